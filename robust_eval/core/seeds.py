@@ -1,0 +1,22 @@
+"""Randomness: one root seed, and from it one seed for each piece of work."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import numpy as np
+import torch
+
+
+def derive(root: int, *names: str) -> int:
+    """A seed in [0, 2**31) that depends on the root seed and the names alone."""
+    text = "\x1f".join([str(root), *names])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) & 0x7FFFFFFF
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, numpy and random: ART draws its random starts from numpy's global generator."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
