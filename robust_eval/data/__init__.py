@@ -1,0 +1,134 @@
+"""Labelled images to judge or train on. One file per dataset: its stem is the id.
+
+A dataset file has ``load(argument, root, split) -> ImageSet`` and nothing to register; its
+``ARGUMENT`` names what stands after the colon (``folder:DIR``), None where nothing does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robust_eval.core.discover import module, module_ids
+from robust_eval.core.records import Slice
+from robust_eval.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Split = Literal["train", "test"]
+SHUFFLED = "shuffled, seed 0"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images ``x_NHWC`` (uint8) with labels ``y_N`` (int64, an index into ``class_names``)."""
+
+    name: str
+    """The dataset id; ``folder:NAME`` and ``npz:FILE`` carry the last part of the path alone."""
+    split: str
+    """``train`` or ``test``; ``all`` where the source has no splits."""
+    x_NHWC: NDArray[np.uint8]
+    y_N: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    order: str = "stored"
+
+    @property
+    def n(self) -> int:
+        return len(self.y_N)
+
+    @property
+    def channels(self) -> int:
+        return int(self.x_NHWC.shape[3])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return int(self.x_NHWC.shape[1]), int(self.x_NHWC.shape[2])
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    def take(self, n: int) -> ImageSet:
+        """The first ``n`` images; a UserError where there are fewer, or n < 1."""
+        if n < 1:
+            raise UserError(f"The number of examples must be at least 1, got {n}.")
+        if n > self.n:
+            raise UserError(
+                f"Asked for {n} examples, but {self.name} ({self.split}) has {self.n}. "
+                f"Ask for {self.n} or fewer."
+            )
+        return replace(self, x_NHWC=self.x_NHWC[:n], y_N=self.y_N[:n])
+
+    def subset(self, indices: NDArray[np.int64]) -> ImageSet:
+        """The images at ``indices``, in that order."""
+        return replace(self, x_NHWC=self.x_NHWC[indices], y_N=self.y_N[indices])
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """``x_NCHW`` float32 in [0, 1] and ``y_N`` int64, contiguous, on the CPU."""
+        import torch
+
+        x_NCHW = torch.from_numpy(np.ascontiguousarray(self.x_NHWC.transpose(0, 3, 1, 2)))
+        return x_NCHW.float().div_(255), torch.from_numpy(self.y_N.copy())
+
+    def slice(self) -> Slice:
+        """Which images these are: the fingerprint covers shape, type, pixels and labels."""
+        digest = hashlib.sha256(f"{self.x_NHWC.shape} {self.x_NHWC.dtype.name} int64".encode())
+        digest.update(np.ascontiguousarray(self.x_NHWC).data)
+        digest.update(np.ascontiguousarray(self.y_N, dtype="<i8").data)
+        return Slice(self.name, self.split, self.n, digest.hexdigest(), self.class_names, self.order)
+
+
+def default_root() -> Path:
+    """``ROBUST_EVAL_DATA``, or a cache folder in the home directory."""
+    named = os.environ.get("ROBUST_EVAL_DATA")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "robust-eval"
+
+
+def load(spec: str, *, root: Path | None = None, split: Split = "test") -> ImageSet:
+    """A dataset by its spec: ``digits``, ``mnist``, ``folder:DIR``, ``npz:FILE``, ...
+
+    Sources stored class by class are shuffled once with seed 0, so that "the first n" is a fair
+    slice; ``order`` then says so. ``root`` holds or receives downloaded files.
+    """
+    name, _, argument = spec.partition(":")
+    if name not in module_ids(__name__):
+        hint = _path_hint(spec)
+        raise UserError(hint) if hint else unknown("dataset", name, module_ids(__name__))
+    if split not in get_args(Split):
+        raise unknown("split", split, get_args(Split))
+    dataset = module(__name__, name)
+    if dataset.ARGUMENT and not argument:
+        raise UserError(f"{name} needs to know which: write {name}:{dataset.ARGUMENT}.")
+    if argument and not dataset.ARGUMENT:
+        raise UserError(f"{name} takes nothing after the colon: write {name} alone.")
+    images: ImageSet = dataset.load(argument, (root or default_root()).expanduser(), split)
+    return _fair_order(images)
+
+
+def _path_hint(spec: str) -> str | None:
+    """A path without its prefix is a likely slip; say which prefix it lacks."""
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return f"'{spec}' is a folder. Did you mean folder:{spec}?"
+    if path.suffix == ".npz":
+        return f"'{spec}' is a file name. Did you mean npz:{spec}?"
+    return None
+
+
+def _fair_order(images: ImageSet) -> ImageSet:
+    """Shuffle with seed 0 where the labels come in one block per class."""
+    blocks = 1 + np.count_nonzero(np.diff(images.y_N))
+    present = len(np.unique(images.y_N))
+    if present < 2 or images.n == present or blocks != present:
+        return images
+    # RandomState's stream is frozen across numpy versions; Generator's is not.
+    order = np.random.RandomState(0).permutation(images.n)
+    return replace(images.subset(order), order=SHUFFLED)

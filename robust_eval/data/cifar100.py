@@ -1,0 +1,17 @@
+"""CIFAR-100: 60,000 colour images of 32x32 in 100 classes; 10,000 are the test split (Krizhevsky, 2009)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robust_eval.data import ImageSet, Split
+from robust_eval.data._cifar import load_cifar
+
+ARGUMENT = None
+
+
+def load(argument: str, root: Path, split: Split) -> ImageSet:
+    """From the "python version" folder under ``root``, else downloaded by torchvision."""
+    from torchvision.datasets import CIFAR100
+
+    return load_cifar("cifar100", CIFAR100, root, split)

@@ -1,0 +1,92 @@
+"""MNIST: 70,000 grey images of 28x28, 10,000 of them the test split (LeCun et al., 1998).
+
+Read from its four IDX files, gzipped or not, wherever they lie under the data root.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robust_eval.data import ImageSet, Split
+from robust_eval.data._download import find_or_download
+from robust_eval.errors import UserError
+
+ARGUMENT = None
+_STEM = {"train": "train", "test": "t10k"}
+# The largest array read from a header's word alone; MNIST's own is 47 MB.
+_LARGEST_BYTES = 2**30
+
+
+def load(argument: str, root: Path, split: Split) -> ImageSet:
+    """Looks in root, root/mnist and root/MNIST/raw, then lets torchvision download to the last."""
+
+    def build(place: Path, download: bool) -> Any:
+        from torchvision.datasets import MNIST
+
+        return MNIST(str(place), download=download)
+
+    places = (root, root / "mnist", root / "MNIST" / "raw")
+    files = _find(places, split)
+    if files is None:
+        find_or_download(
+            "mnist",
+            build,
+            (root,),
+            "the four *-ubyte.gz files",
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        )
+        files = _find(places, split)
+        if files is None:
+            raise UserError(f"mnist was downloaded to {root}, but its files are not there any more.")
+    x_NHW, y_N = read_idx(files[0], 3), read_idx(files[1], 1)
+    if len(x_NHW) != len(y_N):
+        raise UserError(f"{files[0].name} has {len(x_NHW)} images and {files[1].name} {len(y_N)} labels.")
+    if y_N.max(initial=0) > 9:
+        raise UserError(f"{files[1].name} has the label {y_N.max()}; MNIST's are 0 to 9.")
+    return ImageSet("mnist", split, x_NHW[..., None], y_N.astype(np.int64), tuple("0123456789"))
+
+
+def _find(places: tuple[Path, ...], split: Split) -> tuple[Path, Path] | None:
+    """The split's image and label files in the first place that has both."""
+    for place in places:
+        found = [
+            next((place / name for name in _spellings(split, kind) if (place / name).is_file()), None)
+            for kind in ("images-idx3", "labels-idx1")
+        ]
+        if found[0] and found[1]:
+            return found[0], found[1]
+    return None
+
+
+def _spellings(split: Split, kind: str) -> tuple[str, ...]:
+    """``t10k-images-idx3-ubyte`` and ``t10k-images.idx3-ubyte`` are both about, with and without .gz."""
+    stems = (f"{_STEM[split]}-{kind}-ubyte", f"{_STEM[split]}-{kind.replace('-', '.')}-ubyte")
+    return tuple(stem + suffix for stem in stems for suffix in ("", ".gz"))
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """An IDX file of unsigned bytes: zero, zero, 8, number of dimensions, sizes, then the data."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4 + 4 * dimensions)
+            if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
+                raise UserError(f"{path} is not an IDX file of bytes in {dimensions} dimension(s).")
+            shape = tuple(int(size) for size in np.frombuffer(head, ">u4", offset=4))
+            expected = int(np.prod(shape, dtype=object))
+            if expected > _LARGEST_BYTES:
+                raise UserError(f"{path} declares {expected} bytes, more than this reader accepts.")
+            data = file.read(expected + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
+    if len(data) != expected:
+        found = "more" if len(data) > expected else f"only {len(data)}"
+        raise UserError(
+            f"{path} should hold {expected} bytes after its header and holds {found}. Fetch it again."
+        )
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()

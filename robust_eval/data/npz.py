@@ -1,0 +1,111 @@
+"""A NumPy archive: ``x`` uint8 (N, H, W, C) or (N, H, W), ``y`` integer labels (N,).
+
+``class_names`` (an array of strings) is optional; without it the classes are 0 to ``y.max()``.
+The file is untrusted: nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robust_eval.data import ImageSet, Split
+from robust_eval.errors import UserError
+
+ARGUMENT = "FILE"
+# Arrays are read whole; a small file that declares more than this is damaged or a zip bomb.
+LARGEST_BYTES = 16 * 2**30
+# More classes than any image dataset has; beyond it the labels are not class indices.
+LARGEST_LABEL = 100_000
+
+
+def load(argument: str, root: Path, split: Split) -> ImageSet:
+    """``argument`` is relative to the working directory; an archive has no splits, so ``split`` is moot."""
+    path = Path(argument).expanduser()
+    arrays = _arrays(path)
+    x_NHWC = _images(arrays["x"], path.name)
+    y_N = _labels(arrays["y"], len(x_NHWC), path.name)
+    names = _class_names(arrays.get("class_names"), y_N, path.name)
+    return ImageSet(f"npz:{path.name}", "all", x_NHWC, y_N, names)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The archive's arrays by name, after every check that can be made before reading them."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Write npz:FILE with arrays x and y.")
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} is not an .npz archive. Write one with numpy.savez(file, x=images, y=labels)."
+        )
+    wanted = ("x", "y", "class_names")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
+        missing = [name for name in ("x", "y") if name not in sizes]
+        if missing:
+            present = ", ".join(sorted(sizes)) or "none"
+            raise UserError(f"{path} lacks the array {' and '.join(missing)} (it has {present}).")
+        if sum(sizes[name] for name in wanted if name in sizes) > LARGEST_BYTES:
+            raise UserError(f"{path} declares more than {LARGEST_BYTES >> 30} GiB of arrays; split it.")
+        with np.load(path, allow_pickle=False) as loaded:
+            return {name: loaded[name] for name in wanted if name in sizes}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise UserError(
+                f"{path} holds Python objects, which could run code. Save plain arrays: x uint8, y int64."
+            ) from None
+        raise UserError(f"{path} is damaged ({error}).") from None
+
+
+def _images(x: NDArray[np.generic], file: str) -> NDArray[np.uint8]:
+    if x.dtype != np.uint8:
+        raise UserError(f"x in {file} is {x.dtype}, not uint8. {_conversion(x)}")
+    if x.ndim not in (3, 4) or 0 in x.shape:
+        raise UserError(
+            f"x in {file} has shape {x.shape}; expected (N, H, W, C) or (N, H, W), none of them 0."
+        )
+    pixels = np.asarray(x, dtype=np.uint8)
+    if x.ndim == 3:
+        return pixels[..., None]
+    if x.shape[3] > 4:
+        hint = " It looks like (N, C, H, W): save x.transpose(0, 2, 3, 1)." if x.shape[1] <= 4 else ""
+        raise UserError(f"x in {file} has shape {x.shape}, so {x.shape[3]} channels; expected 1 to 4.{hint}")
+    return pixels
+
+
+def _conversion(x: NDArray[np.generic]) -> str:
+    """How to make uint8 pixels of what was given."""
+    if not np.issubdtype(x.dtype, np.floating) and not np.issubdtype(x.dtype, np.integer):
+        return "Save 8-bit pixels."
+    low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+    if np.issubdtype(x.dtype, np.floating) and low >= 0 and high <= 1:
+        return "Its values lie in [0, 1]: save numpy.rint(x * 255).astype('uint8')."
+    if low >= 0 and high <= 255:
+        return "Its values lie in 0..255: save numpy.rint(x).astype('uint8')."
+    return f"Its values run from {low:g} to {high:g}: undo the normalisation and save pixels 0..255 as uint8."
+
+
+def _labels(y: NDArray[np.generic], n: int, file: str) -> NDArray[np.int64]:
+    if y.ndim == 2 and len(y) == n and y.shape[1] > 1:
+        raise UserError(f"y in {file} has shape {y.shape}, as one-hot labels have. Save y.argmax(1).")
+    if y.shape != (n,):
+        raise UserError(f"y in {file} has shape {y.shape} for {n} images; expected ({n},).")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise UserError(f"y in {file} is {y.dtype}; expected whole numbers such as int64.")
+    if y.min() < 0 or y.max() > LARGEST_LABEL:
+        raise UserError(f"y in {file} has labels from {y.min()} to {y.max()}; the first class is 0.")
+    return y.astype(np.int64)
+
+
+def _class_names(names: NDArray[np.generic] | None, y_N: NDArray[np.int64], file: str) -> tuple[str, ...]:
+    if names is None:
+        return tuple(str(index) for index in range(int(y_N.max()) + 1))
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise UserError(f"class_names in {file} must be a list of strings.")
+    if y_N.max() >= len(names):
+        raise UserError(f"y in {file} has the label {y_N.max()}, but class_names has {len(names)} entries.")
+    return tuple(str(name) for name in names)

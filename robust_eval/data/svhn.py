@@ -1,0 +1,26 @@
+"""SVHN, cropped street-view digits: 73,257 + 26,032 colour images of 32x32 (Netzer et al., 2011)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robust_eval.data import ImageSet, Split
+from robust_eval.data._download import find_or_download
+
+ARGUMENT = None
+
+
+def load(argument: str, root: Path, split: Split) -> ImageSet:
+    """From ``train_32x32.mat`` / ``test_32x32.mat``, else downloaded by torchvision; digit 0 is class 0."""
+    from torchvision.datasets import SVHN
+
+    def build(place: Path, download: bool) -> Any:
+        return SVHN(str(place), split=split, download=download)
+
+    source, file, _ = SVHN.split_list[split]
+    found = find_or_download("svhn", build, (root / "svhn", root, root / "SVHN"), file, source)
+    x_NHWC = np.ascontiguousarray(found.data.transpose(0, 2, 3, 1), dtype=np.uint8)
+    return ImageSet("svhn", split, x_NHWC, found.labels.astype(np.int64), tuple("0123456789"))
