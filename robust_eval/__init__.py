@@ -1,0 +1,31 @@
+"""Attack, judge and rank adversarially trained models.
+
+``evaluate``, ``EvalResult`` and ``ThreatModel`` are importable from here; they are loaded on first
+use, because torch and the attack libraries take seconds to import.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robust_eval.core.threat import ThreatModel
+    from robust_eval.evaluation import evaluate
+    from robust_eval.schema import EvalResult
+
+_HOMES = {
+    "evaluate": "robust_eval.evaluation",
+    "EvalResult": "robust_eval.schema",
+    "ThreatModel": "robust_eval.core.threat",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'robust_eval' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+__all__ = ["EvalResult", "ThreatModel", "evaluate"]

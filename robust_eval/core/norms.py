@@ -53,8 +53,8 @@ def project(delta_NCHW: Tensor, norm: Norm, radius: float) -> Tensor:
     return delta_NCHW * factor.view(-1, *[1] * (delta_NCHW.dim() - 1))
 
 
-def snap(adv_NCHW: Tensor, x_NCHW: Tensor) -> Tensor:
-    """``adv`` on the 16-bit grid, each pixel rounded toward the clean image.
+def snap(adv_NCHW: Tensor, x_NCHW: Tensor, *, outward: bool = False) -> Tensor:
+    """``adv`` on the 16-bit grid, each pixel rounded toward the clean image (or away from it).
 
     Rounding toward ``x`` cannot lengthen a perturbation, so an image inside the ball stays inside.
     Returns int32 grid levels, clamped to 0..65535; NaN pixels become the clean pixel's level.
@@ -63,9 +63,12 @@ def snap(adv_NCHW: Tensor, x_NCHW: Tensor) -> Tensor:
     # float32 holds a grid level only to about 4e-3 of a step: without this margin a value that is
     # on the grid would be rounded away from itself.
     margin = 2.0**-7
-    toward = torch.where(adv > x, (adv + margin).floor(), (adv - margin).ceil())
-    toward = torch.where((adv - x).abs() <= margin, x.round(), toward)
-    return torch.where(adv.isnan(), x.round(), toward).clamp(0, GRID).to(torch.int32)
+    if outward:
+        rounded = torch.where(adv > x, (adv - margin).ceil(), (adv + margin).floor())
+    else:
+        rounded = torch.where(adv > x, (adv + margin).floor(), (adv - margin).ceil())
+    rounded = torch.where((adv - x).abs() <= margin, x.round(), rounded)
+    return torch.where(adv.isnan(), x.round(), rounded).clamp(0, GRID).to(torch.int32)
 
 
 def unsnap(levels_NCHW: Tensor) -> Tensor:

@@ -1,0 +1,157 @@
+"""``robust-eval``: parse, call, render. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from robust_eval.errors import UserError
+from robust_eval.leaderboard.cli import app as leaderboard_app
+
+app = typer.Typer(
+    help="Attack and judge any checkpoint; keep a leaderboard a stranger can believe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Example: robust-eval run ckpt.pt --data cifar10 --eps 8/255 --suite full --examples 1000",
+)
+app.add_typer(leaderboard_app, name="leaderboard")
+console = Console()
+
+Checkpoint = Annotated[str, typer.Argument(help="A checkpoint file, or robustbench:MODEL_ID.")]
+Data = Annotated[
+    str | None, typer.Option(help="digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.")
+]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")]
+Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
+Eps = Annotated[str | None, typer.Option(help="Budget in [0, 1] pixels, for example 8/255.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")]
+Normalisation = Annotated[
+    str | None, typer.Option(help="Input normalisation, where detection is not wanted.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@app.command(epilog="Example: robust-eval run ckpt.pt --data cifar10 --suite quick --examples 500")
+def run(
+    checkpoint: Checkpoint,
+    suite: Annotated[str, typer.Option(help="quick, fast, full, union, or column ids: pgd-20,aa.")] = "full",
+    data: Data = None,
+    data_root: DataRoot = None,
+    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    examples: Annotated[int | None, typer.Option(help="Only the first N examples.")] = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    arch: Arch = None,
+    normalisation: Normalisation = None,
+    device: Device = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Examples per work unit.")] = None,
+    seed: Annotated[int, typer.Option(help="Root seed of all attacks.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command continues it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")
+    ] = False,
+) -> None:
+    """Attack a checkpoint with a suite, judge every image, write result.json and the evidence."""
+    from robust_eval import evaluation, prepare, progress, render
+
+    options = prepare.Options(
+        checkpoint=checkpoint,
+        suite=suite,
+        data=data,
+        data_root=data_root,
+        split=split,
+        examples=examples,
+        norm=norm,
+        eps=eps,
+        arch=arch,
+        normalisation=normalisation,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    job = prepare.prepare(options)
+    request = job.request
+    render.print_checkpoint(console, request.checkpoint)
+    folder = out or prepare.default_folder(job)
+    console.print(f"  images         {render.slice_text(request)}", highlight=False)
+    console.print(f"  attacks        {render.suite_text(request)} on {job.x_NCHW.device}", highlight=False)
+    if dry_run:
+        console.print(render.estimate_table(evaluation.estimate(job)))
+        return
+    console.print(f"  run folder     {escape(str(folder))}\n", highlight=False)
+    try:
+        with progress.display(request.data.n, request.suite, console) as display:
+            result = evaluation.execute(job, folder, display, options.command())
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Finished work is in {escape(str(folder))}: the same command continues it.")
+        raise typer.Exit(130) from None
+    render.print_result(console, result)
+    console.print(
+        f"\nWritten: {escape(str(folder / 'result.json'))}, {escape(str(folder / 'evidence.safetensors'))}"
+    )
+
+
+@app.command(epilog="Example: robust-eval check ckpt.pt --data cifar10")
+def check(
+    checkpoint: Checkpoint,
+    data: Data = None,
+    data_root: DataRoot = None,
+    arch: Arch = None,
+    normalisation: Normalisation = None,
+    device: Device = "auto",
+) -> None:
+    """Load a checkpoint, say how it was understood, and look for red flags on 8 images."""
+    from robust_eval import flags, prepare, render
+
+    options = prepare.Options(
+        checkpoint=checkpoint,
+        suite="clean",
+        data=data,
+        data_root=data_root,
+        arch=arch,
+        normalisation=normalisation,
+        device=device,
+        eps="1/255",
+    )
+    job = prepare.prepare(options)
+    render.print_checkpoint(console, job.request.checkpoint)
+    found = flags.from_probe(prepare.first(job, 8).probe())
+    render.print_flags(console, found)
+    if any(flag.severity == flags.BLOCKS for flag in found):
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_() -> None:
+    """Suites, columns, attack families, architectures and datasets that can be named."""
+    from robust_eval.core import discover
+
+    kinds = {
+        "suites": discover.config_ids("suites"),
+        "columns": discover.config_ids("columns"),
+        "attack families": discover.module_ids("robust_eval.attacks"),
+        "architectures": discover.module_ids("robust_eval.models.architectures"),
+        "datasets": discover.module_ids("robust_eval.data"),
+    }
+    for kind, names in kinds.items():
+        console.print(f"[bold]{kind:16}[/bold] {', '.join(names)}")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Intervals for counts."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+
+def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The Wilson score interval of a proportion, as fractions (Wilson, JASA 1927, eq. 4).
+
+    95% by default. ``n = 0`` knows nothing and gives (0, 1).
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    spread = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At 0 and n successes the bound is exact; rounding must not move it off.
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == n else (centre + spread) / scale
+    return low, high

@@ -1,0 +1,78 @@
+"""What a run will cost, before it runs: passes counted, a few batches timed, time extrapolated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_eval import attacks
+from robust_eval.core.records import Cost, Suite
+from robust_eval.models.accelerate import frozen
+from robust_eval.plan import CLEAN
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per image of one forward, and of one backward on top of its forward."""
+
+    forward: float
+    backward: float
+
+    def seconds(self, cost: Cost, images: int) -> float:
+        return images * (cost.forwards * self.forward + cost.backwards * self.backward)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An upper bound: it supposes that no example is broken before the last attack."""
+
+    attack: str
+    column: str
+    units: int
+    cost: Cost
+    seconds: float
+
+
+def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3) -> Speed:
+    """Time forwards and backwards on one batch; the fastest of a few repeats."""
+    search = frozen(model)
+
+    def backward() -> None:
+        x = x_NCHW.clone().requires_grad_()
+        torch.autograd.grad(search(x).sum(), x)
+
+    @torch.no_grad()
+    def forward() -> None:
+        search(x_NCHW)
+
+    one_way = _fastest(forward, x_NCHW, repeats) / len(x_NCHW)
+    both = _fastest(backward, x_NCHW, repeats) / len(x_NCHW)
+    return Speed(one_way, max(both - one_way, 0.0))
+
+
+def _fastest(work: Callable[[], None], x: Tensor, repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        times.append(time.perf_counter() - start)
+    # The first pass warms up.
+    return min(times[1:])
+
+
+def estimates(suite: Suite, n: int, batch_size: int, classes: int, speed: Speed) -> list[Estimate]:
+    """One entry per attack, in the order of the work."""
+    units = -(-n // batch_size)
+    rows = [Estimate(CLEAN, CLEAN, units, Cost(1, 0), speed.seconds(Cost(1, 0), n))]
+    for column in suite.columns:
+        for attack in column.attacks:
+            params = attacks.parse(attack.family, attack.params)
+            cost: Cost = attacks.family(attack.family).cost(params, classes)
+            rows.append(Estimate(attack.id, column.id, units, cost, speed.seconds(cost, n)))
+    return rows

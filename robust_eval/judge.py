@@ -1,0 +1,105 @@
+"""The only place that says "robust".
+
+The judge runs the original model - float32, eager, eval mode - on exactly the image that is
+stored as evidence, and checks ball, box and finiteness itself. What an attack claims about its own
+success is never used, and the accelerated copy that the attack searched with is never asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robust_eval.core import norms
+from robust_eval.core.records import Verdicts
+from robust_eval.core.threat import ThreatModel
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions (N,) int64 and whether all logits are finite (N,) bool."""
+    logits_NK = model(x_NCHW)
+    return logits_NK.argmax(1), logits_NK.isfinite().all(1)
+
+
+def judge_clean(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, indices: Sequence[int]) -> Verdicts:
+    """Verdicts on the clean images: "robust" means predicted right with finite logits."""
+    pred, finite = predict(model, x_NCHW)
+    everything_fine = torch.ones_like(finite)
+    return _verdicts(
+        indices,
+        labels=y_N,
+        clean_pred=pred,
+        adv_pred=pred,
+        distance=torch.zeros(len(y_N), dtype=torch.float64),
+        in_ball=everything_fine,
+        in_box=norms.in_box(x_NCHW),
+        finite=finite,
+        robust=(pred == y_N) & finite,
+    )
+
+
+def judge(
+    model: nn.Module,
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    adv_NCHW: Tensor,
+    indices: Sequence[int],
+    threat: ThreatModel,
+) -> tuple[Verdicts, Tensor]:
+    """Verdicts on what an attack returned, and the stored images' grid levels (N, C, H, W) int32.
+
+    The examples are ones that :func:`judge_clean` found right; a clean mistake is not robust and
+    is never attacked. An image outside ball or box, before or after it is put on the grid, is
+    invalid: no success for the attack, whatever the model says to it. Logits that are not finite
+    are never robust, because the argmax of NaN is an index like any other.
+    """
+    levels, adv_pred, finite = _settle(model, x_NCHW, y_N, adv_NCHW, threat)
+    distance = norms.distance(norms.unsnap(levels), x_NCHW, threat.norm)
+    returned = norms.distance(adv_NCHW, x_NCHW, threat.norm)
+    in_ball = norms.in_ball(distance, threat) & norms.in_ball(returned, threat)
+    in_box = norms.in_box(adv_NCHW)
+    verdicts = _verdicts(
+        indices,
+        labels=y_N,
+        clean_pred=y_N,
+        adv_pred=adv_pred,
+        distance=distance,
+        in_ball=in_ball,
+        in_box=in_box,
+        finite=finite,
+        robust=((adv_pred == y_N) & finite) | ~(in_ball & in_box),
+    )
+    return verdicts, levels
+
+
+def _settle(
+    model: nn.Module, x_NCHW: Tensor, y_N: Tensor, adv_NCHW: Tensor, threat: ThreatModel
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The grid levels to store, and the model's prediction and finiteness on exactly those.
+
+    Rounding toward the clean image keeps every image in the ball, but can pull a minimum-norm
+    attack (FAB) back over the decision boundary. Where that happens and the ball has room, the
+    image is rounded away from the clean one instead.
+    """
+    levels = norms.snap(adv_NCHW, x_NCHW)
+    pred, finite = predict(model, norms.unsnap(levels))
+    held = ((pred == y_N) & finite).nonzero().flatten()
+    lost = held[predict(model, adv_NCHW[held])[0] != y_N[held]] if len(held) else held
+    if len(lost):
+        outward = norms.snap(adv_NCHW[lost], x_NCHW[lost], outward=True)
+        stored = norms.unsnap(outward)
+        room = norms.in_ball(norms.distance(stored, x_NCHW[lost], threat.norm), threat)
+        lost, outward, stored = lost[room], outward[room], stored[room]
+    if len(lost):
+        levels[lost] = outward
+        pred[lost], finite[lost] = predict(model, stored)
+    return levels, pred, finite
+
+
+def _verdicts(indices: Sequence[int], **fields: Tensor) -> Verdicts:
+    arrays = {name: value.cpu().numpy() for name, value in fields.items()}
+    return Verdicts(indices=np.asarray(indices, dtype=np.int64), **arrays)

@@ -1,0 +1,117 @@
+"""From a request to work units: pure, so that it can be printed, resumed and tested without running."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from robust_eval.core import seeds
+from robust_eval.core.records import AttackSpec, CheckpointRef, Column, Slice, Suite, WorkUnit
+from robust_eval.core.threat import ThreatModel
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a verdict depends on. Two equal requests give the same result."""
+
+    checkpoint: CheckpointRef
+    data: Slice
+    threat: ThreatModel
+    suite: Suite
+    batch_size: int
+    """Examples per work unit, and so per batch of every attack."""
+    seed: int
+    libraries: tuple[tuple[str, str], ...]
+    """(attack family, library and version) for the families of the suite."""
+    precision: str = "float32"
+    """Arithmetic of the search; the judge is always float32."""
+
+    def library(self, family: str) -> str:
+        return dict(self.libraries)[family]
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run folder to be continued, as JSON-able values."""
+        return {
+            "checkpoint": _model_identity(self.checkpoint),
+            "data": asdict(self.data),
+            "threat": str(self.threat),
+            "suite": asdict(self.suite),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "libraries": dict(self.libraries),
+            "precision": self.precision,
+        }
+
+    @property
+    def key(self) -> str:
+        return digest(self.identity())
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _model_identity(ref: CheckpointRef) -> dict[str, Any]:
+    """The function that is attacked: the file, how it is built, how its input is scaled."""
+    return {
+        "sha256": ref.sha256,
+        "architecture": asdict(ref.architecture),
+        "normalisation": asdict(ref.normalisation),
+        "classes": ref.classes,
+    }
+
+
+def _unit(
+    request: Request, column: str, attack: AttackSpec | None, stage: int, indices: Sequence[int]
+) -> WorkUnit:
+    identity = {
+        "checkpoint": _model_identity(request.checkpoint),
+        "data": request.data.fingerprint,
+        "attack": None if attack is None else asdict(attack),
+        "library": None if attack is None else request.library(attack.family),
+        "threat": str(request.threat),
+        "indices": list(indices),
+        "precision": request.precision,
+        "seed": request.seed,
+    }
+    key = digest(identity)[:32]
+    return WorkUnit(key, column, attack, stage, tuple(indices), seeds.derive(request.seed, key))
+
+
+def _batches(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def clean_units(request: Request) -> list[WorkUnit]:
+    """Clean predictions for every example; all other columns build on them."""
+    every = range(request.data.n)
+    return [_unit(request, CLEAN, None, 0, batch) for batch in _batches(every, request.batch_size)]
+
+
+def stage_units(request: Request, column: Column, stage: int, survivors: Sequence[int]) -> list[WorkUnit]:
+    """One attack of a column's cascade on the survivors so far, re-packed into full batches.
+
+    The key knows neither column nor stage: an attack that stands in two columns on the same
+    examples is one unit, run once.
+    """
+    attack = column.attacks[stage]
+    return [
+        _unit(request, column.id, attack, stage, batch) for batch in _batches(survivors, request.batch_size)
+    ]
+
+
+def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:
+    """Large enough to keep the device busy, small enough that an interruption costs little."""
+    pixels = 1
+    for side in shape_CHW:
+        pixels *= side
+    if device_type == "cpu":
+        return 500 if pixels <= 1024 else 128
+    return 1000 if pixels <= 1024 else 500

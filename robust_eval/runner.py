@@ -1,0 +1,88 @@
+"""Waves of work: clean predictions, then every column's cascade on the survivors of the stage before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from robust_eval import attacks
+from robust_eval.core.records import Bools, Column, Ints, UnitResult, WorkUnit
+from robust_eval.plan import CLEAN, Request, clean_units, stage_units
+from robust_eval.schema import ColumnRecord
+from robust_eval.store import Store
+from robust_eval.summary import Stage, attack_column, clean_bits, clean_column, column_bits
+
+
+class Worker(Protocol):
+    def run(self, unit: WorkUnit) -> UnitResult: ...
+
+
+class Display(Protocol):
+    """Who is told. Called in the order of the work; must not fail."""
+
+    def stage(self, column: Column, stage: int, n_attacked: int) -> None: ...
+    def unit(self, unit: WorkUnit, result: UnitResult, *, stored: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A column with all its units, and what the evidence file keeps of it."""
+
+    record: ColumnRecord
+    bits: Bools
+    stages: tuple[Stage, ...]
+    clean: tuple[UnitResult, ...] = ()
+
+
+def run(request: Request, worker: Worker, store: Store, display: Display) -> Iterator[tuple[str, Finished]]:
+    """Yield each column as it is finished. Stored units are not done again; new ones are stored at once."""
+
+    def wave(units: Iterable[WorkUnit]) -> tuple[UnitResult, ...]:
+        return tuple(_do(unit, worker, store, display) for unit in units)
+
+    clean_title = next((c for c in request.suite.columns if c.id == CLEAN), Column(CLEAN, "Clean", ()))
+    display.stage(clean_title, 0, request.data.n)
+    clean_results = wave(clean_units(request))
+    clean = clean_bits(clean_results, request.data.n)
+    finished = Finished(clean_column(clean_title.title, clean, clean_results), clean, (), clean_results)
+    yield CLEAN, finished
+
+    for column in request.suite.columns:
+        if column.id == CLEAN:
+            continue
+        stages: list[Stage] = []
+        for number, attack in enumerate(column.attacks):
+            survivors = _indices(column_bits(clean, stages))
+            display.stage(column, number, len(survivors))
+            results = wave(stage_units(request, column, number, survivors))
+            citation: str = attacks.family(attack.family).CITATION
+            stages.append(Stage(attack, request.library(attack.family), citation, results))
+        bits = column_bits(clean, stages)
+        finished = Finished(attack_column(column, bits, stages), bits, tuple(stages))
+        yield column.id, finished
+
+
+def _do(unit: WorkUnit, worker: Worker, store: Store, display: Display) -> UnitResult:
+    result = store.get(unit.key)
+    stored = result is not None
+    if result is None:
+        result = worker.run(unit)
+        store.put(unit.key, result)
+    display.unit(unit, result, stored=stored)
+    return result
+
+
+def _indices(bits: Bools) -> Sequence[int]:
+    indices: list[int] = np.flatnonzero(bits).tolist()
+    return indices
+
+
+def labels(finished: Finished, n: int) -> Ints:
+    """The slice's labels as the clean pass saw them, (n,)."""
+    values = np.zeros(n, dtype=np.int64)
+    for result in finished.clean:
+        values[result.verdicts.indices] = result.verdicts.labels
+    return values

@@ -1,0 +1,167 @@
+"""Where finished units live. The presence of a unit's file IS the fact that it is done.
+
+A unit is written to a temporary file, flushed to disk and renamed, so that a kill at any moment
+leaves either a whole unit or none. A damaged file counts as absent and is made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from robust_eval.core.records import UnitResult, Verdicts
+from robust_eval.errors import UserError
+
+_VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
+
+
+class Store(Protocol):
+    def get(self, key: str) -> UnitResult | None: ...
+    def put(self, key: str, result: UnitResult) -> None: ...
+
+
+class MemoryStore:
+    """For notebooks: results live as long as the object."""
+
+    def __init__(self) -> None:
+        self._units: dict[str, UnitResult] = {}
+
+    def get(self, key: str) -> UnitResult | None:
+        return self._units.get(key)
+
+    def put(self, key: str, result: UnitResult) -> None:
+        self._units[key] = result
+
+
+class FolderStore:
+    """A run folder: ``request.json``, ``units/<key>.npz`` and, at the end, the result."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._units = folder / "units"
+
+    def path(self, key: str) -> Path:
+        return self._units / f"{key}.npz"
+
+    def get(self, key: str) -> UnitResult | None:
+        try:
+            with np.load(self.path(key), allow_pickle=False) as arrays:
+                if str(arrays["key"]) != key:
+                    return None
+                verdicts = Verdicts(**{name: arrays[name] for name in _VERDICT_FIELDS})
+                forwards, backwards = (int(n) for n in arrays["passes"])
+                return UnitResult(verdicts, arrays["evidence"], forwards, backwards, float(arrays["seconds"]))
+        except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError, zlib.error):
+            return None
+
+    def put(self, key: str, result: UnitResult) -> None:
+        arrays = {name: getattr(result.verdicts, name) for name in _VERDICT_FIELDS}
+        with writing(self.folder), atomic(self.path(key)) as file:
+            np.savez_compressed(
+                file,
+                key=np.array(key),
+                evidence=result.evidence,
+                passes=np.array([result.forwards, result.backwards]),
+                seconds=np.array(result.seconds),
+                **arrays,
+            )
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Any]:
+    """A binary file that appears at ``path`` whole or not at all, and survives a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with writing(path.parent), atomic(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(folder, error) from error
+
+
+def _refusal(folder: Path, error: OSError) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"No space left to write {folder}. Everything finished so far is kept: free some space and "
+            "give the same command again."
+        )
+    return UserError(
+        f"Cannot write to {folder}: {error.strerror or error}. Choose another folder with --out."
+    )
+
+
+def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
+    """The store of a run folder, made or continued.
+
+    Raises :class:`UserError` when the folder belongs to another request, naming what differs.
+    """
+    request_file = folder / "request.json"
+    wanted = json.loads(json.dumps(identity, default=str))
+    with writing(folder):
+        (folder / "units").mkdir(parents=True, exist_ok=True)
+    found = _read_request(request_file)
+    if found is None:
+        write_text(request_file, json.dumps(wanted, indent=1) + "\n")
+    elif found != wanted:
+        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        raise UserError(
+            f"{folder} holds a run of another request (it differs in: {', '.join(differing) or 'format'}). "
+            "Choose another --out, or repeat the original request to continue it."
+        )
+    return FolderStore(folder)
+
+
+def _read_request(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(
+            f"{path} is damaged, so {path.parent} cannot be continued. Choose another --out."
+        ) from None
+    return found
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run folder for one process. The lock dies with the process, however it ends."""
+    import fcntl
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"Another process is working in {folder}. Wait for it to end, or choose another --out."
+            ) from None
+        yield

@@ -1,0 +1,72 @@
+"""One loaded model with its data, doing one work unit at a time."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robust_eval import attacks
+from robust_eval.core.records import UnitResult, WorkUnit
+from robust_eval.core.seeds import seed_everything
+from robust_eval.core.threat import ThreatModel
+from robust_eval.errors import UserError
+from robust_eval.judge import judge, judge_clean
+from robust_eval.models.accelerate import frozen
+
+
+class Worker:
+    """Attacks with a frozen copy, judges with the original.
+
+    ``model`` maps [0, 1] pixels to logits. ``x_NCHW`` float32 in [0, 1] and ``y_N`` int64 are the
+    whole slice; all three live on one device.
+    """
+
+    def __init__(
+        self, model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, classes: int
+    ) -> None:
+        # TF32 rounds to 10 bits: fine for nothing that is published.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        self.model = model.eval()
+        self.searcher = frozen(model)
+        self.x, self.y = x_NCHW, y_N
+        self.threat, self.classes = threat, classes
+
+    def run(self, unit: WorkUnit) -> UnitResult:
+        """Do the unit; the same unit gives the same verdicts, whatever ran before it."""
+        start = time.perf_counter()
+        seed_everything(unit.seed)
+        chosen = torch.tensor(unit.indices, device=self.x.device)
+        x, y = self.x[chosen], self.y[chosen]
+        if unit.attack is None:
+            verdicts = judge_clean(self.model, x, y, unit.indices)
+            evidence = np.empty((0, *x.shape[1:]), dtype=np.uint16)
+            return UnitResult(verdicts, evidence, len(y), 0, time.perf_counter() - start)
+        self.searcher.reset_counts()
+        adv = self._search(unit, x, y)
+        verdicts, levels = judge(self.model, x, y, adv, unit.indices, self.threat)
+        evidence = levels.cpu().numpy().astype(np.uint16)[~verdicts.robust]
+        seconds = time.perf_counter() - start
+        return UnitResult(verdicts, evidence, self.searcher.forwards, self.searcher.backwards, seconds)
+
+    def _search(self, unit: WorkUnit, x: Tensor, y: Tensor) -> Tensor:
+        assert unit.attack is not None
+        family = attacks.family(unit.attack.family)
+        params = attacks.parse(unit.attack.family, unit.attack.params)
+        try:
+            adv: Tensor = family.search(
+                self.searcher, x, y, self.threat, params, classes=self.classes, seed=unit.seed
+            )
+        except UserError:
+            raise
+        except Exception as error:
+            # An attack that fails says nothing about the model: never count its images as robust.
+            raise UserError(
+                f"{unit.attack.id} failed on examples {unit.indices[0]}..{unit.indices[-1]}: "
+                f"{type(error).__name__}: {error}. Finished work is kept; "
+                "robust-eval check may name the cause."
+            ) from error
+        return adv.detach().float()
