@@ -58,7 +58,7 @@ def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Pr
         repeat = _difference(model(x_NCHW), logits) / scale
         single = torch.cat([model(image[None]) for image in x_NCHW[:16]])
         batch = _difference(single, logits[:16]) / scale
-        fine, coarse = (_jump(model, x_NCHW[:16], logits[:16], size, seed) / scale for size in _NOISE)
+        fine, coarse = (_jump(model, x_NCHW[:16], size, seed) / scale for size in _NOISE)
     no_gradient, zero_ce = _zero_gradients(model, x_NCHW, lambda z: F.cross_entropy(z, y_N, reduction="sum"))
     _, zero_margin = _zero_gradients(model, x_NCHW, lambda z: margin(z, y_N).sum())
     return Probe(
@@ -88,12 +88,18 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float(gap[gap.isfinite()].max()) if gap.isfinite().any() else 0.0
 
 
-def _jump(model: nn.Module, x: Tensor, logits: Tensor, size: float, seed: int) -> float:
+def _jump(model: nn.Module, x: Tensor, size: float, seed: int) -> float:
+    """Largest response to sign noise of one size, from images moved off the 8-bit grid.
+
+    Rounding inside a model is invisible on the grid itself, where every pixel sits mid-step.
+    """
     generator = torch.Generator().manual_seed(seed)
+    start = (x + 4 / 255 * (2 * torch.rand(x.shape, generator=generator).to(x) - 1)).clamp(0, 1)
+    logits = model(start)
     largest = 0.0
     for _ in range(_DRAWS):
         signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-        largest = max(largest, _difference(model((x + size * signs).clamp(0, 1)), logits))
+        largest = max(largest, _difference(model((start + size * signs).clamp(0, 1)), logits))
     return largest
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from robust_eval import attacks
-from robust_eval.core.records import Bools, Column, Ints, UnitResult, WorkUnit
+from robust_eval.core.records import AttackSpec, Bools, Column, Ints, UnitResult, WorkUnit
 from robust_eval.plan import CLEAN, Request, clean_units, stage_units
 from robust_eval.schema import ColumnRecord
 from robust_eval.store import Store
@@ -58,11 +58,20 @@ def run(request: Request, worker: Worker, store: Store, display: Display) -> Ite
             survivors = _indices(column_bits(clean, stages))
             display.stage(column, number, len(survivors))
             results = wave(stage_units(request, column, number, survivors))
-            citation: str = attacks.family(attack.family).CITATION
-            stages.append(Stage(attack, request.library(attack.family), citation, results))
+            stages.append(_stage(request, attack, results))
         bits = column_bits(clean, stages)
         finished = Finished(attack_column(column, bits, stages), bits, tuple(stages))
         yield column.id, finished
+
+
+def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]) -> Stage:
+    return Stage(
+        attack,
+        library=request.library(attack.family),
+        citation=attacks.family(attack.family).CITATION,
+        note=attacks.note(attack, request.checkpoint.classes),
+        results=results,
+    )
 
 
 def _do(unit: WorkUnit, worker: Worker, store: Store, display: Display) -> UnitResult:

@@ -78,6 +78,8 @@ class AttackRecord(Record):
     library: str
     citation: str
     params: dict[str, Any]
+    note: str = ""
+    """How few classes changed the attack, where they did."""
     n_attacked: int
     n_broken: int
     n_invalid: int

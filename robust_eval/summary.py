@@ -30,6 +30,7 @@ class Stage:
     attack: AttackSpec
     library: str
     citation: str
+    note: str
     results: tuple[UnitResult, ...]
 
     def broken(self) -> Ints:
@@ -94,6 +95,7 @@ def _attack_record(stage: Stage) -> AttackRecord:
         library=stage.library,
         citation=stage.citation,
         params=dict(stage.attack.params),
+        note=stage.note,
         n_attacked=sum(len(v.indices) for v in verdicts),
         n_broken=sum(int((~v.robust).sum()) for v in verdicts),
         n_invalid=sum(int((~v.valid).sum()) for v in verdicts),
