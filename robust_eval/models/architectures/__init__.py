@@ -1,0 +1,65 @@
+"""Networks, one file each: CIFAR-sized, from *normalised* input to logits.
+
+An architecture file has
+
+- ``IDS``: the ids to list (``wrn-28-10`` stands for any depth and width);
+- ``sizes(arch_id)``: the arguments an id spells out, None where it is another file's id;
+- ``build(*, classes, channels, image_size, **arguments) -> nn.Module``;
+- ``infer(shapes) -> Inferred | None``: the best guess from a state dict's names and shapes;
+- optionally ``ALIASES``: (pattern, replacement) for the names that other code uses for the same layers.
+
+Modules are named as in the public code, so that public checkpoints load without translation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import nn
+
+from robust_eval.core.records import Architecture
+
+Shapes = Mapping[str, tuple[int, ...]]
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What a state dict seems to be. A guess: the caller compares every key and shape."""
+
+    architecture: Architecture
+    classes: int
+    channels: int
+    image_size: tuple[int, int] | None = None
+    """Where the shapes tell it: the smallest size that fits."""
+    variants: tuple[Arguments, ...] = field(default=())
+    """Further arguments under which the same tensors compute something else; only images can tell."""
+
+
+class ArchitectureFile(Protocol):
+    """The shape of a module in this package."""
+
+    IDS: tuple[str, ...]
+
+    def sizes(self, arch_id: str) -> dict[str, Any] | None: ...
+
+    def build(
+        self, *, classes: int, channels: int, image_size: tuple[int, int], **arguments: Any
+    ) -> nn.Module: ...
+
+    def infer(self, shapes: Shapes) -> Inferred | None: ...
+
+
+def children(shapes: Shapes, prefix: str) -> int:
+    """How many numbered children ``prefix.0``, ``prefix.1``, ... a state dict has."""
+    found = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    numbers = [int(match[1]) for key in shapes if (match := found.match(key))]
+    return max(numbers, default=-1) + 1
+
+
+def changed(arguments: Arguments, defaults: Arguments) -> dict[str, Any]:
+    """The arguments that differ from their defaults: what an :class:`Architecture` records."""
+    return {name: value for name, value in arguments.items() if value != defaults[name]}

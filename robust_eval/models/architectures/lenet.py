@@ -1,0 +1,102 @@
+"""LeNet as Liu et al. 2020 use it (liuchen11/AdversaryLossLandscape), in its two layouts.
+
+``mnist``: two padded 5x5 convolutions (2w, 4w channels), each followed by 2x2 max pooling, then
+64w hidden features; w = 16 in the paper. ``cifar``: unpadded, 6w and 16w channels, then 120w
+and 84w hidden features; w = 1 is LeCun's LeNet-5 with max pooling.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_eval.core.records import Architecture
+from robust_eval.errors import UserError
+from robust_eval.models.architectures import Inferred, Shapes
+
+IDS = ("lenet",)
+Layout = Literal["mnist", "cifar"]
+_WIDTH = {"mnist": 16, "cifar": 1}
+
+
+class LeNetMNIST(nn.Module):
+    def __init__(self, classes: int, channels: int, area: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 2 * width, 5, 1, 2)
+        self.conv2 = nn.Conv2d(2 * width, 4 * width, 5, 1, 2)
+        self.fc1 = nn.Linear(area * 4 * width, 64 * width)
+        self.fc2 = nn.Linear(64 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x_NCHW`` to ``logits_NK``."""
+        out = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        out = F.max_pool2d(F.relu(self.conv2(out)), 2)
+        logits: Tensor = self.fc2(F.relu(self.fc1(out.flatten(1))))
+        return logits
+
+
+class LeNetCIFAR(nn.Module):
+    def __init__(self, classes: int, channels: int, area: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 6 * width, 5)
+        self.conv2 = nn.Conv2d(6 * width, 16 * width, 5)
+        self.fc1 = nn.Linear(area * 16 * width, 120 * width)
+        self.fc2 = nn.Linear(120 * width, 84 * width)
+        self.fc3 = nn.Linear(84 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x_NCHW`` to ``logits_NK``."""
+        out = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        out = F.max_pool2d(F.relu(self.conv2(out)), 2)
+        out = F.relu(self.fc2(F.relu(self.fc1(out.flatten(1)))))
+        logits: Tensor = self.fc3(out)
+        return logits
+
+
+def sizes(arch_id: str) -> dict[str, Any] | None:
+    return {} if arch_id == "lenet" else None
+
+
+def build(
+    *,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],
+    layout: Layout | None = None,
+    width: int | None = None,
+) -> nn.Module:
+    """``layout``: by default ``mnist`` for one channel, ``cifar`` for more."""
+    chosen: Layout = layout or ("mnist" if channels == 1 else "cifar")
+    scale = width or _WIDTH[chosen]
+    height, wide = image_size
+    if chosen == "mnist":
+        area, needed = (height // 4) * (wide // 4), 4
+    else:
+        area, needed = ((height - 4) // 2 - 4) // 2 * (((wide - 4) // 2 - 4) // 2), 16
+    if min(image_size) < needed:
+        raise UserError(
+            f"lenet ({chosen} layout) needs images of at least {needed}x{needed}, got {height}x{wide}."
+        )
+    network = LeNetMNIST if chosen == "mnist" else LeNetCIFAR
+    return network(classes, channels, area, scale)
+
+
+def infer(shapes: Shapes) -> Inferred | None:
+    first, second, hidden = (shapes.get(f"{name}.weight") for name in ("conv1", "conv2", "fc1"))
+    layout: Layout = "cifar" if "fc3.weight" in shapes else "mnist"
+    head = shapes.get("fc3.weight" if layout == "cifar" else "fc2.weight")
+    if not first or not second or not hidden or not head or first[2:] != (5, 5):
+        return None
+    channels = first[1]
+    side = isqrt(hidden[1] // second[0])
+    image_size = (4 * side, 4 * side) if layout == "mnist" else (4 * side + 12, 4 * side + 12)
+    width = max(first[0] // (2 if layout == "mnist" else 6), 1)
+    arguments: dict[str, Any] = {}
+    if layout != ("mnist" if channels == 1 else "cifar"):
+        arguments["layout"] = layout
+    if width != _WIDTH[layout]:
+        arguments["width"] = width
+    return Inferred(Architecture("lenet", arguments), head[0], channels, image_size)

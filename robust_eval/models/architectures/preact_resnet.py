@@ -1,0 +1,116 @@
+"""PreAct ResNet for small images (He et al. 2016, "Identity Mappings"), as the AWP and Rice code has it.
+
+3x3 stem without pooling; stages of ``width * (1, 2, 4, 8)`` channels; a 1x1 shortcut convolution
+where the shape changes; final BN-ReLU, global average pooling, one linear layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_eval.core.records import Architecture
+from robust_eval.models.architectures import Inferred, Shapes, changed, children
+
+IDS = ("preact-resnet-18", "preact-resnet-34")
+ALIASES = (
+    (r"^(?:fc|classifier|last_linear|logits)\.", "linear."),
+    (r"\.downsample\.", ".shortcut."),
+    (r"^(?:final_bn|bn_final|bn_last|norm)\.", "bn."),
+)
+DEFAULTS = {"width": 64, "final_norm": True, "shortcut": "activated"}
+
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+Shortcut = Literal["activated", "input"]
+
+
+class PreActBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.from_input = shortcut == "input"
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x))
+        kept: Tensor = self.shortcut(x if self.from_input else out) if hasattr(self, "shortcut") else x
+        change: Tensor = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return change + kept
+
+
+class PreActResNet(nn.Module):
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        classes: int,
+        channels: int,
+        width: int,
+        final_norm: bool,
+        shortcut: Shortcut,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        inputs, stages = width, []
+        for stage, count in enumerate(blocks):
+            outputs = width * 2**stage
+            layers = []
+            for block in range(count):
+                stride = 2 if block == 0 and stage > 0 else 1
+                layers.append(PreActBlock(inputs, outputs, stride, shortcut))
+                inputs = outputs
+            stages.append(nn.Sequential(*layers))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        if final_norm:
+            self.bn = nn.BatchNorm2d(inputs)
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x_NCHW`` to ``logits_NK``."""
+        out: Tensor = self.conv1(x)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            out = layer(out)
+        if hasattr(self, "bn"):
+            out = F.relu(self.bn(out))
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return logits
+
+
+def sizes(arch_id: str) -> dict[str, Any] | None:
+    match = re.fullmatch(r"preact-resnet-(\d+)", arch_id)
+    return {"depth": int(match[1])} if match and int(match[1]) in _BLOCKS else None
+
+
+def build(
+    *,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],  # global pooling takes any size
+    depth: int = 18,
+    width: int = 64,
+    final_norm: bool = True,
+    shortcut: Shortcut = "activated",
+) -> nn.Module:
+    """``final_norm=False``: without the last BN-ReLU, as in kuangliu/pytorch-cifar and Wong et al. 2020.
+    ``shortcut="input"``: shortcuts start before BN-ReLU, as in Wong et al. 2020."""
+    return PreActResNet(_BLOCKS[depth], classes, channels, width, final_norm, shortcut)
+
+
+def infer(shapes: Shapes) -> Inferred | None:
+    stem, head = shapes.get("conv1.weight"), shapes.get("linear.weight")
+    if not stem or not head or "layer1.0.bn1.weight" not in shapes or "bn1.weight" in shapes:
+        return None
+    stages = tuple(children(shapes, f"layer{stage}") for stage in range(1, 5))
+    depth = next((depth for depth, blocks in _BLOCKS.items() if blocks == stages), 18)
+    arguments = changed(
+        {"width": stem[0], "final_norm": "bn.weight" in shapes, "shortcut": "activated"}, DEFAULTS
+    )
+    architecture = Architecture(f"preact-resnet-{depth}", arguments)
+    return Inferred(architecture, head[0], stem[1], variants=({"shortcut": "input"},))

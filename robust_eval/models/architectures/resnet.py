@@ -1,0 +1,138 @@
+"""Post-activation ResNet for small images (He et al. 2015), as kuangliu/pytorch-cifar and TRADES have it.
+
+3x3 stem without pooling; stages of ``width * (1, 2, 4, 8)`` channels; a 1x1 convolution with BN as
+shortcut where the shape changes; global average pooling, one linear layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_eval.core.records import Architecture
+from robust_eval.models.architectures import Inferred, Shapes, changed, children
+
+IDS = ("resnet-18", "resnet-34", "resnet-50")
+# torchvision says fc and downsample, Liu et al. 2020 say classifier.
+ALIASES = (
+    (r"^(?:fc|classifier|last_linear)\.", "linear."),
+    (r"\.downsample\.", ".shortcut."),
+)
+DEFAULTS = {"width": 64, "stem_pool": False}
+
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+_BOTTLENECK = {50}
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    if stride == 1 and inputs == outputs:
+        return nn.Sequential()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = _shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.shortcut = _shortcut(inputs, planes * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        blocks: Sequence[int],
+        classes: int,
+        channels: int,
+        width: int,
+        stem_pool: bool,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.stem_pool = stem_pool
+        inputs, stages = width, []
+        for stage, count in enumerate(blocks):
+            planes = width * 2**stage
+            layers = []
+            for number in range(count):
+                layers.append(block(inputs, planes, 2 if number == 0 and stage > 0 else 1))
+                inputs = planes * block.expansion
+            stages.append(nn.Sequential(*layers))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x_NCHW`` to ``logits_NK``."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        if self.stem_pool:
+            out = F.max_pool2d(out, 3, 2, 1)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            out = layer(out)
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return logits
+
+
+def sizes(arch_id: str) -> dict[str, Any] | None:
+    match = re.fullmatch(r"resnet-(\d+)", arch_id)
+    return {"depth": int(match[1])} if match and int(match[1]) in _BLOCKS else None
+
+
+def build(
+    *,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],  # global pooling takes any size
+    depth: int = 18,
+    width: int = 64,
+    stem_pool: bool = False,
+) -> nn.Module:
+    """``stem_pool``: torchvision's max pooling kept after the 3x3 stem (huyvnphan/PyTorch_CIFAR10)."""
+    block = Bottleneck if depth in _BOTTLENECK else BasicBlock
+    return ResNet(block, _BLOCKS[depth], classes, channels, width, stem_pool)
+
+
+def infer(shapes: Shapes) -> Inferred | None:
+    stem, head = shapes.get("conv1.weight"), shapes.get("linear.weight")
+    if not stem or not head or "bn1.weight" not in shapes or "layer1.0.conv1.weight" not in shapes:
+        return None
+    stages = tuple(children(shapes, f"layer{stage}") for stage in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    fitting = [depth for depth, blocks in _BLOCKS.items() if blocks == stages]
+    depth = next((d for d in fitting if (d in _BOTTLENECK) == bottleneck), 50 if bottleneck else 18)
+    architecture = Architecture(f"resnet-{depth}", changed({"width": stem[0], "stem_pool": False}, DEFAULTS))
+    return Inferred(architecture, head[0], stem[1], variants=({"stem_pool": True},))

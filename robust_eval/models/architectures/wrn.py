@@ -1,0 +1,127 @@
+"""Wide ResNet, ``wrn-DEPTH-WIDTH`` (Zagoruyko and Komodakis 2016), as TRADES, MART and AWP have it.
+
+3x3 stem of 16 channels; three stages of (depth - 4) / 6 pre-activation blocks with
+``width * (16, 32, 64)`` channels; shortcut convolutions take the BN-ReLU output; final BN-ReLU,
+global average pooling, one linear layer. Dropout is left out: no recipe here uses it, and it
+has no parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_eval.core.records import Architecture
+from robust_eval.errors import UserError
+from robust_eval.models.architectures import Inferred, Shapes, changed, children
+
+IDS = ("wrn-28-10", "wrn-34-10")
+ALIASES = ((r"^(?:linear|classifier|last_linear)\.", "fc."),)
+DEFAULTS = {"sub_block": False, "bias": True}
+
+_STEM = 16
+
+
+class WideBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        if inputs != outputs:
+            self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x))
+        kept: Tensor = self.convShortcut(out) if hasattr(self, "convShortcut") else x
+        change: Tensor = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return change + kept
+
+
+class Stage(nn.Module):
+    """The public code keeps a stage's blocks in an attribute ``layer``; so do its state dicts."""
+
+    def __init__(self, count: int, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        blocks = [
+            WideBlock(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1) for i in range(count)
+        ]
+        self.layer = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+class WideResNet(nn.Module):
+    def __init__(
+        self, depth: int, width: int, classes: int, channels: int, sub_block: bool, bias: bool
+    ) -> None:
+        super().__init__()
+        count = (depth - 4) // 6
+        planes = (16 * width, 32 * width, 64 * width)
+        self.conv1 = nn.Conv2d(channels, _STEM, 3, 1, 1, bias=False)
+        self.block1 = Stage(count, _STEM, planes[0], 1)
+        if sub_block:
+            # Never used in forward; it is there because the checkpoints have it.
+            self.sub_block1 = Stage(count, _STEM, planes[0], 1)
+        self.block2 = Stage(count, planes[0], planes[1], 2)
+        self.block3 = Stage(count, planes[1], planes[2], 2)
+        self.bn1 = nn.BatchNorm2d(planes[2])
+        self.fc = nn.Linear(planes[2], classes, bias=bias)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if bias:
+            nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x_NCHW`` to ``logits_NK``."""
+        out: Tensor = self.block3(self.block2(self.block1(self.conv1(x))))
+        out = F.relu(self.bn1(out))
+        logits: Tensor = self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return logits
+
+
+def sizes(arch_id: str) -> dict[str, Any] | None:
+    match = re.fullmatch(r"wrn-(\d+)-(\d+)", arch_id)
+    if not match:
+        return None
+    depth, width = int(match[1]), int(match[2])
+    if depth < 10 or (depth - 4) % 6 or width < 1:
+        raise UserError(
+            f"{arch_id} does not exist: a Wide ResNet's depth is 6n + 4 (10, 16, 22, 28, 34, ...) "
+            "and its width at least 1."
+        )
+    return {"depth": depth, "width": width}
+
+
+def build(
+    *,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],  # global pooling takes any size
+    depth: int = 34,
+    width: int = 10,
+    sub_block: bool = False,
+    bias: bool = True,
+) -> nn.Module:
+    """``sub_block``: with the unused first stage of the TRADES code. ``bias``: of the last layer."""
+    return WideResNet(depth, width, classes, channels, sub_block, bias)
+
+
+def infer(shapes: Shapes) -> Inferred | None:
+    stem, head = shapes.get("conv1.weight"), shapes.get("fc.weight")
+    first = shapes.get("block1.layer.0.conv1.weight")
+    if not stem or not head or not first:
+        return None
+    depth = 6 * children(shapes, "block1.layer") + 4
+    width = max(first[0] // 16, 1)
+    arguments = changed(
+        {"sub_block": "sub_block1.layer.0.conv1.weight" in shapes, "bias": "fc.bias" in shapes}, DEFAULTS
+    )
+    return Inferred(Architecture(f"wrn-{depth}-{width}", arguments), head[0], stem[1])
