@@ -1,0 +1,151 @@
+"""AutoAttack's phases, one at a time, by the authors' own code in its "standard" version.
+
+Uses the git distribution ``autoattack`` where one is installed, else ``pyautoattack`` (the PyPI release
+by the same authors, with the same attack code). The objects that run are those which the library's
+``AutoAttack(version="standard")`` builds for itself, called as its runner calls them.
+
+With few classes (:func:`note` says it in words): at most classes - 1 targets; the targeted DLR loss needs
+four classes, so with three ``apgd-t`` becomes the untargeted DLR; with two classes no DLR loss exists,
+and ``apgd-t`` is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
+
+from robust_eval.core.records import Cost
+from robust_eval.core.threat import ThreatModel
+from robust_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+VERSION = 1
+CITATION = "Croce and Hein, Reliable Evaluation of Adversarial Robustness with AutoAttack, ICML 2020"
+
+# Of the standard version: 9 targets in APGD-T and FAB-T, 100 iterations, 5000 queries.
+TARGETS, ITERATIONS, QUERIES = 9, 100, 5000
+
+# The library warns through this logger, which without a handler would write over the live display.
+logging.getLogger("auto-attack").addHandler(logging.NullHandler())
+
+
+def _distribution() -> str:
+    try:
+        metadata.distribution("autoattack")
+    except metadata.PackageNotFoundError:
+        return "pyautoattack"
+    return "autoattack"
+
+
+LIBRARY = _distribution()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Which phase. Its settings are those of the standard version, and nobody's to choose."""
+
+    phase: Literal["apgd-ce", "apgd-t", "fab-t", "square"] = "apgd-ce"
+    version: Literal["standard"] = "standard"
+
+
+def _targets(classes: int) -> int:
+    return min(TARGETS, classes - 1)
+
+
+def note(params: Params, classes: int) -> str:
+    """What the number of classes changes in a phase, or ''."""
+    if params.phase == "apgd-t" and classes == 2:
+        return "left out: the DLR loss needs three classes"
+    if params.phase == "apgd-t" and classes == 3:
+        return "untargeted DLR loss: the targeted one needs four classes"
+    if params.phase in ("apgd-t", "fab-t") and _targets(classes) < TARGETS:
+        return f"{_targets(classes)} targets instead of {TARGETS}: there are {classes} classes"
+    return ""
+
+
+def cost(params: Params, classes: int) -> Cost:
+    gradients, targets = ITERATIONS + 1, _targets(classes)
+    if params.phase == "fab-t":
+        # Per target two predictions, then a gradient and a prediction per iteration, and the check.
+        return Cost(1 + targets * (2 + 2 * ITERATIONS + 1) + 1, targets * ITERATIONS)
+    if params.phase == "square":
+        return Cost(1 + 1 + QUERIES + 1, 0)
+    if params.phase == "apgd-ce" or classes == 3:
+        return Cost(1 + gradients, gradients)
+    if classes == 2:
+        return Cost(0, 0)
+    return Cost(1 + targets * (1 + gradients), targets * gradients)
+
+
+def search(
+    model: nn.Module,
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    threat: ThreatModel,
+    params: Params,
+    *,
+    classes: int,
+    seed: int,
+) -> Tensor:
+    """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract.
+
+    The clean image comes back where the phase found nothing (FAB: nothing within eps).
+    """
+    import torch
+
+    x_NCHW = x_NCHW.detach().contiguous()
+    if len(x_NCHW) == 0 or (params.phase == "apgd-t" and classes == 2):
+        return x_NCHW.clone()
+    if params.phase == "square" and threat.norm == "L2" and x_NCHW.shape[2] < 5:
+        raise UserError("Square in L2 tiles images of at least 5 x 5 pixels; leave it out with --suite.")
+    phase = _phase(_suite(model, x_NCHW, threat, seed), params, classes)
+    with torch.no_grad():
+        adv: Tensor = phase.perturb(x_NCHW, y_N)
+        return _past_the_boundary(model, x_NCHW, y_N, adv, threat) if params.phase == "fab-t" else adv
+
+
+def _past_the_boundary(
+    model: nn.Module, x_NCHW: Tensor, y_N: Tensor, adv_NCHW: Tensor, threat: ThreatModel
+) -> Tensor:
+    """FAB's images, up to 1% farther out but never beyond eps, where that leaves them misclassified.
+
+    FAB minimises the norm, so its images lie on the decision boundary itself, where storing them with
+    16 bits per pixel or another batch size can undo them. The threat model grants them all of eps.
+    """
+    from robust_eval.core.norms import norm_per_image
+
+    delta = adv_NCHW - x_NCHW
+    factor = (threat.radius / norm_per_image(delta, threat.norm)).clamp(1.0, 1.01)
+    farther = (x_NCHW + delta * factor.view(-1, 1, 1, 1)).clamp(0, 1)
+    broken = model(farther).argmax(1) != y_N
+    return farther.where(broken.view(-1, 1, 1, 1), adv_NCHW)
+
+
+def _suite(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, seed: int) -> Any:
+    settings = {"norm": threat.norm, "eps": threat.radius, "seed": seed, "device": x_NCHW.device}
+    if LIBRARY == "autoattack":
+        from autoattack import AutoAttack
+
+        return AutoAttack(model, version="standard", verbose=False, **settings)
+    from pyautoattack import AutoAttack
+
+    return AutoAttack(model, version="standard", **settings)
+
+
+def _phase(suite: Any, params: Params, classes: int) -> Any:
+    """The suite's own object for a phase, set as its runner sets it."""
+    if params.phase == "square":
+        return suite.square
+    if params.phase == "fab-t":
+        suite.fab.targeted = True
+        suite.fab.n_target_classes = _targets(classes)
+        return suite.fab
+    if params.phase == "apgd-t" and classes > 3:
+        suite.apgd_targeted.n_target_classes = _targets(classes)
+        return suite.apgd_targeted
+    suite.apgd.loss = "ce" if params.phase == "apgd-ce" else "dlr"
+    return suite.apgd

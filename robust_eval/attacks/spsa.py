@@ -1,0 +1,66 @@
+"""SPSA: gradient-free ascent; the gradient is estimated from random antithetic pairs of queries.
+
+"256 samples" are 256 model evaluations, that is 128 pairs, as in the reference implementation of the
+attack (CleverHans, TensorFlow); two PyTorch ports mean 256 pairs. The query count is in ``cost``.
+The estimates are differences of about 1e-3 in the logits: run it in float32, never in bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated
+
+from robust_eval.attacks._params import Between
+from robust_eval.core.records import Cost
+from robust_eval.core.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+VERSION = 1
+CITATION = "Uesato et al., Adversarial Risk and the Dangers of Evaluating Against Weak Attacks, ICML 2018"
+LIBRARY = "robust-eval"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """The settings of Wu et al. 2020, section 5.1."""
+
+    iterations: Annotated[int, Between(1, 100_000)] = 100
+    samples: Annotated[int, Between(2, 1_000_000)] = 256
+    """Model evaluations per gradient estimate; an odd number loses one."""
+    delta: Annotated[Fraction, Between(Fraction(1, 100_000), Fraction(1, 2))] = Fraction(1, 1000)
+    learning_rate: Annotated[Fraction, Between(Fraction(1, 100_000), Fraction(1))] = Fraction(1, 100)
+
+
+def cost(params: Params, classes: int) -> Cost:
+    # One more per iteration: is the image broken already?
+    return Cost(params.iterations * (2 * (params.samples // 2) + 1), 0)
+
+
+def search(
+    model: nn.Module,
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    threat: ThreatModel,
+    params: Params,
+    *,
+    classes: int,
+    seed: int,
+) -> Tensor:
+    """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
+    from robust_eval.attacks import _spsa
+
+    return _spsa.attack(
+        model,
+        x_NCHW,
+        y_N,
+        norm=threat.norm,
+        radius=threat.radius,
+        iterations=params.iterations,
+        samples=params.samples,
+        delta=float(params.delta),
+        learning_rate=float(params.learning_rate),
+        seed=seed,
+    )
