@@ -43,7 +43,14 @@ class Job:
         return Worker(self.model, self.x_NCHW, self.y_N, self.request.threat, self.request.checkpoint.classes)
 
     def probe(self) -> Probe:
-        return probe(self.model.eval(), self.x_NCHW[:PROBED], self.y_N[:PROBED])
+        """Look at the first images; a model that cannot even answer these is refused."""
+        try:
+            return probe(self.model.eval(), self.x_NCHW[:PROBED], self.y_N[:PROBED])
+        except Exception as error:
+            shape = tuple(self.x_NCHW[:PROBED].shape)
+            raise UserError(
+                f"The model fails on a batch of shape {shape}: {type(error).__name__}: {error}."
+            ) from error
 
 
 def estimate(job: Job) -> list[Estimate]:

@@ -13,7 +13,9 @@ class Honest(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         norm = nn.BatchNorm2d(8) if normalise else nn.Identity()
-        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()
+        )
         self.head = nn.Linear(8 * 4 * 4, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +90,9 @@ class InputSeeded(Changed):
 
     def before(self, x: Tensor) -> Tensor:
         seeds = (x.double() * torch.arange(1, x[0].numel() + 1).view_as(x[0])).flatten(1).sum(1)
-        noise = [torch.randn(x[0].shape, generator=torch.Generator().manual_seed(int(s * 1e7))) for s in seeds]
+        noise = [
+            torch.randn(x[0].shape, generator=torch.Generator().manual_seed(int(s * 1e7))) for s in seeds
+        ]
         return x + 0.05 * torch.stack(noise)
 
 

@@ -1,0 +1,152 @@
+"""The call for notebooks, end to end on a model whose robust accuracy is known exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from known_models import Linear, linear_margin, linear_problem
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from robust_eval import evaluate
+from robust_eval.core import norms
+from robust_eval.errors import UserError
+
+
+@pytest.mark.parametrize(("threat", "norm", "eps"), [("Linf 0.04", "Linf", 0.04), ("L2 0.15", "L2", 0.15)])
+def test_robust_accuracy_equals_the_closed_form(threat: str, norm: str, eps: float) -> None:
+    model, x, y = linear_problem(n=60)
+    result = evaluate(model, x, y, threat, suite="fgsm,pgd-20,cw-inf,apgd-ce-t")
+    expected = int((linear_margin(model, x, y, norm) > eps).sum())
+    assert 0 < expected < 54
+    assert result.columns["clean"].n_robust == 54
+    assert result.worst_case.n_robust == expected
+    assert result.columns["cw-inf"].n_robust == expected
+    assert result.status == "complete"
+
+
+def test_a_folder_keeps_the_run_and_its_evidence(tmp_path: Path) -> None:
+    model, x, y = linear_problem(n=30)
+    first = evaluate(model, x, y, "Linf 0.02", suite="pgd-20", out=tmp_path, batch_size=8)
+    before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir())
+    again = evaluate(model, x, y, "Linf 0.02", suite="pgd-20", out=tmp_path, batch_size=8)
+    assert sorted(path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir()) == before
+    assert again.columns == first.columns
+    evidence = load_file(tmp_path / "evidence.safetensors")
+    indices, images = torch.from_numpy(evidence["pgd-20.indices"]), evidence["pgd-20.images"]
+    adv = norms.unsnap(torch.from_numpy(images.astype("int32")))
+    assert len(indices) == first.columns["clean"].n_robust - first.columns["pgd-20"].n_robust > 0
+    assert (norms.distance(adv, x[indices], "Linf") <= 0.02 + 1e-6).all()
+    assert (model(adv).argmax(1) != y[indices]).all()
+
+
+def test_another_request_in_the_folder_is_refused(tmp_path: Path) -> None:
+    model, x, y = linear_problem(n=10)
+    evaluate(model, x, y, "Linf 0.02", suite="fgsm", out=tmp_path)
+    with pytest.raises(UserError, match=r"another request \(it differs in: threat\)"):
+        evaluate(model, x, y, "Linf 0.03", suite="fgsm", out=tmp_path)
+
+
+def test_same_seed_same_verdicts_other_seed_other_images(tmp_path: Path) -> None:
+    model, x, y = linear_problem(n=30)
+    runs = [
+        evaluate(model, x, y, "L2 0.3", "pgd-10", seed=s, out=tmp_path / str(i))
+        for i, s in enumerate((0, 0, 1))
+    ]
+    assert runs[0].columns["pgd-10"].robust_bits == runs[1].columns["pgd-10"].robust_bits
+    images = [load_file(tmp_path / str(i) / "evidence.safetensors")["pgd-10.images"] for i in range(3)]
+    assert (images[0] == images[1]).all()
+    assert (images[0] != images[2]).any()
+
+
+def test_the_model_comes_back_in_its_own_mode() -> None:
+    model, x, y = linear_problem(n=10)
+    model.train()
+    evaluate(model, x, y, "Linf 0.02", suite="fgsm")
+    assert model.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+class NaNUnderAttack(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        grey = (x - 0.5).flatten(1).abs().amax(1) < 0.1
+        return torch.where(grey[:, None], super().forward(x), torch.tensor(float("nan")))
+
+
+def test_nan_under_attack_is_broken_and_flagged() -> None:
+    _, x, y = linear_problem(n=20)
+    result = evaluate(NaNUnderAttack(), x, y, "Linf 0.1", suite="fgsm")
+    assert result.columns["clean"].n_robust > 0
+    assert result.columns["fgsm"].n_robust == 0
+    assert "non-finite-under-attack" in {flag.id for flag in result.flags}
+    assert not result.rankable
+
+
+def test_always_wrong_models_are_reported_not_crashed_on() -> None:
+    model, x, y = linear_problem(n=60)
+    with torch.no_grad():
+        y = (model(x).argmax(1) + 1) % 4
+    result = evaluate(model, x, y, "Linf 0.02", suite="fgsm,aa")
+    assert result.worst_case.n_robust == 0
+    assert "collapsed" in {flag.id for flag in result.flags}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x * 255, y), r"Images must lie in \[0, 1\], got .* to"),
+        (lambda x, y: ((x * 255).byte(), y), "Images must be float"),
+        (lambda x, y: (x[0], y), "Images must be float"),
+        (lambda x, y: (x, y[:3]), "Labels must be integers of shape"),
+        (lambda x, y: (x, y.float()), "Labels must be integers"),
+        (lambda x, y: (x, y + 4), "Label 7 has no logit: the model has 4 outputs"),
+        (lambda x, y: (x, y - 4), "Labels must be 0 or more"),
+        (lambda x, y: (x[:0], y[:0]), "There are no images"),
+        (lambda x, y: (x * float("nan"), y), r"Images must lie in \[0, 1\]"),
+    ],
+)
+def test_bad_arrays(change: object, message: str) -> None:
+    model, x, y = linear_problem(n=20)
+    x, y = change(x, y)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        evaluate(model, x, y, "Linf 0.02", suite="fgsm")
+
+
+@pytest.mark.parametrize(
+    ("threat", "suite", "message"),
+    [
+        ("Linf", "quick", "needs a norm and an epsilon"),
+        ("Linf 8", "quick", "Did you mean 8/255"),
+        ("Linf 8/255", "pdg-20", "Did you mean pgd-20"),
+    ],
+)
+def test_bad_requests(threat: str, suite: str, message: str) -> None:
+    model, x, y = linear_problem(n=20)
+    with pytest.raises(UserError, match=message):
+        evaluate(model, x, y, threat, suite=suite)
+
+
+def test_a_failing_model_is_an_error_not_robustness() -> None:
+    class Breaks(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                raise ValueError("no gradients today")
+            return super().forward(x)
+
+    _, x, y = linear_problem(n=20)
+    with pytest.raises(UserError, match="no gradients today"):
+        evaluate(Breaks(), x, y, "Linf 0.02", suite="fgsm")
+
+
+def test_modules_without_parameters_work() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack(
+                [x.flatten(1).mean(1), 1 - x.flatten(1).mean(1), x.flatten(1).mean(1) * 0 - 1], 1
+            )
+
+    x = torch.full((4, 1, 2, 2), 0.6)
+    result = evaluate(Fixed(), x, torch.zeros(4, dtype=torch.int64), "Linf 0.05", suite="pgd-20")
+    assert result.worst_case.n_robust == 4
