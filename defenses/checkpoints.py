@@ -1,0 +1,78 @@
+"""The checkpoints a run leaves, and the record of what was run."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from defenses.files import write_atomically
+from defenses.prepare import Job
+from robust_eval.core.records import Architecture
+from robust_eval.core.threat import ThreatModel
+from robust_eval.models import checkpoint, python_file
+
+Metrics = Mapping[str, Any]
+
+
+def save_model(job: Job, path: Path, network: nn.Module, metrics: Metrics, *, members: int = 0) -> None:
+    """A checkpoint that ``robust-eval run`` loads with no further argument.
+
+    ``members`` above 0: ``network`` is an ensemble of so many of the recipe's networks.
+    """
+    recipe, images = job.recipe, job.train
+    architecture = Architecture(_portable(recipe.architecture), recipe.architecture_arguments)
+    if members:
+        arguments = {"of": architecture.id, "members": members, "arguments": dict(architecture.arguments)}
+        architecture = Architecture("ensemble", arguments)
+    checkpoint.save(
+        path,
+        network,
+        architecture=architecture,
+        normalisation=job.normalisation,
+        classes=images.classes,
+        channels=images.channels,
+        image_size=images.image_size,
+        dataset=images.name,
+        threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
+        recipe=recipe.model_dump(mode="json"),
+        metrics=dict(metrics),
+        provenance={"seed": job.options.seed, "precision": job.options.precision, **environment()},
+    )
+
+
+def _portable(architecture: str) -> str:
+    """``path.py:function`` without the folders: a checkpoint names no machine's paths."""
+    if not python_file.is_python_file(architecture):
+        return architecture
+    path, _, function = architecture.rpartition(":")
+    return f"{Path(path).name}:{function}"
+
+
+def environment() -> dict[str, str]:
+    return {
+        "robust_eval": version("robust-eval"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+    }
+
+
+def write_record(job: Job) -> None:
+    """``run.json``: the resolved recipe with the source of every field, data, seed, versions, command."""
+    sets = {"train": job.train, "validation": job.validation, "extra": job.extra, "pseudo": job.pseudo}
+    record = {
+        "command": job.options.command,
+        "dataset": job.train.name,
+        "images": {name: found.n for name, found in sets.items() if found is not None},
+        "environment": environment(),
+        **job.identity(),
+        "sources": dict(job.sources),
+    }
+    write_atomically(job.folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())

@@ -1,0 +1,176 @@
+"""``defenses``: parse, call, render. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from robust_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from defenses.resolve import Choices
+
+app = typer.Typer(
+    help="Train the defenses of the AWP paper and its comparisons, with and without weight perturbation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Example: defenses train trades-awp --data cifar10 --arch preact-resnet-18",
+)
+console = Console()
+
+Recipe = Annotated[str, typer.Argument(help="A recipe of `defenses list`, or a path to a .toml file.")]
+Data = Annotated[str, typer.Option(help="digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")]
+Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
+Eps = Annotated[
+    str | None, typer.Option(help="Budget in [0, 1] pixels, for example 8/255; steps scale with it.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Length of the run; schedules and warm-ups scale with it.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per update.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="FIELD=VALUE for any field, such as inner.steps=7; repeatable."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """Every recipe, and what it extends."""
+    from defenses import show
+
+    show.list_recipes(console)
+
+
+@app.command(epilog="Example: defenses show trades-awp --data mnist")
+def show(
+    recipe: Recipe,
+    data: Data = "cifar10",
+    arch: Arch = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    sets: Set = None,
+) -> None:
+    """The resolved recipe, with the source of every number."""
+    from defenses import show as rendering
+    from defenses.resolve import resolve
+
+    choices = _choices(data, arch, norm, eps, epochs, batch_size, sets)
+    rendering.show_recipe(console, resolve(recipe, choices), data)
+
+
+@app.command(epilog="Example: defenses train at-awp --data digits --seeds 0,1,2")
+def train(
+    recipe: Recipe,
+    data: Data = "cifar10",
+    data_root: DataRoot = None,
+    arch: Arch = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    sets: Set = None,
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from.")] = None,
+    extra_data: Annotated[
+        str | None, typer.Option(help="More labelled images, npz:FILE or folder:DIR.")
+    ] = None,
+    unlabelled: Annotated[
+        str | None, typer.Option(help="Pseudo-labelled images, as `defenses pseudo-label` writes them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and attacks.")] = 0,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several, such as 0,1,2: one run each, then mean and spread.")
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="32 or bf16 (mixed).")] = "32",
+    devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same command stopped.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard curves beside the CSV.")] = True,
+) -> None:
+    """Train a recipe: checkpoints, learning curve and the record of what was run go to the run folder."""
+    from defenses import session
+    from defenses.prepare import Options
+
+    options = Options(
+        recipe=recipe,
+        choices=_choices(data, arch, norm, eps, epochs, batch_size, sets),
+        data_root=data_root,
+        init=init,
+        extra_data=extra_data,
+        unlabelled=unlabelled,
+        seed=seed,
+        device=device,
+        precision=precision,
+        devices=devices,
+        out=out,
+        resume=resume,
+        tensorboard=tensorboard,
+        command=shlex.join(["defenses", *sys.argv[1:]]),
+    )
+    session.run(options, console, seeds=seeds, threads=threads)
+
+
+@app.command(
+    epilog="Example: defenses pseudo-label runs/natural-cifar10/best.pt --data npz:more.npz --out labelled.npz"
+)
+def pseudo_label(
+    checkpoint: Annotated[str, typer.Argument(help="The model that gives the labels.")],
+    data: Annotated[str, typer.Option(help="Unlabelled images: npz:FILE (y may be missing) or folder:DIR.")],
+    out: Annotated[Path, typer.Option(help="The .npz to write.")],
+    data_root: DataRoot = None,
+    min_confidence: Annotated[float, typer.Option(help="Leave out images below this probability.")] = 0.0,
+    device: Device = "auto",
+) -> None:
+    """Label images with a model's predictions, for `defenses train rst --unlabelled`."""
+    from defenses.pseudo_labels import pseudo_label as label
+    from defenses.runtime import pick_device
+
+    place = str(pick_device(device))
+    done = label(checkpoint, data, out, data_root=data_root, min_confidence=min_confidence, device=place)
+    console.print(
+        f"Written: {escape(str(done.path))}: {done.kept} of {done.seen} images, mean confidence "
+        f"{done.mean_confidence:.3f}, {min(done.classes)} to {max(done.classes)} per class",
+        highlight=False,
+    )
+
+
+def _choices(
+    data: str,
+    arch: str | None,
+    norm: str | None,
+    eps: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    sets: list[str] | None,
+) -> Choices:
+    from defenses.resolve import Choices
+
+    return Choices(
+        data=data, arch=arch, norm=norm, eps=eps, epochs=epochs, batch_size=batch_size, sets=tuple(sets or ())
+    )
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""From what a user typed to a job: load the data, split it, refuse what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defenses import initial_weights
+from defenses.data_mix import check_alike
+from defenses.recipe import Recipe
+from defenses.resolve import Choices, resolve
+from defenses.runtime import PRECISIONS
+from robust_eval import data
+from robust_eval.core.records import Normalisation
+from robust_eval.data import ImageSet
+from robust_eval.errors import UserError, unknown
+from robust_eval.models.normalised import NORMALISATIONS, parse_normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``defenses train`` as typed."""
+
+    recipe: str
+    choices: Choices = field(default_factory=Choices)
+    data_root: Path | None = None
+    init: str | None = None
+    extra_data: str | None = None
+    unlabelled: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "32"
+    devices: int = 1
+    out: Path | None = None
+    resume: bool = False
+    tensorboard: bool = True
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training run, fully decided; nothing has been computed yet."""
+
+    options: Options
+    recipe: Recipe
+    sources: Mapping[str, str]
+    folder: Path
+    train: ImageSet
+    """Without the validation images."""
+    validation: ImageSet | None
+    test: ImageSet | None
+    extra: ImageSet | None
+    pseudo: ImageSet | None
+    normalisation: Normalisation
+
+    def identity(self) -> dict[str, Any]:
+        """Everything the result depends on; a run folder belongs to one identity."""
+        sets = {
+            "train": self.train,
+            "validation": self.validation,
+            "extra": self.extra,
+            "pseudo": self.pseudo,
+        }
+        options = self.options
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data": {name: images.slice().fingerprint for name, images in sets.items() if images},
+            "init": initial_weights.fingerprint(options.init) if options.init else None,
+            "seed": options.seed,
+            "precision": options.precision,
+            "devices": options.devices,
+        }
+
+
+def prepare(options: Options) -> Job:
+    resolved = resolve(options.recipe, options.choices)
+    recipe, spec = resolved.recipe, options.choices.data
+    if options.precision not in PRECISIONS:
+        raise unknown("precision", options.precision, PRECISIONS)
+    _no_contradictions(recipe, options)
+    whole = data.load(spec, root=options.data_root, split="train")
+    train, validation = hold_out(whole, recipe.selection.validation)
+    test = None
+    if recipe.selection.test_images:
+        test = data.load(spec, root=options.data_root, split="test")
+        test = test.take(min(recipe.selection.test_images, test.n))
+    if recipe.training.batch_size > train.n:
+        raise UserError(
+            f"training.batch_size is {recipe.training.batch_size}, but {train.n} training images are left "
+            f"of {spec}: set a smaller one."
+        )
+    return Job(
+        options=options,
+        recipe=recipe,
+        sources=resolved.sources,
+        folder=options.out or default_folder(options, recipe),
+        train=train,
+        validation=validation,
+        test=test,
+        extra=_more(options.extra_data, "--extra-data", whole, options.data_root),
+        pseudo=_more(options.unlabelled, "--unlabelled", whole, options.data_root),
+        normalisation=_normalisation(recipe, whole),
+    )
+
+
+def default_folder(options: Options, recipe: Recipe) -> Path:
+    """``runs/<recipe>-<data>-<architecture>-s<seed>``."""
+    scheme, _, argument = options.choices.data.partition(":")
+    parts = [recipe.name, Path(argument).stem or scheme, Path(recipe.architecture).stem, f"s{options.seed}"]
+    return Path("runs") / "-".join(parts)
+
+
+def hold_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet | None]:
+    """Training and validation images: n of a seed-0 permutation (Rice et al.), at most a fifth."""
+    n = min(n, images.n // 5)
+    if not n:
+        return images, None
+    order = np.random.RandomState(0).permutation(images.n)
+    return images.subset(np.sort(order[n:])), images.subset(np.sort(order[:n]))
+
+
+def _more(spec: str | None, option: str, base: ImageSet, root: Path | None) -> ImageSet | None:
+    if spec is None:
+        return None
+    images = data.load(
+        spec if ":" in spec or not spec.endswith(".npz") else f"npz:{spec}", root=root, split="train"
+    )
+    check_alike(base, images, option)
+    return images
+
+
+def _no_contradictions(recipe: Recipe, options: Options) -> None:
+    if recipe.training.unlabelled and options.unlabelled is None:
+        raise UserError(
+            f"Recipe {recipe.name} needs pseudo-labelled images: make them with defenses pseudo-label and "
+            "give them with --unlabelled FILE, or set training.unlabelled=0."
+        )
+    if options.unlabelled is not None and not recipe.training.unlabelled:
+        raise UserError(
+            f"Recipe {recipe.name} uses no pseudo-labelled images: choose rst or rst-awp, set "
+            "training.unlabelled=1/2, or give the file with --extra-data."
+        )
+    if recipe.training.fresh_head and options.init is None:
+        raise UserError(
+            f"Recipe {recipe.name} starts from a pre-trained network: give it with --init ckpt.pt, or set "
+            "training.fresh_head=false to start from scratch."
+        )
+
+
+def _normalisation(recipe: Recipe, images: ImageSet) -> Normalisation:
+    name = recipe.normalisation
+    if name == "dataset":
+        name = images.name if images.name in NORMALISATIONS else "none"
+    return parse_normalisation(name, images.channels)

@@ -1,0 +1,116 @@
+"""One command's training: one run, or one per seed, from options to the printed summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from defenses import seeds as many
+from defenses.display import Display, Lines, Silent
+from defenses.prepare import Job, Options, prepare
+from defenses.runtime import Runtime, start
+from defenses.stopping import Stopped, Stopper
+from defenses.trainer import Outcome, train
+from robust_eval.core.threat import format_fraction
+from robust_eval.errors import UserError
+
+
+def run(options: Options, console: Console, *, seeds: str | None, threads: int | None) -> list[Outcome]:
+    """Train as the options say and print what came of it; exit code 130 after Ctrl-C."""
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads must be at least 1, got {threads}.")
+        torch.set_num_threads(threads)
+    chosen = many.parse_seeds(seeds) if seeds is not None else (options.seed,)
+    if len(chosen) > 1 and options.out is not None:
+        variants = [replace(options, seed=s, out=options.out / f"s{s}") for s in chosen]
+    else:
+        variants = [replace(options, seed=s) for s in chosen]
+    jobs = [prepare(variants[0])]
+    runtime = start(options.device, options.precision, options.devices)
+    outcomes = []
+    for variant in variants:
+        job = jobs.pop() if jobs else prepare(variant)
+        outcomes.append(_one(job, runtime, console))
+    if len(chosen) > 1 and runtime.rank == 0:
+        _report_seeds(console, chosen, outcomes, job)
+    return outcomes
+
+
+def _one(job: Job, runtime: Runtime, console: Console) -> Outcome:
+    stopper = Stopper()
+    display: Display = Lines(console) if runtime.rank == 0 else Silent()
+    if runtime.rank == 0:
+        _introduce(console, job, runtime)
+    try:
+        with stopper.listening():
+            outcome = train(job, runtime, display, stopper)
+    except (Stopped, KeyboardInterrupt):
+        console.print(
+            f"\nStopped; the state is in {escape(str(job.folder))}: the same command with --resume goes on."
+        )
+        raise typer.Exit(130) from None
+    if runtime.rank == 0:
+        _report(console, job, outcome)
+    return outcome
+
+
+def _introduce(console: Console, job: Job, runtime: Runtime) -> None:
+    recipe, options = job.recipe, job.options
+    lines = {
+        "recipe": f"{recipe.name}: {recipe.title}",
+        "data": f"{job.train.name}, {_sizes(job)}",
+        "network": f"{recipe.architecture}, inputs normalised by {job.normalisation.name}",
+        "threat": f"{recipe.threat.norm} {format_fraction(recipe.threat.eps)}; {recipe.inner.steps} steps of "
+        f"{format_fraction(recipe.inner.step_size * recipe.threat.eps)}",
+        "compute": f"{runtime.device}, {options.precision}, seed {options.seed}",
+        "run folder": str(job.folder),
+    }
+    for name, text in lines.items():
+        console.print(f"  {name:12}{text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _sizes(job: Job) -> str:
+    named = {
+        "training": job.train,
+        "validation": job.validation,
+        "extra": job.extra,
+        "pseudo-labelled": job.pseudo,
+    }
+    return ", ".join(f"{found.n} {name}" for name, found in named.items() if found is not None)
+
+
+def _report(console: Console, job: Job, outcome: Outcome) -> None:
+    for name, row in (("best", outcome.best), ("last", outcome.last)):
+        figures = [
+            f"{part} {100 * row[f'{part}_clean']:.2f}% clean, {100 * row[f'{part}_pgd']:.2f}% PGD-{job.recipe.selection.steps}"
+            for part in ("val", "test")
+            if f"{part}_clean" in row
+        ]
+        console.print(f"  {name}.pt      epoch {row['epoch']:.0f}: {'; '.join(figures)}", highlight=False)
+    if outcome.ensemble is not None:
+        found = outcome.ensemble
+        console.print(
+            f"  ensemble.pt  val {100 * found.clean:.2f}% clean, {100 * found.pgd:.2f}% PGD", highlight=False
+        )
+    console.print(f"\nWritten: {escape(str(outcome.folder / 'best.pt'))} and the rest of that folder")
+
+
+def _report_seeds(console: Console, seeds: Sequence[int], outcomes: Sequence[Outcome], job: Job) -> None:
+    for which, figures in many.summarise(outcomes).items():
+        for name, found in figures.items():
+            console.print(
+                f"  {which:5} {name:12} {100 * found.mean:6.2f} ± {100 * found.sd:.2f}  "
+                f"({100 * found.lowest:.2f} to {100 * found.highest:.2f}, {len(seeds)} seeds)",
+                highlight=False,
+            )
+    last = outcomes[-1].folder
+    stem = job.folder.name.removesuffix(f"-s{seeds[-1]}") if job.options.out is None else "seeds"
+    path = last.parent / f"{stem}-{len(seeds)}-seeds.json" if stem != "seeds" else last.parent / "seeds.json"
+    many.write_summary(path, seeds, outcomes)
+    console.print(f"\nWritten: {escape(str(path))}")

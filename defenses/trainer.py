@@ -1,0 +1,93 @@
+"""The loop over epochs: train, measure, keep, and stop when there is reason to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from defenses import epoch as epochs
+from defenses import selection, snapshots
+from defenses.curve import Board, NoBoard, TensorBoard
+from defenses.display import Display
+from defenses.keeper import Keeper
+from defenses.measure import Measured
+from defenses.prepare import Job
+from defenses.run import Run, begin
+from defenses.runtime import Runtime
+from defenses.stopping import Stopped, Stopper
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the learning curve's rows of the best and the last epoch."""
+
+    folder: Path
+    best: dict[str, float]
+    last: dict[str, float]
+    ensemble: Measured | None
+    epochs: int
+
+
+def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Outcome:
+    """Train a job to its end in its folder.
+
+    Raises UserError on NaN, collapse or a full disk and Stopped on a signal; the state is saved in each
+    case but NaN, where the last whole epoch's stands. Only the first of several processes writes.
+    """
+    run = begin(job, runtime)
+    keeper = Keeper(run)
+    first = runtime.rank == 0
+    if first or job.options.resume:
+        keeper.open()
+    board: Board = NoBoard()
+    if first and job.options.tensorboard:
+        board = TensorBoard(job.folder / "tensorboard", run.progress.epoch + 1)
+    try:
+        display.begin(run)
+        while run.progress.epoch < job.recipe.training.epochs:
+            if selection.out_of_patience(run.progress, job.recipe):
+                break
+            _epoch(run, keeper if first else None, board, display, stopper)
+    except Stopped:
+        if first:
+            keeper.state()
+        raise
+    finally:
+        display.end()
+        board.close()
+        keeper.close()
+    ensemble = snapshots.finish(run) if first else None
+    rows = run.progress.rows
+    best = next(row for row in rows if row["epoch"] == run.progress.best_epoch)
+    return Outcome(job.folder, best, rows[-1], ensemble, run.progress.epoch)
+
+
+def _epoch(run: Run, keeper: Keeper | None, board: Board, display: Display, stopper: Stopper) -> None:
+    def safe_point() -> None:
+        """Between updates the run is whole: heed a signal, and save now and then."""
+        stopper.check()
+        if keeper is not None:
+            keeper.now_and_then()
+
+    progress = run.progress
+    epochs.train_epoch(run, display, safe_point)
+    _share_statistics(run)
+    found = epochs.measured(run, stopper.check)
+    row = epochs.row(run, found)
+    better = selection.judge(progress, run.job.recipe, found, held_out="val" in run.pools)
+    progress.rows.append(row)
+    progress.epoch += 1
+    progress.iteration, progress.loss_sum, progress.images, progress.seconds = 0, 0.0, 0, 0.0
+    if keeper is not None:
+        keeper.epoch(row, better)
+    board.add(row)
+    display.epoch(run, row, better)
+    selection.check_collapse(progress, run.job.recipe, run.job.folder)
+
+
+def _share_statistics(run: Run) -> None:
+    """BatchNorm's running statistics averaged over processes: all then measure the same model."""
+    if run.runtime.reduce is not None:
+        run.runtime.reduce([b for b in run.network.buffers() if torch.is_floating_point(b)])

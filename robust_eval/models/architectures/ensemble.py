@@ -1,0 +1,67 @@
+"""Several networks of one architecture, their probabilities averaged (snapshot ensembles, Liu et al. 2020).
+
+Outputs are the logarithm of the mean softmax: its softmax is that mean, so losses on logits and the
+order of classes are those of the averaged probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_eval import models
+from robust_eval.core.records import Architecture
+from robust_eval.errors import UserError
+from robust_eval.models.architectures import Inferred, Shapes, children
+
+IDS = ("ensemble",)
+
+
+class Ensemble(nn.Module):
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x_NCHW`` to ``logits_NK``."""
+        log_p_MNK = torch.stack([member(x).log_softmax(1) for member in self.members])
+        return log_p_MNK.logsumexp(0) - log(len(self.members))
+
+
+def sizes(arch_id: str) -> dict[str, Any] | None:
+    return {} if arch_id == "ensemble" else None
+
+
+def build(
+    *,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],
+    of: str = "resnet-18",
+    members: int = 2,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """``members`` networks of architecture ``of``, built with its own ``arguments``."""
+    if of in IDS or members < 1:
+        raise UserError(f"An ensemble of {members} x {of} cannot be built.")
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "image_size": image_size}
+    return Ensemble([models.build(of, **shape, **(arguments or {})) for _ in range(members)])
+
+
+def infer(shapes: Shapes) -> Inferred | None:
+    count, first = children(shapes, "members"), "members.0."
+    inner = {key.removeprefix(first): shape for key, shape in shapes.items() if key.startswith(first)}
+    for stem, file in models.files().items():
+        found = file.infer(inner) if stem not in IDS and inner else None
+        if found is not None:
+            of = found.architecture
+            arguments = {"of": of.id, "members": count}
+            arguments |= {"arguments": dict(of.arguments)} if of.arguments else {}
+            return Inferred(
+                Architecture("ensemble", arguments), found.classes, found.channels, found.image_size
+            )
+    return None
