@@ -25,7 +25,7 @@ def frozen(model: nn.Module, *, batch: int | None = None) -> SearchModel:
     this many images at once.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub gap
+    network = network.to(memory_format=torch.channels_last)
     return SearchModel(network, batch)
 
 
@@ -47,15 +47,15 @@ class SearchModel(nn.Module):
         self.forwards = 0
         self.backwards = 0
 
-    def train(self, mode: bool = True) -> SearchModel:  # noqa: ARG002 - libraries switch modes as a side effect
-        """Stays in eval mode."""
+    def train(self, mode: bool = True) -> SearchModel:
+        """Stays in eval mode: libraries switch modes as a side effect."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x_NCHW`` in [0, 1] to ``logits_NK``; differentiable once with respect to ``x``."""
         self.forwards += len(x)
         if torch.is_grad_enabled() and x.requires_grad:
-            logits: Tensor = _Pass.apply(x, self)  # type: ignore[no-untyped-call]  # a stub gap
+            logits: Tensor = _Pass.apply(x, self)
             return logits
         return self._in_chunks(self._call, x)
 
@@ -65,7 +65,8 @@ class SearchModel(nn.Module):
 
     def _in_chunks(self, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """``work`` on slices of the inputs that fit into memory; the results concatenated."""
-        total, done, results = len(inputs[0]), 0, []
+        results: list[Tensor] = []
+        total, done = len(inputs[0]), 0
         while done < total or not results:
             size = min(self.batch or total, total - done)
             result = self._fitting(work, *(value[done : done + size] for value in inputs))
@@ -125,7 +126,7 @@ class _Pass(torch.autograd.Function):
         return searcher._in_chunks(searcher._call, x.detach())
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # a stub gap
+    @once_differentiable
     def backward(ctx: Any, grad_NK: Tensor) -> tuple[Tensor, None]:
         searcher: SearchModel = ctx.searcher
         (x,) = ctx.saved_tensors

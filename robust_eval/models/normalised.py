@@ -22,7 +22,6 @@ _NAMED = (
     Normalisation("svhn", (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
     Normalisation("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     Normalisation("mnist", (0.1307,), (0.3081,)),
-    Normalisation("cifar10-mean", (0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0)),
 )
 NORMALISATIONS: Mapping[str, Normalisation] = {entry.name: entry for entry in _NAMED}
 NONE = NORMALISATIONS["none"]

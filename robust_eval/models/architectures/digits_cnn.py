@@ -1,6 +1,6 @@
 """A small network of our own for scikit-learn's 8x8 digits: trains in seconds on a CPU.
 
-Three padded 3x3 convolutions (w, 2w, 2w channels, w = 32; the second with stride 2), then 128 hidden
+Three padded 3x3 convolutions (w, 2w, 2w channels, w = 16; the second with stride 2), then 64 hidden
 features. Without BatchNorm, so nothing depends on the batch or on the mode.
 """
 
@@ -15,7 +15,7 @@ from robust_eval.core.records import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, changed
 
 IDS = ("digits-cnn",)
-DEFAULTS = {"width": 32, "hidden": 128}
+DEFAULTS = {"width": 16, "hidden": 64}
 
 
 class DigitsCNN(nn.Module):
@@ -44,7 +44,7 @@ def sizes(arch_id: str) -> dict[str, Any] | None:
 
 
 def build(
-    *, classes: int, channels: int, image_size: tuple[int, int], width: int = 32, hidden: int = 128
+    *, classes: int, channels: int, image_size: tuple[int, int], width: int = 16, hidden: int = 64
 ) -> nn.Module:
     height, wide = image_size
     return DigitsCNN(classes, channels, -(-height // 2) * -(-wide // 2), width, hidden)

@@ -18,7 +18,7 @@ from robust_eval.models.architectures import Inferred, Shapes, changed, children
 
 IDS = ("preact-resnet-18", "preact-resnet-34")
 ALIASES = (
-    (r"^(?:fc|classifier|last_linear|logits)\.", "linear."),
+    (r"^(?:fc|classifier|last_linear|logits|head)\.", "linear."),
     (r"\.downsample\.", ".shortcut."),
     (r"^(?:final_bn|bn_final|bn_last|norm)\.", "bn."),
 )

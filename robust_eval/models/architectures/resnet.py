@@ -19,7 +19,7 @@ from robust_eval.models.architectures import Inferred, Shapes, changed, children
 IDS = ("resnet-18", "resnet-34", "resnet-50")
 # torchvision says fc and downsample, Liu et al. 2020 say classifier.
 ALIASES = (
-    (r"^(?:fc|classifier|last_linear)\.", "linear."),
+    (r"^(?:fc|classifier|last_linear|head)\.", "linear."),
     (r"\.downsample\.", ".shortcut."),
 )
 DEFAULTS = {"width": 64, "stem_pool": False}

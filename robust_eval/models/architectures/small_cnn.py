@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.records import Architecture
 from robust_eval.errors import UserError
-from robust_eval.models.architectures import Inferred, Shapes, changed
+from robust_eval.models.architectures import Inferred, Shapes, changed, kaiming_normal
 
 IDS = ("small-cnn",)
 DEFAULTS = {"width": 32, "hidden": 200}
@@ -49,10 +49,7 @@ class SmallCNN(nn.Module):
                 fc3=(last := nn.Linear(hidden, classes)),
             )
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # these convolutions have one
+        kaiming_normal(self, "fan_in")
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 

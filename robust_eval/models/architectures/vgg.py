@@ -19,7 +19,7 @@ from robust_eval.models.architectures import Inferred, Shapes, changed
 
 IDS = ("vgg-16", "vgg-19")
 # Liu et al. 2020 say feature_extractor.
-ALIASES = ((r"^feature_extractor\.", "features."), (r"^(?:fc|linear)\.", "classifier."))
+ALIASES = ((r"^feature_extractor\.", "features."), (r"^(?:fc|linear|head)\.", "classifier."))
 DEFAULTS = {"width": 64, "bias": True, "head": (), "hidden": 512, "pooled": 1}
 
 _STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

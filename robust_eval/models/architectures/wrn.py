@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from robust_eval.core.records import Architecture
 from robust_eval.errors import UserError
-from robust_eval.models.architectures import Inferred, Shapes, changed, children
+from robust_eval.models.architectures import Inferred, Shapes, changed, children, kaiming_normal
 
 IDS = ("wrn-28-10", "wrn-34-10")
-ALIASES = ((r"^(?:linear|classifier|last_linear)\.", "fc."),)
+ALIASES = ((r"^(?:linear|classifier|last_linear|head)\.", "fc."),)
 DEFAULTS = {"sub_block": False, "bias": True}
 
 _STEM = 16
@@ -73,9 +73,7 @@ class WideResNet(nn.Module):
         self.block3 = Stage(count, planes[1], planes[2], 2)
         self.bn1 = nn.BatchNorm2d(planes[2])
         self.fc = nn.Linear(planes[2], classes, bias=bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming_normal(self, "fan_out")
         if bias:
             nn.init.zeros_(self.fc.bias)
 

@@ -1,0 +1,79 @@
+"""How the tensors of a file differ from those of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_eval.models.architectures import Shapes
+
+State = dict[str, Tensor]
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Difference:
+    agreeing: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        return not (self.missing or self.unexpected or self.reshaped)
+
+    @property
+    def share(self) -> float:
+        total = self.agreeing + len(self.missing) + len(self.unexpected) + len(self.reshaped)
+        return self.agreeing / max(total, 1)
+
+    def __str__(self) -> str:
+        parts = [f"{self.agreeing} tensors agree"]
+        named = {"missing": self.missing, "not expected": self.unexpected, "other shapes": self.reshaped}
+        parts += [f"{what} ({len(keys)}): {some(keys)}" for what, keys in named.items() if keys]
+        return "; ".join(parts)
+
+
+def some(keys: Iterable[str], limit: int = 3) -> str:
+    listed = list(keys)
+    return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def compare(expected: Shapes, given: Shapes) -> Difference:
+    """How a file's tensors differ from a network's. Batch counters play no part in evaluation."""
+    wanted = {key: shape for key, shape in expected.items() if not key.endswith(_COUNTER)}
+    have = {key: shape for key, shape in given.items() if not key.endswith(_COUNTER)}
+    both = wanted.keys() & have.keys()
+    reshaped = [
+        f"{key} is {_size(have[key])}, not {_size(wanted[key])}"
+        for key in wanted
+        if _differ(key, wanted, have)
+    ]
+    return Difference(
+        len(both) - len(reshaped),
+        tuple(key for key in wanted if key not in have),
+        tuple(key for key in have if key not in wanted),
+        tuple(reshaped),
+    )
+
+
+def _differ(key: str, wanted: Shapes, have: Shapes) -> bool:
+    return key in have and tuple(wanted[key]) != tuple(have[key])
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a number"
+
+
+def completed(state: State, expected: Mapping[str, Tensor]) -> State:
+    """With the batch counters that very old checkpoints lack: without effect in eval mode."""
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(_COUNTER)}
+    kept = {key: value for key, value in state.items() if key in expected}
+    return {**counters, **kept}

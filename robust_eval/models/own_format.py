@@ -1,0 +1,170 @@
+"""This project's own checkpoint: weights that carry what is needed to judge them.
+
+One dict of plain values and tensors, so that the weights-only reader opens it; in safetensors the
+same description is JSON in the header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from robust_eval.core.records import Architecture, Normalisation
+from robust_eval.core.threat import ThreatModel, parse_threat
+from robust_eval.errors import UserError
+
+FORMAT_VERSION = 1
+_HEADER_KEY = "robust_eval"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ArchitectureRecord(_Record):
+    id: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class NormalisationRecord(_Record):
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ThreatRecord(_Record):
+    norm: Literal["Linf", "L2"]
+    eps: str
+
+
+class Header(_Record):
+    """Everything but the weights."""
+
+    format_version: int
+    architecture: ArchitectureRecord
+    normalisation: NormalisationRecord
+    classes: int = Field(ge=2)
+    channels: int = Field(ge=1)
+    image_size: tuple[int, int]
+    dataset: str | None = None
+    threat: ThreatRecord | None = None
+    recipe: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+    provenance: dict[str, Any] | None = None
+
+    def trained_with(self) -> dict[str, Any] | None:
+        """The recipe, threat model and metrics, as a result records them."""
+        fields = {
+            "recipe": self.recipe,
+            "threat": None if self.threat is None else self.threat.model_dump(),
+            "metrics": self.metrics,
+            "provenance": self.provenance,
+        }
+        return {key: value for key, value in fields.items() if value} or None
+
+
+def save(
+    path: Path,
+    network: nn.Module,
+    *,
+    architecture: Architecture,
+    normalisation: Normalisation,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],
+    dataset: str | None = None,
+    threat: ThreatModel | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint in one step: a reader sees the old file or the new one, whole.
+
+    ``network`` is the bare network, without :class:`Normalised` around it. ``recipe``, ``metrics`` and
+    ``provenance`` hold plain JSON values. A path that ends in ``.safetensors`` is written in that format.
+    """
+    header = Header(
+        format_version=FORMAT_VERSION,
+        architecture=ArchitectureRecord(id=architecture.id, arguments=dict(architecture.arguments)),
+        normalisation=NormalisationRecord(
+            name=normalisation.name, mean=normalisation.mean, std=normalisation.std
+        ),
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        dataset=dataset,
+        threat=None if threat is None else ThreatRecord(norm=threat.norm, eps=threat.eps_text),
+        recipe=None if recipe is None else dict(recipe),
+        metrics=None if metrics is None else dict(metrics),
+        provenance=None if provenance is None else dict(provenance),
+    ).model_dump(mode="json")
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+    if path.suffix == ".safetensors":
+        metadata = {_HEADER_KEY: json.dumps(header)}
+        _write_atomically(path, lambda target: save_file(state, target, metadata=metadata))
+    else:
+        _write_atomically(path, lambda target: torch.save({**header, "state_dict": state}, target))
+
+
+def _write_atomically(path: Path, write: Callable[[str], None]) -> None:
+    """Write beside the target, flush to disk, rename over it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        part = Path(name)
+        try:
+            write(name)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            # mkstemp makes files for the owner alone.
+            umask = os.umask(0)
+            os.umask(umask)
+            part.chmod(0o666 & ~umask)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"{path} cannot be written: {reason}. Choose another folder or free space."
+        ) from error
+
+
+def header_of(value: Any, metadata: Mapping[str, str], name: str) -> Header | None:
+    """The description of a file in this format; None for a foreign file."""
+    if _HEADER_KEY in metadata:
+        try:
+            raw = json.loads(metadata[_HEADER_KEY])
+        except ValueError:
+            raise UserError(f"{name} has a damaged description (no valid JSON). Save it again.") from None
+    elif isinstance(value, Mapping) and {"format_version", "state_dict", "architecture"} <= value.keys():
+        raw = {key: entry for key, entry in value.items() if key != "state_dict"}
+    else:
+        return None
+    version = raw.get("format_version") if isinstance(raw, Mapping) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(
+            f"{name} has checkpoint format {version}; this robust-eval reads up to {FORMAT_VERSION}. "
+            "Upgrade robust-eval."
+        )
+    try:
+        header = Header.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "description"
+        raise UserError(
+            f"{name} has a damaged description ({where}: {first['msg']}). Save it again."
+        ) from None
+    if header.threat is not None:
+        parse_threat(header.threat.norm, header.threat.eps)
+    return header

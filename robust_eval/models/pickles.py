@@ -1,0 +1,126 @@
+"""What a pickle asks for, found without unpickling it, and harmless stand-ins for what is common.
+
+Public checkpoints keep an accuracy as a NumPy scalar or the options of a script as a Namespace
+next to the weights. The weights-only reader refuses both names. The stand-ins below are called in
+their place: plain data, nothing imported from the file, NumPy's own reconstruction never reached.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+# torch.save's legacy format starts with this number, pickled.
+_LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_LARGEST_PICKLE = 64 * 2**20
+
+# Names that the weights-only reader accepts by itself; for messages alone.
+_HARMLESS = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch(\.cuda)?\.\w*(Storage|Tensor)|torch\.nn\.parameter\.Parameter"
+    r"|torch\.storage\.\w+Storage|torch\.(Size|device|\w*int\d+|b?float\d+|bool)|torch\.serialization\._get_layout"
+    r"|torch\._tensor\._rebuild_from_type_v2|collections\.(OrderedDict|Counter)|_codecs\.encode"
+    r"|(builtins|__builtin__)\.(bytearray|set|complex)"
+)
+
+
+class Opaque:
+    """Something kept beside the weights that the evaluation has no use for."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Opaque:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Whatever it was, it is dropped."""
+
+
+class DType:
+    """``numpy.dtype('f8', ...)``: the kind and the byte order."""
+
+    def __init__(self, kind: Any = "", *_: Any) -> None:
+        self.kind, self.order = kind, "<"
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.order = state[1]
+
+
+_FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "b1": "?"}
+
+
+def scalar(dtype: Any, data: Any = None) -> Any:
+    """A NumPy scalar as the Python number it stands for."""
+    code = _FORMATS.get(str(dtype.kind)) if isinstance(dtype, DType) else None
+    if code is None or not isinstance(data, bytes) or len(data) != struct.calcsize(code):
+        return Opaque()
+    return struct.unpack(dtype.order + code, data)[0]
+
+
+def dropped(*_: Any) -> Opaque:
+    """An array beside the weights."""
+    return Opaque()
+
+
+STAND_INS: list[Any] = [
+    (DType, "numpy.dtype"),
+    *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((dropped, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (Opaque, "numpy.ndarray"),
+    (Opaque, "argparse.Namespace"),
+]
+_KNOWN = {name for _, name in STAND_INS}
+
+
+def is_torch_legacy(head: bytes) -> bool:
+    """True for a file of ``torch.save`` from before torch 1.6, or written the old way."""
+    return head.startswith(_LEGACY_MAGIC)
+
+
+def wanted_globals(path: Path) -> list[str]:
+    """Names outside the weights-only reader's list that the file's pickles ask for, in order."""
+    names: dict[str, None] = {}
+    for stream in _streams(path):
+        _walk(stream, names)
+    return [name for name in names if name not in _KNOWN and not _HARMLESS.fullmatch(name)]
+
+
+def _streams(path: Path) -> list[bytes]:
+    try:
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                return [file.read(_LARGEST_PICKLE)]
+        with zipfile.ZipFile(path) as archive:
+            pickled = [name for name in archive.namelist() if name.endswith(".pkl")]
+            return [archive.open(name).read(_LARGEST_PICKLE) for name in pickled]
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError):
+        return []
+
+
+def _walk(data: bytes, names: dict[str, None]) -> None:
+    """Collect the globals of the pickles that follow one another; raw bytes end the walk."""
+    stream = io.BytesIO(data)
+    strings: list[str] = []
+    memo: dict[Any, str] = {}
+    memoized = 0
+    try:
+        while stream.tell() < len(data):
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name in ("GLOBAL", "INST"):
+                    names[str(argument).replace(" ", ".", 1)] = None
+                elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
+                    names[f"{strings[-2]}.{strings[-1]}"] = None
+                elif isinstance(argument, str):
+                    strings.append(argument)
+                elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+                    # Only a string put directly before matters: module and name of STACK_GLOBAL.
+                    memo[memoized if argument is None else argument] = strings[-1] if strings else ""
+                    memoized += 1
+                elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and argument in memo:
+                    strings.append(memo[argument])
+    except Exception:
+        # A damaged stream: what was seen so far is what there is to say.
+        return

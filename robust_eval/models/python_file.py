@@ -1,0 +1,83 @@
+"""``--arch path.py:function``: the user's own network code, run because the user named it."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from robust_eval.errors import UserError, unknown
+from robust_eval.models.comparing import State, compare, completed, shapes_of
+
+
+def is_python_file(arch: str) -> bool:
+    """True for ``path.py:function``."""
+    path, colon, function = arch.rpartition(":")
+    return bool(colon and function) and path.endswith(".py")
+
+
+def build(arch: str, offered: Mapping[str, Any]) -> nn.Module:
+    """The network that ``function`` returns.
+
+    It is called with those of ``offered`` (``classes``, ``num_classes``, ``channels``, ``image_size``) that
+    it has parameters for.
+    """
+    file, _, name = arch.rpartition(":")
+    function = _function(Path(file).expanduser(), name)
+    parameters = inspect.signature(function).parameters
+    try:
+        network = function(**{key: value for key, value in offered.items() if key in parameters})
+    except Exception as error:
+        raise UserError(f"{arch} failed: {type(error).__name__}: {error}. Mend the function.") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{arch} returned a {type(network).__name__}, not a torch.nn.Module.")
+    return network
+
+
+def _function(path: Path, name: str) -> Callable[..., Any]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. --arch takes path.py:function, or an architecture's id.")
+    spec = importlib.util.spec_from_file_location(f"_robust_eval_user_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Files next to it can be imported, as when it is run as a script.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = (key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise unknown(f"function in {path.name}:", name, own)
+    return function  # type: ignore[no-any-return]  # checked callable
+
+
+def load_into(network: nn.Module, state: State, name: str, arch: str) -> tuple[str, ...]:
+    """Fill the network with exactly these weights; every name must agree, up to one common prefix."""
+    expected: dict[str, Tensor] = network.state_dict()
+    shapes = shapes_of(expected)
+    views = [("", state)]
+    if state:
+        first = next(iter(state)).split(".")
+        prefixes = (".".join(first[:depth]) + "." for depth in range(1, len(first)))
+        views += [
+            (prefix, {key.removeprefix(prefix): value for key, value in state.items()})
+            for prefix in prefixes
+            if all(key.startswith(prefix) for key in state)
+        ]
+    for prefix, view in views:
+        if compare(shapes, shapes_of(view)).exact:
+            network.load_state_dict(completed(view, expected), strict=True)
+            return (f"removed '{prefix}' from the names",) if prefix else ()
+    difference = compare(shapes, shapes_of(state))
+    raise UserError(f"{name} does not fit the network of {Path(arch).name}: {difference}.")
