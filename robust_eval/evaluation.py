@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks, evidence, flags, runner, suites, summary
+from robust_eval.core.files import write_text
 from robust_eval.core.records import Architecture, CheckpointRef, Normalisation, Slice, Suite
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.environment import environment
@@ -23,7 +24,7 @@ from robust_eval.plan import Request, auto_batch_size
 from robust_eval.probes import Probe, probe
 from robust_eval.progress import Silent
 from robust_eval.schema import RESULT_FILE, EvalResult, FlagRecord
-from robust_eval.store import MemoryStore, Store, exclusive, open_run, write_text
+from robust_eval.store import MemoryStore, Store, exclusive, open_run
 from robust_eval.worker import Worker
 
 PROBED = 32

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from robust_eval.core.files import atomic, writing
 from robust_eval.core.records import Ints
 from robust_eval.schema import EVIDENCE_FILE, EvidenceRecord
-from robust_eval.store import atomic, writing
 from robust_eval.summary import Stage, concatenate
 
 

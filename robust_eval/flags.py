@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from robust_eval.core.intervals import sign_test
 from robust_eval.core.records import Bools
 from robust_eval.probes import Probe
 from robust_eval.schema import ColumnRecord, FlagRecord
@@ -85,7 +86,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "weaker-beats-stronger": Rule(
         WARNS,
-        "0.5% of examples, and more than the reverse (Carlini et al. 2019)",
+        "0.5% of examples and p < 0.01 in an exact paired test (relation: Carlini et al. 2019)",
         "A stronger attack must not be the weaker one: gradients are masked or steps are wrong.",
     ),
     "black-box-beats-white-box": Rule(
@@ -155,7 +156,7 @@ def _weaker_beats_stronger(bits: Mapping[str, Bools]) -> Iterator[Finding]:
         if weak in bits and strong in bits:
             only_weak = int((~bits[weak] & bits[strong]).sum())
             only_strong = int((bits[weak] & ~bits[strong]).sum())
-            if only_weak > max(2, 0.005 * len(bits[weak]), only_strong):
+            if only_weak > 0.005 * len(bits[weak]) and sign_test(only_weak, only_strong) < 0.01:
                 yield (
                     "weaker-beats-stronger",
                     f"{weak} alone breaks {only_weak} examples, {strong} alone {only_strong}",

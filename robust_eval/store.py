@@ -6,9 +6,7 @@ leaves either a whole unit or none. A damaged file counts as absent and is made 
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from robust_eval.core.files import atomic, write_text, writing
 from robust_eval.core.records import UnitResult, Verdicts
 from robust_eval.errors import UserError
 
@@ -75,45 +74,6 @@ class FolderStore:
                 seconds=np.array(result.seconds),
                 **arrays,
             )
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Any]:
-    """A binary file that appears at ``path`` whole or not at all, and survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    with writing(path.parent), atomic(path) as file:
-        file.write(text.encode())
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise _refusal(folder, error) from error
-
-
-def _refusal(folder: Path, error: OSError) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"No space left to write {folder}. Everything finished so far is kept: free some space and "
-            "give the same command again."
-        )
-    return UserError(
-        f"Cannot write to {folder}: {error.strerror or error}. Choose another folder with --out."
-    )
 
 
 def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:

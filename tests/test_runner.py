@@ -139,6 +139,7 @@ def flag_ids(**texts: str) -> set[str]:
 def test_flags_of_the_numbers() -> None:
     clean, half = "1" * 200, "1" * 100 + "0" * 100
     assert flag_ids(clean=clean, fgsm=half, pgd_20=half) == set()
+    assert flag_ids(clean=clean, pgd_20=half, pgd_100=half[3:] + "111") == set(), "3 of 200 is noise"
     assert flag_ids(clean="1" * 20 + "0" * 180) == {"collapsed"}
     assert flag_ids(clean=clean, fgsm=half, pgd_20=clean) == {"weaker-beats-stronger"}
     assert flag_ids(clean=clean, fgsm=half, pgd_20=half, spsa="0" * 2 + half[2:]) == {

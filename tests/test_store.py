@@ -35,7 +35,13 @@ def test_damaged_or_renamed_units_count_as_absent(tmp_path: Path) -> None:
     folder = store.open_run(tmp_path, {"a": 1})
     folder.put("k", a_result())
     whole = folder.path("k").read_bytes()
-    for damaged in (b"", whole[:100], whole[: len(whole) // 2], whole[:-40], whole[:300] + b"\0" * 40 + whole[340:]):
+    for damaged in (
+        b"",
+        whole[:100],
+        whole[: len(whole) // 2],
+        whole[:-40],
+        whole[:300] + b"\0" * 40 + whole[340:],
+    ):
         folder.path("k").write_bytes(damaged)
         assert folder.get("k") is None
     folder.path("other").write_bytes(whole)
@@ -62,7 +68,9 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         (errno.EROFS, "Cannot write to .*Choose another folder with --out"),
     ],
 )
-def test_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str) -> None:
+def test_the_system_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
     folder = store.open_run(tmp_path, {"a": 1})
 
     def refused(*_args: object, **_kwargs: object) -> None:
@@ -80,7 +88,11 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
     target = tmp_path / ".file.json.tmp"
     target.symlink_to("/dev/full")
-    with pytest.raises(UserError, match="No space left"), store.writing(tmp_path), target.open("wb", buffering=0) as file:
+    with (
+        pytest.raises(UserError, match="No space left"),
+        store.writing(tmp_path),
+        target.open("wb", buffering=0) as file,
+    ):
         file.write(b"x")
 
 

@@ -1,8 +1,8 @@
-"""Intervals for counts."""
+"""Intervals and tests for counts."""
 
 from __future__ import annotations
 
-from math import sqrt
+from math import comb, sqrt
 
 
 def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -20,3 +20,12 @@ def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float,
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == n else (centre + spread) / scale
     return low, high
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """One-sided exact p-value that ``wins`` exceed ``losses`` by chance (McNemar's test, exact form).
+
+    Both count discordant pairs: examples on which only one of two attacks, or models, succeeded.
+    """
+    n = wins + losses
+    return sum(comb(n, k) for k in range(wins, n + 1)) / 2**n

@@ -21,8 +21,8 @@ def build(
     title: Annotated[str | None, typer.Option(help="Heading; the folder's name by default.")] = None,
 ) -> None:
     """Write README.md: ranked by worst case, with intervals and flags."""
+    from robust_eval.core.files import write_text
     from robust_eval.leaderboard import markdown, rows
-    from robust_eval.store import write_text
 
     found = rows.read_board(folder)
     page = folder / "README.md"

@@ -9,7 +9,10 @@ from robust_eval.errors import UserError, unknown
 
 
 def test_did_you_mean() -> None:
-    assert str(unknown("attack", "pdg-20", ["pgd-20", "fgsm"])) == "Unknown attack 'pdg-20'. Did you mean pgd-20?"
+    assert (
+        str(unknown("attack", "pdg-20", ["pgd-20", "fgsm"]))
+        == "Unknown attack 'pdg-20'. Did you mean pgd-20?"
+    )
     assert str(unknown("attack", "zzz", ["b", "a"])) == "Unknown attack 'zzz'. Known: a, b."
 
 

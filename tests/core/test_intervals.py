@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robust_eval.core.intervals import wilson
+from robust_eval.core.intervals import sign_test, wilson
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,10 @@ def test_half_width_at_one_half() -> None:
 def test_extremes() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(10, 10)[1] == 1.0
+
+
+def test_sign_test_against_binomial_tables() -> None:
+    assert sign_test(0, 0) == 1.0
+    assert sign_test(3, 0) == 0.125
+    assert sign_test(8, 2) == pytest.approx(56 / 1024)
+    assert sign_test(2, 8) > 0.9

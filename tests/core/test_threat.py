@@ -17,7 +17,14 @@ def test_epsilon_is_exact() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("8/255", "8/255"), ("5/255", "5/255"), ("0.3", "0.3"), ("128/255", "128/255"), ("1e-3", "0.001"), ("2/7", "2/7")],
+    [
+        ("8/255", "8/255"),
+        ("5/255", "5/255"),
+        ("0.3", "0.3"),
+        ("128/255", "128/255"),
+        ("1e-3", "0.001"),
+        ("2/7", "2/7"),
+    ],
 )
 def test_epsilon_prints_as_people_write_it(value: str, text: str) -> None:
     assert format_fraction(Fraction(value)) == text
