@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported. OpenMP's threads spin while they wait for each other; where the cores are
-# shared (a CI runner, a laptop at work) small networks become 20 to 80 times slower for it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 # Before torch is imported: tests work on tensors too small to share between threads, and threads that
 # wait for each other on a busy machine made them eight times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
