@@ -131,13 +131,14 @@ def check(
 @app.command("list")
 def list_() -> None:
     """Suites, columns, attack families, architectures and datasets that can be named."""
+    from robust_eval import models
     from robust_eval.core import discover
 
     kinds = {
         "suites": discover.config_ids("suites"),
         "columns": discover.config_ids("columns"),
         "attack families": discover.module_ids("robust_eval.attacks"),
-        "architectures": discover.module_ids("robust_eval.models.architectures"),
+        "architectures": models.ids(),
         "datasets": discover.module_ids("robust_eval.data"),
     }
     for kind, names in kinds.items():

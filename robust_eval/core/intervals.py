@@ -28,4 +28,5 @@ def sign_test(wins: int, losses: int) -> float:
     Both count discordant pairs: examples on which only one of two attacks, or models, succeeded.
     """
     n = wins + losses
-    return sum(comb(n, k) for k in range(wins, n + 1)) / 2**n
+    tail: int = sum(comb(n, k) for k in range(wins, n + 1))
+    return float(tail / 2**n)
