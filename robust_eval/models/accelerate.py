@@ -117,11 +117,13 @@ class _Pass(torch.autograd.Function):
                 leaf = x.detach().requires_grad_()
                 logits = searcher._fitting(searcher._call, leaf)
             if logits is not None:
+                out = logits.detach()
                 if logits.requires_grad:
                     ctx.graph = (leaf, logits)
                 else:
-                    ctx.mark_non_differentiable(logits)
-                return logits.detach()
+                    # Gradients that the original lacks must be seen to be lacking.
+                    ctx.mark_non_differentiable(out)
+                return out
             searcher._halve(len(x))
         return searcher._in_chunks(searcher._call, x.detach())
 

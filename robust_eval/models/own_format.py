@@ -6,18 +6,18 @@ same description is JSON in the header.
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import save_file
 from torch import nn
 
+from robust_eval.core.files import atomic, writing
 from robust_eval.core.records import Architecture, Normalisation
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.errors import UserError
@@ -109,35 +109,16 @@ def save(
     ).model_dump(mode="json")
     state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     if path.suffix == ".safetensors":
-        metadata = {_HEADER_KEY: json.dumps(header)}
-        _write_atomically(path, lambda target: save_file(state, target, metadata=metadata))
+        content = safetensors.torch.save(state, metadata={_HEADER_KEY: json.dumps(header)})
     else:
-        _write_atomically(path, lambda target: torch.save({**header, "state_dict": state}, target))
-
-
-def _write_atomically(path: Path, write: Callable[[str], None]) -> None:
-    """Write beside the target, flush to disk, rename over it."""
-    try:
+        # In memory first: torch's own writer reports a full disk as an internal error.
+        buffer = io.BytesIO()
+        torch.save({**header, "state_dict": state}, buffer)
+        content = buffer.getvalue()
+    with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        part = Path(name)
-        try:
-            write(name)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            # mkstemp makes files for the owner alone.
-            umask = os.umask(0)
-            os.umask(umask)
-            part.chmod(0o666 & ~umask)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"{path} cannot be written: {reason}. Choose another folder or free space."
-        ) from error
+        with atomic(path) as file:
+            file.write(content)
 
 
 def header_of(value: Any, metadata: Mapping[str, str], name: str) -> Header | None:

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import ssl
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,20 +110,26 @@ def _fetch(utils: Any, model_id: str, folder: Path, dataset: str, threat: str) -
     try:
         network: nn.Module = utils.load_model(model_id, str(folder), dataset, threat)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
+        reason = _reason(error)
         file = folder / dataset / threat / f"{model_id}.pt"
         if file.is_file():
             # What arrived may be a web page; this says so.
             reading.read(file)
             raise UserError(
-                f"robustbench:{model_id} cannot be loaded ({type(error).__name__}: {reason[0][:120]}). "
-                f"Delete {file} and try again."
+                f"robustbench:{model_id} cannot be loaded ({reason}). Delete {file} and try again."
             ) from error
         raise UserError(
-            f"robustbench:{model_id} cannot be downloaded ({type(error).__name__}: {reason[0][:120]}). "
+            f"robustbench:{model_id} cannot be downloaded ({reason}). "
             f"Check the network, or put the file at {file}."
         ) from error
     return network
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "no connection to the file host"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}"
 
 
 def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: nn.Module) -> str:
@@ -147,7 +154,8 @@ def _guarded() -> Iterator[None]:
     """The zoo's imports and downloads, without their side effects on this process."""
     context, unsafe = ssl._create_default_https_context, os.environ.pop(_UNSAFE, None)
     try:
-        with _aliased(), impatient():
+        with _aliased(), impatient(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         ssl._create_default_https_context = context
