@@ -1,0 +1,79 @@
+"""What the sides share: the inputs they are handed and the form in which they report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One column of the suite on one side."""
+
+    bits: str
+    """One character per example: 1 robust, 0 not."""
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.bits.count("1") / len(self.bits)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One side of one case."""
+
+    seconds: float
+    """Of the attacks and their judgement; imports and reading the model are left out."""
+    peak_mib: float
+    """The largest resident memory of the process, imports included."""
+    columns: Mapping[str, Measured]
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        columns = {name: Measured(**column) for name, column in table["columns"].items()}
+        return cls(table["seconds"], table["peak_mib"], columns)
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def write_report(path: Path, seconds: float, columns: Mapping[str, Measured]) -> None:
+    path.write_text(json.dumps(asdict(Report(seconds, peak_mib(), columns))), encoding="utf-8")
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """``--folder`` holds model.pt and images.npz; the report goes to ``--out``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--eps", type=str, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def inputs(folder: Path) -> tuple[nn.Module, Tensor, Tensor]:
+    """A model from [0, 1] pixels to logits in eval mode, x_NCHW float32 and y_N int64."""
+    import torch
+
+    from robust_eval import data
+    from robust_eval.models import checkpoint
+
+    images = data.load(f"npz:{folder / 'images.npz'}")
+    loaded = checkpoint.load(str(folder / "model.pt"), images=images, device=torch.device("cpu"))
+    return (loaded.model, *images.tensors())
