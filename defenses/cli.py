@@ -123,9 +123,7 @@ def train(
     session.run(options, console, seeds=seeds, threads=threads)
 
 
-@app.command(
-    epilog="Example: defenses pseudo-label runs/natural-cifar10/best.pt --data npz:more.npz --out labelled.npz"
-)
+@app.command(epilog="Example: defenses pseudo-label natural/best.pt --data npz:more.npz --out labelled.npz")
 def pseudo_label(
     checkpoint: Annotated[str, typer.Argument(help="The model that gives the labels.")],
     data: Annotated[str, typer.Option(help="Unlabelled images: npz:FILE (y may be missing) or folder:DIR.")],

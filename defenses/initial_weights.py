@@ -14,7 +14,9 @@ from robust_eval.models import checkpoint
 
 
 def fingerprint(source: str) -> str:
-    """sha256 of the file, so that a resumed run is known to start from the same one."""
+    """sha256 of the file (a zoo id stands for itself): a resumed run must start from the same one."""
+    if source.startswith("robustbench:"):
+        return source
     try:
         return hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest()
     except OSError as error:
@@ -24,7 +26,7 @@ def fingerprint(source: str) -> str:
 def load_into(
     network: nn.Module, source: str, *, fresh_head: bool, architecture: str, normalisation: Normalisation
 ) -> None:
-    """Copy the checkpoint's tensors into ``network``; with ``fresh_head`` all but the last linear layer's.
+    """Copy the checkpoint's tensors into ``network``; ``fresh_head``: all but the last linear layer's.
 
     A UserError says what differs: architecture, number of classes, image size or normalisation.
     """
@@ -32,10 +34,10 @@ def load_into(
     theirs = loaded.ref.normalisation
     if (theirs.mean, theirs.std) != (normalisation.mean, normalisation.std):
         raise UserError(
-            f"--init {source} takes inputs normalised by {theirs.name}, this recipe by {normalisation.name}: "
+            f"--init {source} takes inputs normalised by {theirs.name}, this run by {normalisation.name}: "
             f"add --set normalisation={theirs.name}."
         )
-    state = _plain_network(loaded.model).state_dict()
+    state = loaded.network.state_dict()
     own = network.state_dict()
     head = last_layer(network)
     spared = {f"{head}.weight", f"{head}.bias"} if fresh_head else set()
@@ -45,8 +47,8 @@ def load_into(
             continue
         if ours is None or other is None:
             raise UserError(
-                f"--init {source} is {loaded.ref.architecture.id}, this run trains {architecture} ({name} is in "
-                f"{'the checkpoint' if ours is None else 'the network'} alone): choose --arch "
+                f"--init {source} is {loaded.ref.architecture.id}, this run trains {architecture} ({name} is "
+                f"in {'the checkpoint' if ours is None else 'the network'} alone): choose --arch "
                 f"{loaded.ref.architecture.id}."
             )
         if ours.shape != other.shape:
@@ -57,22 +59,17 @@ def load_into(
 
 def last_layer(network: nn.Module) -> str:
     """Name of the last linear layer: the classifier."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    names: list[str] = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not names:
         raise UserError("This architecture has no linear layer to replace: set training.fresh_head=false.")
     return names[-1]
 
 
-def _plain_network(model: nn.Module) -> nn.Module:
-    inner = getattr(model, "network", model)
-    return inner if isinstance(inner, nn.Module) else model
-
-
 def _shapes(source: str, name: str, head: str, theirs: tuple[int, ...], ours: tuple[int, ...]) -> str:
     if name.startswith(f"{head}."):
         return (
-            f"--init {source} has {theirs[0]} classes, the data {ours[0]}: add --set training.fresh_head=true "
-            "for a new last layer (the recipe pretraining does)."
+            f"--init {source} has {theirs[0]} classes, the data {ours[0]}: add --set "
+            "training.fresh_head=true for a new last layer (the recipe pretraining does)."
         )
     return (
         f"--init {source} does not fit: {name} is {list(theirs)} there and {list(ours)} here. The network "

@@ -86,7 +86,8 @@ class Keeper:
             run.restore(state)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(
-                f"{self.folder / resume.FILE} does not fit this run ({error}). Start anew in another folder (--out)."
+                f"{self.folder / resume.FILE} does not fit this run ({error}). Start anew in another folder "
+                "(--out)."
             ) from None
         self._saved_epoch = run.progress.epoch
         if run.progress.rows and not run.progress.iteration:

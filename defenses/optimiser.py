@@ -31,7 +31,7 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def decay_of(optimiser: torch.optim.Optimizer) -> Callable[[nn.Parameter], float]:
+def decay_of(optimiser: torch.optim.Optimizer) -> Callable[[Tensor], float]:
     """A function from a parameter to its weight decay."""
     table = {id(p): float(g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
     return lambda parameter: table.get(id(parameter), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from defenses.files import make_folder, write_atomically
 from robust_eval import data
@@ -40,7 +42,7 @@ def pseudo_label(
     min_confidence: float = 0.0,
     device: str = "cpu",
 ) -> Labelled:
-    """Label the images of ``spec`` with the model's most likely class, in eval mode; labels there are ignored.
+    """Label the images of ``spec`` with the model's likeliest class, in eval mode; labels there play no part.
 
     Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability
     is below ``min_confidence`` are left out; Carmon et al. keep all of their (pre-selected) images.
@@ -58,7 +60,7 @@ def pseudo_label(
     try:
         with torch.no_grad():
             probabilities = torch.cat(
-                [loaded.model(part.to(place)).softmax(1).cpu() for part in x_NCHW.split(BATCH)]
+                [loaded.model(part.to(place)).softmax(1).cpu() for part in torch.split(x_NCHW, BATCH)]
             )
     except RuntimeError:
         height, width = images.image_size
@@ -101,9 +103,7 @@ def _lacks_labels(path: Path) -> bool:
     return "x.npy" in names and "y.npy" not in names
 
 
-def _write(path: Path, x_NHWC: np.ndarray, y_N: np.ndarray, names: np.ndarray) -> None:  # type: ignore[type-arg]
-    import io
-
+def _write(path: Path, x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64], names: NDArray[np.str_]) -> None:
     content = io.BytesIO()
     np.savez(content, x=x_NHWC, y=y_N, class_names=names)
     try:

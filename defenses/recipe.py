@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
 
 from defenses.objectives import ObjectiveParams, parse_objective
+from defenses.schedules import ends_period
 from defenses.sections import (
     Augment,
     Budget,
@@ -68,9 +70,12 @@ class Recipe(Section):
             raise ValueError("schedule.peak must lie between 0 and 1")
         if self.optimiser.nesterov and not self.optimiser.momentum:
             raise ValueError("optimiser.nesterov needs a momentum above 0")
-        periods = (0, *self.schedule.periods, 1)
-        if any(a >= b for a, b in zip(periods, periods[1:], strict=False)):
+        edges = [Fraction(0), *self.schedule.periods, Fraction(1)]
+        if any(a >= b for a, b in itertools.pairwise(edges)):
             raise ValueError("schedule.periods must rise and lie between 0 and 1")
+        epochs, periods = self.training.epochs, self.schedule.periods
+        if sum(ends_period(periods, epochs, epoch) for epoch in range(epochs)) <= len(periods):
+            raise ValueError(f"training.epochs = {epochs} is too short for {len(periods) + 1} periods")
         if self.threat.eps == 0:
             raise ValueError(
                 "threat.eps must be above 0; for training without an attack use the recipe natural"

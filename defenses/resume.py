@@ -41,8 +41,8 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged zip raises whatever its bytes happen to hit
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}) and cannot be resumed. last.pt holds the weights of the last "
-            "epoch: start a new run from it with --init, or without --resume in another folder (--out)."
+            f"{path} is damaged ({type(error).__name__}) and cannot be resumed. last.pt holds the weights of "
+            "the last epoch: start from them with --init, in another folder (--out)."
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
@@ -55,8 +55,9 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
     theirs = json.loads(content["identity"])
     changed = list(_differences(theirs, json.loads(json.dumps(identity))))
     if changed:
+        listed = "; ".join([*changed[:3], *(["..."] if changed[3:] else [])])
         raise UserError(
-            f"{folder} belongs to another run: {'; '.join(changed[:3])}{'; ...' if len(changed) > 3 else ''}. "
+            f"{folder} belongs to another run: {listed}. "
             "Repeat the options of that run to resume it, or choose another folder with --out."
         )
     state: dict[str, Any] = content["state"]

@@ -134,7 +134,7 @@ def _network(job: Job) -> nn.Module:
     if python_file.is_python_file(recipe.architecture):
         return python_file.build(recipe.architecture, {**shape, "num_classes": images.classes})
     try:
-        return models.build(recipe.architecture, **shape, **recipe.architecture_arguments)
+        return models.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
     except TypeError as error:
         raise UserError(
             f"{recipe.architecture} cannot be built: {error}. Check architecture_arguments."

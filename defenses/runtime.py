@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -81,8 +81,9 @@ def _fabric(device: torch.device, precision: str, devices: int) -> Runtime:
 
     def reduce(tensors: Sequence[Tensor]) -> None:
         """The mean over processes, in place, in one message."""
-        mean = fabric.all_reduce(torch.cat([t.flatten() for t in tensors]), reduce_op="mean")
-        for tensor, part in zip(tensors, mean.split([t.numel() for t in tensors]), strict=True):
+        flat = torch.cat([t.flatten() for t in tensors])
+        mean = cast(Tensor, fabric.all_reduce(flat, reduce_op="mean"))
+        for tensor, part in zip(tensors, torch.split(mean, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
     return Runtime(

@@ -47,7 +47,7 @@ def check_collapse(progress: Progress, recipe: Recipe, folder: Path) -> None:
     if recipe.perturbation.kind != "none":
         tips += ", or a smaller perturbation.gamma with a longer perturbation.warmup"
     raise UserError(
-        f"The network has named one and the same class for every image since epoch {since}: it has collapsed. "
-        f"Look at epoch {max(since - 1, 1)} in {folder / 'curve.csv'}, and try {tips}; "
+        f"The network has named one class for every image since epoch {since}: it has collapsed. "
+        f"Look at epoch {max(since - 1, 1)} in {folder}/curve.csv, and try {tips}; "
         "selection.collapse_after=0 trains on regardless."
     )

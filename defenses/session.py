@@ -87,8 +87,9 @@ def _sizes(job: Job) -> str:
 
 def _report(console: Console, job: Job, outcome: Outcome) -> None:
     for name, row in (("best", outcome.best), ("last", outcome.last)):
+        steps = job.recipe.selection.steps
         figures = [
-            f"{part} {100 * row[f'{part}_clean']:.2f}% clean, {100 * row[f'{part}_pgd']:.2f}% PGD-{job.recipe.selection.steps}"
+            f"{part} {100 * row[f'{part}_clean']:.2f}% clean, {100 * row[f'{part}_pgd']:.2f}% PGD-{steps}"
             for part in ("val", "test")
             if f"{part}_clean" in row
         ]

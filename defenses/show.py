@@ -53,9 +53,10 @@ def _meanings(resolved: Resolved) -> dict[str, str]:
     """What fractions come to under this epsilon and this many epochs."""
     recipe = resolved.recipe
     eps, epochs = recipe.threat.eps, recipe.training.epochs
+    steps = {"inner": recipe.inner.step_size, "selection": recipe.selection.step_size}
     meanings = {
-        "inner.step_size": f"{format_fraction(recipe.inner.step_size * eps)} at {format_fraction(eps)}",
-        "selection.step_size": f"{format_fraction(recipe.selection.step_size * eps)} at {format_fraction(eps)}",
+        f"{section}.step_size": f"{format_fraction(step * eps)} at {format_fraction(eps)}"
+        for section, step in steps.items()
     }
     if recipe.perturbation.warmup:
         meanings["perturbation.warmup"] = (

@@ -117,7 +117,7 @@ class WeightPerturbation:
             p.copy_(saved).add_(v * (self.config.gamma * weight / length.clamp_min(1e-30)).clamp_max(1.0))
 
     @torch.no_grad()
-    def carry_decay(self, decay_of: Callable[[nn.Parameter], float]) -> None:
+    def carry_decay(self, decay_of: Callable[[Tensor], float]) -> None:
         """Add decay * v to the gradients, so that weight decay acts on w+v as in the authors' code.
 
         The optimiser adds decay * w itself once the weights are back. Eq. 11 has no decay term.
