@@ -43,10 +43,15 @@ class _Job:
     name: str
     contents: reading.Contents
     part: str | None
+    """Which of several networks in the file."""
     images: ImageSet | None
     arch: str | None
     normalisation: str | None
     device: torch.device
+
+    @property
+    def title(self) -> str:
+        return self.name if self.part is None else f"{self.name}#{self.part}"
 
 
 def load(
@@ -132,7 +137,7 @@ def _own_result(
         notes = (*notes, f"input normalisation '{chosen.name}' as asked; the file records '{recorded.name}'")
     kind = "robust-eval" if job.contents.format == "torch" else "safetensors"
     ref = CheckpointRef(
-        job.name,
+        job.title,
         job.contents.sha256,
         architecture,
         header.classes,
@@ -217,7 +222,7 @@ def _foreign_result(
 ) -> LoadedModel:
     kind = "safetensors" if job.contents.format == "safetensors" else "foreign"
     ref = CheckpointRef(
-        job.name,
+        job.title,
         job.contents.sha256,
         chosen.architecture,
         classes,

@@ -30,6 +30,7 @@ def choose(
     """
     plain, network = networks[0]
     wanted = None if asked is None else parse_normalisation(asked, channels)
+    as_asked = () if wanted is None else (f"input normalisation '{wanted.name}' as asked",)
     if images is None:
         known = wanted or recorded
         if known is None:
@@ -37,9 +38,9 @@ def choose(
                 f"{name} does not say how its input is normalised. Add --data, so that it can be found out, "
                 "or --normalisation."
             )
-        return probe.Candidate(network, plain, known.name, known), ()
+        return probe.Candidate(network, plain, known.name, known), as_asked
     if wanted is not None and len(networks) == 1:
-        return probe.Candidate(network, plain, wanted.name, wanted), ("input normalisation as asked",)
+        return probe.Candidate(network, plain, wanted.name, wanted), as_asked
     tried = [wanted] if wanted is not None else probe.normalisations(channels, images.name, recorded)
     candidates = [
         probe.Candidate(

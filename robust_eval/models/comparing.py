@@ -39,7 +39,8 @@ class Difference:
 
 def some(keys: Iterable[str], limit: int = 3) -> str:
     listed = list(keys)
-    return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -103,11 +104,14 @@ class _View:
 
 def _views(state: State) -> Iterator[_View]:
     yield _View("", state)
-    prefixes: dict[str, None] = {}
+    prefixes: Counter[str] = Counter()
     for key in state:
         parts = key.split(".")[:-1]
-        prefixes.update({".".join(parts[:depth]) + ".": None for depth in range(1, min(len(parts), 4) + 1)})
-    for prefix in prefixes:
+        prefixes.update(".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 4) + 1))
+    for prefix, count in prefixes.items():
+        # A prefix that wraps a network is on many names; up to five networks are looked for.
+        if count < len(state) / 5:
+            continue
         # A head beside its backbone keeps its own name.
         mixed = {key.removeprefix(prefix): value for key, value in state.items()}
         if len(mixed) == len(state):

@@ -108,7 +108,7 @@ def _choose(
         if part:
             return f"{place}.{choice}".lstrip("."), part, []
     prefixes = {str(key).split(".")[0] for entries in found.values() for key in entries}
-    raise unknown(f"set of weights in {name}:", choice, {*found, *prefixes} - {""})
+    raise unknown(f"part of {name}:", choice, {*found, *prefixes} - {""})
 
 
 def _state_dicts(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:

@@ -38,7 +38,7 @@ def settled(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        network.train()(torch.rand(16, 3, 32, 32))
+        network.train()(torch.rand(4, 3, 32, 32))
     return network.eval()
 
 
