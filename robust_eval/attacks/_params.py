@@ -21,7 +21,8 @@ class Between:
     high: int | Fraction
 
     def __str__(self) -> str:
-        return f"from {format_fraction(Fraction(self.low))} to {format_fraction(Fraction(self.high))}"
+        low, high = (end if isinstance(end, int) else format_fraction(end) for end in (self.low, self.high))
+        return f"from {low} to {high}"
 
 
 def parse_params(kind: type[P], family: str, table: Mapping[str, Any], where: str = "") -> P:

@@ -71,7 +71,9 @@ def estimate(
             r = r_NPCHW[:, first : first + per_call]
             queries = torch.cat([x + delta * r, x - delta * r], dim=1)
             labels = y[:, None].expand(queries.shape[:2]).flatten()
-            plus, minus = margin(scores(queries.flatten(0, 1)).float(), labels).view(len(y), 2, -1).unbind(1)
+            plus, minus = (
+                margin(scores(queries.flatten(0, 1)).to(x.dtype), labels).view(len(y), 2, -1).unbind(1)
+            )
             slopes = (plus - minus) / (2 * delta)
             gradient[chunk] += torch.einsum("np,npchw->nchw", slopes, r) / pairs
     # A model that answers NaN or infinity to a query teaches nothing there.

@@ -1,0 +1,108 @@
+"""On a linear model the optimal perturbation has a closed form: the attacks reach it, and no more."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from known_models import Linear, linear_margin, linear_problem
+from torch import Tensor
+
+from robust_eval import attacks, suites
+from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
+
+TWO_CLASSES = ("fgsm", "pgd-20", "pgd-100", "cw-inf", "apgd-ce-t")
+
+
+@cache
+def problem(classes: int) -> tuple[Linear, Tensor, Tensor]:
+    """Images around grey, where all logits are 0, so that the ball alone limits the attack, not the box."""
+    model, x, _ = linear_problem(n=40, classes=classes, shape=(1, 4, 4), seed=classes)
+    with torch.no_grad():
+        model.fc.bias.copy_(-0.5 * model.fc.weight.sum(1))
+    return model.requires_grad_(False), x, model(x).argmax(1)
+
+
+def budgets(margins: Tensor, norm: Norm) -> list[ThreatModel]:
+    """Budgets that leave about 3/4, half and 1/4 robust, each in the widest gap between margins near by."""
+    ordered = margins.sort().values
+    found = []
+    for share in (0.25, 0.5, 0.75):
+        at = int(share * len(ordered))
+        gaps = ordered[at - 3 : at + 4].diff()
+        low = at - 3 + int(gaps.argmax())
+        found.append(parse_threat(norm, f"{(ordered[low] + ordered[low + 1]).item() / 2:.6f}"))
+    return found
+
+
+def survivors(column: str, model: Linear, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+    """True where no attack of the column's cascade changes the prediction."""
+    robust = torch.ones(len(x), dtype=torch.bool)
+    for spec in suites.column(column).attacks:
+        left = robust.nonzero()[:, 0]
+        adv = attacks.family(spec.family).search(
+            model,
+            x[left],
+            y[left],
+            threat,
+            attacks.parse(spec.family, spec.params),
+            classes=model.fc.out_features,
+            seed=0,
+        )
+        robust[left[model(adv).argmax(1) != y[left]]] = False
+    return robust
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    ("classes", "column"), [*((2, name) for name in TWO_CLASSES), (4, "apgd-ce-t"), (10, "apgd-ce-t")]
+)
+def test_white_box_attacks_reach_exactly_the_analytic_robust_accuracy(
+    classes: int, column: str, norm: Norm
+) -> None:
+    model, x, y = problem(classes)
+    margins = linear_margin(model, x, y, norm)
+    for threat in budgets(margins, norm):
+        expected = margins > threat.radius
+        assert 5 <= expected.sum() <= 35
+        assert torch.equal(survivors(column, model, x, y, threat), expected), str(threat)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("column", ["pgd-20", "cw-inf"])
+def test_untargeted_attacks_find_most_and_break_nothing_that_is_robust(column: str, norm: Norm) -> None:
+    """With several classes the nearest one at the start is not always the one that can be reached."""
+    model, x, y = problem(4)
+    margins = linear_margin(model, x, y, norm)
+    for threat in budgets(margins, norm):
+        robust = survivors(column, model, x, y, threat)
+        assert robust[margins > threat.radius].all()
+        within = margins <= threat.radius
+        assert (robust & within).sum() <= within.sum() / 2
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_spsa_reaches_it_nearly(norm: Norm) -> None:
+    """Without gradients, and in L2 with Adam's per-pixel scaling: what is broken with 40% to spare falls."""
+    model, x, y = problem(4)
+    margins = linear_margin(model, x, y, norm)
+    for threat in budgets(margins, norm):
+        robust = survivors("spsa", model, x, y, threat)
+        assert robust[margins > threat.radius].all()
+        assert not robust[margins < 0.7 * threat.radius].any()
+        if norm == "Linf":
+            assert torch.equal(robust, margins > threat.radius)
+
+
+def test_square_reaches_it_nearly() -> None:
+    model, x, y = problem(2)
+    margins = linear_margin(model, x, y, "Linf")
+    threat = budgets(margins, "Linf")[1]
+    params = attacks.parse("autoattack", {"phase": "square"})
+    near = (margins < threat.radius) | (margins > 0.8 * threat.radius)
+    x, y, margins = x[near], y[near], margins[near]
+    adv = attacks.family("autoattack").search(model, x, y, threat, params, classes=2, seed=0)
+    robust = model(adv).argmax(1) == y
+    assert robust[margins > threat.radius].all()
+    assert not robust[margins < 0.8 * threat.radius].any()
