@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,14 +33,18 @@ def write(
     labels: Ints,
     metadata: Mapping[str, str],
 ) -> EvidenceRecord:
-    """``<column>.indices``, ``<column>.images`` (uint16, divide by 65535) and ``labels``."""
+    """``<column>.indices``, ``<column>.images`` (uint16, divide by 65535) and ``labels``.
+
+    The file's metadata holds ``metadata`` as JSON under ``robust_eval``.
+    """
     tensors: dict[str, NDArray[np.generic]] = {"labels": labels}
     total = 0
     for name, stages in columns.items():
         indices, images = column_evidence(stages)
         tensors[f"{name}.indices"], tensors[f"{name}.images"] = indices, images
         total += len(indices)
-    payload = save(tensors, metadata=dict(metadata))
+    # One entry: several would be written in random order, and equal runs would differ in their digest.
+    payload = save(tensors, metadata={"robust_eval": json.dumps(dict(metadata), sort_keys=True)})
     path = folder / EVIDENCE_FILE
     with writing(folder), atomic(path) as file:
         file.write(payload)
