@@ -52,7 +52,8 @@ def load_into(
                 f"{loaded.ref.architecture.id}."
             )
         if ours.shape != other.shape:
-            raise UserError(_shapes(source, name, head, tuple(other.shape), tuple(ours.shape)))
+            there = str(dict(loaded.ref.architecture.arguments) or "its defaults")
+            raise UserError(_shapes(source, name, head, tuple(other.shape), tuple(ours.shape), there))
         own[name] = other
     network.load_state_dict(own)
 
@@ -65,13 +66,15 @@ def last_layer(network: nn.Module) -> str:
     return names[-1]
 
 
-def _shapes(source: str, name: str, head: str, theirs: tuple[int, ...], ours: tuple[int, ...]) -> str:
+def _shapes(
+    source: str, name: str, head: str, theirs: tuple[int, ...], ours: tuple[int, ...], arguments: str
+) -> str:
     if name.startswith(f"{head}."):
         return (
             f"--init {source} has {theirs[0]} classes, the data {ours[0]}: add --set "
             "training.fresh_head=true for a new last layer (the recipe pretraining does)."
         )
     return (
-        f"--init {source} does not fit: {name} is {list(theirs)} there and {list(ours)} here. The network "
-        "depends on image size and channels: pre-train on images like these."
+        f"--init {source} does not fit: {name} is {list(theirs)} there and {list(ours)} here. Pre-train on "
+        f"images of this size and channels, with the same architecture_arguments (there: {arguments})."
     )

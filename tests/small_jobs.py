@@ -32,6 +32,7 @@ def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int =
     choices = Choices(
         data=options.pop("data", "digits"),
         norm=options.pop("norm", None),
+        arch=options.pop("arch", None),
         epochs=options.pop("epochs", 2),
         sets=(*SMALL, *attack, *sets),
     )

@@ -1,0 +1,168 @@
+"""The long pipelines: self-training on unlabelled images, fine-tuning, extra data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from small_jobs import make_job, run, weights
+
+from defenses import initial_weights
+from defenses.prepare import Options, prepare
+from defenses.pseudo_labels import pseudo_label, unlabelled_images
+from defenses.resolve import Choices
+from defenses.run import begin
+from defenses.runtime import start
+from robust_eval.data import load
+from robust_eval.errors import UserError
+from robust_eval.models import checkpoint
+
+DIGITS = load("digits", split="train")
+
+
+def archive(path: Path, images: NDArray[Any] = DIGITS.x_NHWC[:60], labels: NDArray[Any] | None = None) -> str:
+    arrays = {"x": images} if labels is None else {"x": images, "y": labels}
+    np.savez(path, **arrays)
+    return f"npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def natural(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A naturally trained network good enough to label digits."""
+    folder = tmp_path_factory.mktemp("natural")
+    sets = ("architecture_arguments.width=8", "architecture_arguments.hidden=32")
+    run(make_job(folder, "natural", *sets, n=1000, epochs=8))
+    return folder / "best.pt"
+
+
+def test_self_training_from_natural_to_rst_awp(natural: Path, tmp_path: Path) -> None:
+    done = pseudo_label(str(natural), archive(tmp_path / "more.npz"), tmp_path / "labelled.npz")
+    assert (done.kept, done.seen, sum(done.classes)) == (60, 60, 60)
+    labelled = load(f"npz:{tmp_path / 'labelled.npz'}")
+    assert np.array_equal(labelled.x_NHWC, DIGITS.x_NHWC[:60])
+    assert labelled.classes == 10
+    assert (labelled.y_N == DIGITS.y_N[:60]).mean() > 0.8
+    job = make_job(
+        tmp_path / "run", "rst-awp", "perturbation.warmup=0", unlabelled=f"npz:{tmp_path / 'labelled.npz'}"
+    )
+    trial = begin(job, start("cpu", "32", 1))
+    assert (trial.mix.unlabelled, trial.mix.pseudo is not None and trial.mix.pseudo.n) == (16, 60)
+    assert run(job).last["perturbed"] == 1.0
+
+
+def test_confident_images_alone(natural: Path, tmp_path: Path) -> None:
+    noise = np.random.RandomState(0).randint(0, 256, (60, 8, 8, 1)).astype(np.uint8)
+    source = archive(tmp_path / "more.npz", np.concatenate([DIGITS.x_NHWC[:60], noise]))
+    done = pseudo_label(str(natural), source, tmp_path / "out.npz", min_confidence=0.9)
+    assert 20 < done.kept < done.seen == 120
+
+
+def test_labels_in_the_unlabelled_set_play_no_part(natural: Path, tmp_path: Path) -> None:
+    wrong = archive(tmp_path / "wrong.npz", labels=np.zeros(60, np.int64))
+    done = pseudo_label(str(natural), wrong, tmp_path / "out.npz")
+    assert max(done.classes) < 20
+
+
+def test_a_folder_of_images_without_classes(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.fromarray(DIGITS.x_NHWC[number, :, :, 0]).save(tmp_path / "images" / f"{number}.png")
+    found = unlabelled_images(f"folder:{tmp_path / 'images'}", None)
+    assert np.array_equal(found.x_NHWC, DIGITS.x_NHWC[:3])
+
+
+def test_pseudo_labelling_says_what_is_wrong(natural: Path, tmp_path: Path) -> None:
+    source = archive(tmp_path / "more.npz")
+    big = archive(tmp_path / "big.npz", np.zeros((4, 28, 28, 1), np.uint8))
+    cases: list[tuple[str, Path, dict[str, float], str]] = [
+        (source, tmp_path / "out.pt", {}, r"must end in \.npz"),
+        (source, tmp_path / "out.npz", {"min_confidence": 1.5}, "must be at least 0 and below 1"),
+        (source, tmp_path / "out.npz", {"min_confidence": 0.9999999}, "No image of .* reaches"),
+        (big, tmp_path / "out.npz", {}, r"does not take the images of .* \(28x28, 1 channels\)"),
+        ("npz:missing.npz", tmp_path / "out.npz", {}, "does not exist"),
+    ]
+    for spec, out, options, sentence in cases:
+        with pytest.raises(UserError, match=sentence):
+            pseudo_label(str(natural), spec, out, **options)
+
+
+def test_fine_tuning_keeps_the_features_and_starts_a_new_last_layer(tmp_path: Path) -> None:
+    """Another data set with other classes: only the last layer is new."""
+    five = archive(tmp_path / "five.npz", DIGITS.x_NHWC[:200], DIGITS.y_N[:200] % 5)
+    first = make_job(tmp_path / "first", "at", "normalisation=2x-1", arch="digits-cnn", data=five, epochs=1)
+    run(first)
+    source = tmp_path / "first" / "last.pt"
+    job = make_job(tmp_path / "second", "pretraining-awp", epochs=1, init=str(source))
+    fresh = begin(job, start("cpu", "32", 1)).network.state_dict()
+    old = weights(source)
+    assert fresh["fc2.weight"].shape[0] == 10
+    assert all(torch.equal(fresh[name], old[name]) for name in old if not name.startswith("fc2."))
+    run(job)
+    ref = checkpoint.load(str(tmp_path / "second" / "last.pt"), images=job.train).ref
+    assert ref.normalisation.name == "2x-1"
+
+
+def test_initial_weights_that_do_not_fit(tmp_path: Path) -> None:
+    five = archive(tmp_path / "five.npz", DIGITS.x_NHWC[:200], DIGITS.y_N[:200] % 5)
+    run(make_job(tmp_path / "first", "at", arch="digits-cnn", data=five, epochs=1))
+    source = str(tmp_path / "first" / "last.pt")
+    sentences = {
+        (): r"has 5 classes, the data 10: add --set training\.fresh_head=true",
+        ("normalisation=2x-1",): r"normalised by none, this run by 2x-1: add --set normalisation=none",
+        ("architecture=lenet",): r"is digits-cnn, this run trains lenet .* choose --arch digits-cnn",
+        (
+            "architecture_arguments.width=8",
+            "training.fresh_head=true",
+        ): r"does not fit: convolutions\.0\.bias is .*there: {'width': 4",
+    }
+    for sets, sentence in sentences.items():
+        job = make_job(tmp_path / "second", "at", *sets, init=source)
+        with pytest.raises(UserError, match=sentence):
+            begin(job, start("cpu", "32", 1))
+    with pytest.raises(UserError, match="--init nowhere.pt cannot be read"):
+        initial_weights.fingerprint("nowhere.pt")
+
+
+def test_extra_data_is_trained_on_but_not_held_out(tmp_path: Path) -> None:
+    extra = archive(tmp_path / "extra.npz", labels=DIGITS.y_N[:60])
+    job = make_job(tmp_path / "run", "at", extra_data=extra)
+    trial = begin(job, start("cpu", "32", 1))
+    assert (trial.mix.labelled.n, job.train.n, trial.pools["val"].n) == (124, 64, 32)
+
+
+REFUSED = [
+    ("rst", {}, "Recipe rst needs pseudo-labelled images: make them with defenses pseudo-label"),
+    ("at", {"unlabelled": "npz:x.npz"}, "Recipe at uses no pseudo-labelled images: choose rst or rst-awp"),
+    ("pretraining", {}, "Recipe pretraining starts from a pre-trained network: give it with --init"),
+    ("at", {"precision": "fp16"}, "Unknown precision 'fp16'"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "options", "sentence"), REFUSED)
+def test_contradictions(recipe: str, options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        prepare(Options(recipe=recipe, choices=Choices(data="digits"), **options))  # type: ignore[arg-type]
+
+
+def test_images_of_another_kind_are_refused(tmp_path: Path) -> None:
+    big = archive(tmp_path / "big.npz", np.zeros((4, 28, 28, 1), np.uint8), np.zeros(4, np.int64))
+    many = archive(tmp_path / "many.npz", labels=np.full(60, 11))
+    for spec, sentence in ((big, "holds images of 28x28x1, but digits has 8x8x1"), (many, "has a label 11")):
+        with pytest.raises(UserError, match=f"--extra-data {sentence}"):
+            make_job(tmp_path / "run", "at", extra_data=spec)
+
+
+def test_a_batch_larger_than_the_data(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.batch_size is 5000, but 1237 training images are left"):
+        make_job(tmp_path / "run", "at", "training.batch_size=5000")
+
+
+def test_normalisation_follows_the_data_set(tmp_path: Path) -> None:
+    assert make_job(tmp_path, "at").normalisation.name == "none"
+    with pytest.raises(UserError, match="is for 3 channels, but the images have 1"):
+        make_job(tmp_path, "at", "normalisation=cifar10")
