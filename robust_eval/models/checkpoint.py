@@ -180,11 +180,10 @@ def _load_python(
         offered = {"classes": images.classes, "num_classes": images.classes, "channels": images.channels}
         offered |= {"image_size": images.image_size}
     network = python_file.build(arch, offered)
-    notes: tuple[str, ...] = ()
-    try:
-        notes += python_file.load_into(network, weights.stored, job.name, arch)
-    except UserError:
-        notes += (*weights.notes, *python_file.load_into(network, weights.state, job.name, arch))
+    readings = (weights.stored, weights.state)
+    which, prefix = python_file.load_into(network, readings, job.name, arch)
+    notes = weights.notes if which else ()
+    notes += (f"removed '{prefix}' from the names",) if prefix else ()
     network = network.float().to(job.device).eval()
     file, _, function = arch.rpartition(":")
     architecture = Architecture(f"{Path(file).name}:{function}")

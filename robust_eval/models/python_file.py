@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +62,27 @@ def _function(path: Path, name: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]  # checked callable
 
 
-def load_into(network: nn.Module, state: State, name: str, arch: str) -> tuple[str, ...]:
-    """Fill the network with exactly these weights; every name must agree, up to one common prefix."""
+def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str) -> tuple[int, str]:
+    """Fill the network with exactly one of these readings of the file; the first that fits.
+
+    Every name must agree, up to one prefix that all share. Returns which reading it was and the prefix.
+    """
     expected: dict[str, Tensor] = network.state_dict()
-    shapes = shapes_of(expected)
-    views = [("", state)]
-    if state:
-        first = next(iter(state)).split(".")
-        prefixes = (".".join(first[:depth]) + "." for depth in range(1, len(first)))
-        views += [
-            (prefix, {key.removeprefix(prefix): value for key, value in state.items()})
-            for prefix in prefixes
-            if all(key.startswith(prefix) for key in state)
-        ]
-    for prefix, view in views:
-        if compare(shapes, shapes_of(view)).exact:
-            network.load_state_dict(completed(view, expected), strict=True)
-            return (f"removed '{prefix}' from the names",) if prefix else ()
-    difference = compare(shapes, shapes_of(state))
-    raise UserError(f"{name} does not fit the network of {Path(arch).name}: {difference}.")
+    differences = []
+    for index, state in enumerate(states):
+        for prefix in _shared_prefixes(state):
+            view = {key.removeprefix(prefix): value for key, value in state.items()}
+            difference = compare(shapes_of(expected), shapes_of(view))
+            if difference.exact:
+                network.load_state_dict(completed(view, expected), strict=True)
+                return index, prefix
+            differences.append(difference)
+    closest = max(differences, key=lambda difference: difference.share)
+    file, _, function = arch.rpartition(":")
+    raise UserError(f"{name} does not fit the network of {Path(file).name}:{function}: {closest}.")
+
+
+def _shared_prefixes(state: State) -> list[str]:
+    parts = next(iter(state)).split(".")
+    prefixes = [".".join(parts[:depth]) + "." for depth in range(1, len(parts))]
+    return ["", *(prefix for prefix in prefixes if all(key.startswith(prefix) for key in state))]
