@@ -155,6 +155,7 @@ def _write(
         flags=(*model_flags, *flags.from_columns(columns, checkpoint.classes)),
         environment=environment(job.x_NCHW.device),
         labels_sha256=summary.labels_digest(labels),
+        request=request.key,
         evidence=record,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,17 +6,29 @@ example in the order of the slice: ``1`` robust, ``0`` not.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from robust_eval.core import strict_json
+from robust_eval.core.text import visible
 from robust_eval.errors import UserError
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 EVIDENCE_FILE = "evidence.safetensors"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Whole = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Bits = Annotated[str, Field(pattern=r"^[01]+$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}$")]
+"""A bare name: what a record speaks of lies beside it, never up or elsewhere."""
 
 
 class Record(BaseModel):
@@ -36,9 +48,9 @@ class NormalisationRecord(Record):
 
 class CheckpointRecord(Record):
     name: str
-    sha256: str
+    sha256: Sha256
     architecture: ArchitectureRecord
-    classes: int
+    classes: Annotated[int, Field(ge=1)]
     normalisation: NormalisationRecord
     format: str
     dataset: str | None
@@ -49,8 +61,8 @@ class CheckpointRecord(Record):
 class DataRecord(Record):
     name: str
     split: str
-    n: int
-    fingerprint: str
+    n: Annotated[int, Field(ge=1)]
+    fingerprint: Sha256
     class_names: tuple[str, ...]
     order: str
 
@@ -59,7 +71,7 @@ class ThreatRecord(Record):
     norm: Literal["Linf", "L2"]
     eps: str
     """Exact, as text: 8/255 and 0.031 are different threat models."""
-    eps_value: float
+    eps_value: Annotated[float, Field(gt=0)]
 
 
 class SuiteRecord(Record):
@@ -80,31 +92,31 @@ class AttackRecord(Record):
     params: dict[str, Any]
     note: str = ""
     """How few classes changed the attack, where they did."""
-    n_attacked: int
-    n_broken: int
-    n_invalid: int
-    forwards: int
-    backwards: int
-    seconds: float
+    n_attacked: Whole
+    n_broken: Whole
+    n_invalid: Whole
+    forwards: Whole
+    backwards: Whole
+    seconds: Seconds
 
 
 class Count(Record):
     """What a column and the worst case share."""
 
-    accuracy: float
-    n: int
-    n_robust: int
-    ci95: tuple[float, float]
-    robust_bits: str
-    forwards: int
-    backwards: int
-    seconds: float
+    accuracy: Fraction
+    n: Annotated[int, Field(ge=1)]
+    n_robust: Whole
+    ci95: tuple[Fraction, Fraction]
+    robust_bits: Bits
+    forwards: Whole
+    backwards: Whole
+    seconds: Seconds
 
 
 class ColumnRecord(Count):
     title: str
-    n_invalid: int
-    n_nonfinite: int
+    n_invalid: Whole
+    n_nonfinite: Whole
     attacks: tuple[AttackRecord, ...]
 
 
@@ -131,9 +143,9 @@ class Environment(Record):
 
 
 class EvidenceRecord(Record):
-    file: str
-    sha256: str
-    images: int
+    file: FileName
+    sha256: Sha256
+    images: Whole
 
 
 class EvalResult(Record):
@@ -151,7 +163,9 @@ class EvalResult(Record):
     worst_case: WorstCase
     flags: tuple[FlagRecord, ...]
     environment: Environment
-    labels_sha256: str
+    labels_sha256: Sha256
+    request: Sha256
+    """Digest of everything that was asked; the evidence of the same run carries it too."""
     evidence: EvidenceRecord | None = None
     command: str | None = None
     created: str
@@ -164,25 +178,60 @@ class EvalResult(Record):
         return self.model_dump_json(indent=1) + "\n"
 
 
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+MIGRATIONS: Mapping[int, Migration] = {}
+"""Version v -> how its fields become those of version v + 1. Filled when the schema first changes."""
+
+
+def migrate(value: dict[str, Any], version: int, migrations: Mapping[int, Migration]) -> dict[str, Any]:
+    """A result of any older version, step by step, as one of the newest."""
+    while version < SCHEMA_VERSION:
+        value = dict(migrations[version](value))
+        version += 1
+        value["schema_version"] = version
+    return value
+
+
 def read_result(path: Path) -> EvalResult:
-    """A result file, checked. Raises :class:`UserError` for anything that is not one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not readable as JSON ({error}). Is it truncated?") from None
+    """A result file, checked. Raises :class:`UserError` for anything that is not one.
+
+    Older versions are brought up to date; the file itself is left as it is.
+    """
+    return parse_result(strict_json.read(path), path)
+
+
+def parse_result(value: Any, path: Path) -> EvalResult:
+    """What was read from ``path`` as a result; see :func:`read_result`."""
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool):
         raise UserError(f"{path} is not a robust-eval result: it has no schema_version.")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"{path} has schema version {version}, newer than {SCHEMA_VERSION}, the newest known here. "
             "Upgrade robust-eval."
         )
+    if any(step not in MIGRATIONS for step in range(version, SCHEMA_VERSION)):
+        raise UserError(f"{path} has schema version {version}, which was never published. Evaluate again.")
     try:
-        return EvalResult.model_validate(value)
+        return EvalResult.model_validate(migrate(value, version, MIGRATIONS))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} is not a valid result: {where}: {first['msg']}.") from None
+        raise UserError(f"{path} is not a valid result: {first_error(error)}.") from None
+
+
+def first_error(error: ValidationError) -> str:
+    """``where: what`` of the first complaint, on one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return visible(f"{where}: {first['msg']}" if where else str(first["msg"]))
+
+
+def content_digest(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever its layout in the file."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def json_schema() -> str:
+    """The published description, ``schemas/result-1.json``."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **EvalResult.model_json_schema()}
+    return json.dumps(schema, indent=1) + "\n"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from robust_eval.core.bits import bits_text, parse_bits
 from robust_eval.core.intervals import wilson
 from robust_eval.core.records import AttackSpec, Bools, Column, Ints, UnitResult
 from robust_eval.plan import CLEAN, Request
@@ -62,14 +63,6 @@ def worst_bits(columns: Mapping[str, Bools]) -> Bools:
     """Robust under every column: an AND per example, not a minimum of accuracies."""
     worst: Bools = np.logical_and.reduce(list(columns.values()))
     return worst
-
-
-def bits_text(bits: Bools) -> str:
-    return "".join("1" if bit else "0" for bit in bits)
-
-
-def parse_bits(text: str) -> Bools:
-    return np.array([character == "1" for character in text], dtype=np.bool_)
 
 
 def _count(bits: Bools, results: Sequence[UnitResult]) -> Count:

@@ -28,5 +28,17 @@ def sign_test(wins: int, losses: int) -> float:
     Both count discordant pairs: examples on which only one of two attacks, or models, succeeded.
     """
     n = wins + losses
-    tail: int = sum(comb(n, k) for k in range(wins, n + 1))
+    term, tail = comb(n, wins), 0
+    for k in range(wins, n + 1):
+        tail += term
+        term = term * (n - k) // (k + 1)
     return float(tail / 2**n)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value that two paired proportions are equal (McNemar 1947, exact binomial form).
+
+    ``only_a`` and ``only_b`` count the examples on which just one of the two is right. Without any such
+    example there is nothing to tell them apart, and p is 1.
+    """
+    return min(1.0, 2 * sign_test(max(only_a, only_b), min(only_a, only_b)))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robust_eval.core.intervals import sign_test, wilson
+from robust_eval.core.intervals import mcnemar, sign_test, wilson
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,17 @@ def test_sign_test_against_binomial_tables() -> None:
     assert sign_test(3, 0) == 0.125
     assert sign_test(8, 2) == pytest.approx(56 / 1024)
     assert sign_test(2, 8) > 0.9
+
+
+def test_mcnemar_against_worked_values() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 5) == 1.0
+    # Twice the binomial tail: 2 * 56 / 1024, and 2 / 2^6.
+    assert mcnemar(8, 2) == mcnemar(2, 8) == pytest.approx(0.109375)
+    assert mcnemar(0, 6) == pytest.approx(0.03125)
+
+
+def test_large_counts_are_exact_and_quick() -> None:
+    # scipy.stats.binomtest(5100, 10000).pvalue
+    assert mcnemar(5100, 4900) == pytest.approx(0.0466, abs=1e-4)
+    assert mcnemar(10000, 0) == 0.0

@@ -28,10 +28,14 @@ LAYERS = (
         "evidence",
         "environment",
         "progress",
+        "consistency",
+        "compare",
+        "gate",
+        "verification",
     },
-    {"worker", "estimate", "evaluation", "prepare", "runner", "executors"},
+    {"worker", "estimate", "evaluation", "prepare", "runner", "executors", "rejudge", "audit", "verify"},
     {"leaderboard", "landscape", "render"},
-    {"cli", "demo", "selftest"},
+    {"cli", "demo", "selftest", "commands"},
 )
 # What training may use of the evaluation: never the attacks, whose bugs would then hide themselves.
 DEFENSES_MAY_IMPORT = {"core", "data", "models", "errors", "summary"}
