@@ -1,14 +1,23 @@
-"""Result files as rows of a board: read, ordered, and nothing else."""
+"""Result files as rows of a board: read, with what lies beside them, and nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from robust_eval import verification
+from robust_eval.core import strict_json
 from robust_eval.errors import UserError
-from robust_eval.schema import EvalResult, read_result
+from robust_eval.schema import Count, EvalResult, content_digest, parse_result
+from robust_eval.verification import Verification
 
 RESULTS = "results"
+# What lies beside a result under its stem and is no result itself.
+IMAGES_SUFFIX = ".images.json"
+SIDECARS = (verification.SUFFIX, IMAGES_SUFFIX)
+
+WORST_CASE = "worst-case"
 
 
 @dataclass(frozen=True)
@@ -17,36 +26,98 @@ class Row:
 
     file: str
     result: EvalResult
+    verification: Verification | None = None
+    """Beside it and about exactly this content; a lapsed one counts as none."""
+    lapsed: bool = False
+    """A verification lies beside it, but of another content."""
 
     @property
     def name(self) -> str:
-        trained = self.result.checkpoint.trained_with or {}
-        recipe = trained.get("recipe")
-        named = recipe.get("name") if isinstance(recipe, dict) else None
-        return str(named or self.result.checkpoint.name)
+        recipe = self._trained("recipe")
+        return str(recipe.get("name") or self.result.checkpoint.name)
+
+    @property
+    def selected(self) -> str:
+        """How the checkpoint was chosen among its training's epochs, by its own record.
+
+        ``validation`` (best on held-out training images), ``test`` (best on the test set, an optimistic
+        figure), ``last``, or ``unknown``.
+        """
+        said = self._trained("provenance").get("selected")
+        if said in ("validation", "test", "last"):
+            return str(said)
+        return _selected_by_name(self.result.checkpoint.name, self._trained("recipe"))
+
+    @property
+    def standing(self) -> str:
+        """``verified``, ``verified, audited``, ``failed verification`` or ``self-reported``."""
+        if self.verification is None:
+            return "self-reported"
+        if not self.verification.passed:
+            return "failed verification"
+        return "verified" if self.verification.audit is None else "verified, audited"
+
+    def count(self, column: str) -> Count | None:
+        """A column's count, or the worst case's; None where the row lacks the column."""
+        return self.result.worst_case if column == WORST_CASE else self.result.columns.get(column)
+
+    def _trained(self, key: str) -> dict[str, Any]:
+        value = (self.result.checkpoint.trained_with or {}).get(key)
+        return value if isinstance(value, dict) else {}
 
 
-def read_board(board: Path) -> list[Row]:
-    """All results of a board: ``results/*.json``, or ``*.json`` where there is no such folder.
+def _selected_by_name(name: str, recipe: dict[str, Any]) -> str:
+    """What training leaves: ``last.pt``, and ``best.pt`` by the images its recipe holds out, if any."""
+    selection = recipe.get("selection")
+    held_out = selection.get("validation") if isinstance(selection, dict) else None
+    if not isinstance(held_out, int):
+        return "unknown"
+    if name == "best.pt":
+        return "validation" if held_out else "last"
+    return "last" if name == "last.pt" else "unknown"
 
-    Raises :class:`UserError` for a folder without results and for any file that is not a result.
+
+def result_files(board: Path) -> list[Path]:
+    """``results/*.json``, or ``*.json`` where there is no such folder; what lies beside a result left out.
+
+    Raises :class:`UserError` for a folder without results and for a link, which may lead anywhere.
     """
     if not board.is_dir():
         raise UserError(f"{board} is not a folder. Give the board's folder, the one that holds {RESULTS}/.")
     folder = board / RESULTS if (board / RESULTS).is_dir() else board
-    files = sorted(path for path in folder.glob("*.json"))
+    files = sorted(path for path in folder.glob("*.json") if not path.name.endswith(SIDECARS))
+    for path in (folder, *sorted(folder.iterdir())):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link out of the board. Put the file itself there.")
     if not files:
         raise UserError(f"{folder} holds no result files (*.json). Copy a run's result.json there first.")
-    return [Row(path.relative_to(board).as_posix(), read_result(path)) for path in files]
+    return files
 
 
-def ranked(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """(ranked, shown without a rank): by worst case, best first; ties by clean accuracy, then name."""
-    can_rank = sorted((row for row in rows if row.result.rankable), key=_order)
-    cannot = sorted((row for row in rows if not row.result.rankable), key=_order)
-    return can_rank, cannot
+def read_row(path: Path, file: str) -> Row:
+    """One result with its verification. Raises :class:`UserError` for files that are neither."""
+    value = strict_json.read(path)
+    result = parse_result(value, path)
+    beside = verification.path_beside(path)
+    if not beside.is_file():
+        return Row(file, result)
+    found = verification.read(beside)
+    about = found.result == content_digest(value)
+    return Row(file, result, found if about else None, lapsed=not about)
 
 
-def _order(row: Row) -> tuple[float, float, str]:
-    columns = row.result.columns
-    return (-row.result.worst_case.accuracy, -columns["clean"].accuracy, row.name)
+def read_board(board: Path) -> list[Row]:
+    """All results of a board. Raises :class:`UserError` for the first file that is not a result."""
+    return [read_row(path, path.relative_to(board).as_posix()) for path in result_files(board)]
+
+
+def ranked(rows: list[Row], by: str = WORST_CASE) -> tuple[list[Row], list[Row]]:
+    """(ranked, shown without a rank): by one column, best first; ties by clean accuracy, then name."""
+    able = [row for row in rows if row.result.rankable and row.count(by) is not None]
+    unable = [row for row in rows if row not in able]
+    return sorted(able, key=lambda row: _order(row, by)), sorted(unable, key=lambda row: _order(row, by))
+
+
+def _order(row: Row, by: str) -> tuple[float, float, str]:
+    count, clean = row.count(by), row.count("clean")
+    return -(count.accuracy if count else 0.0), -(clean.accuracy if clean else 0.0), row.name

@@ -1,0 +1,89 @@
+"""The record of a verification, kept beside the result it speaks of: ``result.verification.json``.
+
+It names the result by the digest of its content, so that it lapses when the result is edited.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from robust_eval.core import strict_json
+from robust_eval.core.files import write_text
+from robust_eval.errors import UserError
+from robust_eval.schema import Record, Seconds, Sha256, Whole, first_error
+
+VERIFICATION_VERSION = 1
+SUFFIX = ".verification.json"
+
+
+class CheckRecord(Record):
+    name: str
+    passed: bool
+    detail: str
+
+
+class AuditRecord(Record):
+    """Survivors that were attacked once more, with seeds that nobody knew before."""
+
+    suite: str
+    seed: Whole
+    n: Annotated[int, Field(ge=1)]
+    fell: tuple[Whole, ...]
+    """Indices of the examples that did not survive."""
+    limit: float
+    """The share of fallen examples that chance explains; see :mod:`robust_eval.audit`."""
+    passed: bool
+    forwards: Whole
+    backwards: Whole
+    seconds: Seconds
+
+
+class Verification(Record):
+    verification_version: Literal[1] = 1
+    result: Sha256
+    """Digest of the result's content."""
+    checks: tuple[CheckRecord, ...]
+    not_reached: tuple[str, ...] = ()
+    """Checks that a failed one made pointless."""
+    trusted: tuple[str, ...]
+    """What was not and could not be checked, in plain sentences."""
+    audit: AuditRecord | None = None
+    forwards: Whole
+    backwards: Whole
+    seconds: Seconds
+    share: Annotated[float, Field(ge=0)] | None
+    """Seconds over those of the evaluation, the audit not counted."""
+    robust_eval: str
+    device: str
+    created: str
+
+    @property
+    def passed(self) -> bool:
+        judged = all(check.passed for check in self.checks) and not self.not_reached
+        return judged and (self.audit is None or self.audit.passed)
+
+
+def path_beside(result: Path) -> Path:
+    return result.with_name(result.stem + SUFFIX)
+
+
+def write(path: Path, verification: Verification) -> None:
+    write_text(path, verification.model_dump_json(indent=1) + "\n")
+
+
+def read(path: Path) -> Verification:
+    """Raises :class:`UserError` for a file that is not the record of a verification."""
+    value = strict_json.read(path)
+    version = value.get("verification_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > VERIFICATION_VERSION:
+        raise UserError(
+            f"{path} has verification version {version}, newer than {VERIFICATION_VERSION}, the newest known "
+            "here. Upgrade robust-eval."
+        )
+    try:
+        return Verification.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid verification: {first_error(error)}.") from None
