@@ -32,9 +32,7 @@ def digits(classes: int = 10) -> tuple[nn.Module, Tensor, Tensor]:
     y = torch.tensor(bunch.target)
     x, y = x[y < classes], y[y < classes]
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 32), nn.ReLU(), nn.Linear(32, classes)
-    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, classes))
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
     for step in range(150):
         batch = torch.randint(len(x), (100,), generator=torch.Generator().manual_seed(step))
@@ -60,7 +58,15 @@ def broken(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return model(x).argmax(1) != y
 
 
-@pytest.mark.parametrize(("norm", "phases"), [("Linf", PHASES), ("L2", PHASES[:3])])
+@pytest.mark.parametrize(
+    ("norm", "phases"),
+    [
+        ("Linf", PHASES[:3]),
+        ("L2", PHASES[:3]),
+        pytest.param("Linf", PHASES, marks=pytest.mark.slow),
+        pytest.param("L2", PHASES, marks=pytest.mark.slow),
+    ],
+)
 def test_the_cascade_is_the_librarys_standard_evaluation(norm: Norm, phases: tuple[str, ...]) -> None:
     """With one batch of survivors and one seed: the same images fall, to the same adversarial images."""
     model, x, y = digits()
@@ -80,6 +86,19 @@ def test_the_cascade_is_the_librarys_standard_evaluation(norm: Norm, phases: tup
         counts.append(int(robust.sum()))
     assert torch.equal(broken(model, theirs, y), ~robust)
     assert 0 < counts[-1] < counts[0] < len(x), "easy or hopeless images would show nothing"
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", "0.6"), ("L2", "5")])
+def test_square_is_the_librarys(norm: Norm, eps: str) -> None:
+    """Within reach of every image, so that it ends early; on robust images in the slow cascade above."""
+    model, x, y = digits()
+    threat = parse_threat(norm, eps)
+    library = AutoAttack(model, norm=norm, eps=threat.radius, seed=7, version="standard")
+    library.attacks_to_run = ["square"]
+    theirs, _ = library.run_standard_evaluation(x, y, batch_size=len(x))
+    adv = run("square", model, x, y, threat)
+    assert broken(model, adv, y).all()
+    assert torch.equal(adv, theirs)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
