@@ -106,6 +106,7 @@ def prepare(options: Options) -> Job:
     if images is None:
         images = load_images(options, loaded.ref.dataset)
         _check_fit(loaded.ref, images)
+    images = images.for_outputs(loaded.ref.classes)
     x, y = images.tensors()
     request = make_request(
         loaded.ref,
@@ -128,7 +129,7 @@ def _check_threat_early(options: Options) -> None:
 
 
 def _check_fit(ref: CheckpointRef, images: ImageSet) -> None:
-    if ref.classes != images.classes:
+    if not images.fits(ref.classes):
         raise UserError(
             f"{ref.name} has {ref.classes} outputs but {images.name} has {images.classes} classes. "
             "Choose other --data."

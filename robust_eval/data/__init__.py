@@ -38,6 +38,8 @@ class ImageSet:
     y_N: NDArray[np.int64]
     class_names: tuple[str, ...]
     order: str = "stored"
+    all_classes: bool = True
+    """False where the source does not name its classes, so that a network may know more of them."""
 
     @property
     def n(self) -> int:
@@ -55,6 +57,15 @@ class ImageSet:
     @property
     def classes(self) -> int:
         return len(self.class_names)
+
+    def fits(self, outputs: int) -> bool:
+        """Whether a network with so many outputs can be judged on these labels."""
+        return outputs == self.classes or (not self.all_classes and outputs > self.classes)
+
+    def for_outputs(self, outputs: int) -> ImageSet:
+        """The same images; classes that only the network knows are named by their number."""
+        more = range(self.classes, outputs) if self.fits(outputs) else ()
+        return replace(self, class_names=(*self.class_names, *map(str, more)))
 
     def take(self, n: int) -> ImageSet:
         """The first ``n`` images; a UserError where there are fewer, or n < 1."""

@@ -1,6 +1,7 @@
 """A NumPy archive: ``x`` uint8 (N, H, W, C) or (N, H, W), ``y`` integer labels (N,).
 
-``class_names`` (an array of strings) is optional; without it the classes are 0 to ``y.max()``.
+``class_names`` (an array of strings) is optional; without it the classes are 0 to ``y.max()``, and a
+network that knows more of them can be judged all the same.
 The file is untrusted: nothing in it is unpickled.
 """
 
@@ -29,8 +30,9 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
     arrays = _arrays(path)
     x_NHWC = _images(arrays["x"], path.name)
     y_N = _labels(arrays["y"], len(x_NHWC), path.name)
+    named = "class_names" in arrays
     names = _class_names(arrays.get("class_names"), y_N, path.name)
-    return ImageSet(f"npz:{path.name}", "all", x_NHWC, y_N, names)
+    return ImageSet(f"npz:{path.name}", "all", x_NHWC, y_N, names, all_classes=named)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:

@@ -112,7 +112,7 @@ def _load_own(job: _Job, header: own_format.Header) -> LoadedModel:
     sizes: dict[str, Any] = {"classes": header.classes, "channels": header.channels}
     try:
         network = fitting.blank(architecture, image_size=header.image_size, **sizes)
-    except TypeError as error:
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{job.name} describes a {architecture.id} that cannot be built: {error}.") from None
     expected = network.state_dict()
     difference = compare(shapes_of(expected), shapes_of(weights.state))
@@ -176,9 +176,9 @@ def _load_python(
     """The user's own network code. What wraps the weights may belong to it: names as stored come first."""
     images = job.images
     offered: dict[str, Any] = {}
-    if images is not None:
-        offered = {"classes": images.classes, "num_classes": images.classes, "channels": images.channels}
-        offered |= {"image_size": images.image_size}
+    if told := header or images:
+        offered = {"classes": told.classes, "num_classes": told.classes, "channels": told.channels}
+        offered |= {"image_size": told.image_size}
     network = python_file.build(arch, offered)
     readings = (weights.stored, weights.state)
     which, prefix = python_file.load_into(network, readings, job.name, arch)
@@ -193,13 +193,13 @@ def _load_python(
         raise UserError(f"Which images? {job.name} does not say what it was trained on: add --data.")
     with torch.no_grad():
         logits = network(images.take(1).tensors()[0].to(job.device))
-    if logits.shape != (1, images.classes):
+    if logits.dim() != 2 or not images.fits(logits.shape[1]):
         raise UserError(
             f"{arch} gives outputs of shape {tuple(logits.shape[1:])}, but {images.name} has "
             f"{images.classes} classes."
         )
     chosen, why = _choose(job, [(architecture, network)], images.channels, None)
-    return _foreign_result(job, chosen, images.classes, weights.facts, (*notes, *why))
+    return _foreign_result(job, chosen, logits.shape[1], weights.facts, (*notes, *why))
 
 
 def _choose(
@@ -239,7 +239,7 @@ def _check_images(job: _Job, inferred: Inferred) -> None:
         fitting.check_against_images(
             inferred,
             job.name,
-            classes=images.classes,
+            classes=inferred.classes if images.fits(inferred.classes) else images.classes,
             channels=images.channels,
             image_size=images.image_size,
             data=images.name,

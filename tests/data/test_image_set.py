@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,16 @@ def test_take_is_the_first_n() -> None:
     images = small()
     assert np.array_equal(images.take(2).x_NHWC, images.x_NHWC[:2])
     assert images.take(6).slice() == images.slice()
+
+
+def test_a_network_may_know_classes_that_a_nameless_source_lacks() -> None:
+    named = small()
+    nameless = replace(named, class_names=("0", "1", "2"), all_classes=False)
+    assert [named.fits(outputs) for outputs in (2, 3, 4)] == [False, True, False]
+    assert [nameless.fits(outputs) for outputs in (2, 3, 4)] == [False, True, True]
+    assert nameless.for_outputs(5).class_names == ("0", "1", "2", "3", "4")
+    assert nameless.for_outputs(5).slice().fingerprint == named.slice().fingerprint
+    assert named.for_outputs(5).class_names == named.class_names
 
 
 @pytest.mark.parametrize("n", [0, -1])

@@ -47,6 +47,8 @@ def test_the_name_carries_no_path(tmp_path: Path) -> None:
 def test_class_names_may_be_given(tmp_path: Path) -> None:
     images = load_arrays(tmp_path, x=X, y=Y, class_names=np.array(["a", "b", "c", "d"]))
     assert images.class_names == ("a", "b", "c", "d")
+    assert images.all_classes
+    assert not load_arrays(tmp_path, x=X, y=Y).all_classes
 
 
 def test_compressed_archives_and_small_integer_labels(tmp_path: Path) -> None:

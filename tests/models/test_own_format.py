@@ -9,11 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
+from robust_eval import data
 from robust_eval.core.records import Architecture
 from robust_eval.core.threat import ThreatModel
 from robust_eval.data import ImageSet
@@ -113,6 +115,10 @@ def damage(path: Path, **changes: Any) -> None:
             "m.pt describes a wrn-10-1 that cannot be built:",
         ),
         (
+            {"architecture": {"id": "vgg-16", "arguments": {"width": -3}}},
+            "m.pt describes a vgg-16 that cannot be built:",
+        ),
+        (
             {"architecture": {"id": "net.py:mine", "arguments": {}}},
             "m.pt was trained with a network of your own. Name its code: --arch net.py:mine.",
         ),
@@ -174,3 +180,17 @@ def test_images_that_do_not_fit_are_refused(
     path = str(save(tmp_path / "s.pt", flat, architecture=Architecture("small-cnn", {"width": 2})))
     with pytest.raises(UserError, match=r"s\.pt takes 32x32 images, but those of quadrants are 24x24\."):
         checkpoint.load(path, images=quadrants(8, side=24))
+
+
+def test_a_slice_without_the_last_classes_is_judged_all_the_same(network: nn.Module, tmp_path: Path) -> None:
+    path = str(save(tmp_path / "m.pt", network, classes=4))
+    archive = tmp_path / "slice.npz"
+    pixels = np.zeros((3, 32, 32, 3), np.uint8)
+    np.savez(archive, x=pixels, y=[0, 1, 0])
+    assert checkpoint.load(path, images=data.load(f"npz:{archive}")).ref.classes == 4
+    np.savez(archive, x=pixels, y=[0, 1, 0], class_names=["cat", "dog"])
+    with pytest.raises(UserError, match=r"m\.pt tells 4 classes apart, but npz:slice\.npz has 2\."):
+        checkpoint.load(path, images=data.load(f"npz:{archive}"))
+    np.savez(archive, x=pixels, y=[0, 4, 0])
+    with pytest.raises(UserError, match=r"m\.pt tells 4 classes apart, but npz:slice\.npz has 5\."):
+        checkpoint.load(path, images=data.load(f"npz:{archive}"))
