@@ -63,7 +63,8 @@ def note(params: Params, classes: int) -> str:
     if params.phase == "apgd-t" and classes == 3:
         return "untargeted DLR loss: the targeted one needs four classes"
     if params.phase in ("apgd-t", "fab-t") and _targets(classes) < TARGETS:
-        return f"{_targets(classes)} targets instead of {TARGETS}: there are {classes} classes"
+        count = _targets(classes)
+        return f"{count} target{'s' * (count > 1)} instead of {TARGETS}: there are {classes} classes"
     return ""
 
 
@@ -102,7 +103,7 @@ def search(
         return x_NCHW.clone()
     if params.phase == "square" and threat.norm == "L2" and x_NCHW.shape[2] < 5:
         raise UserError("Square in L2 tiles images of at least 5 x 5 pixels; leave it out with --suite.")
-    phase = _phase(_suite(model, x_NCHW, threat, seed), params, classes)
+    phase = _phase(_standard(model, x_NCHW, threat, seed), params, classes)
     with torch.no_grad():
         adv: Tensor = phase.perturb(x_NCHW, y_N)
         return _past_the_boundary(model, x_NCHW, y_N, adv, threat) if params.phase == "fab-t" else adv
@@ -125,7 +126,7 @@ def _past_the_boundary(
     return farther.where(broken.view(-1, 1, 1, 1), adv_NCHW)
 
 
-def _suite(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, seed: int) -> Any:
+def _standard(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, seed: int) -> Any:
     settings = {"norm": threat.norm, "eps": threat.radius, "seed": seed, "device": x_NCHW.device}
     if LIBRARY == "autoattack":
         from autoattack import AutoAttack
@@ -136,16 +137,16 @@ def _suite(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, seed: int) -> 
     return AutoAttack(model, version="standard", **settings)
 
 
-def _phase(suite: Any, params: Params, classes: int) -> Any:
-    """The suite's own object for a phase, set as its runner sets it."""
+def _phase(standard: Any, params: Params, classes: int) -> Any:
+    """The library's own object for a phase, set as its runner sets it."""
     if params.phase == "square":
-        return suite.square
+        return standard.square
     if params.phase == "fab-t":
-        suite.fab.targeted = True
-        suite.fab.n_target_classes = _targets(classes)
-        return suite.fab
+        standard.fab.targeted = True
+        standard.fab.n_target_classes = _targets(classes)
+        return standard.fab
     if params.phase == "apgd-t" and classes > 3:
-        suite.apgd_targeted.n_target_classes = _targets(classes)
-        return suite.apgd_targeted
-    suite.apgd.loss = "ce" if params.phase == "apgd-ce" else "dlr"
-    return suite.apgd
+        standard.apgd_targeted.n_target_classes = _targets(classes)
+        return standard.apgd_targeted
+    standard.apgd.loss = "ce" if params.phase == "apgd-ce" else "dlr"
+    return standard.apgd

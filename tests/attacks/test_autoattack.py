@@ -137,7 +137,7 @@ def test_three_classes_use_the_untargeted_dlr_loss() -> None:
         ("fab-t", 3, "2 targets instead of 9: there are 3 classes"),
         ("apgd-t", 3, "untargeted DLR loss: the targeted one needs four classes"),
         ("apgd-t", 2, "left out: the DLR loss needs three classes"),
-        ("fab-t", 2, "1 targets instead of 9: there are 2 classes"),
+        ("fab-t", 2, "1 target instead of 9: there are 2 classes"),
     ],
 )
 def test_what_few_classes_change_is_said(phase: str, classes: int, note: str) -> None:
