@@ -10,6 +10,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from robust_eval.commands.compare import compare
+from robust_eval.commands.gate import gate
+from robust_eval.commands.verify import verify
+from robust_eval.core.text import visible
 from robust_eval.errors import UserError
 from robust_eval.leaderboard.cli import app as leaderboard_app
 
@@ -128,6 +132,11 @@ def check(
         raise typer.Exit(1)
 
 
+app.command(epilog="Example: robust-eval verify result.json --checkpoint ckpt.pt --audit 20")(verify)
+app.command(epilog="Example: robust-eval compare runs/at/result.json runs/at-awp/result.json")(compare)
+app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --column aa")(gate)
+
+
 @app.command("list")
 def list_() -> None:
     """Suites, columns, attack families, architectures and datasets that can be named."""
@@ -150,7 +159,9 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(
+            f"[red]Error:[/red] {escape(visible(str(error), 2000))}", soft_wrap=True, highlight=False
+        )
         sys.exit(error.exit_code)
 
 

@@ -10,7 +10,19 @@ import numpy as np
 
 from robust_eval.core.bits import bits_text, parse_bits
 from robust_eval.core.intervals import wilson
-from robust_eval.core.records import AttackSpec, Bools, Column, Ints, UnitResult
+from robust_eval.core.records import (
+    Architecture,
+    AttackSpec,
+    Bools,
+    CheckpointRef,
+    Column,
+    Ints,
+    Normalisation,
+    Slice,
+    Suite,
+    UnitResult,
+)
+from robust_eval.core.threat import parse_threat
 from robust_eval.plan import CLEAN, Request
 from robust_eval.schema import (
     AttackRecord,
@@ -18,6 +30,7 @@ from robust_eval.schema import (
     ColumnRecord,
     Count,
     DataRecord,
+    EvalResult,
     SuiteRecord,
     ThreatRecord,
     WorstCase,
@@ -153,6 +166,40 @@ def request_records(request: Request) -> tuple[CheckpointRecord, DataRecord, Thr
     )
 
 
+def request_of(result: EvalResult) -> Request:
+    """The request that a complete result says it answers; the inverse of :func:`request_records`."""
+    checkpoint, threat, suite = result.checkpoint, result.threat, result.suite
+    columns = result.columns
+    architecture, normalisation = checkpoint.architecture, checkpoint.normalisation
+    return Request(
+        checkpoint=CheckpointRef(
+            **{
+                **checkpoint.model_dump(),
+                "architecture": Architecture(architecture.id, architecture.arguments),
+                "normalisation": Normalisation(normalisation.name, normalisation.mean, normalisation.std),
+            }
+        ),
+        data=Slice(**result.data.model_dump()),
+        threat=parse_threat(threat.norm, threat.eps),
+        suite=Suite(
+            suite.name,
+            suite.version,
+            tuple(
+                Column(
+                    name,
+                    columns[name].title,
+                    tuple(AttackSpec(a.id, a.family, a.version, a.params) for a in columns[name].attacks),
+                )
+                for name in suite.columns
+            ),
+        ),
+        batch_size=suite.batch_size,
+        seed=suite.seed,
+        libraries=tuple({a.family: a.library for c in columns.values() for a in c.attacks}.items()),
+        precision=suite.precision,
+    )
+
+
 __all__ = [
     "CLEAN",
     "Stage",
@@ -164,6 +211,7 @@ __all__ = [
     "concatenate",
     "labels_digest",
     "parse_bits",
+    "request_of",
     "request_records",
     "worst_bits",
     "worst_case",

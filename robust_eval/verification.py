@@ -52,7 +52,7 @@ class Verification(Record):
     """What was not and could not be checked, in plain sentences."""
     audit: AuditRecord | None = None
     forwards: Whole
-    backwards: Whole
+    """Images through the model. Beside them the flags take two gradients of 32 images."""
     seconds: Seconds
     share: Annotated[float, Field(ge=0)] | None
     """Seconds over those of the evaluation, the audit not counted."""

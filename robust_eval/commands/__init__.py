@@ -1,0 +1,1 @@
+"""One command of ``robust-eval`` each: parse, call, print. Heavy imports wait until a command runs."""

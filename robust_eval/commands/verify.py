@@ -1,0 +1,91 @@
+"""``robust-eval verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robust_eval.commands._common import ResultFile
+
+if TYPE_CHECKING:
+    from robust_eval.verification import Verification
+
+
+def verify(
+    result: ResultFile,
+    checkpoint: Annotated[
+        str, typer.Option(help="The checkpoint file, or robustbench:MODEL_ID.", show_default=False)
+    ],
+    evidence: Annotated[
+        Path | None, typer.Option(help="Default: evidence.safetensors beside the result.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Default: the data the result names.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")] = None,
+    arch: Annotated[str | None, typer.Option(help="As given to the run, where it was.")] = None,
+    normalisation: Annotated[str | None, typer.Option(help="As given to the run, where it was.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    audit: Annotated[int, typer.Option(help="Attack N survivors again, with fresh seeds.")] = 0,
+    audit_suite: Annotated[
+        str | None, typer.Option(help="Attacks of the audit; default: the result's own.")
+    ] = None,
+    audit_seed: Annotated[int | None, typer.Option(help="Default: drawn afresh, and recorded.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The record; default: RESULT.verification.json beside the result.")
+    ] = None,
+) -> None:
+    """Judge a result again with forward passes only, and say what was checked and what was not."""
+    import secrets
+
+    from robust_eval import verification
+    from robust_eval.errors import UserError
+    from robust_eval.verify import Options
+    from robust_eval.verify import verify as run
+
+    if audit < 0 or (audit_seed is not None and audit_seed < 0):
+        raise UserError("--audit and --audit-seed must be 0 or more.")
+    options = Options(
+        result=result,
+        checkpoint=checkpoint,
+        evidence=evidence,
+        data=data,
+        data_root=data_root,
+        arch=arch,
+        normalisation=normalisation,
+        device=device,
+        audit=audit,
+        audit_suite=audit_suite,
+        audit_seed=secrets.randbelow(2**31) if audit_seed is None else audit_seed,
+    )
+    found = run(options)
+    path = out or verification.path_beside(result)
+    verification.write(path, found)
+    _print(found)
+    typer.echo(f"Written: {path}")
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _print(found: Verification) -> None:
+    from robust_eval.core.text import visible
+
+    def line(passed: bool, name: str, detail: str) -> None:
+        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {visible(detail)}")
+
+    for check in found.checks:
+        line(check.passed, check.name, check.detail)
+    if found.not_reached:
+        typer.echo(f"  not reached: {', '.join(found.not_reached)}")
+    if found.audit is not None:
+        audit = found.audit
+        fell = f"{len(audit.fell)} of {audit.n} survivors fell"
+        line(
+            audit.passed, "audit", f"{fell} to suite {audit.suite}, seed {audit.seed}, {audit.seconds:.1f} s"
+        )
+    typer.echo("Taken on trust:")
+    for sentence in found.trusted:
+        typer.echo(f"  - {sentence}")
+    share = "" if found.share is None else f", {found.share:.2%} of what the evaluation took"
+    typer.echo(f"Cost: {found.forwards:,} forward passes, {found.seconds:.2f} s{share}.")
+    typer.echo("Verified." if found.passed else "NOT verified.")
