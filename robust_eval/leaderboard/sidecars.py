@@ -1,0 +1,115 @@
+"""What may lie beside a result and only the page shows: a learning curve and a few images.
+
+``<stem>.curve.csv`` is the CSV that training leaves; ``<stem>.images.json`` is a :class:`Pictures`.
+Neither is part of the record: a board without them is complete.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from robust_eval.core import strict_json
+from robust_eval.errors import UserError
+from robust_eval.leaderboard.rows import IMAGES_SUFFIX, Row
+from robust_eval.schema import Record, first_error
+
+CURVE_SUFFIX = ".curve.csv"
+MOST_EPOCHS = 2000
+LARGEST = 64 * 2**10
+"""Bytes of a file of images; those made here keep well below."""
+
+Png = Annotated[str, Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+={0,2}$")]
+
+
+class Picture(Record):
+    """One broken example."""
+
+    index: int = Field(ge=0)
+    """Position in the slice."""
+    label: str
+    column: str
+    """The column whose attack broke it."""
+    seen_as: str | None = None
+    """What the model took the adversarial image for, where that is known."""
+    clean: Png
+    adversarial: Png
+    difference: Png
+    """Mid grey where nothing changed."""
+    amplified: float = Field(gt=0)
+    """Factor of the difference."""
+
+
+class Pictures(Record):
+    schema_version: Literal[1] = 1
+    size: tuple[int, int]
+    """(height, width) of each image as stored here."""
+    examples: tuple[Picture, ...] = Field(max_length=8)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """``curve``: column name to values, NaN where nothing was measured."""
+
+    curve: Mapping[str, Sequence[float]] | None = None
+    pictures: Pictures | None = None
+
+
+NOTHING = Sidecar()
+
+
+def read(board: Path, rows: Sequence[Row]) -> dict[str, Sidecar]:
+    """File of each row to what lies beside it. A UserError for a file that is not what its name says."""
+    found = {}
+    for row in rows:
+        result = board / row.file
+        curve = result.with_name(result.stem + CURVE_SUFFIX)
+        images = result.with_name(result.stem + IMAGES_SUFFIX)
+        found[row.file] = Sidecar(
+            read_curve(curve) if curve.is_file() else None,
+            read_pictures(images) if images.is_file() else None,
+        )
+    return found
+
+
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """A table of numbers with an ``epoch`` column; empty cells are NaN."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = tuple(reader.fieldnames or ())
+            curve: dict[str, list[float]] = {name: [] for name in names}
+            for number, line in enumerate(reader):
+                if number >= MOST_EPOCHS:
+                    raise UserError(f"{path} has more than {MOST_EPOCHS} lines: leave some epochs out.")
+                for name in names:
+                    curve[name].append(_number(line[name]))
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is not a table of numbers ({error}).") from None
+    if "epoch" not in curve or any(math.isnan(epoch) for epoch in curve["epoch"]):
+        raise UserError(f"{path} has no epoch in some line: it is not a learning curve.")
+    return curve
+
+
+def _number(text: str | None) -> float:
+    if text is None:
+        raise ValueError("a line has too few cells")
+    value = float(text) if text else math.nan
+    if math.isinf(value):
+        raise ValueError("it contains infinity")
+    return value
+
+
+def read_pictures(path: Path) -> Pictures:
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} is larger than {LARGEST // 2**10} KiB: keep fewer or smaller images.")
+    try:
+        return Pictures.model_validate(strict_json.read(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid file of images: {first_error(error)}.") from None
