@@ -17,8 +17,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robust_eval.core.files import write_text
 from robust_eval.core.text import visible
-from robust_eval.leaderboard import charts
+from robust_eval.leaderboard import charts, sidecars
 from robust_eval.leaderboard.details import details, pair
 from robust_eval.leaderboard.rows import Row
 from robust_eval.leaderboard.sidecars import Sidecar
@@ -31,9 +32,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST = 100_000
 
 
-def page(title: str, rows: Sequence[Row], sidecars: Mapping[str, Sidecar] | None = None) -> str:
-    """The whole page. ``sidecars``: what lies beside each result, by the row's file."""
-    found = groups(rows, sidecars or {})
+def page(title: str, rows: Sequence[Row], beside: Mapping[str, Sidecar] | None = None) -> str:
+    """The whole page. ``beside``: what lies beside each result, by the row's file."""
+    found = groups(rows, beside or {})
     css, early_js, js = (_asset(name) for name in ("page.css", "early.js", "page.js"))
     return (
         _environment()
@@ -58,6 +59,13 @@ def page(title: str, rows: Sequence[Row], sidecars: Mapping[str, Sidecar] | None
             csp=_policy(css, early_js, js),
         )
     )
+
+
+def write(board: Path, title: str, rows: Sequence[Row]) -> Path:
+    """``index.html`` in the board's folder, with the curves and images that lie beside the results."""
+    path = board / FILE
+    write_text(path, page(title, rows, sidecars.read(board, rows)))
+    return path
 
 
 def _policy(css: str, *scripts: str) -> str:
