@@ -71,7 +71,7 @@ def rejudge(
     columns = [_Column(name, evidence, recorded, result) for name in result.columns if name != CLEAN]
     yield _unknown_columns(result, evidence)
     strange = [column.name for column in columns if not column.fits(x_NCHW)]
-    yield _complete(columns, strange)
+    yield _complete(columns, strange, result.evidence.images if result.evidence else 0)
     if strange:
         return
     found = [_images(column, model, x_NCHW, y_N, threat, size, clean.spread) for column in columns]
@@ -111,13 +111,15 @@ def _unknown_columns(result: EvalResult, evidence: Evidence) -> CheckRecord:
     )
 
 
-def _complete(columns: Sequence[_Column], strange: Sequence[str]) -> CheckRecord:
+def _complete(columns: Sequence[_Column], strange: Sequence[str], recorded: int) -> CheckRecord:
     unproven = {column.name: column.unproven for column in columns if column.unproven}
     hidden = {column.name: column.hidden for column in columns if column.hidden}
     parts = [f"{name} claims {n} broken without an image" for name, n in unproven.items()]
     parts += [f"{name} hides {n} broken images" for name, n in hidden.items()]
     parts += [f"{name} has images of other examples or another shape" for name in strange]
     total = sum(len(column.indices) for column in columns)
+    if not parts and total != recorded:
+        parts.append(f"the file has {total} images, the record {recorded}")
     detail = "; ".join(parts) or f"an image for each of the {total} broken examples, and no other"
     return CheckRecord(name="evidence complete", passed=not parts, detail=detail)
 
