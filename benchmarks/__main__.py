@@ -36,7 +36,7 @@ class Case:
     examples: int
 
 
-CASES = (Case("digits", "digits", "0.1", 200), Case("mnist", "mnist", "0.3", 50))
+CASES = (Case("digits", "digits", "0.1", 200), Case("mnist", "mnist", "0.3", 25))
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:

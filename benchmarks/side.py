@@ -71,6 +71,9 @@ def inputs(folder: Path) -> tuple[nn.Module, Tensor, Tensor]:
     """A model from [0, 1] pixels to logits in eval mode, x_NCHW float32 and y_N int64."""
     import torch
 
+    # torch loads sympy in its first backward pass of a certain kind: not while a clock runs.
+    import torch.fx.experimental.symbolic_shapes
+
     from robust_eval import data
     from robust_eval.models import checkpoint
 
