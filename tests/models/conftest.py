@@ -53,7 +53,7 @@ def train(network: nn.Module, images: ImageSet, normalisation: Normalisation, st
     model = Normalised(network, normalisation).train()
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     for step in range(steps):
-        part = slice(step * 64 % len(y), step * 64 % len(y) + 64)
+        part = slice(step * 32 % len(y), step * 32 % len(y) + 32)
         optimiser.zero_grad()
         F.cross_entropy(model(x[part]), y[part]).backward()
         optimiser.step()

@@ -17,7 +17,7 @@ from robust_eval.data import ImageSet
 from robust_eval.errors import UserError
 from robust_eval.models import checkpoint
 from robust_eval.models.normalised import NONE, NORMALISATIONS, Normalised, parse_normalisation
-from robust_eval.models.probe import Candidate, near_chance, normalisations, probe
+from robust_eval.models.probe import Candidate, near_chance, normalisations, probe, shifted
 
 Trained = Callable[[str], nn.Module]
 
@@ -61,6 +61,36 @@ def test_the_normalisation_of_training_is_found(
         re.match(f"input normalisation '{name}' by .*; clean accuracy: {name} 1?\\d\\d", note)
         for note in ref.notes
     )
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(
+    "name", ["none", "2x-1", "cifar10", "cifar10-kuangliu", "cifar100", "svhn", "imagenet"]
+)
+def test_batchnorm_remembers_the_normalisation_under_padded_crops_too(
+    name: str, padded: bool, quadrants: Callable[..., ImageSet]
+) -> None:
+    """A stem with BatchNorm that saw other images of the same kind, on which accuracy says nothing."""
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16, momentum=1.0))
+    seen, _ = quadrants(500, side=16, seed=3).tensors()
+    with torch.no_grad():
+        Normalised(stem, NORMALISATIONS[name]).train()(shifted(seen.flip(0)) if padded else seen)
+    x, _ = quadrants(128, side=16).tensors()
+
+    class Right(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = stem
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.stem(x)
+            return torch.eye(4)[:1].expand(len(x), 4)
+
+    every = candidates(Right().eval(), normalisations(3))
+    chosen, why = probe(every, x, torch.zeros(128, dtype=torch.int64), 4, "c.pt")
+    assert chosen.label == name
+    assert "by the first BatchNorm's statistics, where accuracy does not rule out" in why
 
 
 @pytest.mark.parametrize("name", ["none", "2x-1", "cifar10", "imagenet"])
@@ -117,6 +147,15 @@ def test_near_chance_stops_with_the_figures() -> None:
     assert "none 0.0% of 200" in text
     assert "chance is 10%" in text
     assert "force one with --normalisation" in text
+
+
+def test_a_handful_of_images_need_not_prove_much() -> None:
+    x, y = levels(8)
+    labels = torch.where(torch.arange(8) == 0, y, 9)
+    network = Brightness(NONE)
+    assert probe(candidates(network, [NONE]), x, labels, 10, "c.pt")[0].normalisation == NONE
+    with pytest.raises(UserError, match="near chance"):
+        probe(candidates(network, [NONE]), x, (y + 5) % 10, 10, "c.pt")
 
 
 def test_variants_are_tried_only_where_the_plain_network_does_badly() -> None:
