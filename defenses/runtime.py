@@ -81,6 +81,8 @@ def _fabric(device: torch.device, precision: str, devices: int) -> Runtime:
 
     def reduce(tensors: Sequence[Tensor]) -> None:
         """The mean over processes, in place, in one message."""
+        if not tensors:
+            return
         flat = torch.cat([t.flatten() for t in tensors])
         mean = cast(Tensor, fabric.all_reduce(flat, reduce_op="mean"))
         for tensor, part in zip(tensors, torch.split(mean, [t.numel() for t in tensors]), strict=True):
