@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from robust_eval.core.threat import ThreatModel
-    from robust_eval.evaluation import evaluate
+    from robust_eval.in_memory import evaluate
     from robust_eval.schema import EvalResult
 
 _HOMES = {
-    "evaluate": "robust_eval.evaluation",
+    "evaluate": "robust_eval.in_memory",
     "EvalResult": "robust_eval.schema",
     "ThreatModel": "robust_eval.core.threat",
 }

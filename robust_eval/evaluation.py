@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,23 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from robust_eval import attacks, evidence, flags, runner, suites, summary
+from robust_eval import attacks, evidence, flags, probes, runner, summary
+from robust_eval import diagnose as closer
 from robust_eval.core.files import write_text
-from robust_eval.core.records import Architecture, CheckpointRef, Normalisation, Slice, Suite
-from robust_eval.core.threat import ThreatModel, parse_threat
+from robust_eval.core.records import CheckpointRef, Slice, Suite
+from robust_eval.core.threat import ThreatModel
 from robust_eval.environment import environment
 from robust_eval.errors import UserError
 from robust_eval.estimate import Estimate, estimates, measure
 from robust_eval.plan import Request, auto_batch_size
-from robust_eval.probes import Probe, probe
+from robust_eval.probes import Probe
 from robust_eval.progress import Silent
-from robust_eval.schema import RESULT_FILE, EvalResult, FlagRecord
+from robust_eval.schema import RESULT_FILE, DiagnosisRecord, EvalResult, FlagRecord
 from robust_eval.store import MemoryStore, Store, exclusive, open_run
 from robust_eval.worker import Worker
 
 PROBED = 32
+DIAGNOSIS_FILE = "diagnosis.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Job:
     """[0, 1] pixels to logits."""
     x_NCHW: Tensor
     y_N: Tensor
+    fresh: closer.FreshLogits | None = None
+    """How to ask a fresh process about the same file; None for a model in memory."""
 
     def worker(self) -> Worker:
         return Worker(self.model, self.x_NCHW, self.y_N, self.request.threat, self.request.checkpoint.classes)
@@ -46,7 +49,7 @@ class Job:
     def probe(self) -> Probe:
         """Look at the first images; a model that cannot even answer these is refused."""
         try:
-            return probe(self.model.eval(), self.x_NCHW[:PROBED], self.y_N[:PROBED])
+            return probes.probe(self.model.eval(), self.x_NCHW[:PROBED], self.y_N[:PROBED])
         except Exception as error:
             shape = tuple(self.x_NCHW[:PROBED].shape)
             raise UserError(
@@ -106,15 +109,44 @@ def _execute(
     job: Job, store: Store, folder: Path | None, display: runner.Display, command: str | None
 ) -> EvalResult:
     finished: dict[str, runner.Finished] = {}
-    model_flags = flags.from_probe(job.probe())
+    worker, probed = job.worker(), job.probe()
+    model_flags = flags.from_probe(probed)
+    before = _logits(job.model, job.x_NCHW)
     try:
-        for name, column in runner.run(job.request, job.worker(), store, display):
+        for name, column in runner.run(job.request, worker, store, display):
             finished[name] = column
     except (KeyboardInterrupt, UserError):
         if finished and folder is not None:
             _write(job, finished, model_flags, None, command, folder)
         raise
+    if not flags.is_random(probed):
+        model_flags += _changes(job, worker, before)
     return _write(job, finished, model_flags, folder, command, folder)
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:
+    logits: Tensor = model(x_NCHW[:PROBED])
+    return logits
+
+
+def _changes(job: Job, worker: Worker, before: Tensor) -> tuple[FlagRecord, ...]:
+    """Is the judged model after the attacks what it was before, and what the attacks searched on?"""
+    scale, after = probes.spread(before), _logits(job.model, job.x_NCHW)
+    search = None
+    if job.request.precision == "float32":
+        search = probes.largest_difference(_logits(worker.searcher, job.x_NCHW), after) / scale
+    return flags.from_changes(probes.largest_difference(after, before) / scale, search)
+
+
+def _reach(job: Job, finished: Mapping[str, runner.Finished]) -> dict[str, float]:
+    """Per column, the longest perturbation that was judged, as a fraction of epsilon."""
+    distances = {
+        name: np.concatenate([r.verdicts.distance for stage in column.stages for r in stage.results])
+        for name, column in finished.items()
+        if any(stage.results for stage in column.stages)
+    }
+    return {name: float(found.max()) / job.request.threat.radius for name, found in distances.items()}
 
 
 def _write(
@@ -143,6 +175,14 @@ def _write(
                 "request": request.key,
             },
         )
+    diagnosis = _stored_diagnosis(folder)
+    found = (
+        *model_flags,
+        *flags.from_columns(columns, checkpoint.classes),
+        *flags.from_reach(_reach(job, finished), request.threat.norm),
+        *flags.from_record(checkpoint, data, columns["clean"]),
+        *(flags.from_diagnosis(diagnosis) if diagnosis is not None else ()),
+    )
     result = EvalResult(
         status="partial" if missing else "complete",
         checkpoint=checkpoint,
@@ -152,7 +192,8 @@ def _write(
         columns=columns,
         missing=missing,
         worst_case=summary.worst_case(columns),
-        flags=(*model_flags, *flags.from_columns(columns, checkpoint.classes)),
+        flags=flags.distinct(found),
+        diagnosis=diagnosis,
         environment=environment(job.x_NCHW.device),
         labels_sha256=summary.labels_digest(labels),
         request=request.key,
@@ -165,96 +206,27 @@ def _write(
     return result
 
 
-def evaluate(
-    model: nn.Module,
-    x_NCHW: Tensor,
-    y_N: Tensor,
-    threat: ThreatModel | str,
-    suite: str = "full",
-    *,
-    name: str = "model",
-    batch_size: int | None = None,
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    display: runner.Display | None = None,
-) -> EvalResult:
-    """Attack and judge a model that is already in memory.
+def diagnosed(job: Job, result: EvalResult, folder: Path | None = None) -> EvalResult:
+    """The result with a diagnosis and its flags; with a folder both are kept there.
 
-    ``model`` maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K), with any
-    normalisation inside; it is put into eval mode for the run and given back as it was. ``y_N``
-    holds int64 labels in 0..K-1. ``threat`` is a :class:`ThreatModel` or text such as
-    ``"Linf 8/255"``. ``suite`` is anything that ``robust-eval run --suite`` takes. With ``out`` the
-    run is kept in that folder and can be continued; without, it lives in memory.
-
-    Runs on the device of the model's parameters. Raises :class:`UserError` for inputs outside
-    these shapes and ranges.
+    A diagnosis that the folder already holds is taken: it depends on nothing but the request.
     """
-    threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
-    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    found = _stored_diagnosis(folder) or closer.diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh)
+    others = (flag for flag in result.flags if flag.id not in flags.DIAGNOSIS)
+    result = result.model_copy(
+        update={"diagnosis": found, "flags": flags.distinct((*others, *flags.from_diagnosis(found)))}
+    )
+    if folder is not None:
+        write_text(folder / DIAGNOSIS_FILE, found.model_dump_json(indent=1) + "\n")
+        write_text(folder / RESULT_FILE, result.to_json())
+    return result
+
+
+def _stored_diagnosis(folder: Path | None) -> DiagnosisRecord | None:
+    """What an earlier command left in the run folder: its flags stay, whatever is asked now."""
+    if folder is None or not (folder / DIAGNOSIS_FILE).is_file():
+        return None
     try:
-        x, y = _checked(model, x_NCHW.to(device), y_N.to(device))
-        with torch.no_grad():
-            classes = model(x[:1]).shape[1]
-        if int(y.max()) >= classes:
-            raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
-        request = make_request(
-            _reference(model, name, classes),
-            _slice(x, y, classes),
-            threat,
-            suites.load(suite),
-            shape_CHW=tuple(x.shape[1:]),
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-        )
-        return execute(Job(request, model, x, y), Path(out) if out is not None else None, display)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _threat_from_text(text: str) -> ThreatModel:
-    norm, _, eps = text.strip().partition(" ")
-    if not eps:
-        raise UserError(f"Threat model '{text}' needs a norm and an epsilon, for example 'Linf 8/255'.")
-    return parse_threat(norm, eps)
-
-
-def _checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.dim() != 4 or not x.is_floating_point():
-        raise UserError(
-            f"Images must be float (N, C, H, W) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}."
-        )
-    if y.shape != (len(x),) or y.is_floating_point():
-        raise UserError(
-            f"Labels must be integers of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}."
-        )
-    if len(x) == 0:
-        raise UserError("There are no images to evaluate.")
-    if not bool(((x >= 0) & (x <= 1)).all()):
-        raise UserError(f"Images must lie in [0, 1], got {float(x.min()):.3g} to {float(x.max()):.3g}.")
-    if int(y.min()) < 0:
-        raise UserError(f"Labels must be 0 or more, got {int(y.min())}.")
-    return x.float(), y.long()
-
-
-def _reference(model: nn.Module, name: str, classes: int) -> CheckpointRef:
-    """A model without a file is known by its class and the hash of its parameters and buffers."""
-    content = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        content.update(
-            key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    architecture = Architecture(f"python:{type(model).__name__}")
-    normalisation = Normalisation("inside the model")
-    return CheckpointRef(name, content.hexdigest(), architecture, classes, normalisation, "python")
-
-
-def _slice(x: Tensor, y: Tensor, classes: int) -> Slice:
-    content = hashlib.sha256(str(tuple(x.shape)).encode())
-    content.update(x.cpu().contiguous().numpy().tobytes())
-    content.update(y.cpu().numpy().astype(np.int64).tobytes())
-    names = tuple(str(k) for k in range(classes))
-    return Slice("arrays", "given", len(x), content.hexdigest(), names, "stored")
+        return DiagnosisRecord.model_validate_json((folder / DIAGNOSIS_FILE).read_bytes())
+    except ValidationError:
+        return None

@@ -132,6 +132,35 @@ class FlagRecord(Record):
     advice: str
 
 
+class DiagnosisRecord(Record):
+    """What ``--diagnose`` counted among ``images`` examples that are right without an attack."""
+
+    images: Whole
+    broken: Whole
+    """By PGD-20, as in its column."""
+    broken_more_steps: Whole
+    """By PGD-40."""
+    broken_restarts: Whole
+    """By PGD-20 from at least one of five starts."""
+    broken_short_steps: Whole
+    """By PGD-20 with a quarter of the step."""
+    broken_long_steps: Whole
+    """By PGD-20 with four times the step."""
+    not_rising: Whole
+    """Margin no smaller after PGD-20 than before."""
+    unbounded_left: Whole
+    """Still right when any image in the box is allowed."""
+    noise_alone: Whole
+    """Broken by random noise in the ball, by none of the attacks above."""
+    fresh: float | None
+    """Largest difference between logits here and in a fresh process, in units of their spread; None for a
+    model without a file, or where the process failed."""
+    fresh_problem: str = ""
+    """Why the fresh process gave no answer."""
+    forwards: Whole
+    backwards: Whole
+
+
 class Environment(Record):
     robust_eval: str
     python: str
@@ -162,6 +191,8 @@ class EvalResult(Record):
     """Columns with work still to do; a partial result is shown but never ranked."""
     worst_case: WorstCase
     flags: tuple[FlagRecord, ...]
+    diagnosis: DiagnosisRecord | None = None
+    """Where the run was asked for one."""
     environment: Environment
     labels_sha256: Sha256
     request: Sha256

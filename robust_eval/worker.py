@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
-from robust_eval.core.records import UnitResult, WorkUnit
+from robust_eval.core.records import AttackSpec, UnitResult, WorkUnit
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import ThreatModel
 from robust_eval.errors import UserError
@@ -46,27 +46,31 @@ class Worker:
             evidence = np.empty((0, *x.shape[1:]), dtype=np.uint16)
             return UnitResult(verdicts, evidence, len(y), 0, time.perf_counter() - start)
         self.searcher.reset_counts()
-        adv = self._search(unit, x, y)
+        adv = self.search(unit.attack, x, y, self.threat, unit.seed)
         verdicts, levels = judge(self.model, x, y, adv, unit.indices, self.threat)
         evidence = levels.cpu().numpy().astype(np.uint16)[~verdicts.robust]
         seconds = time.perf_counter() - start
         return UnitResult(verdicts, evidence, self.searcher.forwards, self.searcher.backwards, seconds)
 
-    def _search(self, unit: WorkUnit, x: Tensor, y: Tensor) -> Tensor:
-        assert unit.attack is not None
-        family = attacks.family(unit.attack.family)
-        params = attacks.parse(unit.attack.family, unit.attack.params)
+    def search(
+        self, attack: AttackSpec, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, seed: int
+    ) -> Tensor:
+        """What an attack returns for examples that are right without it (N, C, H, W) float32; judge it.
+
+        Raises :class:`UserError` where the attack fails: that says nothing about the model, and its
+        images must never count as robust.
+        """
+        family = attacks.family(attack.family)
+        params = attacks.parse(attack.family, attack.params)
         try:
             adv: Tensor = family.search(
-                self.searcher, x, y, self.threat, params, classes=self.classes, seed=unit.seed
+                self.searcher, x_NCHW, y_N, threat, params, classes=self.classes, seed=seed
             )
         except UserError:
             raise
         except Exception as error:
-            # An attack that fails says nothing about the model: never count its images as robust.
             raise UserError(
-                f"{unit.attack.id} failed on examples {unit.indices[0]}..{unit.indices[-1]}: "
-                f"{type(error).__name__}: {error}. Finished work is kept; "
-                "robust-eval check may name the cause."
+                f"{attack.id} failed on a batch of {len(x_NCHW)}: {type(error).__name__}: {error}. "
+                "Finished work is kept; robust-eval check may name the cause."
             ) from error
         return adv.detach().float()

@@ -1,0 +1,27 @@
+"""When not to believe a row: pure rules over figures that were measured elsewhere.
+
+A rule yields the id of a flag and the measured figure; :data:`RULES` says what the flag means.
+"""
+
+from robust_eval.flags.columns import from_columns, from_reach
+from robust_eval.flags.diagnosis import from_diagnosis
+from robust_eval.flags.model import from_probe, is_random
+from robust_eval.flags.record import from_changes, from_record
+from robust_eval.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
+
+__all__ = [
+    "BLOCKS",
+    "DIAGNOSIS",
+    "RULES",
+    "WARNS",
+    "Rule",
+    "distinct",
+    "from_changes",
+    "from_columns",
+    "from_diagnosis",
+    "from_probe",
+    "from_reach",
+    "from_record",
+    "is_random",
+    "records",
+]

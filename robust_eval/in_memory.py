@@ -1,0 +1,117 @@
+"""A model that is already in memory: checked, given a name, and judged like any checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robust_eval import evaluation, runner, suites
+from robust_eval.core.records import Architecture, CheckpointRef, Normalisation, Slice
+from robust_eval.core.threat import ThreatModel, parse_threat
+from robust_eval.errors import UserError
+from robust_eval.evaluation import Job
+from robust_eval.schema import EvalResult
+
+
+def evaluate(
+    model: nn.Module,
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    threat: ThreatModel | str,
+    suite: str = "full",
+    *,
+    name: str = "model",
+    batch_size: int | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    display: runner.Display | None = None,
+    diagnose: bool = False,
+) -> EvalResult:
+    """Attack and judge a model that is already in memory.
+
+    ``model`` maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K), with any
+    normalisation inside; it is put into eval mode for the run and given back as it was. ``y_N``
+    holds int64 labels in 0..K-1. ``threat`` is a :class:`ThreatModel` or text such as
+    ``"Linf 8/255"``. ``suite`` is anything that ``robust-eval run --suite`` takes. With ``out`` the
+    run is kept in that folder and can be continued; without, it lives in memory. ``diagnose`` also asks
+    whether the attacks converged (:mod:`robust_eval.diagnose`).
+
+    Runs on the device of the model's parameters. Raises :class:`UserError` for inputs outside
+    these shapes and ranges.
+    """
+    threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        x, y = _checked(model, x_NCHW.to(device), y_N.to(device))
+        with torch.no_grad():
+            classes = model(x[:1]).shape[1]
+        if int(y.max()) >= classes:
+            raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
+        request = evaluation.make_request(
+            _reference(model, name, classes),
+            _slice(x, y, classes),
+            threat,
+            suites.load(suite),
+            shape_CHW=tuple(x.shape[1:]),
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        job, folder = Job(request, model, x, y), Path(out) if out is not None else None
+        result = evaluation.execute(job, folder, display)
+        return evaluation.diagnosed(job, result, folder) if diagnose else result
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _threat_from_text(text: str) -> ThreatModel:
+    norm, _, eps = text.strip().partition(" ")
+    if not eps:
+        raise UserError(f"Threat model '{text}' needs a norm and an epsilon, for example 'Linf 8/255'.")
+    return parse_threat(norm, eps)
+
+
+def _checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    if x.dim() != 4 or not x.is_floating_point():
+        raise UserError(
+            f"Images must be float (N, C, H, W) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}."
+        )
+    if y.shape != (len(x),) or y.is_floating_point():
+        raise UserError(
+            f"Labels must be integers of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}."
+        )
+    if len(x) == 0:
+        raise UserError("There are no images to evaluate.")
+    if not bool(((x >= 0) & (x <= 1)).all()):
+        raise UserError(f"Images must lie in [0, 1], got {float(x.min()):.3g} to {float(x.max()):.3g}.")
+    if int(y.min()) < 0:
+        raise UserError(f"Labels must be 0 or more, got {int(y.min())}.")
+    return x.float(), y.long()
+
+
+def _reference(model: nn.Module, name: str, classes: int) -> CheckpointRef:
+    """A model without a file is known by its class and the hash of its parameters and buffers."""
+    content = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        content.update(
+            key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    architecture = Architecture(f"python:{type(model).__name__}")
+    normalisation = Normalisation("inside the model")
+    return CheckpointRef(name, content.hexdigest(), architecture, classes, normalisation, "python")
+
+
+def _slice(x: Tensor, y: Tensor, classes: int) -> Slice:
+    content = hashlib.sha256(str(tuple(x.shape)).encode())
+    content.update(x.cpu().contiguous().numpy().tobytes())
+    content.update(y.cpu().numpy().astype(np.int64).tobytes())
+    names = tuple(str(k) for k in range(classes))
+    return Slice("arrays", "given", len(x), content.hexdigest(), names, "stored")
