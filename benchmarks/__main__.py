@@ -113,14 +113,18 @@ def table(case: Case, ours: Report, plain: Report) -> Table:
         other = plain.columns[name]
         differ = sum(a != b for a, b in zip(mine.bits, other.bits, strict=True))
         accuracies = f"{100 * mine.accuracy:.1f}", f"{100 * other.accuracy:.1f}"
-        ratio = f"{other.seconds / mine.seconds:.2f}" if mine.seconds else ""
-        shown.add_row(name, *accuracies, str(differ), f"{mine.seconds:.1f}", f"{other.seconds:.1f}", ratio)
+        shown.add_row(name, *accuracies, str(differ), *_pair(mine.seconds, other.seconds, 1))
     shown.add_section()
-    totals = f"{ours.seconds:.1f}", f"{plain.seconds:.1f}", f"{plain.seconds / ours.seconds:.2f}"
-    shown.add_row("total", "", "", "", *totals)
-    memory = f"{ours.peak_mib:.0f}", f"{plain.peak_mib:.0f}", f"{plain.peak_mib / ours.peak_mib:.2f}"
-    shown.add_row("peak MiB", "", "", "", *memory)
+    shown.add_row("total", "", "", "", *_pair(ours.seconds, plain.seconds, 1))
+    processor = _pair(ours.processor_seconds, plain.processor_seconds, 1)
+    shown.add_row("processor s", "", "", "", *processor)
+    shown.add_row("peak MiB", "", "", "", *_pair(ours.peak_mib, plain.peak_mib, 0))
     return shown
+
+
+def _pair(ours: float, plain: float, digits: int) -> tuple[str, str, str]:
+    ratio = f"{plain / ours:.2f}" if ours else ""
+    return f"{ours:.{digits}f}", f"{plain:.{digits}f}", ratio
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from benchmarks.side import SEED, Measured, arguments, inputs, write_report
+from benchmarks.side import SEED, Measured, Stopwatch, arguments, inputs
 
 
 def main() -> None:
@@ -16,12 +14,11 @@ def main() -> None:
     from robust_eval.attacks import _art  # noqa: F401
 
     model, x_NCHW, y_N = inputs(given.folder)
-    start = time.perf_counter()
+    stopwatch = Stopwatch()
     threat = f"Linf {given.eps}"
     result = evaluate(model, x_NCHW, y_N, threat, suite="full", batch_size=given.batch_size, seed=SEED)
-    seconds = time.perf_counter() - start
     columns = {name: Measured(column.robust_bits, column.seconds) for name, column in result.columns.items()}
-    write_report(given.out, seconds, columns)
+    stopwatch.write(given.out, columns)
 
 
 if __name__ == "__main__":

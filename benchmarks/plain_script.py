@@ -17,7 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from benchmarks.side import SEED, Measured, arguments, inputs, write_report
+from benchmarks.side import SEED, Measured, Stopwatch, arguments, inputs
 
 
 class Margin(nn.Module):
@@ -94,7 +94,7 @@ def main() -> None:
         adv, _ = suite.run_standard_evaluation(x, y, batch_size=size)
         return adv
 
-    start = time.perf_counter()
+    stopwatch = Stopwatch()
     cross_entropy = nn.CrossEntropyLoss()
     column("clean", lambda: x)
     column("fgsm", lambda: art(FastGradientMethod(classifier(cross_entropy), eps=eps, batch_size=size)))
@@ -104,7 +104,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     column("spsa", lambda: spsa(model, x, y, eps))
     column("aa", autoattack)
-    write_report(given.out, time.perf_counter() - start, columns)
+    stopwatch.write(given.out, columns)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import json
 import resource
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Report:
 
     seconds: float
     """Of the attacks and their judgement; imports and reading the model are left out."""
+    processor_seconds: float
+    """Of the same stretch, over all threads: what other programs on the machine hardly change."""
     peak_mib: float
     """The largest resident memory of the process, imports included."""
     columns: Mapping[str, Measured]
@@ -44,17 +47,25 @@ class Report:
     def read(cls, path: Path) -> Report:
         table = json.loads(path.read_text(encoding="utf-8"))
         columns = {name: Measured(**column) for name, column in table["columns"].items()}
-        return cls(table["seconds"], table["peak_mib"], columns)
+        return cls(table["seconds"], table["processor_seconds"], table["peak_mib"], columns)
+
+
+class Stopwatch:
+    """Both clocks of a report, from its making."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def write(self, path: Path, columns: Mapping[str, Measured]) -> None:
+        """Stop, and write the report."""
+        seconds, processor = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        path.write_text(json.dumps(asdict(Report(seconds, processor, peak_mib(), columns))), encoding="utf-8")
 
 
 def peak_mib() -> float:
     """Largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def write_report(path: Path, seconds: float, columns: Mapping[str, Measured]) -> None:
-    path.write_text(json.dumps(asdict(Report(seconds, peak_mib(), columns))), encoding="utf-8")
 
 
 def arguments(description: str | None) -> argparse.Namespace:
