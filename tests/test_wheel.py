@@ -45,6 +45,12 @@ def test_it_holds_every_configuration(members: set[str]) -> None:
     assert expected <= members
 
 
+def test_it_holds_the_page_s_templates(members: set[str]) -> None:
+    expected = files("robust_eval/leaderboard/templates", "*")
+    assert {Path(name).suffix for name in expected} == {".j2", ".css", ".js"}
+    assert expected <= members
+
+
 def test_it_holds_nothing_else(members: set[str]) -> None:
     """No data, no tests, no results: code, typing markers, configurations and page templates."""
     assert {name.split("/")[0] for name in members} == {"robust_eval", "defenses"}

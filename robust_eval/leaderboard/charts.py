@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from robust_eval.leaderboard.plot import (
+    CHARACTER,
     Chart,
     Dot,
     Frame,
@@ -30,7 +31,7 @@ _FRAME = (46.0, 504.0, 14.0, 330.0)
 def _frame_with_labels(names: Sequence[str]) -> Frame:
     """Room at the right for names, up to a third of the width."""
     longest = max((len(name) for name in names), default=0)
-    return 46.0, WIDTH - min(16 + 6.4 * longest, WIDTH / 3), 14.0, 330.0
+    return 46.0, WIDTH - min(16 + CHARACTER * longest, WIDTH / 3), 14.0, 330.0
 
 
 def _short(name: str, most: int = 22) -> str:

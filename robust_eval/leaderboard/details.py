@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Detail:
     previous: str | None
     next: str | None
     neighbours: tuple[tuple[RowView, Difference], ...]
-    """This row minus the other, in the worst case."""
+    """This row minus the other, in the column that ranks."""
     curve: Chart | None
     settings: tuple[tuple[str, Settings], ...]
 
@@ -87,23 +87,22 @@ def details(group: GroupView) -> dict[str, Detail]:
         found[row.id] = Detail(
             previous=group.rows[number - 1].id if number else None,
             next=group.rows[number + 1].id if number + 1 < len(group.rows) else None,
-            neighbours=tuple(_neighbours(row, group.ranked)),
+            neighbours=tuple(_neighbours(row, group)),
             curve=None if curve is None else charts.curve(curve),
             settings=tuple(_settings(row)),
         )
     return found
 
 
-def _neighbours(row: RowView, ranked: Sequence[RowView]) -> list[tuple[RowView, Difference]]:
+def _neighbours(row: RowView, group: GroupView) -> Iterator[tuple[RowView, Difference]]:
     if not row.ranked:
-        return []
-    at = ranked.index(row)
-    bits = parse_bits(row.result.worst_case.robust_bits)
-    return [
-        (other, difference(WORST, bits, parse_bits(other.result.worst_case.robust_bits)))
-        for other in ranked[max(at - NEIGHBOURS, 0) : at + NEIGHBOURS + 1]
-        if other is not row
-    ]
+        return
+    at = group.ranked.index(row)
+    for other in group.ranked[max(at - NEIGHBOURS, 0) : at + NEIGHBOURS + 1]:
+        one, two = row.row.count(group.by), other.row.count(group.by)
+        if other is not row and one is not None and two is not None:
+            bits = parse_bits(one.robust_bits), parse_bits(two.robust_bits)
+            yield other, difference(group.by_title, *bits)
 
 
 def _settings(row: RowView) -> list[tuple[str, Settings]]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import ceil, floor, log10
 
 # Width of a character of a label, in units of the drawing; an estimate that errs on the wide side.
-CHARACTER = 6.4
+CHARACTER = 7.0
 LINE = 13.0
 
 Frame = tuple[float, float, float, float]
@@ -153,10 +153,10 @@ def beside(dots: Sequence[Dot], names: Sequence[str], frame: Frame) -> list[Labe
     labels: list[Label | None] = []
     for dot, name in zip(dots, names, strict=True):
         sides = (
-            Label(dot.x + 9, dot.y - 5, name),
-            Label(dot.x - 9, dot.y - 5, name, "end"),
-            Label(dot.x + 9, dot.y + 14, name),
-            Label(dot.x - 9, dot.y + 14, name, "end"),
+            Label(dot.x + 6, dot.y - 9, name),
+            Label(dot.x - 6, dot.y - 9, name, "end"),
+            Label(dot.x + 6, dot.y + 17, name),
+            Label(dot.x - 6, dot.y + 17, name, "end"),
         )
         label = next((side for side in sides if _fits(side.box(), taken, frame)), None)
         if label is not None:

@@ -88,6 +88,8 @@ def read_curve(path: Path) -> dict[str, list[float]]:
             for number, line in enumerate(reader):
                 if number >= MOST_EPOCHS:
                     raise UserError(f"{path} has more than {MOST_EPOCHS} lines: leave some epochs out.")
+                if None in line:
+                    raise ValueError("a line has too many cells")
                 for name in names:
                     curve[name].append(_number(line[name]))
     except (OSError, ValueError, TypeError, csv.Error) as error:

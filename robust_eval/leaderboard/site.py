@@ -12,19 +12,21 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from robust_eval.core.files import write_text
 from robust_eval.core.text import visible
-from robust_eval.leaderboard import charts, sidecars
+from robust_eval.leaderboard import charts
 from robust_eval.leaderboard.details import details, pair
-from robust_eval.leaderboard.rows import Row
+from robust_eval.leaderboard.rows import WORST_CASE, Row
 from robust_eval.leaderboard.sidecars import Sidecar
 from robust_eval.leaderboard.views import GroupView, groups, link
 from robust_eval.plan import CLEAN
+
+if TYPE_CHECKING:
+    from robust_eval.leaderboard.robustbench import Reported
 
 FILE = "index.html"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -32,9 +34,19 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST = 100_000
 
 
-def page(title: str, rows: Sequence[Row], beside: Mapping[str, Sidecar] | None = None) -> str:
-    """The whole page. ``beside``: what lies beside each result, by the row's file."""
-    found = groups(rows, beside or {})
+def page(
+    title: str,
+    rows: Sequence[Row],
+    beside: Mapping[str, Sidecar] | None = None,
+    by: str = WORST_CASE,
+    reported: Sequence[Reported] = (),
+) -> str:
+    """The whole page.
+
+    ``beside``: what lies beside each result, by the row's file. ``by``: the column that ranks.
+    ``reported``: published entries, in a table of their own.
+    """
+    found = groups(rows, beside, by)
     css, early_js, js = (_asset(name) for name in ("page.css", "early.js", "page.js"))
     return (
         _environment()
@@ -52,6 +64,7 @@ def page(title: str, rows: Sequence[Row], beside: Mapping[str, Sidecar] | None =
             architectures=sorted({row.result.checkpoint.architecture.id for row in rows}),
             meanings=_meanings(rows),
             most_lines=charts.MOST_LINES,
+            reported=reported,
             data={"title": title, "groups": [_data(group) for group in found]},
             css=css,
             early_js=early_js,
@@ -59,13 +72,6 @@ def page(title: str, rows: Sequence[Row], beside: Mapping[str, Sidecar] | None =
             csp=_policy(css, early_js, js),
         )
     )
-
-
-def write(board: Path, title: str, rows: Sequence[Row]) -> Path:
-    """``index.html`` in the board's folder, with the curves and images that lie beside the results."""
-    path = board / FILE
-    write_text(path, page(title, rows, sidecars.read(board, rows)))
-    return path
 
 
 def _policy(css: str, *scripts: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from robust_eval.core.text import visible
 from robust_eval.leaderboard import pairs
 from robust_eval.leaderboard.ranking import Place, grouped, places
-from robust_eval.leaderboard.rows import Row
+from robust_eval.leaderboard.rows import WORST_CASE, Row
 from robust_eval.leaderboard.sidecars import NOTHING, Sidecar
 from robust_eval.schema import Count, EvalResult
 
@@ -85,8 +85,11 @@ class GroupView:
 
     id: str
     data: str
+    images: str
     threat: str
     suite: str
+    by: str
+    """The column that ranks."""
     columns: Mapping[str, str]
     """Column id to title, in the order of the suite."""
     rows: tuple[RowView, ...]
@@ -98,16 +101,22 @@ class GroupView:
         return tuple(row for row in self.rows if row.ranked)
 
     @property
+    def by_title(self) -> str:
+        return "worst case" if self.by == WORST_CASE else self.columns.get(self.by, self.by)
+
+    @property
     def without_awp(self) -> tuple[RowView, ...]:
         """The first member of every pair, drawn hollow."""
         return tuple(before for before, _ in self.pairs)
 
 
-def groups(rows: Sequence[Row], sidecars: Mapping[str, Sidecar]) -> list[GroupView]:
-    """One for each (data, images, threat model, suite), as in the Markdown table."""
-    ids, colours = _ids(rows), _colours(rows)
+def groups(
+    rows: Sequence[Row], sidecars: Mapping[str, Sidecar] | None = None, by: str = WORST_CASE
+) -> list[GroupView]:
+    """One for each (data, images, threat model, suite), as in the Markdown table; ranked ``by`` a column."""
+    ids, colours, beside = _ids(rows), _colours(rows), sidecars or {}
     return [
-        _group(f"group-{number}", [_view(place, ids, colours, sidecars) for place in places(members)])
+        _group(f"group-{number}", [_view(place, ids, colours, beside) for place in places(members, by)], by)
         for number, members in enumerate(grouped(rows), start=1)
     ]
 
@@ -126,7 +135,7 @@ def _view(
     )
 
 
-def _group(name: str, rows: Sequence[RowView]) -> GroupView:
+def _group(name: str, rows: Sequence[RowView], by: str) -> GroupView:
     first = rows[0].result
     titles = {name: column.title for row in rows for name, column in row.result.columns.items()}
     planned = dict.fromkeys(name for row in rows for name in (*row.result.suite.columns, *titles))
@@ -134,8 +143,10 @@ def _group(name: str, rows: Sequence[RowView]) -> GroupView:
     return GroupView(
         id=name,
         data=f"{first.data.name} ({first.data.split})",
+        images=f"{first.data.n:,} images",
         threat=f"{first.threat.norm} {first.threat.eps}",
         suite=first.suite.name,
+        by=by,
         columns={name: titles[name] for name in planned if name in titles},
         rows=tuple(rows),
         pairs=tuple((by_file[a.file], by_file[b.file]) for a, b in pairs.find([row.row for row in rows])),

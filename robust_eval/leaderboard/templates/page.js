@@ -66,9 +66,8 @@
     for (const mark of all("#board .mark[data-row]")) {
       mark.classList.toggle("off", $("at-" + mark.dataset.row).hidden);
     }
-    for (const table of all("#board .table")) {
-      const none = all("tbody tr", table).every((row) => row.hidden);
-      table.nextElementSibling.hidden = !none;
+    for (const empty of all("#board .empty")) {
+      empty.hidden = all("tbody tr", empty.previousElementSibling).some((row) => !row.hidden);
     }
     $("shown").textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
   };
@@ -86,7 +85,7 @@
 
   // The detail view is the target of the address; what lies below rests while it is open.
   const target = () => {
-    const found = $(decodeURIComponent(location.hash.slice(1)));
+    const found = $(location.hash.slice(1));
     return found?.matches(".detail") ? found : null;
   };
   const close = (id) => {
