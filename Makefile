@@ -32,8 +32,20 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
+# Real commands, as a user would type them.
+DEMO := runs/demo
 demo: $(STAMP)
-	$(BIN)/python -m robust_eval.demo
+	@rm -rf $(DEMO)
+	$(BIN)/defenses train natural --data digits --epochs 8 --out $(DEMO)/natural
+	$(BIN)/defenses train at --data digits --epochs 15 --out $(DEMO)/at
+	$(BIN)/defenses train at-awp --data digits --epochs 15 --out $(DEMO)/at-awp
+	$(BIN)/robust-eval run $(DEMO)/natural/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/natural/full
+	$(BIN)/robust-eval run $(DEMO)/at/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/at/full
+	$(BIN)/robust-eval run $(DEMO)/at-awp/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/at-awp/full
+	@mkdir -p $(DEMO)/board/results
+	@for model in natural at at-awp; do cp $(DEMO)/$$model/full/result.json $(DEMO)/board/results/$$model.json; done
+	$(BIN)/robust-eval leaderboard build $(DEMO)/board --title "Digits, Linf 0.1"
+	@cat $(DEMO)/board/README.md
 
 check: $(STAMP)
 	$(BIN)/ruff check .
