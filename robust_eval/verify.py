@@ -136,13 +136,8 @@ def check(
 def _flags(result: EvalResult, claimed: Claimed) -> CheckRecord:
     """Flags found here must be in the record, with their severity."""
     job = Job(summary.request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
-    here = flags.from_probe(job.probe()) + flags.from_columns(result.columns, result.checkpoint.classes)
-    recorded = {(flag.id, flag.severity) for flag in result.flags}
-    missing = [
-        f"{flag.id} ({flag.severity}: {flag.figure})"
-        for flag in here
-        if (flag.id, flag.severity) not in recorded
-    ]
+    here = flags.distinct((*flags.from_probe(job.probe()), *flags.from_result(result)))
+    missing = flags.missing(result, here)
     failed = f"raised here, but not in the record: {', '.join(missing)}" if missing else ""
     return verdict("flags", failed, f"{len(here)} raised here, all in the record")
 

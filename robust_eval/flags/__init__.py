@@ -3,6 +3,7 @@
 A rule yields the id of a flag and the measured figure; :data:`RULES` says what the flag means.
 """
 
+from robust_eval.flags.again import from_result, missing
 from robust_eval.flags.columns import from_columns, from_reach
 from robust_eval.flags.diagnosis import from_diagnosis
 from robust_eval.flags.model import from_probe, is_random
@@ -22,6 +23,8 @@ __all__ = [
     "from_probe",
     "from_reach",
     "from_record",
+    "from_result",
     "is_random",
+    "missing",
     "records",
 ]

@@ -1,32 +1,98 @@
-"""``robust-eval leaderboard``."""
+"""``robust-eval leaderboard``: parse, call, print."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Build a leaderboard from result files.", no_args_is_help=True)
+app = typer.Typer(
+    help="Keep a leaderboard: file results, build its tables, check them.", no_args_is_help=True
+)
+
+Folder = Annotated[Path, typer.Argument(help="The board: a folder with results/*.json.", show_default=False)]
+ResultFile = Annotated[Path, typer.Argument(help="A run's result.json.", show_default=False)]
 
 
 @app.callback()
 def leaderboard() -> None:
-    """Build a leaderboard from result files."""
+    """Keep a leaderboard: file results, build its tables, check them."""
+
+
+@app.command(epilog="Example: robust-eval leaderboard add runs/at/result.json leaderboards/digits")
+def add(result: ResultFile, board: Folder) -> None:
+    """File a run on a board whose rules it keeps."""
+    from robust_eval.leaderboard import filing
+
+    typer.echo(f"Filed: {filing.add(result, board)}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard build leaderboards/digits")
 def build(
-    folder: Annotated[Path, typer.Argument(help="The board: a folder with results/*.json.")],
-    title: Annotated[str | None, typer.Option(help="Heading; the folder's name by default.")] = None,
+    board: Folder,
+    title: Annotated[str | None, typer.Option(help="Heading; the board's own by default.")] = None,
 ) -> None:
-    """Write README.md and index.html: ranked by worst case, with intervals and flags."""
-    from robust_eval.core.files import write_text
-    from robust_eval.leaderboard import markdown, rows, site
+    """Write README.md and index.html, with ranks, intervals and flags."""
+    from robust_eval.leaderboard import boards, rows
+    from robust_eval.leaderboard import build as building
 
-    found = rows.read_board(folder)
-    heading = title or folder.resolve().name
-    page = folder / "README.md"
-    write_text(page, markdown.board(heading, found))
-    typer.echo(f"{page}: {len(found)} rows")
-    typer.echo(f"{site.write(folder, heading, found)}: the same as a page")
+    found = rows.read_board(board)
+    for path in building.write(boards.load(board, title), found):
+        typer.echo(f"{path}: {len(found)} rows")
+
+
+@app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
+def check(
+    board: Folder,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The board before a submission: its rules count, its rows must stay."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="As given to build.")] = None,
+) -> None:
+    """Exit with 1 if the tables disagree with the results, or a row breaks a rule."""
+    from robust_eval.core.text import visible
+    from robust_eval.leaderboard import boards
+    from robust_eval.leaderboard import build as building
+
+    rows, problems = building.check(boards.load(board, title, against), against)
+    for problem in problems:
+        typer.echo(f"{visible(problem.file)} {visible(problem.text)}")
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{board}: {len(rows)} rows, tables and rules hold")
+
+
+@app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")
+def export(
+    result: ResultFile,
+    title: Annotated[str, typer.Option(help="The paper's title.", show_default=False)],
+    additional_data: Annotated[
+        bool,
+        typer.Option(
+            "--additional-data/--no-additional-data",
+            help="Whether training saw more than the data set's own images.",
+            show_default=False,
+        ),
+    ],
+    authors: Annotated[str, typer.Option(help="Separated by commas.")] = "",
+    venue: Annotated[str, typer.Option(help="For example NeurIPS 2020; empty for unpublished.")] = "",
+    link: Annotated[str, typer.Option(help="The paper's address.")] = "",
+    out: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
+) -> None:
+    """A result as RobustBench's model_info JSON, for submission there."""
+    from robust_eval.commands._common import read_honest
+    from robust_eval.core.files import write_text
+    from robust_eval.leaderboard import export as exporting
+
+    paper = exporting.Paper(
+        title=title, additional_data=additional_data, authors=authors, venue=venue, link=link
+    )
+    text = json.dumps(exporting.model_info(read_honest(result), paper), indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"Written: {out}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from robust_eval.leaderboard.rows import Row, ranked
+from robust_eval.core.text import visible
+from robust_eval.leaderboard import robustbench
+from robust_eval.leaderboard.ranking import Place, grouped, places
+from robust_eval.leaderboard.robustbench import Reported
+from robust_eval.leaderboard.rows import WORST_CASE, Row
 from robust_eval.schema import Count, EvalResult
 
 # Inside a table cell only inline markup can act. An underscore within a word is inert and common.
@@ -17,8 +20,7 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 
 def text(value: str) -> str:
     """Untrusted text as inert Markdown: no markup, HTML, links, line breaks, control or bidi characters."""
-    visible = "".join(c for c in value if unicodedata.category(c)[0] != "C" or c.isspace())
-    escaped = _MARKUP.sub(r"\\\g<0>", " ".join(visible.split()).translate(_ENTITIES))
+    escaped = _MARKUP.sub(r"\\\g<0>", visible(value).translate(_ENTITIES))
     return re.sub(r"(?i)www\.", "www&#46;", escaped.replace("://", ":&#47;/"))
 
 
@@ -30,61 +32,61 @@ def cell(count: Count | None) -> str:
     return f"{100 * count.accuracy:.2f} ± {50 * (high - low):.1f}"
 
 
-def board(title: str, rows: Sequence[Row]) -> str:
-    """The whole page. One table for each (data, threat model, suite): other rows do not compare."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(_group(row.result), []).append(row)
-    parts = [f"# {text(title)}", _PREAMBLE]
-    for name, members in sorted(groups.items()):
-        parts += [f"## {name}", _table(members)]
+def board(title: str, rows: Sequence[Row], by: str = WORST_CASE, reported: Sequence[Reported] = ()) -> str:
+    """The whole page. One table for each (images, threat model, suite): other rows do not compare.
+
+    ``by``: the column that ranks. ``reported``: published entries, in a table of their own.
+    """
+    parts = [f"# {text(title)}", _preamble(by)]
+    for members in grouped(rows):
+        parts += [f"## {_group(members[0].result)}", _table(members, by)]
         notes = _notes(members)
         if notes:
             parts.append(notes)
+    if reported:
+        parts += [
+            f"## Published elsewhere: {robustbench.MARK}",
+            _reported_note(reported),
+            _reported(reported),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
-_PREAMBLE = (
-    "Robust accuracy in percent ± half the 95% Wilson interval, on the same images for every column. "
-    "*Worst case* counts an image as robust only if it withstood every attack of the row. "
-    "Generated from the result files by `robust-eval leaderboard build`; do not edit."
-)
+def _preamble(by: str) -> str:
+    ranking = "worst case" if by == WORST_CASE else f"column {text(by)}"
+    return (
+        "Robust accuracy in percent ± half the 95% Wilson interval, on the same images for every column. "
+        "*Worst case* counts an image as robust only if it withstood every attack of the row. "
+        f"Ranked by {ranking}; rows that an exact paired test (McNemar, 5%) cannot tell from the best row of "
+        "a rank share it (1=). *Selected* says how the checkpoint was chosen among its epochs, by its own "
+        "record; *verified* rows were judged again from the stored adversarial images, the others are "
+        "self-reported. Generated from the result files by `robust-eval leaderboard build`; do not edit."
+    )
 
 
 def _group(result: EvalResult) -> str:
-    data = f"{text(result.data.name)} ({text(result.data.split)})"
+    data = f"{text(result.data.name)} ({text(result.data.split)}), {result.data.n:,} images"
     return f"{data}, {result.threat.norm} {text(result.threat.eps)}, suite {text(result.suite.name)}"
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], by: str) -> str:
     columns: dict[str, str] = {}
     for row in rows:
         columns |= {name: record.title for name, record in row.result.columns.items()}
-    header = [
-        "#",
-        "model",
-        "architecture",
-        *columns.values(),
-        "worst case",
-        "n",
-        "precision",
-        "flags",
-        "data",
-    ]
-    can_rank, cannot = ranked(list(rows))
+    header = ["#", "model", "architecture", *(text(title) for title in columns.values()), "worst case", "n"]
+    header += ["selected", "standing", "precision", "flags", "data"]
     lines = [_line(header), _line(["---"] * len(header))]
-    for position, row in enumerate(can_rank, start=1):
-        lines.append(_row(str(position), row, tuple(columns)))
-    lines += [_row("-", row, tuple(columns)) for row in cannot]
+    lines += [_row(place, tuple(columns)) for place in places(rows, by)]
     return "\n".join(lines)
 
 
-def _row(position: str, row: Row, columns: Sequence[str]) -> str:
-    result = row.result
+def _row(place: Place, columns: Sequence[str]) -> str:
+    row, result = place.row, place.row.result
     name = text(row.name) + (" (partial)" if result.status == "partial" else "")
-    cells = [position, name, text(result.checkpoint.architecture.id)]
+    cells = [place.text, name, text(result.checkpoint.architecture.id)]
     cells += [cell(result.columns.get(column)) for column in columns]
-    cells += [f"**{cell(result.worst_case)}**", str(result.data.n), result.suite.precision]
+    cells += [f"**{cell(result.worst_case)}**", str(result.data.n)]
+    cells += [row.selected, row.standing, text(result.suite.precision)]
     cells += [", ".join(text(flag.id) for flag in result.flags) or "none", f"[json]({quote(row.file)})"]
     return _line(cells)
 
@@ -97,5 +99,22 @@ def _notes(rows: Sequence[Row]) -> str:
     """What every flag that occurs means, once."""
     seen = {flag.id: flag for row in rows for flag in row.result.flags}
     return "\n".join(
-        f"- `{name}` ({flag.severity}): {text(flag.advice)}" for name, flag in sorted(seen.items())
+        f"- {text(name)} ({flag.severity}): {text(flag.advice)}" for name, flag in sorted(seen.items())
     )
+
+
+def _reported_note(entries: Sequence[Reported]) -> str:
+    return (
+        f"From {text(entries[0].source)}, in percent, as its authors published them. These models were not "
+        "judged here: nothing says how they compare with the rows above image by image."
+    )
+
+
+def _reported(entries: Sequence[Reported]) -> str:
+    header = ["model", "paper", "architecture", "venue", "clean", "AutoAttack or stronger", "standing"]
+    lines = [_line(header), _line(["---"] * len(header))]
+    for entry in entries:
+        words = [text(value) for value in (entry.id, entry.paper, entry.architecture, entry.venue)]
+        standing = robustbench.MARK + (", unreliable by RobustBench's own mark" if entry.unreliable else "")
+        lines.append(_line([*words, f"{entry.clean:.2f}", f"{entry.robust:.2f}", standing]))
+    return "\n".join(lines)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_eval import verification
+from robust_eval import provenance, verification
 from robust_eval.core import strict_json
 from robust_eval.errors import UserError
 from robust_eval.schema import Count, EvalResult, content_digest, parse_result
@@ -37,16 +37,10 @@ class Row:
         return str(recipe.get("name") or self.result.checkpoint.name)
 
     @property
-    def selected(self) -> str:
-        """How the checkpoint was chosen among its training's epochs, by its own record.
-
-        ``validation`` (best on held-out training images), ``test`` (best on the test set, an optimistic
-        figure), ``last``, or ``unknown``.
-        """
-        said = self._trained("provenance").get("selected")
-        if said in ("validation", "test", "last"):
-            return str(said)
-        return _selected_by_name(self.result.checkpoint.name, self._trained("recipe"))
+    def selected(self) -> provenance.Selected:
+        """How the checkpoint was chosen among its training's epochs, by its own record."""
+        checkpoint = self.result.checkpoint
+        return provenance.selected(checkpoint.trained_with, checkpoint.name)
 
     @property
     def standing(self) -> str:
@@ -64,17 +58,6 @@ class Row:
     def _trained(self, key: str) -> dict[str, Any]:
         value = (self.result.checkpoint.trained_with or {}).get(key)
         return value if isinstance(value, dict) else {}
-
-
-def _selected_by_name(name: str, recipe: dict[str, Any]) -> str:
-    """What training leaves: ``last.pt``, and ``best.pt`` by the images its recipe holds out, if any."""
-    selection = recipe.get("selection")
-    held_out = selection.get("validation") if isinstance(selection, dict) else None
-    if not isinstance(held_out, int):
-        return "unknown"
-    if name == "best.pt":
-        return "validation" if held_out else "last"
-    return "last" if name == "last.pt" else "unknown"
 
 
 def result_files(board: Path) -> list[Path]:

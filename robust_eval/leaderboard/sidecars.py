@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from robust_eval.core import strict_json
+from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
 from robust_eval.leaderboard.rows import IMAGES_SUFFIX, Row
 from robust_eval.schema import Record, first_error
@@ -97,6 +98,14 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     if "epoch" not in curve or any(math.isnan(epoch) for epoch in curve["epoch"]):
         raise UserError(f"{path} has no epoch in some line: it is not a learning curve.")
     return curve
+
+
+def file_curve(curve: Path, filed: Path) -> Path:
+    """The learning curve that training left, checked and put beside a filed result."""
+    read_curve(curve)
+    path = filed.with_name(filed.stem + CURVE_SUFFIX)
+    write_text(path, curve.read_text(encoding="utf-8"))
+    return path
 
 
 def _number(text: str | None) -> float:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from known_models import linear_problem
+from synthetic import full
 
 from robust_eval import evaluate
 from robust_eval.errors import UserError
 from robust_eval.leaderboard import markdown
-from robust_eval.leaderboard.rows import Row, ranked, read_board
+from robust_eval.leaderboard.robustbench import Reported
+from robust_eval.leaderboard.rows import Row, read_board
 from robust_eval.schema import EvalResult
 
 
@@ -19,24 +21,67 @@ def result() -> EvalResult:
     return evaluate(model, x, y, "Linf 0.02", suite="fgsm", name="linear.pt")
 
 
-def renamed(result: EvalResult, name: str, robust: int = 10, **changes: object) -> EvalResult:
+def renamed(result: EvalResult, name: str, **changes: object) -> EvalResult:
     checkpoint = result.checkpoint.model_copy(update={"name": name})
-    worst = result.worst_case.model_copy(update={"n_robust": robust, "accuracy": robust / 20})
-    return result.model_copy(update={"checkpoint": checkpoint, "worst_case": worst, **changes})
+    return result.model_copy(update={"checkpoint": checkpoint, **changes})
 
 
-def test_best_worst_case_first_and_partial_rows_last(result: EvalResult) -> None:
+def table(page: str) -> list[list[str]]:
+    return [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+
+
+def test_best_worst_case_first_and_partial_rows_last() -> None:
     rows = [
-        Row("results/a.json", renamed(result, "weak.pt", 3)),
-        Row("results/b.json", renamed(result, "strong.pt", 15)),
-        Row("results/c.json", renamed(result, "unfinished.pt", 20, status="partial")),
+        Row("results/a.json", full(100, name="weak.pt")),
+        Row("results/b.json", full(200, name="strong.pt")),
+        Row("results/c.json", full(199, name="near.pt")),
+        Row("results/d.json", full(300, name="unfinished.pt", status="partial")),
     ]
-    can_rank, cannot = ranked(rows)
-    assert [row.name for row in can_rank] == ["strong.pt", "weak.pt"]
-    assert [row.name for row in cannot] == ["unfinished.pt"]
-    lines = [line for line in markdown.board("b", rows).splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1", "| 2", "| -"]
-    assert "unfinished.pt (partial)" in lines[-1]
+    lines = table(markdown.board("b", rows))
+    assert [line[0] for line in lines[2:]] == ["| 1=", "| 1=", "| 3", "| -"]
+    assert [line[1] for line in lines[2:]] == ["strong.pt", "near.pt", "weak.pt", "unfinished.pt (partial)"]
+
+
+def test_selection_and_standing_are_columns() -> None:
+    recipe = {"name": "at-awp", "selection": {"validation": 1000}}
+    rows = [
+        Row("a.json", full(200, name="best.pt", trained_with={"recipe": recipe})),
+        Row("b.json", full(180, name="x.pt", trained_with={"provenance": {"selected": "test"}})),
+        Row("c.json", full(160, name="y.pt")),
+    ]
+    header, _, *lines = table(markdown.board("b", rows))
+    at = header.index("selected")
+    assert [line[at] for line in lines] == ["validation", "test", "unknown"]
+    assert [line[header.index("standing")] for line in lines] == ["self-reported"] * 3
+    assert [line[header.index("precision")] for line in lines] == ["float32"] * 3
+    assert lines[0][1] == "at-awp"
+
+
+def test_the_ranking_column_is_named() -> None:
+    rows = [Row("a.json", full(200))]
+    assert "Ranked by worst case;" in markdown.board("b", rows)
+    assert "Ranked by column aa;" in markdown.board("b", rows, by="aa")
+
+
+def test_published_entries_stand_apart_and_are_marked() -> None:
+    entry = Reported(
+        id="Evil|<b>",
+        paper="A [title](javascript:alert(1))",
+        link="https://example.org",
+        architecture="WideResNet-34-10",
+        venue="NeurIPS 2020",
+        clean=85.36,
+        robust=56.17,
+        source="RobustBench 1.1.1",
+        unreliable=True,
+    )
+    page = markdown.board("b", [Row("a.json", full(200))], reported=[entry])
+    ours, theirs = page.split("## Published elsewhere: reported, not re-judged")
+    assert "56.17" not in ours
+    assert "| 85.36 | 56.17 | reported, not re-judged, unreliable by RobustBench's own mark |" in theirs
+    assert "From RobustBench 1.1.1" in theirs
+    assert "<b>" not in theirs
+    assert not re.search(r"(?<!\\)\]\(", theirs)
 
 
 def test_numbers_intervals_n_and_link(result: EvalResult) -> None:

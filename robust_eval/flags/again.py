@@ -1,0 +1,29 @@
+"""Flags raised once more from a result file, to see whether somebody took them out."""
+
+from __future__ import annotations
+
+from robust_eval.flags.columns import from_columns
+from robust_eval.flags.diagnosis import from_diagnosis
+from robust_eval.flags.record import from_record
+from robust_eval.flags.rules import distinct
+from robust_eval.schema import EvalResult, FlagRecord
+
+
+def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
+    """All that follow from the numbers of the result alone; it must have a clean column."""
+    found = [
+        *from_columns(result.columns, result.checkpoint.classes),
+        *from_record(result.checkpoint, result.data, result.columns["clean"]),
+        *(from_diagnosis(result.diagnosis) if result.diagnosis is not None else ()),
+    ]
+    return distinct(found)
+
+
+def missing(result: EvalResult, here: tuple[FlagRecord, ...]) -> list[str]:
+    """Flags raised ``here`` that the record lacks or calls less severe, with their figures."""
+    recorded = {(flag.id, flag.severity) for flag in result.flags}
+    return [
+        f"{flag.id} ({flag.severity}: {flag.figure})"
+        for flag in here
+        if (flag.id, flag.severity) not in recorded
+    ]

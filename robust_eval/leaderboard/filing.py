@@ -1,0 +1,126 @@
+"""Put a run on a board, and keep submissions from touching what is not theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from robust_eval import verification
+from robust_eval.core import strict_json
+from robust_eval.core.files import write_text
+from robust_eval.core.text import visible
+from robust_eval.errors import UserError
+from robust_eval.leaderboard import boards, rules
+from robust_eval.leaderboard.rows import RESULTS, SIDECARS, Row, read_board, read_row
+from robust_eval.leaderboard.rules import Problem
+from robust_eval.schema import content_digest
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
+# Separators that honest names use; everything else has no business in a file name.
+_MILD = re.compile(r"[ :@+=,()\[\]]+")
+GENERATED = ("README.md", "index.html")
+
+
+def file_name(row: Row) -> str:
+    """``<checkpoint>-<digest>.json``: safe in every file system, the same for the same content.
+
+    Raises :class:`UserError` for a name that is hostile or cannot be a file's.
+    """
+    name = row.result.checkpoint.name
+    stem = _MILD.sub("-", name.removesuffix(".pt").removesuffix(".pth").removesuffix(".safetensors")).strip(
+        "-"
+    )
+    if not NAME.fullmatch(stem) or ".." in stem:
+        raise UserError(
+            f"The checkpoint's name {visible(name, 60)!r} cannot be a file name here: rename it with at most "
+            "80 letters, digits, '.', '_' and '-', and evaluate again."
+        )
+    digest = content_digest(row.result.model_dump(mode="json"))
+    return f"{stem[:80]}-{digest[:8]}.json"
+
+
+def add(result: Path, folder: Path) -> Path:
+    """File a result, with its verification if one of this content lies beside it.
+
+    The row must keep the board's rules and must not be there already. Raises :class:`UserError` otherwise;
+    nothing is written then. The board's folder may be new, but not its parent.
+    """
+    row = read_row(result, result.name)
+    name = file_name(row)
+    if not folder.exists():
+        if not folder.absolute().parent.is_dir():
+            raise UserError(f"{folder.parent} is not a folder. Make it first, or name a board that exists.")
+        folder.mkdir()
+    board = boards.load(folder)
+    home = folder / RESULTS
+    if home.is_symlink():
+        raise UserError(f"{home} is a link out of the board. Put the folder itself there.")
+    there = read_board(folder) if home.is_dir() and any(home.glob("*.json")) else []
+    for other in there:
+        if rules.same_claim(other.result, row.result):
+            raise UserError(
+                f"{folder} already has a row for this checkpoint: {other.file}. Delete that file first to "
+                "replace it."
+            )
+    wrong = list(rules.of_row(board, row))
+    if wrong:
+        raise UserError(f"{result} does not belong on {folder.resolve().name}: it {'; it '.join(wrong)}.")
+    home.mkdir(exist_ok=True)
+    path = home / name
+    if path.exists():
+        raise UserError(f"{path} exists. Delete it first to replace it.")
+    write_text(path, row.result.to_json())
+    if row.verification is not None:
+        about = content_digest(strict_json.read(path))
+        if row.verification.result == about:
+            verification.write(verification.path_beside(path), row.verification)
+    return path
+
+
+def stray_files(folder: Path) -> Iterator[Problem]:
+    """Files of a board that are neither results, nor beside one, nor generated."""
+    allowed = {*GENERATED, boards.FILE, RESULTS}
+    for path in sorted(folder.iterdir()):
+        if path.name not in allowed or path.is_symlink() or path.is_dir() != (path.name == RESULTS):
+            yield Problem(path.name, "does not belong in a board's folder")
+    home = folder / RESULTS
+    for path in sorted(home.iterdir()) if home.is_dir() else []:
+        suffix = next((suffix for suffix in (*SIDECARS, ".json") if path.name.endswith(suffix)), None)
+        stem = path.name.removesuffix(suffix or "")
+        file = f"{RESULTS}/{visible(path.name, 100)}"
+        if suffix is None or path.is_symlink() or not path.is_file():
+            yield Problem(file, "does not belong among results")
+        elif not NAME.fullmatch(path.name[:80]) or len(path.name) > 120 or ".." in path.name:
+            yield Problem(file, "has a name that is not safe: use robust-eval leaderboard add")
+        elif suffix != ".json" and not (home / f"{stem}.json").is_file():
+            yield Problem(file, "lies beside no result")
+
+
+def submission(folder: Path, base: Path) -> Iterator[Problem]:
+    """What somebody else may not do to a board: ``folder`` is theirs, ``base`` the board as it is.
+
+    New results may come in. Results that are there stay as they are, and neither the board's rules nor
+    verifications are taken from a submission.
+    """
+    ours, theirs = _contents(base), _contents(folder)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name in GENERATED or ours.get(name) == theirs.get(name):
+            continue
+        if name.endswith(verification.SUFFIX):
+            yield Problem(name, "is a verification: maintainers make those, submissions do not")
+        elif name == boards.FILE:
+            yield Problem(name, "changes the board's rules")
+        elif name not in theirs:
+            yield Problem(name, "was there and is gone")
+        elif name in ours:
+            yield Problem(name, "was there and is changed")
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = [folder / boards.FILE, *sorted((folder / RESULTS).glob("*"))]
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in files
+        if path.is_file() and not path.is_symlink()
+    }
