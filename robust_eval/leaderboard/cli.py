@@ -22,11 +22,30 @@ def leaderboard() -> None:
 
 
 @app.command(epilog="Example: robust-eval leaderboard add runs/at/result.json leaderboards/digits")
-def add(result: ResultFile, board: Folder) -> None:
+def add(
+    result: ResultFile,
+    board: Folder,
+    images: Annotated[
+        bool,
+        typer.Option("--images", help="Show some adversarial images, from the evidence beside the result."),
+    ] = False,
+    curve: Annotated[
+        Path | None, typer.Option(help="Show a learning curve: the curve.csv that training left.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The images that were judged, where the result's name is not enough.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")] = None,
+) -> None:
     """File a run on a board whose rules it keeps."""
-    from robust_eval.leaderboard import filing
+    from robust_eval.leaderboard import filing, pictures, sidecars
 
-    typer.echo(f"Filed: {filing.add(result, board)}")
+    shown = pictures.of_run(result, data, data_root) if images else None
+    learned = sidecars.checked_curve(curve) if curve else None
+    path = filing.add(result, board)
+    typer.echo(f"Filed: {path}")
+    for beside in sidecars.write(path, learned, shown):
+        typer.echo(f"Beside it: {beside}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard build leaderboards/digits")

@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from robust_eval.core.files import write_text
+from robust_eval import data
 from robust_eval.core.records import Ints
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError
-from robust_eval.leaderboard.rows import IMAGES_SUFFIX
 from robust_eval.leaderboard.sidecars import Picture, Pictures
-from robust_eval.schema import EvalResult
+from robust_eval.schema import EvalResult, read_result
+from robust_eval.store import FolderStore
 
 MOST_BYTES = 40_000
 """Per row, as it stands in the page."""
@@ -38,20 +38,23 @@ def thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4)
     tensors = _evidence(result, evidence)
     if images.slice().fingerprint != result.data.fingerprint:
         raise UserError(f"These are not the images that {evidence} is about. Give the slice that was judged.")
-    sizes = {
-        name.removesuffix(".indices"): len(t) for name, t in tensors.items() if name.endswith(".indices")
-    }
-    column = max(sizes, key=lambda name: sizes[name], default=None)
-    if column is None or not sizes[column]:
+    broken = {name: tensors[f"{name}.indices"] for name in result.columns if f"{name}.indices" in tensors}
+    column = max(broken, key=lambda name: len(broken[name]), default=None)
+    if column is None or not len(broken[column]):
         return None
-    indices = tensors[f"{column}.indices"]
+    indices = broken[column]
+    chosen = _different_classes(indices, images.y_N, k)
+    seen_as = _seen_as(evidence.parent, {int(indices[place]) for place in chosen})
     found: list[Picture] = []
-    for place in _different_classes(indices, images.y_N, k):
+    for place in chosen:
+        index, adversarial = int(indices[place]), tensors[f"{column}.images"][place]
+        seen = seen_as.get((index, adversarial.tobytes()))
         picture = _picture(
-            int(indices[place]),
+            index,
             images,
-            tensors[f"{column}.images"][place].transpose(1, 2, 0) / 65535,
-            result.columns[column].title,
+            adversarial.transpose(1, 2, 0) / 65535,
+            column=result.columns[column].title,
+            seen_as=None if seen is None else images.class_names[seen],
         )
         if _bytes([*found, picture]) > MOST_BYTES:
             break
@@ -60,14 +63,33 @@ def thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4)
     return Pictures(size=(height, width), examples=tuple(found)) if found else None
 
 
-def write(result: EvalResult, evidence: Path, images: ImageSet, beside: Path) -> Path | None:
-    """``<stem>.images.json`` beside the result file; None where nothing was broken."""
-    pictures = thumbnails(result, evidence, images)
-    if pictures is None:
-        return None
-    path = beside.with_name(beside.stem + IMAGES_SUFFIX)
-    write_text(path, pictures.model_dump_json(indent=1) + "\n")
-    return path
+def of_run(run: Path, spec: str | None = None, data_root: Path | None = None) -> Pictures | None:
+    """Pictures of a run, whose evidence lies beside its result file ``run``; None where nothing was broken.
+
+    ``spec`` names the data where the result's own name for it cannot be loaded (``folder:DIR``,
+    ``npz:FILE``).
+    """
+    result = read_result(run)
+    if result.evidence is None:
+        raise UserError(f"{run} has no evidence to take images from.")
+    about = result.data
+    split: data.Split = "train" if about.split == "train" else "test"
+    images = data.load(spec or about.name, root=data_root, split=split).take(about.n)
+    return thumbnails(result, run.with_name(result.evidence.file), images)
+
+
+def _seen_as(run: Path, wanted: set[int]) -> dict[tuple[int, bytes], int]:
+    """What the model took each adversarial image for; empty where the run's units are gone."""
+    store = FolderStore(run)
+    found: dict[tuple[int, bytes], int] = {}
+    for path in sorted((run / "units").glob("*.npz")):
+        unit = store.get(path.stem)
+        if unit is None or not len(unit.evidence):
+            continue
+        broken = ~unit.verdicts.robust
+        seen = zip(unit.verdicts.indices[broken], unit.verdicts.adv_pred[broken], unit.evidence, strict=True)
+        found |= {(int(i), image.tobytes()): int(label) for i, label, image in seen if int(i) in wanted}
+    return found
 
 
 def _evidence(result: EvalResult, path: Path) -> dict[str, NDArray[np.generic]]:
@@ -92,7 +114,9 @@ def _different_classes(indices: NDArray[np.generic], labels: Ints, k: int) -> li
     return [place for _, place in sorted(rounds)[:k]]
 
 
-def _picture(index: int, images: ImageSet, adversarial: Floats, column: str) -> Picture:
+def _picture(
+    index: int, images: ImageSet, adversarial: Floats, *, column: str, seen_as: str | None
+) -> Picture:
     """All pixels in [0, 1], (H, W, C)."""
     clean = images.x_NHWC[index] / 255
     change = adversarial - clean
@@ -102,6 +126,7 @@ def _picture(index: int, images: ImageSet, adversarial: Floats, column: str) -> 
         index=index,
         label=images.class_names[int(images.y_N[index])],
         column=column,
+        seen_as=seen_as,
         clean=_png(_reduced(clean)),
         adversarial=_png(_reduced(adversarial)),
         difference=_png(0.5 + _reduced(change) * amplified),

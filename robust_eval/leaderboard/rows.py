@@ -15,7 +15,8 @@ from robust_eval.verification import Verification
 RESULTS = "results"
 # What lies beside a result under its stem and is no result itself.
 IMAGES_SUFFIX = ".images.json"
-SIDECARS = (verification.SUFFIX, IMAGES_SUFFIX)
+CURVE_SUFFIX = ".curve.csv"
+SIDECARS = (verification.SUFFIX, IMAGES_SUFFIX, CURVE_SUFFIX)
 
 WORST_CASE = "worst-case"
 

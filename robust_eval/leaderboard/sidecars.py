@@ -18,10 +18,9 @@ from pydantic import Field, ValidationError
 from robust_eval.core import strict_json
 from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
-from robust_eval.leaderboard.rows import IMAGES_SUFFIX, Row
+from robust_eval.leaderboard.rows import CURVE_SUFFIX, IMAGES_SUFFIX, Row
 from robust_eval.schema import Record, first_error
 
-CURVE_SUFFIX = ".curve.csv"
 MOST_EPOCHS = 2000
 LARGEST = 64 * 2**10
 """Bytes of a file of images; those made here keep well below."""
@@ -100,12 +99,22 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     return curve
 
 
-def file_curve(curve: Path, filed: Path) -> Path:
-    """The learning curve that training left, checked and put beside a filed result."""
-    read_curve(curve)
-    path = filed.with_name(filed.stem + CURVE_SUFFIX)
-    write_text(path, curve.read_text(encoding="utf-8"))
-    return path
+def checked_curve(path: Path) -> str:
+    """A learning curve as training left it, once it is known to be one."""
+    read_curve(path)
+    return path.read_text(encoding="utf-8")
+
+
+def write(result: Path, curve: str | None, pictures: Pictures | None) -> list[Path]:
+    """Put a curve and pictures beside a filed result."""
+    written = []
+    if curve is not None:
+        written.append(result.with_name(result.stem + CURVE_SUFFIX))
+        write_text(written[-1], curve)
+    if pictures is not None:
+        written.append(result.with_name(result.stem + IMAGES_SUFFIX))
+        write_text(written[-1], pictures.model_dump_json(indent=1) + "\n")
+    return written
 
 
 def _number(text: str | None) -> float:

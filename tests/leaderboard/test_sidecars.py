@@ -12,15 +12,20 @@ from pathlib import Path
 import board_rows
 import numpy as np
 import pytest
+import torch
+from known_models import Linear
 from PIL import Image
 from safetensors.numpy import save
+from typer.testing import CliRunner
 
+from robust_eval import data, evaluate
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError
-from robust_eval.leaderboard import pictures
-from robust_eval.leaderboard.rows import Row
+from robust_eval.leaderboard import filing, pictures
+from robust_eval.leaderboard.cli import app
+from robust_eval.leaderboard.rows import Row, read_board
 from robust_eval.leaderboard.sidecars import read, read_curve, read_pictures
-from robust_eval.schema import EvalResult, EvidenceRecord
+from robust_eval.schema import EvalResult, EvidenceRecord, read_result
 
 
 @pytest.fixture(scope="module")
@@ -88,25 +93,52 @@ def test_colour_pictures_stay_within_40_kb(base: EvalResult, tmp_path: Path) -> 
         assert len(found.model_dump_json()) < 42_000
 
 
-def test_written_beside_the_result_and_read_back(base: EvalResult, tmp_path: Path) -> None:
-    slice_ = images()
-    result, path = evidence(tmp_path, base, slice_, {"aa": [2]})
-    written = pictures.write(result, path, slice_, tmp_path / "results.json")
-    assert written == tmp_path / "results.images.json"
-    (tmp_path / "results.curve.csv").write_text("epoch,val_pgd\n1,\n2,0.5\n")
-    beside = read(tmp_path, [Row("results.json", result), Row("alone.json", result)])
-    assert beside["results.json"].pictures == pictures.thumbnails(result, path, slice_)
-    curve = beside["results.json"].curve
+def run_on_digits(folder: Path) -> Path:
+    """A short run of a linear classifier on its own predictions; its result file."""
+    network = Linear(classes=10, shape=(1, 8, 8)).eval()
+    slice_ = data.load("digits").take(20)
+    x, _ = slice_.tensors()
+    with torch.no_grad():
+        y = network(x).argmax(1)
+    evaluate(network, x, y, "Linf 0.3", suite="fgsm", out=folder)
+    result = read_result(folder / "result.json")
+    record = result.data.model_copy(update={"name": "digits", "split": "test"})
+    record = record.model_copy(update={"fingerprint": slice_.slice().fingerprint})
+    (folder / "result.json").write_text(result.model_copy(update={"data": record}).to_json())
+    return folder / "result.json"
+
+
+def test_filed_beside_the_result_and_read_back(tmp_path: Path) -> None:
+    run = run_on_digits(tmp_path / "run")
+    result = read_result(run)
+    (tmp_path / "curve.csv").write_text("epoch,val_pgd\n1,\n2,0.5\n")
+    words = ["add", str(run), str(tmp_path / "board"), "--images", "--curve", str(tmp_path / "curve.csv")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    (row,) = read_board(tmp_path / "board")
+    beside = read(tmp_path / "board", [row, Row("results/alone.json", result)])
+    found = beside[row.file].pictures
+    assert found is not None
+    assert len(found.examples) == 4
+    # The run's units still know what the model took the image for.
+    assert all(example.seen_as in result.data.class_names for example in found.examples)
+    curve = beside[row.file].curve
     assert curve is not None
     assert math.isnan(curve["val_pgd"][0])
     assert (curve["epoch"], curve["val_pgd"][1]) == ([1, 2], 0.5)
-    assert beside["alone.json"].pictures is None
+    assert beside["results/alone.json"].pictures is None
+    assert list(filing.stray_files(tmp_path / "board")) == []
 
 
 def test_nothing_broken_nothing_to_show(base: EvalResult, tmp_path: Path) -> None:
     result, path = evidence(tmp_path, base, images(), {"aa": []})
     assert pictures.thumbnails(result, path, images()) is None
-    assert pictures.write(result, path, images(), tmp_path / "r.json") is None
+
+
+def test_a_run_without_evidence_has_no_images(base: EvalResult, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(base.to_json())
+    with pytest.raises(UserError, match="has no evidence to take images from"):
+        pictures.of_run(tmp_path / "result.json")
 
 
 def test_evidence_and_images_of_something_else_are_refused(base: EvalResult, tmp_path: Path) -> None:
