@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -48,7 +49,10 @@ class Board(Protocol):
 
 
 class TensorBoard:
-    """Scalars under the CSV's column names; a resumed run takes over from ``first``."""
+    """Scalars under the CSV's column names; a resumed run takes over from ``first``.
+
+    The CSV has the same figures: a disk too full for TensorBoard is no reason to end a run here.
+    """
 
     def __init__(self, folder: Path, first: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -56,13 +60,15 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder), purge_step=first)
 
     def add(self, row: Row) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(name, value, int(row["epoch"]))
-        self._writer.flush()
+        with suppress(OSError):
+            for name, value in row.items():
+                if name != "epoch":
+                    self._writer.add_scalar(name, value, int(row["epoch"]))
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with suppress(OSError):
+            self._writer.close()
 
 
 class NoBoard:

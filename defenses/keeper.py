@@ -22,9 +22,13 @@ def snapshot_path(folder: Path, number: int) -> Path:
 
 
 class Keeper:
-    """Writes whole files only. A write that fails ends the run after its state has been saved."""
+    """Writes whole files only. A write that fails ends the run after its state has been saved.
 
-    def __init__(self, run: Run) -> None:
+    Of several processes only the first ``writes``; the others read, to resume.
+    """
+
+    def __init__(self, run: Run, *, writes: bool) -> None:
+        self.writes = writes
         self.run, self.job, self.folder = run, run.job, run.job.folder
         self._identity = run.job.identity()
         self._reserve = Reserve(self.folder / ".reserve")
@@ -35,6 +39,8 @@ class Keeper:
         """Begin a fresh folder, or take up the run that is in it."""
         if self.job.options.resume:
             self._restore()
+            return
+        if not self.writes:
             return
         make_folder(self.folder)
         if (self.folder / resume.FILE).exists():
@@ -95,6 +101,8 @@ class Keeper:
             self.epoch(run.progress.rows[-1], run.progress.best_epoch == run.progress.epoch)
 
     def _keep(self, write: Callable[[], object]) -> None:
+        if not self.writes:
+            return
         try:
             write()
         except (OSError, UserError) as error:

@@ -30,7 +30,6 @@ class Runtime:
     rank: int = 0
     world: int = 1
     reduce: Callable[[Sequence[Tensor]], None] | None = None
-    barrier: Callable[[], None] = lambda: None
 
 
 def start(device: str, precision: str, devices: int) -> Runtime:
@@ -94,5 +93,4 @@ def _fabric(device: torch.device, precision: str, devices: int) -> Runtime:
         fabric.global_rank,
         fabric.world_size,
         reduce if devices > 1 else None,
-        fabric.barrier,
     )

@@ -37,10 +37,9 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
     case but NaN, where the last whole epoch's stands. Only the first of several processes writes.
     """
     run = begin(job, runtime)
-    keeper = Keeper(run)
     first = runtime.rank == 0
-    if first or job.options.resume:
-        keeper.open()
+    keeper = Keeper(run, writes=first)
+    keeper.open()
     board: Board = NoBoard()
     if first and job.options.tensorboard:
         board = TensorBoard(job.folder / "tensorboard", run.progress.epoch + 1)
@@ -49,10 +48,9 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
         while run.progress.epoch < job.recipe.training.epochs:
             if selection.out_of_patience(run.progress, job.recipe):
                 break
-            _epoch(run, keeper if first else None, board, display, stopper)
+            _epoch(run, keeper, board, display, stopper)
     except Stopped:
-        if first:
-            keeper.state()
+        keeper.state()
         raise
     finally:
         display.end()
@@ -64,12 +62,11 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
     return Outcome(job.folder, best, rows[-1], ensemble, run.progress.epoch)
 
 
-def _epoch(run: Run, keeper: Keeper | None, board: Board, display: Display, stopper: Stopper) -> None:
+def _epoch(run: Run, keeper: Keeper, board: Board, display: Display, stopper: Stopper) -> None:
     def safe_point() -> None:
         """Between updates the run is whole: heed a signal, and save now and then."""
         stopper.check()
-        if keeper is not None:
-            keeper.now_and_then()
+        keeper.now_and_then()
 
     progress = run.progress
     epochs.train_epoch(run, display, safe_point)
@@ -80,8 +77,7 @@ def _epoch(run: Run, keeper: Keeper | None, board: Board, display: Display, stop
     progress.rows.append(row)
     progress.epoch += 1
     progress.iteration, progress.loss_sum, progress.images, progress.seconds = 0, 0.0, 0, 0.0
-    if keeper is not None:
-        keeper.epoch(row, better)
+    keeper.epoch(row, better)
     board.add(row)
     display.epoch(run, row, better)
     selection.check_collapse(progress, run.job.recipe, run.job.folder)
