@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from known_models import linear_problem
 
+import robust_eval
 from robust_eval import evaluate, schema
 from robust_eval.errors import UserError
-from robust_eval.schema import EvalResult, content_digest, json_schema, read_result
+from robust_eval.schema import EvalResult, content_digest, json_schema, read_result, reading
 
 GOLDEN = Path(__file__).parent / "golden"
-PUBLISHED = Path(schema.__file__).parent / "schemas"
+PUBLISHED = Path(robust_eval.__file__).parent / "schemas"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_older_versions_are_brought_up_to_date_step_by_step(
     path.write_text(json.dumps(value))
     with pytest.raises(UserError, match="schema version -1, which was never published"):
         read_result(path)
-    monkeypatch.setattr(schema, "MIGRATIONS", {-1: renamed, 0: to_columns})
+    monkeypatch.setattr(reading, "MIGRATIONS", {-1: renamed, 0: to_columns})
     assert read_result(path) == result
     assert json.loads(path.read_text()) == value, "reading leaves the file alone"
 
