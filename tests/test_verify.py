@@ -262,7 +262,7 @@ def test_evidence_images_swapped_with_a_new_digest(folder: Path) -> None:
 def test_evidence_replaced_by_the_clean_image(folder: Path) -> None:
     def change(tensors: Tensors, _: dict[str, str]) -> None:
         with np.load(folder / "images.npz") as arrays:
-            x = arrays["x"].transpose(0, 3, 1, 2).astype(np.uint16) * 257
+            x = arrays["x"].transpose(0, 3, 1, 2).astype(np.float32) / 255
         tensors["fgsm.images"][0] = x[tensors["fgsm.indices"][0]]
 
     rewrite_evidence(folder, change)
@@ -384,24 +384,31 @@ def test_flags_removed_or_made_harmless(tmp_path: Path, honest: Path) -> None:
     assert "raised here, but not in the record: collapsed" in failed(folder)["flags"]
 
 
-def claim_full_robustness(folder: Path) -> None:
-    """No attack succeeded, says the record, and the evidence has nothing to show."""
+KEPT = 3
+
+
+def invent_survivors(folder: Path) -> None:
+    """Each attack broke three images, says the record, and the evidence shows just these."""
+    with safe_open(folder / "evidence.safetensors", "numpy") as file:
+        kept = {name: file.get_tensor(f"{name}.indices")[:KEPT] for name in ("fgsm", "pgd-10")}
 
     def change(value: dict[str, Any]) -> None:
-        for name in ("fgsm", "pgd-10"):
-            reset_column(value, name, value["columns"]["clean"]["robust_bits"])
+        clean = value["columns"]["clean"]["robust_bits"]
+        for name, broken in kept.items():
+            bits = "".join("0" if i in broken else bit for i, bit in enumerate(clean))
+            reset_column(value, name, bits)
 
     edit(folder, change)
 
-    def emptied(tensors: Tensors, _: dict[str, str]) -> None:
+    def cut(tensors: Tensors, _: dict[str, str]) -> None:
         for name in [name for name in tensors if name != "labels"]:
-            tensors[name] = tensors[name][:0]
+            tensors[name] = tensors[name][:KEPT]
 
-    rewrite_evidence(folder, emptied)
+    rewrite_evidence(folder, cut)
 
 
 def test_invented_survivors_pass_every_check_but_the_audit(folder: Path) -> None:
-    claim_full_robustness(folder)
+    invent_survivors(folder)
     assert verified(folder).passed
     found = verified(folder, audit=20, audit_seed=5)
     assert not found.passed
