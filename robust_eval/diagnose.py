@@ -39,7 +39,7 @@ FreshLogits = Callable[[int], Tensor]
 def cost() -> Cost:
     """Passes per example if nothing breaks early, the judge's among them."""
     steps = STEPS + 2 * STEPS + RESTARTS * STEPS + 2 * STEPS + 2 * _UNBOUNDED_STEPS
-    judgements = 2 * (1 + 1 + RESTARTS + 2 + 2)
+    judgements = 1 + 1 + RESTARTS + 2 + 2
     return Cost(steps + judgements + NOISE, steps)
 
 
@@ -63,7 +63,7 @@ class _Session:
         return adv, broken
 
     def judged(self, x: Tensor, y: Tensor, adv: Tensor, threat: ThreatModel) -> Tensor:
-        verdicts, _ = judge(self.worker.model, x, y, adv, range(len(x)), threat)
+        verdicts = judge(self.worker.model, x, y, adv, range(len(x)), threat)
         return ~torch.from_numpy(verdicts.robust).to(x.device)
 
 

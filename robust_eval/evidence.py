@@ -20,12 +20,12 @@ from robust_eval.schema import EVIDENCE_FILE, EvidenceRecord
 from robust_eval.summary import Stage, concatenate
 
 
-def column_evidence(stages: Sequence[Stage]) -> tuple[Ints, NDArray[np.uint16]]:
-    """Indices and 16-bit images of a column's broken examples, sorted by index."""
+def column_evidence(stages: Sequence[Stage]) -> tuple[Ints, NDArray[np.float32]]:
+    """Indices and images of a column's broken examples, sorted by index."""
     indices = concatenate([stage.broken() for stage in stages])
     images = [result.evidence for stage in stages for result in stage.results if len(result.evidence)]
     if not images:
-        return indices, np.empty((0,), dtype=np.uint16)
+        return indices, np.empty((0,), dtype=np.float32)
     order = np.argsort(indices, kind="stable")
     return indices[order], np.concatenate(images)[order]
 
@@ -36,7 +36,7 @@ def write(
     labels: Ints,
     metadata: Mapping[str, str],
 ) -> EvidenceRecord:
-    """``<column>.indices``, ``<column>.images`` (uint16, divide by 65535) and ``labels``.
+    """``<column>.indices``, ``<column>.images`` (float32 in [0, 1]) and ``labels``.
 
     The file's metadata holds ``metadata`` as JSON under ``robust_eval``.
     """
@@ -65,16 +65,16 @@ class Evidence:
     labels: Ints
     columns: tuple[str, ...]
 
-    def broken(self, column: str) -> tuple[Ints, NDArray[np.uint16]]:
-        """Indices (B,) and grid levels (B, C, H, W) of a column's broken examples; none where it has none.
+    def broken(self, column: str) -> tuple[Ints, NDArray[np.float32]]:
+        """Indices (B,) and images (B, C, H, W) of a column's broken examples; none where it has none.
 
         A UserError for tensors of other types or lengths.
         """
         if column not in self.columns:
-            return np.empty(0, dtype=np.int64), np.empty((0,), dtype=np.uint16)
+            return np.empty(0, dtype=np.int64), np.empty((0,), dtype=np.float32)
         with safe_open(self.path, "numpy") as file:
             indices, images = (file.get_tensor(f"{column}.{kind}") for kind in ("indices", "images"))
-        if indices.dtype != np.int64 or images.dtype != np.uint16 or indices.shape != images.shape[:1]:
+        if indices.dtype != np.int64 or images.dtype != np.float32 or indices.shape != images.shape[:1]:
             raise UserError(
                 f"{self.path} is damaged: {column} has {indices.dtype} indices of shape {indices.shape} and "
                 f"{images.dtype} images of shape {images.shape}."

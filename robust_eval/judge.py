@@ -49,20 +49,18 @@ def judge(
     adv_NCHW: Tensor,
     indices: Sequence[int],
     threat: ThreatModel,
-) -> tuple[Verdicts, Tensor]:
-    """Verdicts on what an attack returned, and the stored images' grid levels (N, C, H, W) int32.
+) -> Verdicts:
+    """Verdicts on what an attack returned, float32 (N, C, H, W): the images that are stored as evidence.
 
     The examples are ones that :func:`judge_clean` found right; a clean mistake is not robust and
-    is never attacked. An image outside ball or box, before or after it is put on the grid, is
-    invalid: no success for the attack, whatever the model says to it. Logits that are not finite
-    are never robust, because the argmax of NaN is an index like any other.
+    is never attacked. An image outside ball or box is invalid: no success for the attack, whatever
+    the model says to it. Logits that are not finite are never robust, because the argmax of NaN is
+    an index like any other.
     """
-    levels, adv_pred, finite = _settle(model, x_NCHW, y_N, adv_NCHW, threat)
-    distance = norms.distance(norms.unsnap(levels), x_NCHW, threat.norm)
-    returned = norms.distance(adv_NCHW, x_NCHW, threat.norm)
-    in_ball = norms.in_ball(distance, threat) & norms.in_ball(returned, threat)
-    in_box = norms.in_box(adv_NCHW)
-    verdicts = _verdicts(
+    distance = norms.distance(adv_NCHW, x_NCHW, threat.norm)
+    in_ball, in_box = norms.in_ball(distance, threat), norms.in_box(adv_NCHW)
+    adv_pred, finite = predict(model, adv_NCHW)
+    return _verdicts(
         indices,
         labels=y_N,
         clean_pred=y_N,
@@ -73,31 +71,6 @@ def judge(
         finite=finite,
         robust=((adv_pred == y_N) & finite) | ~(in_ball & in_box),
     )
-    return verdicts, levels
-
-
-def _settle(
-    model: nn.Module, x_NCHW: Tensor, y_N: Tensor, adv_NCHW: Tensor, threat: ThreatModel
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The grid levels to store, and the model's prediction and finiteness on exactly those.
-
-    Rounding toward the clean image keeps every image in the ball, but can pull a minimum-norm
-    attack (FAB) back over the decision boundary. Where that happens and the ball has room, the
-    image is rounded away from the clean one instead.
-    """
-    levels = norms.snap(adv_NCHW, x_NCHW)
-    pred, finite = predict(model, norms.unsnap(levels))
-    held = ((pred == y_N) & finite).nonzero().flatten()
-    lost = held[predict(model, adv_NCHW[held])[0] != y_N[held]] if len(held) else held
-    if len(lost):
-        outward = norms.snap(adv_NCHW[lost], x_NCHW[lost], outward=True)
-        stored = norms.unsnap(outward)
-        room = norms.in_ball(norms.distance(stored, x_NCHW[lost], threat.norm), threat)
-        lost, outward, stored = lost[room], outward[room], stored[room]
-    if len(lost):
-        levels[lost] = outward
-        pred[lost], finite[lost] = predict(model, stored)
-    return levels, pred, finite
 
 
 def _verdicts(indices: Sequence[int], **fields: Tensor) -> Verdicts:

@@ -85,7 +85,7 @@ class _Column:
     def __init__(self, name: str, evidence: Evidence, clean: Bools, result: EvalResult) -> None:
         self.name = name
         self.record = result.columns[name]
-        self.indices, self.levels = evidence.broken(name)
+        self.indices, self.images = evidence.broken(name)
         self.claimed: Ints = np.flatnonzero(clean & ~parse_bits(self.record.robust_bits))
 
     @property
@@ -100,7 +100,7 @@ class _Column:
 
     def fits(self, x_NCHW: Tensor) -> bool:
         known = not len(self.indices) or (self.indices.min() >= 0 and self.indices.max() < len(x_NCHW))
-        return bool(known and (not len(self.indices) or self.levels.shape[1:] == x_NCHW.shape[1:]))
+        return bool(known and (not len(self.indices) or self.images.shape[1:] == x_NCHW.shape[1:]))
 
 
 def _unknown_columns(result: EvalResult, evidence: Evidence) -> CheckRecord:
@@ -150,8 +150,7 @@ def _images(
     for start in range(0, len(column.indices), size):
         batch = slice(start, start + size)
         chosen = torch.from_numpy(column.indices[batch]).to(x_NCHW.device)
-        levels = torch.from_numpy(column.levels[batch].astype(np.int32)).to(x_NCHW.device)
-        adv = norms.unsnap(levels)
+        adv = torch.from_numpy(column.images[batch]).to(x_NCHW.device)
         inside = norms.in_ball(norms.distance(adv, x_NCHW[chosen], threat.norm), threat) & norms.in_box(adv)
         judged = judge(model, adv, y_N[chosen], size)
         outside += int((~inside).sum())

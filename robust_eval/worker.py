@@ -43,12 +43,12 @@ class Worker:
         x, y = self.x[chosen], self.y[chosen]
         if unit.attack is None:
             verdicts = judge_clean(self.model, x, y, unit.indices)
-            evidence = np.empty((0, *x.shape[1:]), dtype=np.uint16)
+            evidence = np.empty((0, *x.shape[1:]), dtype=np.float32)
             return UnitResult(verdicts, evidence, len(y), 0, time.perf_counter() - start)
         self.searcher.reset_counts()
         adv = self.search(unit.attack, x, y, self.threat, unit.seed)
-        verdicts, levels = judge(self.model, x, y, adv, unit.indices, self.threat)
-        evidence = levels.cpu().numpy().astype(np.uint16)[~verdicts.robust]
+        verdicts = judge(self.model, x, y, adv, unit.indices, self.threat)
+        evidence = adv.cpu().numpy()[~verdicts.robust]
         seconds = time.perf_counter() - start
         return UnitResult(verdicts, evidence, self.searcher.forwards, self.searcher.backwards, seconds)
 

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from known_models import linear_margin, linear_problem
+from known_models import linear_problem
 from torch import Tensor, nn
 
-from robust_eval.core import norms
 from robust_eval.core.threat import parse_threat
 from robust_eval.judge import judge, judge_clean
 
@@ -32,16 +31,15 @@ def test_an_image_outside_the_ball_is_no_success() -> None:
     right = judge_clean(model, x, y, range(len(y))).robust
     x, y = x[right], y[right]
     target = torch.zeros_like(x)
-    verdicts, _ = judge(model, x, y, target, range(len(y)), THREAT)
+    verdicts = judge(model, x, y, target, range(len(y)), THREAT)
     assert not verdicts.in_ball.any()
     assert verdicts.robust.all()
     assert not verdicts.valid.any()
 
 
-def test_an_image_outside_the_box_is_no_success_although_the_stored_one_is_inside() -> None:
+def test_an_image_outside_the_box_is_no_success() -> None:
     x, y = torch.ones(2, 1, 2, 2), torch.ones(2, dtype=torch.int64)
-    verdicts, levels = judge(Constant(), x, y, x + 0.01, [5, 6], THREAT)
-    assert levels.max() == norms.GRID
+    verdicts = judge(Constant(), x, y, x + 0.01, [5, 6], THREAT)
     assert not verdicts.in_box.any()
     assert verdicts.robust.all()
 
@@ -49,7 +47,7 @@ def test_an_image_outside_the_box_is_no_success_although_the_stored_one_is_insid
 def test_nan_logits_are_never_robust() -> None:
     x, y = torch.full((1, 1, 2, 2), 0.51), torch.zeros(1, dtype=torch.int64)
     assert judge_clean(NaNBelow(), x, y, [0]).robust.all()
-    verdicts, _ = judge(NaNBelow(), x, y, x - 0.04, [0], THREAT)
+    verdicts = judge(NaNBelow(), x, y, x - 0.04, [0], THREAT)
     assert verdicts.adv_pred[0] == 0
     assert not verdicts.finite.any()
     assert not verdicts.robust.any()
@@ -57,7 +55,7 @@ def test_nan_logits_are_never_robust() -> None:
 
 def test_nan_pixels_are_no_success() -> None:
     x, y = torch.full((1, 1, 2, 2), 0.51), torch.zeros(1, dtype=torch.int64)
-    verdicts, _ = judge(Constant(), x, y, x * float("nan"), [0], THREAT)
+    verdicts = judge(Constant(), x, y, x * float("nan"), [0], THREAT)
     assert not verdicts.valid.any()
     assert verdicts.robust.all()
 
@@ -66,7 +64,7 @@ def test_the_verdict_is_the_models_not_the_attacks() -> None:
     """Handing in the clean images, whatever an attack says about them, breaks nothing."""
     model, x, y = linear_problem()
     right = judge_clean(model, x, y, range(len(y))).robust
-    verdicts, _ = judge(model, x[right], y[right], x[right], range(int(right.sum())), THREAT)
+    verdicts = judge(model, x[right], y[right], x[right], range(int(right.sum())), THREAT)
     assert verdicts.robust.all()
 
 
@@ -77,8 +75,8 @@ def test_clean_mistakes_are_not_robust() -> None:
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_minimum_norm_images_stay_over_the_boundary_when_stored(norm: str) -> None:
-    """An image a hair over the boundary is pulled back by rounding inward: it is rounded outward."""
+def test_images_a_hair_over_the_boundary_count(norm: str) -> None:
+    """What minimum-norm attacks and Square leave behind: judged as it is, not as rounded."""
     model, x, y = linear_problem(n=60)
     right = torch.from_numpy(judge_clean(model, x, y, range(60)).robust)
     x, y = x[right], y[right]
@@ -86,18 +84,13 @@ def test_minimum_norm_images_stay_over_the_boundary_when_stored(norm: str) -> No
         z = model(x)
     other = z.scatter(1, y[:, None], float("-inf")).argmax(1)
     w = model.fc.weight.detach()
-    direction = (w[other] - w[y]).view_as(x)
-    if norm == "Linf":
-        direction = direction.sign()
-    else:
-        direction = direction / direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    with torch.no_grad():
-        gap = z.gather(1, y[:, None]) - z.gather(1, other[:, None])
-        slope = ((w[other] - w[y]).view_as(x) * direction).flatten(1).sum(1, keepdim=True)
+    away = (w[other] - w[y]).view_as(x)
+    direction = away.sign() if norm == "Linf" else away / away.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    gap = (z.gather(1, y[:, None]) - z.gather(1, other[:, None])).squeeze(1)
+    slope = (away * direction).flatten(1).sum(1)
     adv = x + direction * (gap / slope).view(-1, 1, 1, 1) * (1 + 1e-5)
-    threat = parse_threat(norm, "1")
-    inward, _ = judge(model, x, y, adv, range(len(y)), threat)
-    broken_raw = (model(adv).argmax(1) != y).numpy()
-    assert (~inward.robust)[broken_raw].all()
-    assert (inward.distance <= 1 + 1e-6).all()
-    assert (linear_margin(model, x, y, norm) < 1).all()
+    with torch.no_grad():
+        over = model(adv).argmax(1) != y
+    verdicts = judge(model, x, y, adv, range(len(y)), parse_threat(norm, "1"))
+    assert over.float().mean() > 0.9
+    assert (verdicts.robust == ~over.numpy()).all()

@@ -114,8 +114,8 @@ def _past_the_boundary(
 ) -> Tensor:
     """FAB's images, up to 1% farther out but never beyond eps, where that leaves them misclassified.
 
-    FAB minimises the norm, so its images lie on the decision boundary itself, where storing them with
-    16 bits per pixel or another batch size can undo them. The threat model grants them all of eps.
+    FAB minimises the norm, so its images lie on the decision boundary itself, where another memory
+    layout, batch size or precision can undo them. The threat model grants them all of eps.
     """
     from robust_eval.core.norms import norm_per_image
 

@@ -1,11 +1,10 @@
-"""Distances, projections and the grid on which adversarial images are stored.
+"""Distances and projections.
 
 Shared by the judge and by training's inner maximisation. Shapes: ``x_NCHW`` float32 in [0, 1].
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from robust_eval.core.threat import Norm, ThreatModel
@@ -13,8 +12,6 @@ from robust_eval.core.threat import Norm, ThreatModel
 # float32 rounding of x + delta exceeds the radius by up to about 1e-7 (Linf); a reduced-precision
 # image exceeds it by 2e-4 and more, which must be caught.
 TOLERANCE = 1e-6
-# Adversarial images are kept as 16-bit integers; every 8-bit level is exactly on this grid.
-GRID = 65535
 
 
 def _flat(x_NCHW: Tensor) -> Tensor:
@@ -51,26 +48,3 @@ def project(delta_NCHW: Tensor, norm: Norm, radius: float) -> Tensor:
     size = norm_per_image(delta_NCHW, norm).clamp_min(1e-12)
     factor = (radius / size).clamp_max(1.0)
     return delta_NCHW * factor.view(-1, *[1] * (delta_NCHW.dim() - 1))
-
-
-def snap(adv_NCHW: Tensor, x_NCHW: Tensor, *, outward: bool = False) -> Tensor:
-    """``adv`` on the 16-bit grid, each pixel rounded toward the clean image (or away from it).
-
-    Rounding toward ``x`` cannot lengthen a perturbation, so an image inside the ball stays inside.
-    Returns int32 grid levels, clamped to 0..65535; NaN pixels become the clean pixel's level.
-    """
-    adv, x = adv_NCHW.double() * GRID, x_NCHW.double() * GRID
-    # float32 holds a grid level only to about 4e-3 of a step: without this margin a value that is
-    # on the grid would be rounded away from itself.
-    margin = 2.0**-7
-    if outward:
-        rounded = torch.where(adv > x, (adv - margin).ceil(), (adv + margin).floor())
-    else:
-        rounded = torch.where(adv > x, (adv + margin).floor(), (adv - margin).ceil())
-    rounded = torch.where((adv - x).abs() <= margin, x.round(), rounded)
-    return torch.where(adv.isnan(), x.round(), rounded).clamp(0, GRID).to(torch.int32)
-
-
-def unsnap(levels_NCHW: Tensor) -> Tensor:
-    """Grid levels back to float32 pixels in [0, 1]."""
-    return (levels_NCHW.double() / GRID).float()

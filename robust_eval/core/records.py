@@ -133,8 +133,8 @@ class UnitResult:
     """What the store keeps of a unit: the verdicts, the evidence and the bill."""
 
     verdicts: Verdicts
-    evidence: NDArray[np.uint16]
-    """Broken examples' adversarial images on the 16-bit grid, (number broken, C, H, W)."""
+    evidence: NDArray[np.float32]
+    """Broken examples' adversarial images as judged, (number broken, C, H, W)."""
     forwards: int
     backwards: int
     seconds: float

@@ -6,7 +6,6 @@ import hashlib
 import random
 
 import numpy as np
-import torch
 
 
 def derive(root: int, *names: str) -> int:
@@ -17,6 +16,9 @@ def derive(root: int, *names: str) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seed torch, numpy and random: ART draws its random starts from numpy's global generator."""
+    # Plans need seeds too, and no torch.
+    import torch
+
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -52,7 +52,7 @@ def thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4)
         picture = _picture(
             index,
             images,
-            adversarial.transpose(1, 2, 0) / 65535,
+            adversarial.transpose(1, 2, 0),
             column=result.columns[column].title,
             seen_as=None if seen is None else images.class_names[seen],
         )

@@ -46,8 +46,8 @@ def evidence(
     for name, indices in broken.items():
         change = np.random.default_rng(1).choice([-10, 10], (len(indices), *slice_.x_NHWC.shape[1:]))
         change[:, 0, 0] = 0
-        adversarial = (slice_.x_NHWC[indices] + change).transpose(0, 3, 1, 2) * 257
-        tensors |= {f"{name}.indices": np.array(indices), f"{name}.images": adversarial.astype(np.uint16)}
+        adversarial = (slice_.x_NHWC[indices] + change).transpose(0, 3, 1, 2) / 255
+        tensors |= {f"{name}.indices": np.array(indices), f"{name}.images": adversarial.astype(np.float32)}
     payload = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
     path = folder / "evidence.safetensors"
     path.write_bytes(payload)
