@@ -11,8 +11,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from robust_eval.commands._options import (
+    Arch,
+    Checkpoint,
+    Data,
+    DataRoot,
+    Device,
+    Diagnose,
+    Eps,
+    Norm,
+    Normalisation,
+)
+from robust_eval.commands.check import check
 from robust_eval.commands.compare import compare
 from robust_eval.commands.gate import gate
+from robust_eval.commands.selftest import selftest
 from robust_eval.commands.verify import verify
 from robust_eval.core.text import visible
 from robust_eval.errors import UserError
@@ -28,19 +41,6 @@ app = typer.Typer(
 )
 app.add_typer(leaderboard_app, name="leaderboard")
 console = Console()
-
-Checkpoint = Annotated[str, typer.Argument(help="A checkpoint file, or robustbench:MODEL_ID.")]
-Data = Annotated[
-    str | None, typer.Option(help="digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.")
-]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")]
-Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
-Eps = Annotated[str | None, typer.Option(help="Budget in [0, 1] pixels, for example 8/255.")]
-Arch = Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")]
-Normalisation = Annotated[
-    str | None, typer.Option(help="Input normalisation, where detection is not wanted.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 @app.command(epilog="Example: robust-eval run ckpt.pt --data cifar10 --suite quick --examples 500")
@@ -62,9 +62,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")
     ] = False,
+    diagnose: Diagnose = False,
 ) -> None:
     """Attack a checkpoint with a suite, judge every image, write result.json and the evidence."""
-    from robust_eval import evaluation, prepare, progress, render
+    from robust_eval import evaluation, fresh, prepare, progress, render
 
     options = prepare.Options(
         checkpoint=checkpoint,
@@ -81,12 +82,14 @@ def run(
         batch_size=batch_size,
         seed=seed,
     )
-    job = prepare.prepare(options)
+    job = fresh.reloading(prepare.prepare(options), options)
     request = job.request
     render.print_checkpoint(console, request.checkpoint)
     folder = out or prepare.default_folder(job)
     console.print(f"  images         {render.slice_text(request)}", highlight=False)
     console.print(f"  attacks        {render.suite_text(request)} on {job.x_NCHW.device}", highlight=False)
+    if diagnose:
+        console.print(f"  diagnosis      {render.diagnosis_text(job)}", highlight=False)
     if dry_run:
         console.print(render.estimate_table(evaluation.estimate(job)))
         return
@@ -94,6 +97,9 @@ def run(
     try:
         with progress.display(request.data.n, request.suite, console) as display:
             result = evaluation.execute(job, folder, display, options.command())
+        if diagnose:
+            console.print("Diagnosis.")
+            result = evaluation.diagnosed(job, result, folder)
     except KeyboardInterrupt:
         console.print(f"\nStopped. Finished work is in {escape(str(folder))}: the same command continues it.")
         raise typer.Exit(130) from None
@@ -103,39 +109,11 @@ def run(
     )
 
 
-@app.command(epilog="Example: robust-eval check ckpt.pt --data cifar10")
-def check(
-    checkpoint: Checkpoint,
-    data: Data = None,
-    data_root: DataRoot = None,
-    arch: Arch = None,
-    normalisation: Normalisation = None,
-    device: Device = "auto",
-) -> None:
-    """Load a checkpoint, say how it was understood, and look for red flags on 8 images."""
-    from robust_eval import flags, prepare, render
-
-    options = prepare.Options(
-        checkpoint=checkpoint,
-        suite="clean",
-        data=data,
-        data_root=data_root,
-        arch=arch,
-        normalisation=normalisation,
-        device=device,
-        eps="1/255",
-    )
-    job = prepare.prepare(options)
-    render.print_checkpoint(console, job.request.checkpoint)
-    found = flags.from_probe(prepare.first(job, 8).probe())
-    render.print_flags(console, found)
-    if any(flag.severity == flags.BLOCKS for flag in found):
-        raise typer.Exit(1)
-
-
+app.command(epilog="Example: robust-eval check ckpt.pt --data cifar10 --diagnose")(check)
 app.command(epilog="Example: robust-eval verify result.json --checkpoint ckpt.pt --audit 20")(verify)
 app.command(epilog="Example: robust-eval compare runs/at/result.json runs/at-awp/result.json")(compare)
 app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --column aa")(gate)
+app.command(epilog="Example: robust-eval selftest --only honest")(selftest)
 
 
 @app.command("list")

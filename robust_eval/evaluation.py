@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robust_eval import attacks, evidence, flags, probes, runner, summary
 from robust_eval import diagnose as closer
 from robust_eval.core.files import write_text
-from robust_eval.core.records import CheckpointRef, Slice, Suite
+from robust_eval.core.records import CheckpointRef, Cost, Slice, Suite
 from robust_eval.core.threat import ThreatModel
 from robust_eval.environment import environment
 from robust_eval.errors import UserError
@@ -175,13 +175,13 @@ def _write(
                 "request": request.key,
             },
         )
-    diagnosis = _stored_diagnosis(folder)
+    closer_look = _stored_diagnosis(folder)
     found = (
         *model_flags,
         *flags.from_columns(columns, checkpoint.classes),
         *flags.from_reach(_reach(job, finished), request.threat.norm),
         *flags.from_record(checkpoint, data, columns["clean"]),
-        *(flags.from_diagnosis(diagnosis) if diagnosis is not None else ()),
+        *(flags.from_diagnosis(closer_look) if closer_look is not None else ()),
     )
     result = EvalResult(
         status="partial" if missing else "complete",
@@ -193,7 +193,7 @@ def _write(
         missing=missing,
         worst_case=summary.worst_case(columns),
         flags=flags.distinct(found),
-        diagnosis=diagnosis,
+        diagnosis=closer_look,
         environment=environment(job.x_NCHW.device),
         labels_sha256=summary.labels_digest(labels),
         request=request.key,
@@ -220,6 +220,17 @@ def diagnosed(job: Job, result: EvalResult, folder: Path | None = None) -> EvalR
         write_text(folder / DIAGNOSIS_FILE, found.model_dump_json(indent=1) + "\n")
         write_text(folder / RESULT_FILE, result.to_json())
     return result
+
+
+def diagnosis(job: Job) -> DiagnosisRecord:
+    """A closer look at the model and the attacks, under the job's threat model and seed."""
+    return closer.diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh)
+
+
+def diagnosis_cost(job: Job) -> tuple[int, Cost, float]:
+    """(examples, passes for each, seconds) at most, without the fresh process."""
+    n, cost = min(closer.EXAMPLES, job.request.data.n), closer.cost()
+    return n, cost, measure(job.model, job.x_NCHW[: min(n, 64)]).seconds(cost, n)
 
 
 def _stored_diagnosis(folder: Path | None) -> DiagnosisRecord | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import evaluation, runner, suites
-from robust_eval.core.records import Architecture, CheckpointRef, Normalisation, Slice
+from robust_eval.core.records import Architecture, CheckpointRef, Normalisation, Slice, Suite
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job
@@ -44,32 +44,47 @@ def evaluate(
     Runs on the device of the model's parameters. Raises :class:`UserError` for inputs outside
     these shapes and ranges.
     """
-    threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
-    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        x, y = _checked(model, x_NCHW.to(device), y_N.to(device))
-        with torch.no_grad():
-            classes = model(x[:1]).shape[1]
-        if int(y.max()) >= classes:
-            raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
-        request = evaluation.make_request(
-            _reference(model, name, classes),
-            _slice(x, y, classes),
-            threat,
-            suites.load(suite),
-            shape_CHW=tuple(x.shape[1:]),
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-        )
-        job, folder = Job(request, model, x, y), Path(out) if out is not None else None
+        job = make_job(model, x_NCHW, y_N, threat, suite, name=name, batch_size=batch_size, seed=seed)
+        folder = Path(out) if out is not None else None
         result = evaluation.execute(job, folder, display)
         return evaluation.diagnosed(job, result, folder) if diagnose else result
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def make_job(
+    model: nn.Module,
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    threat: ThreatModel | str,
+    suite: str | Suite,
+    *,
+    name: str = "model",
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Job:
+    """The job that :func:`evaluate` does; the model is left in eval mode."""
+    threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    x, y = _checked(x_NCHW.to(device), y_N.to(device))
+    with torch.no_grad():
+        classes = model.eval()(x[:1]).shape[1]
+    if int(y.max()) >= classes:
+        raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
+    request = evaluation.make_request(
+        _reference(model, name, classes),
+        _slice(x, y, classes),
+        threat,
+        suites.load(suite) if isinstance(suite, str) else suite,
+        shape_CHW=tuple(x.shape[1:]),
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    return Job(request, model, x, y)
 
 
 def _threat_from_text(text: str) -> ThreatModel:
@@ -79,7 +94,7 @@ def _threat_from_text(text: str) -> ThreatModel:
     return parse_threat(norm, eps)
 
 
-def _checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if x.dim() != 4 or not x.is_floating_point():
         raise UserError(
             f"Images must be float (N, C, H, W) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}."

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from robust_eval.core.records import CheckpointRef
 from robust_eval.estimate import Estimate
+from robust_eval.evaluation import Job, diagnosis_cost
 from robust_eval.plan import Request
 from robust_eval.progress import duration
 from robust_eval.schema import Count, EvalResult, FlagRecord
@@ -86,6 +87,15 @@ def slice_text(request: Request) -> str:
 
 def suite_text(request: Request) -> str:
     return f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}"
+
+
+def diagnosis_text(job: Job) -> str:
+    """What a diagnosis will cost, before it runs."""
+    n, cost, seconds = diagnosis_cost(job)
+    return (
+        f"{n} examples, up to {cost.forwards} forward and {cost.backwards} backward passes each, at most "
+        f"{duration(seconds)}; then one fresh process"
+    )
 
 
 def estimate_table(rows: Iterable[Estimate]) -> Table:

@@ -1,52 +1,12 @@
-"""Small models whose robustness is known."""
+"""Small models whose robustness is known: those of the self-test."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
+from robust_eval.selftest.linear import Linear, linear_margin, linear_problem
 
-class Linear(nn.Module):
-    """A linear classifier: its robust accuracy has a closed form (see :func:`linear_margin`)."""
-
-    def __init__(self, classes: int = 4, shape: tuple[int, int, int] = (1, 4, 4), seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(shape[0] * shape[1] * shape[2], classes)
-        with torch.no_grad():
-            self.fc.weight.copy_(torch.randn(self.fc.weight.shape, generator=generator))
-            self.fc.bias.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.flatten(x))
-        return logits
-
-
-def linear_problem(
-    n: int = 40, classes: int = 4, shape: tuple[int, int, int] = (1, 4, 4), seed: int = 0
-) -> tuple[Linear, Tensor, Tensor]:
-    """A model, images in the middle of the box, and its own predictions as labels but for a tenth."""
-    model = Linear(classes, shape, seed).eval()
-    generator = torch.Generator().manual_seed(seed + 1)
-    x = 0.5 + 0.2 * (torch.rand((n, *shape), generator=generator) - 0.5)
-    with torch.no_grad():
-        y = model(x).argmax(1)
-    y[: n // 10] = (y[: n // 10] + 1) % classes
-    return model, x, y
-
-
-def linear_margin(model: Linear, x: Tensor, y: Tensor, norm: str) -> Tensor:
-    """Distance to the decision boundary: min over k of (z_y - z_k) / ||w_y - w_k|| in the dual norm."""
-    with torch.no_grad():
-        z = model(x)
-        w = model.fc.weight
-        gaps = z.gather(1, y[:, None]) - z
-        differences = w[y][:, None] - w[None]
-        size = differences.abs().sum(2) if norm == "Linf" else differences.norm(2, dim=2)
-        distance = gaps / size.clamp_min(1e-12)
-        distance.scatter_(1, y[:, None], float("inf"))
-        return distance.amin(1)
+__all__ = ["Linear", "linear_margin", "linear_problem", "run_in_small_units"]
 
 
 def run_in_small_units(folder: str) -> None:

@@ -64,7 +64,7 @@ def _gradients(probe: Probe) -> Iterator[Finding]:
     if probe.no_gradient:
         yield "no-gradients", "no gradient reaches the input"
     elif probe.zero_margin > BLIND:
-        yield "no-gradients", f"zero on {probe.zero_margin:.0%} of {probe.n} images"
+        yield "no-gradients", f"zero or not finite on {probe.zero_margin:.0%} of {probe.n} images"
     elif probe.zero_ce > BLIND:
         yield "saturated-logits", f"zero on {probe.zero_ce:.0%} of {probe.n} images"
     if probe.weak_margin > WEAK:

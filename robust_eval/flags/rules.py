@@ -211,4 +211,7 @@ def records(findings: Iterable[Finding]) -> tuple[FlagRecord, ...]:
 
 def distinct(found: Iterable[FlagRecord]) -> tuple[FlagRecord, ...]:
     """The first flag of each id: one lie may be seen in two ways."""
-    return tuple({flag.id: flag for flag in reversed(tuple(found))}.values())[::-1]
+    first: dict[str, FlagRecord] = {}
+    for flag in found:
+        first.setdefault(flag.id, flag)
+    return tuple(first.values())

@@ -1,0 +1,29 @@
+"""Options that several commands take, said in the same words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[str, typer.Argument(help="A checkpoint file, or robustbench:MODEL_ID.")]
+Data = Annotated[
+    str | None, typer.Option(help="digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.")
+]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")]
+Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
+Eps = Annotated[str | None, typer.Option(help="Budget in [0, 1] pixels, for example 8/255.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")]
+Normalisation = Annotated[
+    str | None, typer.Option(help="Input normalisation, where detection is not wanted.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Diagnose = Annotated[
+    bool,
+    typer.Option(
+        "--diagnose",
+        help="Also ask whether attacks converge and reach what they must: on each of 100 examples up to "
+        "390 forward and 280 backward passes, then one fresh process. The time is printed first.",
+    ),
+]

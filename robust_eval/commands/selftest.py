@@ -1,0 +1,78 @@
+"""``robust-eval selftest``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from robust_eval.selftest import Case, Outcome
+
+
+def selftest(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="One group: numbers, record, model, 'closed form', attack, run, diagnosis, honest."
+        ),
+    ] = None,
+) -> None:
+    """Run the evaluator against planted lies and closed forms on this machine; about a minute.
+
+    Exits with 1 if a lie was not flagged, or an honest model was.
+    """
+    import torch
+    from rich.console import Console
+
+    from robust_eval import selftest as tests
+
+    console, chosen = Console(), _chosen(tests.cases(), only)
+    # Tiny networks: threads would wait for each other longer than they work.
+    torch.set_num_threads(1)
+    with console.status("") as status:
+        outcomes = list(tests.outcomes(chosen, lambda case: status.update(f"{case.group}: {case.name}")))
+    console.print(table(outcomes))
+    bad = [outcome for outcome in outcomes if not outcome.ok]
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    console.print(f"{len(outcomes) - len(bad)} of {len(outcomes)} as expected, in {seconds:.0f} s.")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _chosen(cases: Sequence[Case], group: str | None) -> list[Case]:
+    from robust_eval.errors import unknown
+
+    groups = {case.group for case in cases}
+    if group is not None and group not in groups:
+        raise unknown("group", group, groups)
+    return [case for case in cases if group in (None, case.group)]
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """What was planted, what must be said about it, and what was."""
+    from rich.table import Table
+
+    found = Table(title="What was planted, and what was caught", title_justify="left", pad_edge=False)
+    for header in ("", "planted", "expected", "found"):
+        found.add_column(header, overflow="fold")
+    found.add_column("", justify="right")
+    group = ""
+    for outcome in outcomes:
+        case = outcome.case
+        if case.group != group:
+            found.add_section()
+        label, group = case.group if case.group != group else "", case.group
+        verdict = "[green]ok[/green]" if outcome.ok else "[red]missed[/red]"
+        if outcome.false_alarms:
+            verdict = "[red]false alarm[/red]"
+        found.add_row(label, case.name, _names(case.expected), _names(outcome.found), verdict)
+    return found
+
+
+def _names(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)) or "[dim]nothing[/dim]"

@@ -1,0 +1,30 @@
+"""Does the evaluator catch what it must, on this machine? Planted models, attacks, files; closed forms.
+
+Every case is a lie that an evaluation has been fooled by somewhere, or an honest model; :func:`cases` is
+the table that the tests run too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from robust_eval.selftest import diagnosed, exact, honest, judged, numbers, probed
+from robust_eval.selftest.case import Case, Outcome, run
+
+__all__ = ["Case", "Outcome", "cases", "outcomes", "run"]
+
+
+def cases() -> tuple[Case, ...]:
+    """Cheap ones first."""
+    return tuple(
+        case for module in (numbers, probed, exact, judged, diagnosed, honest) for case in module.cases()
+    )
+
+
+def outcomes(
+    chosen: Sequence[Case], begin: Callable[[Case], object] = lambda case: None
+) -> Iterator[Outcome]:
+    """Run them one by one; ``begin`` is told before each."""
+    for case in chosen:
+        begin(case)
+        yield run(case)
