@@ -42,10 +42,10 @@ demo: $(STAMP)
 	$(BIN)/robust-eval run $(DEMO)/natural/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/natural/full
 	$(BIN)/robust-eval run $(DEMO)/at/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/at/full
 	$(BIN)/robust-eval run $(DEMO)/at-awp/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/at-awp/full
-	@mkdir -p $(DEMO)/board/results
-	@for model in natural at at-awp; do cp $(DEMO)/$$model/full/result.json $(DEMO)/board/results/$$model.json; done
-	$(BIN)/robust-eval leaderboard build $(DEMO)/board --title "Digits, Linf 0.1"
-	@cat $(DEMO)/board/README.md
+	@mkdir -p $(DEMO)/leaderboard/results
+	@for model in natural at at-awp; do cp $(DEMO)/$$model/full/result.json $(DEMO)/leaderboard/results/$$model.json; done
+	$(BIN)/robust-eval leaderboard build $(DEMO)/leaderboard
+	@cat $(DEMO)/leaderboard/README.md
 
 check: $(STAMP)
 	$(BIN)/ruff check .
