@@ -61,7 +61,7 @@ class Lines:
         progress = run.progress
         text = (
             f"epoch {progress.epoch + 1}/{run.job.recipe.training.epochs}  loss {loss:.3f}  "
-            f"batch {100 * accuracy:.0f}%  {self._speed(run)}"
+            f"batch {100 * accuracy:.0f}%  {_last_measured(run)}{self._speed(run)}"
         )
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress.iteration, description=text)
@@ -91,6 +91,12 @@ class Lines:
         if done <= 0 or _fraction(run) >= 1:
             return ""
         return f"{duration((time.monotonic() - self._started) * (1 - _fraction(run)) / done)} left"
+
+
+def _last_measured(run: Run) -> str:
+    """Clean and PGD accuracy on the held-out images at the latest measurement."""
+    row = next((row for row in reversed(run.progress.rows) if "val_clean" in row), None)
+    return "" if row is None else f"val {100 * row['val_clean']:.1f}/{100 * row['val_pgd']:.1f}  "
 
 
 def _fraction(run: Run) -> float:
