@@ -8,8 +8,10 @@ from robust_eval.core.records import Bools
 
 
 def bits_text(bits: Bools) -> str:
-    return "".join("1" if bit else "0" for bit in bits)
+    return np.where(bits, b"1", b"0").tobytes().decode()
 
 
 def parse_bits(text: str) -> Bools:
-    return np.array([character == "1" for character in text], dtype=np.bool_)
+    """(n,) bool. Through bytes: a board holds millions of these."""
+    bits: Bools = np.frombuffer(text.encode(), dtype=np.uint8) == ord("1")
+    return bits

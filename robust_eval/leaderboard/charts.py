@@ -135,7 +135,7 @@ def epsilons(groups: Sequence[GroupView]) -> list[Chart]:
     """Worst case against epsilon, for checkpoints that a board holds under several; one chart per norm."""
     found: dict[tuple[str, ...], dict[tuple[str, str], list[RowView]]] = {}
     for group in groups:
-        for row in group.rows:
+        for row in (row for row in group.rows if CLEAN in row.cells):
             r = row.result
             setting = (r.data.name, r.data.fingerprint, r.threat.norm, r.suite.name)
             found.setdefault(setting, {}).setdefault((r.checkpoint.sha256, row.name), []).append(row)
