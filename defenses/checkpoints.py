@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,12 +19,22 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.models import checkpoint, python_file
 
 Metrics = Mapping[str, Any]
+Selected = Literal["validation", "last", "unknown"]
 
 
-def save_model(job: Job, path: Path, network: nn.Module, metrics: Metrics, *, members: int = 0) -> None:
+def save_model(
+    job: Job,
+    path: Path,
+    network: nn.Module,
+    metrics: Metrics,
+    *,
+    members: int = 0,
+    selected: Selected = "unknown",
+) -> None:
     """A checkpoint that ``robust-eval run`` loads with no further argument.
 
-    ``members`` above 0: ``network`` is an ensemble of so many of the recipe's networks.
+    ``members`` above 0: ``network`` is an ensemble of so many of the recipe's networks. ``selected``: how
+    this epoch was chosen; leaderboards show it, whatever the file is called later.
     """
     recipe, images = job.recipe, job.train
     architecture = Architecture(_portable(recipe.architecture), recipe.architecture_arguments)
@@ -43,7 +53,12 @@ def save_model(job: Job, path: Path, network: nn.Module, metrics: Metrics, *, me
         threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
         recipe=recipe.model_dump(mode="json"),
         metrics=dict(metrics),
-        provenance={"seed": job.options.seed, "precision": job.options.precision, **environment()},
+        provenance={
+            "seed": job.options.seed,
+            "precision": job.options.precision,
+            "selected": selected,
+            **environment(),
+        },
     )
 
 

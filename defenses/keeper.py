@@ -72,8 +72,12 @@ class Keeper:
         names += ["best.pt"] if better else []
         every, periods = recipe.selection.keep_every, recipe.schedule.periods
         names += [f"epoch-{done:04d}.pt"] if every and done % every == 0 else []
+        # Without held-out images the latest epoch passes for the best.
+        best: checkpoints.Selected = "last" if self.job.validation is None else "validation"
+        how: dict[str, checkpoints.Selected] = {"last.pt": "last", "best.pt": best}
         for name in names:
-            checkpoints.save_model(self.job, folder / name, run.judged, row)
+            selected = how.get(name, "unknown")
+            checkpoints.save_model(self.job, folder / name, run.judged, row, selected=selected)
         if periods and schedules.ends_period(periods, recipe.training.epochs, done - 1):
             number = schedules.period(periods, recipe.training.epochs, done - 1)[0] + 1
             checkpoints.save_model(self.job, snapshot_path(folder, number), run.judged, row)

@@ -18,6 +18,7 @@ from defenses.measure import Measured, measure
 from defenses.run import Progress, begin
 from defenses.runtime import start
 from defenses.selection import check_collapse, judge, out_of_patience
+from robust_eval import provenance
 from robust_eval.errors import UserError
 from robust_eval.models import checkpoint
 
@@ -60,6 +61,22 @@ def test_a_run_leaves_its_curve_checkpoints_and_record(tmp_path: Path) -> None:
     assert ref.trained_with["metrics"]["epoch"] == outcome.best["epoch"]
     assert ref.trained_with["threat"] == {"norm": "Linf", "eps": "0.1"}
     assert ref.dataset == "digits"
+    assert selected(tmp_path / "run") == {"best": "validation", "last": "last", "epoch-0002": "unknown"}
+
+
+def selected(folder: Path) -> dict[str, str]:
+    """How each checkpoint says it was chosen, once its name has been forgotten."""
+    found = {}
+    for path in folder.glob("*.pt"):
+        if path.name != "resume.pt":
+            ref = checkpoint.load(str(path), images=None).ref
+            found[path.stem] = provenance.selected(ref.trained_with, "renamed.pt")
+    return found
+
+
+def test_without_held_out_images_the_best_is_the_last(tmp_path: Path) -> None:
+    run(make_job(tmp_path / "run", "at", "selection.validation=0", epochs=1))
+    assert selected(tmp_path / "run")["best"] == "last"
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
