@@ -125,7 +125,7 @@ def _not_rising(session: _Session, adv: Tensor) -> int:
 def _unbounded(session: _Session, every: Tensor) -> Tensor:
     """Which examples fall when every image in the box is allowed, by either loss (N,) bool."""
     threat = session.worker.threat
-    side = isqrt(session.x[0].numel() - 1) + 1
+    side = isqrt(session.x.shape[1:].numel() - 1) + 1
     whole = ThreatModel(threat.norm, Fraction(1) if threat.norm == "Linf" else Fraction(side))
     table = {
         "steps": _UNBOUNDED_STEPS,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from robust_eval.flags.rules import Finding, records
 from robust_eval.schema import DiagnosisRecord, FlagRecord
 
-# Gains on this project's honest checkpoints, of 100 examples: up to 2, 3 and 3.
-MORE_STEPS, MORE_RESTARTS, STEP_SIZE = 0.04, 0.05, 0.06
+GAIN = 0.06
+"""This project's honest checkpoints gain up to 0.03, planted attacks 0.1 and more."""
 NOT_RISING = 0.05
 UNBOUNDED = 0.02
 FRESH = 1e-4
@@ -22,12 +22,12 @@ def from_diagnosis(found: DiagnosisRecord) -> tuple[FlagRecord, ...]:
 def _findings(found: DiagnosisRecord) -> Iterator[Finding]:
     n = found.images
 
-    def gain(broken: int, share: float) -> bool:
-        return broken - found.broken > max(_TWO, share * n)
+    def gains(broken: int) -> bool:
+        return broken - found.broken > max(_TWO, GAIN * n)
 
-    if gain(found.broken_more_steps, MORE_STEPS):
+    if gains(found.broken_more_steps):
         yield "more-steps-help", f"PGD-20 breaks {found.broken} of {n}, PGD-40 {found.broken_more_steps}"
-    if gain(found.broken_restarts, MORE_RESTARTS):
+    if gains(found.broken_restarts):
         yield (
             "more-restarts-help",
             f"PGD-20 breaks {found.broken} of {n} from one start, {found.broken_restarts} from five",
@@ -35,7 +35,7 @@ def _findings(found: DiagnosisRecord) -> Iterator[Finding]:
     best, step = max(
         (found.broken_short_steps, "a quarter of the step"), (found.broken_long_steps, "four times the step")
     )
-    if gain(best, STEP_SIZE):
+    if gains(best):
         yield "step-size-sensitive", f"PGD-20 breaks {found.broken} of {n}, {best} with {step}"
     if found.not_rising > NOT_RISING * n:
         yield "loss-not-rising", f"on {found.not_rising} of {n} examples"

@@ -167,12 +167,12 @@ RECORD: Mapping[str, Rule] = {
 DIAGNOSIS: Mapping[str, Rule] = {
     "more-steps-help": Rule(
         WARNS,
-        "2 examples and 4% more by PGD-40 than by PGD-20 (calibrated)",
+        "2 examples and 6% more by PGD-40 than by PGD-20 (calibrated)",
         "PGD has not converged: give it more steps before believing its column.",
     ),
     "more-restarts-help": Rule(
         WARNS,
-        "2 examples and 5% more by four further starts of PGD-20 (calibrated)",
+        "2 examples and 6% more by four further starts of PGD-20 (calibrated)",
         "Where PGD starts decides what it finds: use restarts, and AutoAttack rather than PGD.",
     ),
     "step-size-sensitive": Rule(

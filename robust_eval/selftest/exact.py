@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from robust_eval import evaluate
+from robust_eval.in_memory import evaluate
 from robust_eval.selftest.case import EXACT, Case, case
 from robust_eval.selftest.linear import linear_margin, linear_problem
 

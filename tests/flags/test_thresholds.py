@@ -82,8 +82,8 @@ def test_of_a_model(name: str, below: dict[str, Any], above: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("name", "below", "above"),
     [
-        ("more-steps-help", {"broken_more_steps": 44}, {"broken_more_steps": 45}),
-        ("more-restarts-help", {"broken_restarts": 45}, {"broken_restarts": 46}),
+        ("more-steps-help", {"broken_more_steps": 46}, {"broken_more_steps": 47}),
+        ("more-restarts-help", {"broken_restarts": 46}, {"broken_restarts": 47}),
         ("step-size-sensitive", {"broken_short_steps": 46}, {"broken_short_steps": 47}),
         ("step-size-sensitive", {"broken_short_steps": 0}, {"broken_long_steps": 47}),
         ("loss-not-rising", {"not_rising": 5}, {"not_rising": 6}),
