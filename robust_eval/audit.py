@@ -17,8 +17,9 @@ from robust_eval.plan import stage_units
 from robust_eval.schema import EvalResult
 from robust_eval.verification import AuditRecord
 
-# A random start may break an image that another start left. Above this share, by the lower end of a
-# 95% Wilson interval, chance is no explanation.
+# A random start may break an image that another start left: in twelve audits of honest rows (digits,
+# PGD-20 and AutoAttack, 167 to 263 survivors each) 0 to 1.2% fell. Above this share, by the lower end of
+# a 95% Wilson interval, chance is no explanation.
 LIMIT = 0.02
 
 
