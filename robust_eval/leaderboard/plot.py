@@ -28,7 +28,7 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 2)
 
-    def ticks(self, about: int = 5) -> list[float]:
+    def ticks(self, about: int = 6) -> list[float]:
         """Round numbers from low to high."""
         step = _step(self.high - self.low, about)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
@@ -119,7 +119,7 @@ class Chart:
     arrows: tuple[Frame, ...] = ()
 
 
-def ticks(scale: Scale, about: int = 5) -> tuple[Tick, ...]:
+def ticks(scale: Scale, about: int = 6) -> tuple[Tick, ...]:
     return tuple(Tick(scale.at(value), f"{value:g}") for value in scale.ticks(about))
 
 

@@ -121,7 +121,7 @@ def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
         "FGSM breaks 9 of 400 images",
         "A stronger attack must not be the weaker one",
         "Worst case 46.50 41.7 – 51.4 186/400",
-        "4. at",
+        "4 at",
         "train, PGD",
         "seven → one image 3, FGSM, difference ×5",
         "steps 20, step_linf 0.25",
