@@ -115,6 +115,8 @@ def submission(folder: Path, base: Path) -> Iterator[Problem]:
             yield Problem(name, "was there and is gone")
         elif name in ours:
             yield Problem(name, "was there and is changed")
+        elif any(name.removesuffix(suffix) + ".json" in ours for suffix in SIDECARS if name.endswith(suffix)):
+            yield Problem(name, "lies beside a row that was there before")
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -202,7 +202,8 @@ def test_submitted_rows_meet_the_code_of_the_base_branch() -> None:
     base, submitted = (step["with"] for step in records if "checkout@" in step.get("uses", ""))
     assert base["ref"].startswith("${{ github.base_ref")
     assert (base["path"], submitted["path"]) == ("base", "submitted")
-    assert submitted["sparse-checkout"] == "leaderboards"
+    assert submitted["sparse-checkout"] == "/leaderboards/"
+    assert submitted["sparse-checkout-cone-mode"] is False
     scripts = [step["run"] for step in records if "run" in step]
     assert scripts == ["make -C base setup", "base/.ci/check-boards submitted base"]
     assert workflow["permissions"] == {"contents": "read"}

@@ -243,6 +243,10 @@ def test_a_submission_may_add_rows(folder: Path, base: Path, tmp_path: Path) -> 
         (lambda f, row: row.write_text(full(100, name="first.pt").to_json()), "was there and is changed"),
         (lambda f, row: row.rename(row.with_name("new.json")), "was there and is gone"),
         (lambda f, row: verified(row), "is a verification: maintainers make those"),
+        (
+            lambda f, row: row.with_name(row.stem + ".curve.csv").write_text("epoch,val_pgd\n1,0.5\n"),
+            "lies beside a row that was there before",
+        ),
         (lambda f, row: (f / "board.toml").write_text(OWN.replace("400", "1")), "changes the board's rules"),
     ],
 )
