@@ -23,6 +23,8 @@ class Scale:
     high: float
     start: float
     end: float
+    step: float | None = None
+    """Between ticks; chosen where there is none."""
 
     def at(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
@@ -30,7 +32,7 @@ class Scale:
 
     def ticks(self, about: int = 6) -> list[float]:
         """Round numbers from low to high."""
-        step = _step(self.high - self.low, about)
+        step = self.step or _step(self.high - self.low, about)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
         return [round(k * step, 10) for k in range(first, last + 1)]
 
@@ -49,7 +51,7 @@ def percent_scale(values: Iterable[float], start: float, end: float) -> Scale:
         low, high = low - 2.5, high + 2.5
     step = _step(high - low, 6)
     low, high = max(0.0, floor(low / step) * step), min(100.0, ceil(high / step) * step)
-    return Scale(low, high, start, end)
+    return Scale(low, high, start, end, step)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def test_a_scale_has_round_ticks_inside_it() -> None:
     assert (scale.low, scale.high) == (40, 90)
     assert scale.ticks() == [40, 50, 60, 70, 80, 90]
     assert (scale.at(40), scale.at(90)) == (300, 0)
+    assert percent_scale([39.5, 97.5], 0, 1).ticks()[0] == percent_scale([39.5, 97.5], 0, 1).low
     assert percent_scale([99.0, 99.5, 100.0], 0, 1).high == 100
     assert percent_scale([50.0], 0, 1).low < 50 < percent_scale([50.0], 0, 1).high
     assert Scale(0, 0.3, 0, 1).ticks(3) == [0, 0.1, 0.2, 0.3]
