@@ -125,6 +125,7 @@ def list_() -> None:
     kinds = {
         "suites": discover.config_ids("suites"),
         "columns": discover.config_ids("columns"),
+        "boards": discover.config_ids("boards"),
         "attack families": discover.module_ids("robust_eval.attacks"),
         "architectures": models.ids(),
         "datasets": discover.module_ids("robust_eval.data"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,20 @@ def test_a_boards_life(run: Run, files: Path) -> None:
     assert "results/cut.json is malformed" in out
     refused(run("leaderboard", "build", "board"), "cut.json is not readable as JSON")
     refused(run("leaderboard", "check", "nowhere"), "is not a folder")
+
+
+def test_boards_are_kept_without_torch(files: Path) -> None:
+    """A second, not ten: filing, building and checking read numbers alone."""
+    code = (
+        "import sys; from robust_eval.cli import main\n"
+        "for words in (['add', 'a.json', 'board'], ['build', 'board'], ['check', 'board']):\n"
+        "    sys.argv = ['robust-eval', 'leaderboard', *words]\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as stop:\n        assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=files, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_hostile_rows_do_nothing_anywhere(run: Run, files: Path) -> None:

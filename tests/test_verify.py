@@ -162,6 +162,27 @@ def test_an_honest_row_is_verified_and_says_what_it_rests_on(honest: Path) -> No
     assert N + evidence.images <= found.forwards <= N + evidence.images + 32 * 50
 
 
+@pytest.mark.parametrize("own_code", [False, True])
+def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Path, own_code: bool) -> None:
+    """A bare state dict: its architecture is inferred or given as code, its normalisation found or taken."""
+    shutil.copy(honest / "images.npz", tmp_path)
+    torch.save(make_checkpoint(tmp_path / "own.pt").state_dict(), tmp_path / "net.pt")
+    given = {}
+    if own_code:
+        code = "from robust_eval.models import build\n\n\ndef make(classes, channels, image_size):\n"
+        code += "    sizes = {'classes': classes, 'channels': channels, 'image_size': image_size}\n"
+        code += "    return build('digits-cnn', width=4, hidden=16, **sizes)\n"
+        (tmp_path / "mine.py").write_text(code)
+        given = {"arch": f"{tmp_path / 'mine.py'}:make"}
+    result = run(tmp_path, suite="fgsm", **given)
+    assert result.checkpoint.format == "foreign"
+    found = verified(tmp_path, **given)
+    assert found.passed, found.checks
+    if own_code:
+        with pytest.raises(UserError, match=r"was built by mine\.py:make: name that file with --arch"):
+            verified(tmp_path)
+
+
 def test_the_request_can_be_recovered_from_the_record(honest: Path) -> None:
     result = read_result(honest / "result.json")
     assert summary.request_of(result).key == result.request

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from robust_eval.flags.rules import Finding, records
-from robust_eval.probes import COARSE, FINE, Probe, Response
 from robust_eval.schema import FlagRecord
+
+if TYPE_CHECKING:
+    from robust_eval.probes import Probe, Response
 
 REPEAT = 1e-4
 BATCH = 1e-4
@@ -36,6 +39,9 @@ def jumps(response: Response) -> bool:
 
 
 def _findings(probe: Probe) -> Iterator[Finding]:
+    # Brings torch, which flags of a result file do without.
+    from robust_eval.probes import COARSE, FINE
+
     if probe.nonfinite > 0:
         yield "non-finite-outputs", f"{probe.nonfinite:.1%} of {probe.n} images"
     if probe.training_modules:

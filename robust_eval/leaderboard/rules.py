@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from robust_eval import flags
 from robust_eval.consistency import contradictions
 from robust_eval.leaderboard.boards import Board
 from robust_eval.leaderboard.rows import Row
@@ -53,9 +54,6 @@ def of_row(board: Board, row: Row) -> Iterator[str]:
 
 def _blocked(result: EvalResult) -> Iterator[str]:
     """Flags that block, and flags of the numbers that somebody took out."""
-    # Brings torch, which building a board does without.
-    from robust_eval import flags
-
     for flag in result.flags:
         if flag.severity == flags.BLOCKS:
             yield f"has a flag that blocks ranking: {flag.id} ({flag.figure})"
@@ -64,8 +62,6 @@ def _blocked(result: EvalResult) -> Iterator[str]:
 
 
 def _impossible(result: EvalResult) -> Iterator[str]:
-    from robust_eval import flags
-
     for flag in flags.from_columns(result.columns, result.checkpoint.classes):
         if flag.id in IMPOSSIBLE:
             yield f"is not to be believed: {flag.id} ({flag.figure})"

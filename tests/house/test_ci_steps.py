@@ -117,7 +117,7 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
 
 def test_text_from_outside_stays_text(place: Path) -> None:
     """Settings that would do something if a shell or an option parser took them for its own."""
-    for hostile in ("$(touch pwned).pt", "; touch pwned", "--help"):
+    for hostile in ("$(touch pwned).pt; touch pwned", "--help"):
         run = shell(ROOT / ".ci" / "evaluate", cwd=place, CHECKPOINT=hostile, SUITE="fgsm")
         assert run.returncode == 2, run.stdout
         assert "does not exist" in run.stderr
