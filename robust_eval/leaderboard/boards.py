@@ -65,6 +65,11 @@ def load(folder: Path, title: str | None = None, rules_from: Path | None = None)
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Give the board's folder, the one that holds results/.")
+    return described(folder, title, rules_from)
+
+
+def described(folder: Path, title: str | None = None, rules_from: Path | None = None) -> Board:
+    """The same for a folder that need not be there yet."""
     name = folder.resolve().name
     own = (rules_from or folder) / FILE
     if own.is_file():

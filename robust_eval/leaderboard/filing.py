@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robust_eval import verification
 from robust_eval.core import strict_json
-from robust_eval.core.files import write_text
+from robust_eval.core.files import write_text, writing
 from robust_eval.core.text import visible
 from robust_eval.errors import UserError
 from robust_eval.leaderboard import boards, rules
@@ -48,11 +48,9 @@ def add(result: Path, folder: Path) -> Path:
     """
     row = read_row(result, result.name)
     name = file_name(row)
-    if not folder.exists():
-        if not folder.absolute().parent.is_dir():
-            raise UserError(f"{folder.parent} is not a folder. Make it first, or name a board that exists.")
-        folder.mkdir()
-    board = boards.load(folder)
+    if not folder.absolute().parent.is_dir():
+        raise UserError(f"{folder.parent} is not a folder. Make it first, or name a board that exists.")
+    board = boards.load(folder) if folder.exists() else boards.described(folder)
     home = folder / RESULTS
     if home.is_symlink():
         raise UserError(f"{home} is a link out of the board. Put the folder itself there.")
@@ -66,7 +64,8 @@ def add(result: Path, folder: Path) -> Path:
     wrong = list(rules.of_row(board, row))
     if wrong:
         raise UserError(f"{result} does not belong on {folder.resolve().name}: it {'; it '.join(wrong)}.")
-    home.mkdir(exist_ok=True)
+    with writing(home):
+        home.mkdir(parents=True, exist_ok=True)
     path = home / name
     if path.exists():
         raise UserError(f"{path} exists. Delete it first to replace it.")

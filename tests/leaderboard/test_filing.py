@@ -78,6 +78,14 @@ def test_a_run_is_filed_built_and_checked(folder: Path) -> None:
 def test_a_new_board_is_made_by_its_first_row(tmp_path: Path) -> None:
     path = filing.add(written(tmp_path, full(200)), tmp_path / "new")
     assert path.parent == tmp_path / "new" / "results"
+    partial = result({"clean": bits(400, 360)}, suite="full", status="partial")
+    with pytest.raises(UserError, match="does not belong on other: it is partial"):
+        filing.add(written(tmp_path, partial), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(
+        UserError, match="belong on digits: .*; it has 300 examples, the board asks for at least"
+    ):
+        filing.add(written(tmp_path, full(200, n=300, clean=290)), tmp_path / "digits")
     with pytest.raises(UserError, match="is not a folder. Make it first"):
         filing.add(written(tmp_path, full(200)), tmp_path / "no" / "such")
 
