@@ -58,21 +58,25 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     from rich.table import Table
 
     found = Table(title="What was planted, and what was caught", title_justify="left", pad_edge=False)
-    for header in ("", "planted", "expected", "found"):
-        found.add_column(header, overflow="fold")
-    found.add_column("", justify="right")
+    found.add_column("planted")
+    # An id is never broken: it is what one searches for.
+    for header in ("expected", "found", ""):
+        found.add_column(header, no_wrap=True)
     group = ""
     for outcome in outcomes:
         case = outcome.case
         if case.group != group:
             found.add_section()
-        label, group = case.group if case.group != group else "", case.group
+            found.add_row(f"[bold]{case.group}[/bold]")
+            group = case.group
         verdict = "[green]ok[/green]" if outcome.ok else "[red]missed[/red]"
         if outcome.false_alarms:
             verdict = "[red]false alarm[/red]"
-        found.add_row(label, case.name, _names(case.expected), _names(outcome.found), verdict)
+        same = outcome.found == case.expected
+        names = "[dim]the same[/dim]" if same else _names(outcome.found)
+        found.add_row(case.name, _names(case.expected), names, verdict)
     return found
 
 
 def _names(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names)) or "[dim]nothing[/dim]"
+    return "\n".join(sorted(names)) or "[dim]nothing[/dim]"

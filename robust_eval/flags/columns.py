@@ -26,7 +26,7 @@ ORDERED = (
     *((weak, strong) for weak in WHITE_BOX for strong in AUTOATTACK),
 )
 GAP = 0.08
-HALF_WIDTH = 0.05
+HALF_WIDTH = 0.06
 _ENOUGH = 50
 """Examples from which "not one of them" says something."""
 _REACH: Mapping[Norm, float] = {"Linf": 0.9, "L2": 0.5}

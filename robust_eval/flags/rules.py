@@ -136,7 +136,7 @@ NUMBERS: Mapping[str, Rule] = {
     ),
     "too-few-examples": Rule(
         WARNS,
-        "5 points on either side at 95% (AWP gains 0.5 to 3.1 in Table 2 of its paper)",
+        "6 points on either side at 95% (AWP gains at most 3.1 in Table 2 of its paper)",
         "Differences between defenses drown in this interval: judge more examples.",
     ),
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from robust_eval import flags
 from robust_eval.flags.columns import near_chance
 from robust_eval.probes import Probe, Response
 from robust_eval.schema import DiagnosisRecord
+from robust_eval.selftest.numbers import column
 
 QUIET = Probe(
     n=32,
@@ -136,3 +138,10 @@ def test_chance_leaves_room_for_two_classes() -> None:
     assert near_chance(2) == pytest.approx(0.6)
     assert near_chance(10) == pytest.approx(0.2)
     assert near_chance(100) == pytest.approx(0.02)
+
+
+def test_of_the_interval() -> None:
+    """At 50%, 360 examples (the digits' test set) are enough and 250 are not."""
+    for n, expected in ((360, set[str]()), (250, {"too-few-examples"})):
+        half = column(np.arange(n) < n // 2)
+        assert {flag.id for flag in flags.from_columns({"clean": half}, 10)} == expected
