@@ -44,6 +44,7 @@ def evaluate(
     Runs on the device of the model's parameters. Raises :class:`UserError` for inputs outside
     these shapes and ranges.
     """
+    _check_types(model, x_NCHW, y_N, threat)
     modes = {module: module.training for module in model.modules()}
     try:
         job = make_job(model, x_NCHW, y_N, threat, suite, name=name, batch_size=batch_size, seed=seed)
@@ -70,8 +71,7 @@ def make_job(
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     x, y = _checked(x_NCHW.to(device), y_N.to(device))
-    with torch.no_grad():
-        classes = model.eval()(x[:1]).shape[1]
+    classes = _classes(model.eval(), x[:1])
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
     request = evaluation.make_request(
@@ -85,6 +85,42 @@ def make_job(
         seed=seed,
     )
     return Job(request, model, x, y)
+
+
+def _check_types(model: object, x_NCHW: object, y_N: object, threat: object) -> None:
+    """What a type checker would say, for those who have none running."""
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"evaluate() takes a torch.nn.Module, not a {type(model).__name__}. "
+            "For a file use robust-eval run."
+        )
+    for name, value in (("x_NCHW", x_NCHW), ("y_N", y_N)):
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"{name} must be a torch.Tensor, not a {type(value).__name__}; torch.from_numpy helps."
+            )
+    if not isinstance(threat, ThreatModel | str):
+        raise UserError("The threat model must be a ThreatModel or text such as 'Linf 8/255'.")
+
+
+def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
+    """The number of logits; the model may fail in any way, or return anything."""
+    shape = tuple(x_1CHW.shape)
+    try:
+        with torch.no_grad():
+            logits = model(x_1CHW)
+    except Exception as error:
+        what = str(error).splitlines()[0] if str(error) else "no message"
+        raise UserError(
+            f"The model fails on a batch of shape {shape}: {type(error).__name__}: {what}. "
+            "Images go in as (N, C, H, W)."
+        ) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(
+            f"The model must return logits of shape (N, classes), not {found}. Wrap it if need be."
+        )
+    return logits.shape[1]
 
 
 def _threat_from_text(text: str) -> ThreatModel:

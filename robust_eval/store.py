@@ -82,6 +82,12 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     Raises :class:`UserError` when the folder belongs to another request, naming what differs.
     """
     request_file = folder / "request.json"
+    strangers = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+    if strangers and not request_file.exists():
+        raise UserError(
+            f"{folder} is no run folder but holds other files ({min(strangers)}, ...). "
+            "Choose a new or empty --out."
+        )
     wanted = json.loads(json.dumps(identity, default=str))
     with writing(folder):
         (folder / "units").mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ SMALL = (
     "architecture_arguments.hidden=8",
     "training.batch_size=32",
     "selection.steps=2",
+    "selection.every=1",
 )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from robust_eval import selftest
 from robust_eval.cli import main
 from robust_eval.core.records import Architecture, Normalisation
 from robust_eval.core.threat import parse_threat
@@ -111,10 +112,14 @@ def test_l2(run: Run, checkpoint: Path) -> None:
 
 
 def test_check_reports_and_flags(run: Run, checkpoint: Path) -> None:
-    code, out, _ = run("check", str(checkpoint))
+    trained = Path(selftest.__file__).with_name("digits-at.safetensors")
+    code, out, _ = run("check", str(trained), "--data", "digits")
     assert code == 0
     assert "digits-cnn" in out
     assert "No red flags" in out
+    code, out, _ = run("check", str(checkpoint))
+    assert code == 1
+    assert "collapsed" in out, "an untrained network names one class"
 
 
 def test_list_names_everything(run: Run) -> None:
@@ -168,8 +173,8 @@ def test_one_clear_sentence(run: Run, checkpoint: Path, words: list[str], messag
 
 def test_data_of_other_classes_or_size(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     two = np.zeros((4, 8, 8), np.uint8)
-    np.savez(tmp_path / "two.npz", x=two, y=np.array([0, 1, 0, 1]))
-    refused(run("run", str(checkpoint), "--data", "npz:two.npz", "--eps", "0.1"), "10 (outputs|classes)")
+    np.savez(tmp_path / "twelve.npz", x=two, y=np.array([0, 1, 5, 11]))
+    refused(run("run", str(checkpoint), "--data", "npz:twelve.npz", "--eps", "0.1"), "12")
     large = np.zeros((20, 16, 16), np.uint8)
     np.savez(tmp_path / "large.npz", x=large, y=np.arange(20) % 10)
     refused(run("run", str(checkpoint), "--data", "npz:large.npz", "--eps", "0.1"), "8")

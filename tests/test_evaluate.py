@@ -151,3 +151,28 @@ def test_modules_without_parameters_work() -> None:
     x = torch.full((4, 1, 2, 2), 0.6)
     result = evaluate(Fixed(), x, torch.zeros(4, dtype=torch.int64), "Linf 0.05", suite="pgd-20")
     assert result.worst_case.n_robust == 4
+
+
+class Tuple(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x), x  # type: ignore[return-value]  # what some models do
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda m, x, y: (m, x.numpy(), y, "Linf 0.1"), "x_NCHW must be a torch.Tensor, not a ndarray"),
+        (lambda m, x, y: (m, x, y.numpy(), "Linf 0.1"), "y_N must be a torch.Tensor"),
+        (lambda m, x, y: ("ckpt.pt", x, y, "Linf 0.1"), "not a str. For a file use robust-eval run"),
+        (lambda m, x, y: (lambda z: z, x, y, "Linf 0.1"), "takes a torch.nn.Module, not a function"),
+        (lambda m, x, y: (m, x, y, ("Linf", 0.1)), "must be a ThreatModel or text"),
+        (
+            lambda m, x, y: (Tuple(), x, y, "Linf 0.1"),
+            r"must return logits of shape \(N, classes\), not tuple",
+        ),
+        (lambda m, x, y: (m, x[:, :, :2], y, "Linf 0.1"), r"fails on a batch of shape \(1, 1, 2, 4\)"),
+    ],
+)
+def test_wrong_kinds_of_arguments(arguments: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(*arguments(*linear_problem(n=20)), suite="fgsm")  # type: ignore[operator]

@@ -28,7 +28,7 @@ def test_the_other_side_gives_the_file_s_logits(tmp_path: Path) -> None:
     fresh.answer({"options": fresh.to_json(options), "n": 5, "out": str(out)})
     job = trained()
     with torch.no_grad():
-        assert np.allclose(np.load(out), job.model(job.x_NCHW[:5]).numpy(), atol=1e-5)
+        assert np.allclose(np.load(out, allow_pickle=False), job.model(job.x_NCHW[:5]).numpy(), atol=1e-5)
 
 
 def test_a_file_that_is_gone_is_a_sentence_without_a_path(tmp_path: Path) -> None:

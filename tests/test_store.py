@@ -130,3 +130,9 @@ def test_two_processes_in_one_folder(tmp_path: Path) -> None:
     other.join()
     with store.exclusive(tmp_path):
         """The lock died with its process."""
+
+
+def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match=r"is no run folder but holds other files \(thesis.tex"):
+        store.open_run(tmp_path, {"a": 1})

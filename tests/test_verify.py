@@ -282,7 +282,7 @@ def test_evidence_images_swapped_with_a_new_digest(folder: Path) -> None:
 
 def test_evidence_replaced_by_the_clean_image(folder: Path) -> None:
     def change(tensors: Tensors, _: dict[str, str]) -> None:
-        with np.load(folder / "images.npz") as arrays:
+        with np.load(folder / "images.npz", allow_pickle=False) as arrays:
             x = arrays["x"].transpose(0, 3, 1, 2).astype(np.float32) / 255
         tensors["fgsm.images"][0] = x[tensors["fgsm.indices"][0]]
 
@@ -340,7 +340,7 @@ def test_normalisation(folder: Path) -> None:
 
 @pytest.mark.parametrize("part", ["x", "y"])
 def test_other_data(folder: Path, part: str) -> None:
-    with np.load(folder / "images.npz") as found:
+    with np.load(folder / "images.npz", allow_pickle=False) as found:
         arrays = dict(found)
     arrays[part][3] = 7 - arrays[part][3] % 7
     np.savez(folder / "images.npz", **arrays)

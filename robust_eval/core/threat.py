@@ -13,6 +13,7 @@ NORMS: tuple[Norm, ...] = get_args(Norm)
 
 # The largest budget that can be meant in [0, 1] pixels: beyond it the user typed pixel levels.
 _LARGEST = {"Linf": Fraction(1), "L2": Fraction(20)}
+_SMALLEST = Fraction(1, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def parse_threat(norm: str, eps: str) -> ThreatModel:
     value = parse_fraction(eps, "epsilon")
     if value <= 0:
         raise UserError(f"epsilon must be above 0, got {eps}. For clean accuracy alone use --suite clean.")
+    if value < _SMALLEST:
+        raise UserError(f"epsilon {eps} is below 1e-6, less than float32 images can tell apart.")
     if value > _LARGEST[parsed_norm]:
         raise UserError(
             f"epsilon {eps} is larger than {parsed_norm} allows for pixels in [0, 1]. Did you mean {eps}/255?"
