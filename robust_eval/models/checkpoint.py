@@ -191,7 +191,7 @@ def _load_python(
         return _own_result(job, header, architecture, network, notes)
     if images is None:
         raise UserError(f"Which images? {job.name} does not say what it was trained on: add --data.")
-    logits = _first_logits(network, images, arch, job.device)
+    logits = python_file.first_logits(network, images.take(1).tensors()[0].to(job.device), arch)
     if logits.dim() != 2 or not images.fits(logits.shape[1]):
         raise UserError(
             f"{arch} gives outputs of shape {tuple(logits.shape[1:])}, but {images.name} has "
@@ -199,22 +199,6 @@ def _load_python(
         )
     chosen, why = _choose(job, [(architecture, network)], images.channels, None)
     return _foreign_result(job, chosen, logits.shape[1], weights.facts, (*notes, *why))
-
-
-def _first_logits(network: nn.Module, images: ImageSet, arch: str, device: torch.device) -> torch.Tensor:
-    """The user's own forward pass may fail in any way, or return anything."""
-    x_NCHW = images.take(1).tensors()[0].to(device)
-    try:
-        with torch.no_grad():
-            logits = network(x_NCHW)
-    except Exception as error:
-        what = str(error).splitlines()[0] if str(error) else "no message"
-        raise UserError(
-            f"{arch} fails on a batch of shape {tuple(x_NCHW.shape)}: {type(error).__name__}: {what}."
-        ) from error
-    if not isinstance(logits, torch.Tensor):
-        raise UserError(f"{arch} must return a tensor of logits, not a {type(logits).__name__}.")
-    return logits
 
 
 def _choose(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from robust_eval.errors import UserError, unknown
@@ -86,3 +87,18 @@ def _shared_prefixes(state: State) -> list[str]:
     parts = next(iter(state)).split(".")
     prefixes = [".".join(parts[:depth]) + "." for depth in range(1, len(parts))]
     return ["", *(prefix for prefix in prefixes if all(key.startswith(prefix) for key in state))]
+
+
+def first_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> torch.Tensor:
+    """The user's own forward pass may fail in any way, or return anything."""
+    try:
+        with torch.no_grad():
+            logits = network(x_1CHW)
+    except Exception as error:
+        what = str(error).splitlines()[0] if str(error) else "no message"
+        raise UserError(
+            f"{arch} fails on a batch of shape {tuple(x_1CHW.shape)}: {type(error).__name__}: {what}."
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise UserError(f"{arch} must return a tensor of logits, not a {type(logits).__name__}.")
+    return logits

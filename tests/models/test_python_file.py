@@ -11,7 +11,7 @@ import torch
 from robust_eval.core.records import Architecture, Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError
-from robust_eval.models import checkpoint
+from robust_eval.models import checkpoint, python_file
 
 CODE = """
 import torch
@@ -150,3 +150,20 @@ def test_outputs_must_be_one_per_class(code: Path, images: ImageSet, tmp_path: P
         UserError, match=r"Which images\? c\.pt does not say what it was trained on: add --data\."
     ):
         checkpoint.load(str(path), images=None, arch=f"{code}:wide")
+
+
+def test_a_forward_pass_that_fails_is_a_sentence() -> None:
+    class Fails(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("shape mismatch\nsecond line")
+
+    class Pair(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    with pytest.raises(
+        UserError, match=r"net.py:f fails on a batch of shape \(1, 1, 8, 8\): .*shape mismatch\.$"
+    ):
+        python_file.first_logits(Fails(), torch.zeros(1, 1, 8, 8), "net.py:f")
+    with pytest.raises(UserError, match="must return a tensor of logits, not a tuple"):
+        python_file.first_logits(Pair(), torch.zeros(1, 1, 8, 8), "net.py:f")
