@@ -99,6 +99,7 @@ def test_a_run_keeps_its_diagnosis(tmp_path: Path) -> None:
 
 def test_a_damaged_diagnosis_is_done_again(tmp_path: Path) -> None:
     model, x, y = linear_problem(n=30)
+    evaluate(model, x, y, "Linf 0.04", "fgsm", out=tmp_path)
     (tmp_path / DIAGNOSIS_FILE).write_text('{"images": ')
     assert evaluate(model, x, y, "Linf 0.04", "fgsm", out=tmp_path).diagnosis is None
     assert evaluate(model, x, y, "Linf 0.04", "fgsm", out=tmp_path, diagnose=True).diagnosis is not None
