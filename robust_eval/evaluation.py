@@ -25,7 +25,7 @@ from robust_eval.probes import Probe
 from robust_eval.progress import Silent
 from robust_eval.schema import RESULT_FILE, DiagnosisRecord, EvalResult, FlagRecord
 from robust_eval.store import MemoryStore, Store, exclusive, open_run
-from robust_eval.worker import Worker
+from robust_eval.worker import Worker, full_precision
 
 PROBED = 32
 DIAGNOSIS_FILE = "diagnosis.json"
@@ -48,6 +48,7 @@ class Job:
 
     def probe(self) -> Probe:
         """Look at the first images; a model that cannot even answer these is refused."""
+        full_precision()
         try:
             return probes.probe(self.model.eval(), self.x_NCHW[:PROBED], self.y_N[:PROBED])
         except Exception as error:

@@ -22,6 +22,7 @@ from torch import Tensor
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job
 from robust_eval.prepare import Options, prepare
+from robust_eval.worker import full_precision
 
 _TIMEOUT = 1800.0
 
@@ -73,7 +74,7 @@ def answer(request: Mapping[str, object]) -> None:
     assert isinstance(options, dict)
     assert isinstance(n, int)
     job = prepare(from_json(options))
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    full_precision()
     found = job.model.eval()(job.x_NCHW[:n])
     np.save(str(request["out"]), found.float().cpu().numpy(), allow_pickle=False)
 

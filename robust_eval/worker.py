@@ -17,6 +17,12 @@ from robust_eval.judge import judge, judge_clean
 from robust_eval.models.accelerate import frozen
 
 
+def full_precision() -> None:
+    """Switch TF32 off: it rounds to 10 bits, fine for nothing that is published or compared."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 class Worker:
     """Attacks with a frozen copy, judges with the original.
 
@@ -27,9 +33,7 @@ class Worker:
     def __init__(
         self, model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, classes: int
     ) -> None:
-        # TF32 rounds to 10 bits: fine for nothing that is published.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        full_precision()
         self.model = model.eval()
         self.searcher = frozen(model)
         self.x, self.y = x_NCHW, y_N

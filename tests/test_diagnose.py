@@ -108,3 +108,10 @@ def test_a_damaged_diagnosis_is_done_again(tmp_path: Path) -> None:
 def test_without_being_asked_there_is_none() -> None:
     model, x, y = linear_problem(n=30)
     assert evaluate(model, x, y, "Linf 0.04", "fgsm").diagnosis is None
+
+
+def test_a_look_is_taken_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32's rounding would pass for dependence on the batch."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    honest.trained().probe()
+    assert not torch.backends.cudnn.allow_tf32
