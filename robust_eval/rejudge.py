@@ -22,6 +22,7 @@ from robust_eval.plan import CLEAN
 from robust_eval.probes import margin
 from robust_eval.schema import EvalResult
 from robust_eval.verification import CheckRecord
+from robust_eval.worker import full_precision
 
 # The devices that run one float32 network differ by about 1e-5 of its logits' spread.
 ROUNDING = 1e-4
@@ -57,6 +58,7 @@ def rejudge(
     result: EvalResult, evidence: Evidence, model: nn.Module, x_NCHW: Tensor, y_N: Tensor
 ) -> Iterator[CheckRecord]:
     """Checks of the predictions. ``model``: [0, 1] pixels to logits, eval mode, float32, on the device."""
+    full_precision()
     threat, size = parse_threat(result.threat.norm, result.threat.eps), result.suite.batch_size
     clean = judge(model, x_NCHW, y_N, size)
     recorded = parse_bits(result.columns[CLEAN].robust_bits)

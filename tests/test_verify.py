@@ -204,6 +204,14 @@ def test_rounding_on_another_device_is_no_forgery(honest: Path, monkeypatch: pyt
     ].passed
 
 
+def test_judged_without_tf32(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 would move margins by far more than what counts as rounding."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert verified(honest).passed
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 class _Other(torch.nn.Module):
     """A network that now and then says something else."""
 
