@@ -62,7 +62,12 @@ def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **ch
     options = prepare.Options(
         checkpoint=str(folder / checkpoint), data=f"npz:{folder / data}", device="cpu", **wanted
     )
-    return evaluation.execute(prepare.prepare(options), folder, command=options.command())
+    out = folder / "out"
+    result = evaluation.execute(prepare.prepare(options), out, command=options.command())
+    for name in ("result.json", "evidence.safetensors"):
+        (out / name).replace(folder / name)
+    shutil.rmtree(out)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(honest: Path, tmp_path: Path) -> Path:
     """A copy to tamper with."""
-    shutil.copytree(honest, tmp_path / "run", ignore=shutil.ignore_patterns("units"))
+    shutil.copytree(honest, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -313,7 +318,7 @@ def test_evidence_of_other_examples(folder: Path, change: Callable[[Tensors], ob
 
 
 def test_evidence_of_another_run(folder: Path, honest: Path, tmp_path: Path) -> None:
-    shutil.copytree(honest, tmp_path / "other", ignore=shutil.ignore_patterns("units", "request.json"))
+    shutil.copytree(honest, tmp_path / "other")
     run(tmp_path / "other", seed=1)
     found = failed(folder, evidence=tmp_path / "other" / "evidence.safetensors")
     assert found["evidence"].startswith("it belongs to another run: its request is")
@@ -401,7 +406,7 @@ def test_attack_parameters(folder: Path) -> None:
 
 
 def test_flags_removed_or_made_harmless(tmp_path: Path, honest: Path) -> None:
-    shutil.copytree(honest, tmp_path / "run", ignore=shutil.ignore_patterns("units", "request.json"))
+    shutil.copytree(honest, tmp_path / "run")
     folder = tmp_path / "run"
     make_checkpoint(folder / "net.pt", scale=-1.0)
     result = run(folder)
