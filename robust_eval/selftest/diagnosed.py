@@ -11,6 +11,7 @@ from robust_eval.diagnose import diagnose
 from robust_eval.selftest import plants, twisted
 from robust_eval.selftest.case import Case, case, ids
 from robust_eval.selftest.honest import trained
+from robust_eval.selftest.networks import Changed
 
 _EXAMPLES = 50
 _FRUITLESS = (
@@ -23,7 +24,7 @@ _FRUITLESS = (
 )
 
 
-class _Shifted(plants.Changed):
+class _Shifted(Changed):
     """Something done to the input that the file knows nothing of."""
 
     def before(self, x: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def cases() -> list[Case]:
     ]
 
 
-def _look(twist: twisted.Twist, plant: type[plants.Changed] | None = None) -> set[str]:
+def _look(twist: twisted.Twist, plant: type[Changed] | None = None) -> set[str]:
     job = trained()
     model = job.model if plant is None else plant(job.model)
     planted = twisted.TwistedJob(job.request, model, job.x_NCHW, job.y_N, twist=twist)

@@ -17,7 +17,7 @@ from torch import nn
 from robust_eval import evaluation, flags, fresh, probes
 from robust_eval.evaluation import Job
 from robust_eval.prepare import Options, prepare
-from robust_eval.selftest import plants
+from robust_eval.selftest import networks
 from robust_eval.selftest.case import Case, case, ids
 from robust_eval.selftest.images import problem
 
@@ -49,11 +49,11 @@ def look(make: Callable[[], nn.Module]) -> set[str]:
 
 def cases() -> list[Case]:
     models = {
-        "untrained network": plants.Honest,
-        "untrained network with BatchNorm": plants.HonestWithBatchNorm,
-        "log-softmax outputs": plants.LogSoftmax,
-        "logits / 10,000": plants.SmallLogits,
-        "input noise of 1e-7": plants.FaintNoise,
+        "untrained network": networks.Honest,
+        "untrained network with BatchNorm": networks.HonestWithBatchNorm,
+        "log-softmax outputs": networks.LogSoftmax,
+        "logits / 10,000": networks.SmallLogits,
+        "input noise of 1e-7": networks.FaintNoise,
     }
     return [
         *(case("honest", name, (), partial(look, make)) for name, make in models.items()),

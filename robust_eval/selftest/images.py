@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robust_eval.selftest.plants import Honest
+from robust_eval.selftest.networks import Honest
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from robust_eval.core.records import Column, Suite
 from robust_eval.selftest import plants, twisted
 from robust_eval.selftest.case import STOPPED, Case, case, ids
 from robust_eval.selftest.honest import trained
+from robust_eval.selftest.networks import Changed
 
 SUITE = "fgsm,pgd-20"
 
@@ -72,12 +73,12 @@ def _twisted(twist: twisted.Twist) -> partial[set[str]]:
     return partial(run, twist)
 
 
-def _with_model(plant: type[plants.Changed]) -> partial[set[str]]:
+def _with_model(plant: type[Changed]) -> partial[set[str]]:
     """The plant around the trained network."""
     return partial(_plant_run, plant)
 
 
-def _plant_run(plant: type[plants.Changed]) -> set[str]:
+def _plant_run(plant: type[Changed]) -> set[str]:
     return run(model=plant(trained().model))
 
 
