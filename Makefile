@@ -39,9 +39,9 @@ demo: $(STAMP)
 	$(BIN)/defenses train natural --data digits --epochs 8 --out $(DEMO)/natural
 	$(BIN)/defenses train at --data digits --epochs 15 --out $(DEMO)/at
 	$(BIN)/defenses train at-awp --data digits --epochs 15 --out $(DEMO)/at-awp
-	$(BIN)/robust-eval run $(DEMO)/natural/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/natural/full
-	$(BIN)/robust-eval run $(DEMO)/at/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/at/full
-	$(BIN)/robust-eval run $(DEMO)/at-awp/best.pt --suite full --eps 0.1 --examples 200 --out $(DEMO)/at-awp/full
+	$(BIN)/robust-eval run $(DEMO)/natural/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/natural/full
+	$(BIN)/robust-eval run $(DEMO)/at/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/at/full
+	$(BIN)/robust-eval run $(DEMO)/at-awp/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/at-awp/full
 	@mkdir -p $(DEMO)/leaderboard/results
 	@for model in natural at at-awp; do cp $(DEMO)/$$model/full/result.json $(DEMO)/leaderboard/results/$$model.json; done
 	$(BIN)/robust-eval leaderboard build $(DEMO)/leaderboard
