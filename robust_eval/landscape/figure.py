@@ -1,0 +1,161 @@
+"""The look that all figures share, and how they reach the disk: PNG, SVG and the data as JSON.
+
+Sized for one column of a paper (3.3 in), so 8 pt text is read at 8 pt. Colours are Okabe and Ito's (2008),
+which colour-blind readers can tell apart; lines differ in dashes and markers too, for print without colour.
+
+    with figure.style():
+        canvas, (axes,) = figure.panels()
+        axes.plot(x, y, label="AT", **figure.line(0))
+        axes.set_xlabel("gamma (relative size)")
+    figure.save(canvas, folder / "sweep", {"x": x, "y": y})
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from robust_eval.core.files import atomic, writing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN = 3.3
+"""Inches; a figure over both columns of a page takes ``2 * COLUMN + 0.3``."""
+SPREAD = 2 * COLUMN + 0.3
+DPI = 220
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#707070"
+_DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1.2, 1.2)))
+_MARKERS = "osD^vPX"
+
+_STYLE: Mapping[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "text.color": "#1a1a1a",
+    "axes.labelcolor": "#1a1a1a",
+    "axes.edgecolor": "#4d4d4d",
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.use_mathtext": True,
+    "grid.color": "#d9d9d9",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.2,
+    "svg.hashsalt": "robust-eval",  # the same figure gives the same file
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The shared look for everything drawn inside; the caller's own matplotlib settings come back after."""
+    import matplotlib
+
+    with matplotlib.rc_context(cast("Any", dict(_STYLE))):
+        yield
+
+
+def panels(
+    columns: int = 1,
+    rows: int = 1,
+    *,
+    width: float = COLUMN,
+    height: float = 2.4,
+    share_y: bool = False,
+    three_d: Sequence[int] = (),
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` x ``height`` inches and its panels, row by row; call inside :func:`style`.
+
+    ``three_d``: numbers of the panels that show a surface. No window system and no global state is touched.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: list[Axes] = []
+    for place in range(rows * columns):
+        kind = "3d" if place in three_d else None
+        shared = axes[0] if share_y and axes else None
+        axes.append(figure.add_subplot(rows, columns, place + 1, projection=kind, sharey=shared))
+    return figure, axes
+
+
+def line(place: int, *, markers: bool = True) -> dict[str, Any]:
+    """Colour, dashes and marker of the ``place``-th line: ``axes.plot(x, y, **line(0))``."""
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "linestyle": _DASHES[place % len(_DASHES)],
+        "marker": _MARKERS[place % len(_MARKERS)] if markers else "None",
+    }
+
+
+def ramp(n: int) -> list[tuple[float, float, float, float]]:
+    """``n`` colours from dark to light for series with an order (epochs, a growing gamma)."""
+    from matplotlib import colormaps
+
+    # The light end of viridis cannot be seen on white.
+    return [colormaps["viridis"](0.85 * place / max(n - 1, 1)) for place in range(n)]
+
+
+def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Path, Path]:
+    """Write ``stem.json``, ``stem.png`` and ``stem.svg``, each whole or not at all; their paths.
+
+    ``data`` is everything that was drawn, with units in the names; numbers that are not finite become
+    null. A UserError where the folder cannot be written.
+    """
+    paths = (with_ending(stem, "json"), with_ending(stem, "png"), with_ending(stem, "svg"))
+    contents = [json_text(data).encode()]
+    with style():
+        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=ending, dpi=DPI, metadata=cast("dict[str, Any]", metadata))
+            contents.append(drawn.getvalue())
+    with writing(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(paths, contents, strict=True):
+            with atomic(path) as file:
+                file.write(content)
+    return paths
+
+
+def with_ending(stem: Path, ending: str) -> Path:
+    """``runs/gamma-0.5`` keeps its name: ``runs/gamma-0.5.png``."""
+    return stem.with_name(f"{stem.name}.{ending}")
+
+
+def json_text(data: Any) -> str:
+    """Readable JSON that every reader takes; arrays become lists, NaN and infinities null."""
+    return json.dumps(_plain(data), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy's and torch's arrays and scalars
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,54 @@
+"""The shared look, and files that appear whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from robust_eval.errors import UserError
+from robust_eval.landscape import figure
+
+
+def drawn() -> Figure:
+    with figure.style():
+        canvas, (axes,) = figure.panels()
+        axes.plot([0, 1], [0, 1], label="AT", **figure.line(0))
+        axes.set_xlabel("alpha")
+        axes.legend()
+    return canvas
+
+
+def test_save_writes_png_svg_and_the_data(tmp_path: Path) -> None:
+    paths = figure.save(drawn(), tmp_path / "new" / "gamma-0.5", {"loss": np.array([1.0, np.nan]), "n": 2})
+    assert [path.name for path in paths] == ["gamma-0.5.json", "gamma-0.5.png", "gamma-0.5.svg"]
+    assert json.loads(paths[0].read_text()) == {"loss": [1.0, None], "n": 2}
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in paths[2].read_bytes()
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
+
+
+def test_the_same_figure_gives_the_same_files(tmp_path: Path) -> None:
+    one, other = (figure.save(drawn(), tmp_path / name, {}) for name in ("a", "b"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+def test_style_leaves_the_users_settings_alone() -> None:
+    before = dict(matplotlib.rcParams)
+    drawn()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_lines_differ_without_colour() -> None:
+    looks = [(str(look["linestyle"]), look["marker"]) for look in map(figure.line, range(7))]
+    assert len(set(looks)) == 7
+
+
+def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="Cannot write to .*file.* Choose another folder with --out"):
+        figure.save(drawn(), tmp_path / "file" / "figure", {})
