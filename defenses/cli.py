@@ -6,16 +6,29 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from defenses.commands._options import (
+    Arch,
+    BatchSize,
+    Data,
+    DataRoot,
+    Device,
+    Epochs,
+    Eps,
+    Norm,
+    Precision,
+    Recipe,
+    Set,
+    Threads,
+)
+from defenses.commands._options import choices as chosen
+from defenses.commands.table import table
 from robust_eval.errors import UserError
-
-if TYPE_CHECKING:
-    from defenses.resolve import Choices
 
 app = typer.Typer(
     help="Train the defenses of the AWP paper and its comparisons, with and without weight perturbation.",
@@ -26,22 +39,6 @@ app = typer.Typer(
     epilog="Example: defenses train trades-awp --data cifar10 --arch preact-resnet-18",
 )
 console = Console()
-
-Recipe = Annotated[str, typer.Argument(help="A recipe of `defenses list`, or a path to a .toml file.")]
-Data = Annotated[str, typer.Option(help="digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")]
-Arch = Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")]
-Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
-Eps = Annotated[
-    str | None, typer.Option(help="Budget in [0, 1] pixels, for example 8/255; steps scale with it.")
-]
-Epochs = Annotated[int | None, typer.Option(help="Length of the run; schedules and warm-ups scale with it.")]
-BatchSize = Annotated[int | None, typer.Option(help="Images per update.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="FIELD=VALUE for any field, such as inner.steps=7; repeatable."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 @app.command("list")
@@ -67,7 +64,7 @@ def show(
     from defenses import show as rendering
     from defenses.resolve import resolve
 
-    choices = _choices(data, arch, norm, eps, epochs, batch_size, sets)
+    choices = chosen(data, arch, norm, eps, epochs, batch_size, sets)
     rendering.show_recipe(console, resolve(recipe, choices), data)
 
 
@@ -94,9 +91,9 @@ def train(
         str | None, typer.Option(help="Several, such as 0,1,2: one run each, then mean and spread.")
     ] = None,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="32 or bf16 (mixed).")] = "32",
+    precision: Precision = "32",
     devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    threads: Threads = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the same command stopped.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard curves beside the CSV.")] = True,
@@ -107,7 +104,7 @@ def train(
 
     options = Options(
         recipe=recipe,
-        choices=_choices(data, arch, norm, eps, epochs, batch_size, sets),
+        choices=chosen(data, arch, norm, eps, epochs, batch_size, sets),
         data_root=data_root,
         init=init,
         extra_data=extra_data,
@@ -146,20 +143,7 @@ def pseudo_label(
     )
 
 
-def _choices(
-    data: str,
-    arch: str | None,
-    norm: str | None,
-    eps: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    sets: list[str] | None,
-) -> Choices:
-    from defenses.resolve import Choices
-
-    return Choices(
-        data=data, arch=arch, norm=norm, eps=eps, epochs=epochs, batch_size=batch_size, sets=tuple(sets or ())
-    )
+app.command(epilog="Example: defenses table 1 runs --out table1")(table)
 
 
 def main() -> None:

@@ -125,7 +125,8 @@ def _without(vector_P: Tensor, others: Sequence[Tensor]) -> Tensor:
 
 
 def _unit(vector_P: Tensor) -> Tensor:
-    return vector_P / vector_P.norm().clamp_min(torch.finfo(vector_P.dtype).tiny)
+    unit: Tensor = vector_P / vector_P.norm().clamp_min(torch.finfo(vector_P.dtype).tiny)
+    return unit
 
 
 def _start(hessian: Hessian, seed: int) -> Tensor:

@@ -50,7 +50,7 @@ def critical_eps_softmax(x_ND: Tensor, y_N: Tensor) -> float:
     the largest ``(p_a m_a - p_b m_b) / (p_a + p_b)`` over pixels and classes: with balanced classes, half
     the largest distance between two class means in any pixel.
     """
-    classes = y_N.unique()
+    classes = sorted(set(y_N.tolist()))
     sums = torch.stack([x_ND[y_N == k].sum(0) for k in classes])
     counts = torch.stack([(y_N == k).sum() for k in classes])
     gaps = [
@@ -96,8 +96,10 @@ def train(
 def _shrink(w_D: Tensor, by: float, norm: Norm) -> Tensor:
     """The proximal operator of ``by`` times the dual norm."""
     if norm == "Linf":
-        return w_D.sign() * (w_D.abs() - by).clamp_min(0)
-    return w_D * (1 - by / w_D.norm().clamp_min(1e-30)).clamp_min(0)
+        shrunk: Tensor = w_D.sign() * (w_D.abs() - by).clamp_min(0)
+    else:
+        shrunk = w_D * (1 - by / w_D.norm().clamp_min(1e-30)).clamp_min(0)
+    return shrunk
 
 
 def sweep(

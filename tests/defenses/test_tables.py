@@ -1,0 +1,205 @@
+"""Runs laid out as the paper's tables: the arithmetic, what is refused, what is published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import full
+from typer.testing import CliRunner
+
+from defenses import cli
+from defenses.curve import csv_text
+from defenses.finished import find_runs, read_run
+from defenses.tables import published
+from defenses.tables.published import NUMBERS, Figure
+from robust_eval.core.discover import config_ids
+from robust_eval.errors import UserError
+
+
+def make_run(folder: Path, recipe: str = "at", seed: int = 0, **changes: Any) -> Path:
+    """A run folder as training leaves it, without the training: three epochs, the second the best."""
+    data, norm, gamma = changes.get("data", "cifar10"), changes.get("norm", "Linf"), changes.get("gamma", 0.0)
+    shift = changes.get("shift", 0.0)
+    folder.mkdir(parents=True)
+    record = {
+        "dataset": data,
+        "seed": seed,
+        "recipe": {
+            "name": recipe,
+            "architecture": "preact-resnet-18",
+            "threat": {"norm": norm, "eps": "8/255"},
+            "inner": {"steps": 10},
+            "perturbation": {"gamma": gamma},
+            "training": {"epochs": 3},
+            "selection": {"steps": 20, "test_images": 100},
+        },
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    rows: list[dict[str, float]] = [
+        {"epoch": 1, "val_clean": 0.7, "val_pgd": 0.4, "test_clean": 0.72, "test_pgd": 0.41 + shift},
+        {"epoch": 2, "val_clean": 0.75, "val_pgd": 0.5, "test_clean": 0.76, "test_pgd": 0.49 + shift},
+        {"epoch": 3, "val_clean": 0.8, "val_pgd": 0.45, "test_clean": 0.82, "test_pgd": 0.5 + shift},
+    ]
+    if changes.get("test_measured", True) is False:
+        rows = [{k: v for k, v in row.items() if not k.startswith("test")} for row in rows]
+    (folder / "curve.csv").write_text(csv_text(rows))
+    return folder
+
+
+def invoke(*words: str | Path) -> str:
+    result = CliRunner().invoke(cli.app, ["table", *map(str, words)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def cells(text: str, *names: str) -> list[str]:
+    """The cells of the Markdown row that opens with these."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    found = next(row for row in rows if tuple(row[: len(names)]) == names)
+    return found[len(names) :]
+
+
+def test_the_published_values() -> None:
+    assert published.FILE in config_ids("published")
+    counts = {n: (len(published.read(n).rows), len(published.read(n).columns)) for n in NUMBERS}
+    assert counts == {"1": (4, 6), "2": (10, 7), "3": (12, 4), "4": (6, 4), "5": (6, 4)}
+    for number in NUMBERS:
+        for row in published.read(number).rows:
+            assert set(row.values) == set(published.read(number).columns)
+            assert published.method(row.method.lower().replace("+", "-").replace("pre-", "pre")) == row.method
+    assert published.read("2").rows[3].values["AA"] == Figure(56.17)
+    assert published.read("3").rows[4].values["robust/best"] == Figure(52.79, 0.21)
+    assert published.read("3").rows[4].logged == {"natural/best": Figure(81.7)}
+    # Tables 1, 3 and 4 print the same runs.
+    first, third = published.read("1").rows[0], published.read("3").rows[0]
+    assert first.values["SVHN/last"].mean == third.values["robust/last"].mean
+
+
+@pytest.mark.parametrize("number", config_ids("recipes"))
+def test_every_published_method_is_a_recipe_or_the_recipe_is_not_in_the_tables(number: str) -> None:
+    method = published.method(number)
+    rows = {row.method for n in NUMBERS for row in published.read(n).rows}
+    assert method is None or method in rows
+
+
+def test_mean_and_spread_over_seeds_beside_the_published_values(tmp_path: Path) -> None:
+    for seed, shift in enumerate((0.0, 0.02, 0.04)):
+        make_run(tmp_path / f"s{seed}", "at-awp", seed, gamma=0.01, shift=shift)
+    make_run(tmp_path / "at", "at")
+    make_run(tmp_path / "other", "at-rwp")
+    text = invoke("4", tmp_path, "--out", tmp_path / "table")
+    # The epoch chosen on held-out images is the second, whatever the test set says.
+    assert cells(text, "CIFAR-10 Linf", "AT-AWP", "ours") == [
+        "51.00 ± 2.00",
+        "52.00 ± 2.00",
+        "76.00 ± 0.00",
+        "82.00 ± 0.00",
+    ]
+    assert cells(text, "CIFAR-10 Linf", "AT", "ours") == ["49.00", "50.00", "76.00", "82.00"]
+    assert cells(text, "CIFAR-10 Linf", "AT+L1", "paper")[0] == "51.95 ± 0.51"
+    assert "seeds 0, 1, 2" in text
+    assert "left out: other (at-rwp is not in table 4)" in text
+    assert "NeurIPS 2020" in text
+    written = json.loads((tmp_path / "table.json").read_text())
+    row = next(r for r in written["rows"] if r["method"] == "AT-AWP")
+    assert row["ours"]["robust/best"] == {"mean": pytest.approx(51), "sd": pytest.approx(2), "n": 3}
+    assert row["paper"]["robust/best"]["mean"] == 55.39
+    assert text.startswith((tmp_path / "table.md").read_text())
+
+
+def test_table_1_gains_columns_for_data_that_the_paper_does_not_have(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "at", data="mnist", norm="L2", test_measured=False)
+    text = invoke("1", tmp_path / "a")
+    assert "MNIST best | MNIST last" in text
+    assert cells(text, "L2", "AT", "ours")[-2:] == ["50.00", "45.00"]
+    assert "on held-out training images" in text
+
+
+def test_replicate_takes_maxima_on_the_test_set(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    text = invoke("3", tmp_path, "--replicate")
+    assert cells(text, "CIFAR-10 Linf", "AT", "ours") == ["50.00", "50.00", "82.00", "82.00"]
+    assert "maximum over epochs on the test set, as the paper took it" in text
+    make_run(tmp_path / "b", "at-awp", test_measured=False)
+    with pytest.raises(UserError, match="--replicate takes maxima on the test set, which .*b never measured"):
+        invoke("3", tmp_path, "--replicate")
+    with pytest.raises(UserError, match="--replicate is about learning curves"):
+        invoke("2", tmp_path, "--replicate")
+
+
+def test_table_2_comes_from_results(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        trained = {
+            "recipe": {"name": "trades-awp", "training": {"epochs": 200}},
+            "provenance": {"seed": seed},
+        }
+        found = full(
+            200 + 8 * seed, n=400, clean=360, name=f"{seed}.pt", data="cifar10", trained_with=trained
+        )
+        (tmp_path / f"{seed}").mkdir()
+        (tmp_path / f"{seed}" / "result.json").write_text(found.to_json())
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "result.json").write_text(full(200).to_json())
+    text = invoke("2", tmp_path)
+    assert cells(text, "CIFAR-10 Linf", "TRADES-AWP", "ours")[0] == "90.00 ± 0.00"
+    assert cells(text, "CIFAR-10 Linf", "TRADES-AWP", "ours")[-1] == "51.00 ± 1.41"
+    assert cells(text, "", "", "paper")[-1] == "56.17"
+    assert "its checkpoint names no recipe" in text
+
+
+def test_runs_that_are_not_seeds_of_one_recipe(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "at-awp", 0, gamma=0.01)
+    make_run(tmp_path / "b", "at-awp", 1, gamma=0.005)
+    with pytest.raises(
+        UserError, match=r"would share a cell .* differ in perturbation.gamma \(0.01, 0.005\)"
+    ):
+        invoke("1", tmp_path)
+    make_run(tmp_path / "c", "at-awp", 0, gamma=0.01)
+    with pytest.raises(UserError, match=r"a and .*c both give AT-AWP, Linf, seed 0: name one of them"):
+        invoke("1", tmp_path / "a", tmp_path / "c")
+    # The same folder named twice is one run.
+    assert len(find_runs([tmp_path / "a", tmp_path / "a"])) == 1
+
+
+def test_nothing_that_fits(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "at-rwp")
+    with pytest.raises(
+        UserError, match=r"No run named matches table 1, which has AT, AT-AWP\. Left out: a \(at-rwp"
+    ):
+        invoke("1", tmp_path)
+    make_run(tmp_path / "b", "at", norm="L2")
+    with pytest.raises(UserError, match="table 4 is for Linf"):
+        invoke("4", tmp_path / "b")
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Unknown table '6'. Known: 1, 2, 3, 4, 5"):
+        invoke("6", tmp_path)
+    with pytest.raises(UserError, match="is no run folder of defenses train: it holds no run.json"):
+        invoke("1", tmp_path)
+    with pytest.raises(UserError, match="There is no folder .*nowhere"):
+        invoke("1", tmp_path / "nowhere")
+    with pytest.raises(UserError, match="There is no .*nowhere: name result.json files"):
+        invoke("2", tmp_path / "nowhere")
+    run = make_run(tmp_path / "a")
+    (run / "curve.csv").write_text("epoch,val_pgd\n1,high\n")
+    with pytest.raises(UserError, match="curve.csv is not a learning curve"):
+        invoke("1", run)
+    (run / "curve.csv").unlink()
+    with pytest.raises(UserError, match="has no learning curve yet"):
+        invoke("1", run)
+    (run / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="is not the record of a training run"):
+        read_run(run)
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Cannot write to .*file"):
+        invoke("1", run, "--out", tmp_path / "file" / "table")
