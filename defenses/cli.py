@@ -27,6 +27,7 @@ from defenses.commands._options import (
     Threads,
 )
 from defenses.commands._options import choices as chosen
+from defenses.commands.curves import curves
 from defenses.commands.table import table
 from robust_eval.errors import UserError
 
@@ -143,6 +144,7 @@ def pseudo_label(
     )
 
 
+app.command(epilog="Example: defenses curves runs/at runs/at-awp --out gap")(curves)
 app.command(epilog="Example: defenses table 1 runs --out table1")(table)
 
 

@@ -86,6 +86,17 @@ def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     return [read_run(folder) for folder in _run_folders(paths)]
 
 
+def labels(runs: Sequence[FinishedRun], names: str | None = None) -> list[str]:
+    """One different name for each run: those given, separated by commas, else the folders'."""
+    if names is not None:
+        found = [name.strip() for name in names.split(",")]
+        if len(found) != len(runs) or len(set(found)) != len(found) or not all(found):
+            raise UserError(f"--names needs {len(runs)} different names, separated by commas; got '{names}'.")
+        return found
+    own = [run.name for run in runs]
+    return own if len(set(own)) == len(own) else [str(run.folder) for run in runs]
+
+
 def _run_folders(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
