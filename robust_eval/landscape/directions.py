@@ -1,0 +1,153 @@
+"""Random directions in the space of the weights, shared by all checkpoints of one architecture.
+
+A direction is drawn once as raw Gaussian noise, from its number and the seed alone, and scaled to each
+model's own weights when it is used: so that two models' landscapes differ by the models, not by the draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from robust_eval.core import seeds
+from robust_eval.core.files import atomic, writing
+from robust_eval.errors import UserError
+from robust_eval.models.architectures import Shapes
+from robust_eval.models.comparing import compare, shapes_of
+
+Vector = Mapping[str, Tensor]
+"""A displacement of the weights: one tensor for each that moves, by parameter name."""
+
+_FORMAT = {"format": "robust-eval directions", "version": "1"}
+
+
+def movable(network: nn.Module) -> dict[str, Tensor]:
+    """The weights that move: parameters with more than one dimension, by name.
+
+    Biases and BatchNorm's scale and shift stay, as do running statistics (Li et al. 2018, ``biasbn``; in
+    Algorithm 1 of Wu et al. 2020 only filters are perturbed).
+    """
+    return {name: p.detach() for name, p in network.named_parameters() if p.dim() > 1}
+
+
+def filter_normalised(raw: Vector, weights: Vector) -> Vector:
+    """d_lj <- d_lj / norm(d_lj) * norm(w_lj) for filter j of layer l (Li et al. 2018, section 4).
+
+    A filter is a slice along the first dimension: an output channel of a convolution, a row of a matrix.
+    """
+    return {name: _scaled(raw[name], weight, per_filter=True) for name, weight in weights.items()}
+
+
+def tensor_normalised(raw: Vector, weights: Vector) -> Vector:
+    """d_l <- d_l / norm(d_l) * norm(w_l) for layer l: the size of AWP (Wu et al. 2020, Eq. 8 to 10)."""
+    return {name: _scaled(raw[name], weight, per_filter=False) for name, weight in weights.items()}
+
+
+def _scaled(direction: Tensor, weight: Tensor, *, per_filter: bool) -> Tensor:
+    # Same layout on both sides, so that adding the two later is one sweep through memory.
+    direction = torch.empty_like(weight).copy_(direction)
+    dims = tuple(range(1 if per_filter else 0, weight.dim()))
+    length = direction.double().pow(2).sum(dims, keepdim=True).sqrt()
+    wanted = weight.double().pow(2).sum(dims, keepdim=True).sqrt()
+    # A slice of zeros has no direction; it stays where it is.
+    factor = torch.where(length > 0, wanted / length.clamp_min(1e-300), torch.zeros_like(length))
+    return direction.mul_(factor.to(direction.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """``count`` raw directions for networks whose movable weights have these shapes."""
+
+    shapes: Shapes
+    count: int
+    seed: int
+    stored: Mapping[str, Tensor] | None = None
+    """What a direction file holds; None where they are drawn."""
+    origin: str = ""
+    """What the directions depend on, for the identity of a scan."""
+
+    def raw(self, number: int) -> Vector:
+        """Direction ``number`` (from 0), float32 on the CPU; the same on every call."""
+        if self.stored is not None:
+            return {name: self.stored[_key(number, name)] for name in self.shapes}
+        return {name: _gaussian(shape, self.seed, number, name) for name, shape in self.shapes.items()}
+
+
+def draw(shapes: Shapes, count: int, seed: int) -> Directions:
+    """Directions d ~ N(0, 1) per weight: seed, number and the tensors' names decide, and nothing else."""
+    return Directions(shapes, count, seed, None, f"normal, seed {seed}")
+
+
+def _gaussian(shape: tuple[int, ...], seed: int, number: int, name: str) -> Tensor:
+    generator = torch.Generator().manual_seed(seeds.derive(seed, "direction", str(number), name))
+    return torch.randn(shape, generator=generator)
+
+
+def _key(number: int, name: str) -> str:
+    return f"{number}/{name}"
+
+
+def save(path: Path, directions: Directions) -> None:
+    """Write raw directions as safetensors, so that others can use the same. A UserError where it cannot."""
+    tensors = {
+        _key(number, name): tensor.contiguous()
+        for number in range(directions.count)
+        for name, tensor in directions.raw(number).items()
+    }
+    facts = {**_FORMAT, "count": str(directions.count), "drawn": directions.origin}
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as file:
+            file.write(to_bytes(tensors, facts))
+
+
+def load(path: Path, shapes: Shapes, count: int, model: str) -> Directions:
+    """The first ``count`` directions of a file, for networks with these shapes; ``model`` names one of them.
+
+    Raises :class:`UserError` for a file that is none, too short, not finite, or for another model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not readable as a direction file ({error}).") from None
+    if any(facts.get(name) != value for name, value in _FORMAT.items()):
+        raise UserError(
+            f"{path} is no direction file of robust-eval. A file that does not exist yet would be written."
+        )
+    held = len({key.partition("/")[0] for key in tensors})
+    if held < count:
+        raise UserError(
+            f"{path} holds {held} directions, but {count} are needed: ask for --directions {held}."
+        )
+    for number in range(count):
+        start = f"{number}/"
+        own = {key.removeprefix(start): part for key, part in tensors.items() if key.startswith(start)}
+        difference = compare(shapes, shapes_of(own))
+        if not difference.exact:
+            raise UserError(
+                f"{path} holds directions for another model than {model}: {difference}. Name a file that "
+                "does not exist yet, and new directions are written to it."
+            )
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise UserError(f"{path} holds directions that are not finite. Draw new ones.")
+    digest = sha256(path.read_bytes()).hexdigest()
+    return Directions(shapes, count, 0, tensors, f"file with sha256 {digest}")
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    """Of the angle between two directions; near 0 for random ones."""
+
+    def inner(a: Vector, b: Vector) -> float:
+        return sum(float((a[name].double() * b[name].double()).sum()) for name in a)
+
+    return inner(one, other) / max(math.sqrt(inner(one, one) * inner(other, other)), 1e-300)
