@@ -14,6 +14,7 @@ from rich.markup import escape
 from robust_eval.commands._options import (
     Arch,
     Checkpoint,
+    Compile,
     Data,
     DataRoot,
     Device,
@@ -21,12 +22,15 @@ from robust_eval.commands._options import (
     Eps,
     Norm,
     Normalisation,
+    Precision,
 )
 from robust_eval.commands.check import check
 from robust_eval.commands.compare import compare
 from robust_eval.commands.gate import gate
+from robust_eval.commands.landscape import landscape
 from robust_eval.commands.selftest import selftest
 from robust_eval.commands.verify import verify
+from robust_eval.commands.weights import weights
 from robust_eval.core.text import visible
 from robust_eval.errors import UserError
 from robust_eval.leaderboard.cli import app as leaderboard_app
@@ -58,6 +62,8 @@ def run(
     device: Device = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Examples per work unit.")] = None,
     seed: Annotated[int, typer.Option(help="Root seed of all attacks.")] = 0,
+    precision: Precision = "float32",
+    compile: Compile = "auto",
     out: Annotated[Path | None, typer.Option(help="Run folder; the same command continues it.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")
@@ -81,6 +87,8 @@ def run(
         device=device,
         batch_size=batch_size,
         seed=seed,
+        precision=precision,
+        compile=compile,
     )
     job = fresh.reloading(prepare.prepare(options), options)
     request = job.request
@@ -114,6 +122,8 @@ app.command(epilog="Example: robust-eval verify result.json --checkpoint ckpt.pt
 app.command(epilog="Example: robust-eval compare runs/at/result.json runs/at-awp/result.json")(compare)
 app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --column aa")(gate)
 app.command(epilog="Example: robust-eval selftest --only honest")(selftest)
+app.command(epilog="Example: robust-eval landscape at.pt at-awp.pt --examples 500 --points 11")(landscape)
+app.command(epilog="Example: robust-eval weights at.pt at-awp.pt")(weights)
 
 
 @app.command("list")
