@@ -12,9 +12,21 @@ class UserError(Exception):
     exit_code = 2
 
 
+MOST_NAMES = 24
+"""A longer list of what exists hides the sentence that it stands in."""
+_FEW = 5
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """``Unknown attack 'pdg-20'. Did you mean pgd-20?``, or the list of what exists."""
+    """``Unknown attack 'pdg-20'. Did you mean pgd-20?``, or what exists: all of it, or of many the nearest."""
     names = sorted(known)
-    close = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(names)}."
+    lowered = {one.lower(): one for one in names}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    if close:
+        hint = f"Did you mean {lowered[close[0]]}?"
+    elif len(names) <= MOST_NAMES:
+        hint = f"Known: {', '.join(names)}."
+    else:
+        near = get_close_matches(name.lower(), lowered, n=_FEW, cutoff=0.0)
+        hint = f"{len(names)} are known; the nearest are {', '.join(lowered[one] for one in near)}."
     return UserError(f"Unknown {kind} '{name}'. {hint}")

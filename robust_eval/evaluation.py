@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from robust_eval import attacks, evidence, flags, probes, runner, summary
 from robust_eval import diagnose as closer
 from robust_eval.core.files import write_text
 from robust_eval.core.records import CheckpointRef, Cost, Slice, Suite
-from robust_eval.core.threat import ThreatModel
+from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.environment import environment
 from robust_eval.errors import UserError
 from robust_eval.estimate import Estimate, estimates, measure
@@ -77,6 +78,12 @@ def make_request(
     batch_size: int | None,
     seed: int,
 ) -> Request:
+    """What is to be done. Raises :class:`UserError` for a budget, batch size or seed that cannot be meant."""
+    refuse_unbounded(threat, prod(shape_CHW))
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"The batch size must be at least 1, got {batch_size}.")
+    if seed < 0:
+        raise UserError(f"The seed must be 0 or more, got {seed}.")
     families = sorted({attack.family for column in suite.columns for attack in column.attacks})
     return Request(
         checkpoint=checkpoint,

@@ -86,7 +86,7 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     if strangers and not request_file.exists():
         raise UserError(
             f"{folder} is no run folder but holds other files ({min(strangers)}, ...). "
-            "Choose a new or empty --out."
+            "Choose a new or empty run folder."
         )
     wanted = json.loads(json.dumps(identity, default=str))
     with writing(folder):
@@ -98,7 +98,7 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
         differing = [name for name in wanted if found.get(name) != wanted[name]]
         raise UserError(
             f"{folder} holds a run of another request (it differs in: {', '.join(differing) or 'format'}). "
-            "Choose another --out, or repeat the original request to continue it."
+            "Choose another run folder, or repeat the original request to continue it."
         )
     return FolderStore(folder)
 
@@ -110,7 +110,7 @@ def _read_request(path: Path) -> dict[str, Any] | None:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(
-            f"{path} is damaged, so {path.parent} cannot be continued. Choose another --out."
+            f"{path} is damaged, so {path.parent} cannot be continued. Choose another run folder."
         ) from None
     return found
 
@@ -128,6 +128,6 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"Another process is working in {folder}. Wait for it to end, or choose another --out."
+                f"Another process is working in {folder}. Wait for it to end, or choose another run folder."
             ) from None
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,9 +171,26 @@ class Tuple(Linear):
             lambda m, x, y: (Tuple(), x, y, "Linf 0.1"),
             r"must return logits of shape \(N, classes\), not tuple",
         ),
+        (lambda m, x, y: (m, x, y, "L2 4"), "With L2 4 every image may become any other"),
         (lambda m, x, y: (m, x[:, :, :2], y, "Linf 0.1"), r"fails on a batch of shape \(1, 1, 2, 4\)"),
     ],
 )
 def test_wrong_kinds_of_arguments(arguments: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         evaluate(*arguments(*linear_problem(n=20)), suite="fgsm")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"seed": -1}, "The seed must be 0 or more, got -1"),
+        ({"batch_size": 0}, "The batch size must be at least 1, got 0"),
+        ({"threat": "Linf 0"}, "For clean accuracy alone use suite clean"),
+        ({"out": Path(__file__).parent}, "Choose a new or empty run folder"),
+        ({"out": Path(__file__) / "below"}, r"Cannot write to .*Choose another folder\.$"),
+    ],
+)
+def test_refusals_name_no_options_of_the_command_line(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        evaluate(*linear_problem(n=20), **{"threat": "Linf 0.02", "suite": "fgsm", **keywords})
+    assert "--" not in str(refused.value)

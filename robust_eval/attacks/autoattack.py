@@ -102,7 +102,7 @@ def search(
     if len(x_NCHW) == 0 or (params.phase == "apgd-t" and classes == 2):
         return x_NCHW.clone()
     if params.phase == "square" and threat.norm == "L2" and x_NCHW.shape[2] < 5:
-        raise UserError("Square in L2 tiles images of at least 5 x 5 pixels; leave it out with --suite.")
+        raise UserError("Square in L2 tiles images of at least 5 x 5 pixels; choose a suite without it.")
     phase = _phase(_standard(model, x_NCHW, threat, seed), params, classes)
     with torch.no_grad():
         adv: Tensor = phase.perturb(x_NCHW, y_N)

@@ -47,5 +47,5 @@ def _refusal(folder: Path, error: OSError) -> UserError:
             "give the same command again."
         )
     return UserError(
-        f"Cannot write to {folder}: {error.strerror or error}. Choose another folder with --out."
+        f"Cannot write to {folder}: {error.strerror or error}. Choose another folder."
     )

@@ -64,14 +64,26 @@ def parse_threat(norm: str, eps: str) -> ThreatModel:
     parsed_norm = parse_norm(norm)
     value = parse_fraction(eps, "epsilon")
     if value <= 0:
-        raise UserError(f"epsilon must be above 0, got {eps}. For clean accuracy alone use --suite clean.")
+        raise UserError(f"epsilon must be above 0, got {eps}. For clean accuracy alone use suite clean.")
     if value < _SMALLEST:
         raise UserError(f"epsilon {eps} is below 1e-6, less than float32 images can tell apart.")
     if value > _LARGEST[parsed_norm]:
         raise UserError(
             f"epsilon {eps} is larger than {parsed_norm} allows for pixels in [0, 1]. Did you mean {eps}/255?"
         )
-    return ThreatModel(parsed_norm, value)
+    threat = ThreatModel(parsed_norm, value)
+    if parsed_norm == "Linf":
+        refuse_unbounded(threat, 1)
+    return threat
+
+
+def refuse_unbounded(threat: ThreatModel, pixels: int) -> None:
+    """Refuse a ball that holds every image of so many pixels (channels counted): nothing is robust there."""
+    if threat.eps >= 1 and (threat.norm == "Linf" or threat.eps**2 >= pixels):
+        raise UserError(
+            f"With {threat} every image may become any other, so that no model is robust. "
+            f"Did you mean {float(threat.eps):g}/255?"
+        )
 
 
 def format_fraction(value: Fraction) -> str:

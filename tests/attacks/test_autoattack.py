@@ -193,7 +193,7 @@ def test_fabs_images_never_leave_the_ball_to_get_there() -> None:
 def test_square_in_l2_refuses_images_it_cannot_tile() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).requires_grad_(False)
     x = torch.rand(2, 1, 4, 4)
-    with pytest.raises(UserError, match="at least 5 x 5 pixels; leave it out with --suite"):
+    with pytest.raises(UserError, match="at least 5 x 5 pixels; choose a suite without it"):
         run("square", model, x, model(x).argmax(1), parse_threat("L2", "0.5"), 4)
 
 

@@ -14,6 +14,14 @@ def test_did_you_mean() -> None:
         == "Unknown attack 'pdg-20'. Did you mean pgd-20?"
     )
     assert str(unknown("attack", "zzz", ["b", "a"])) == "Unknown attack 'zzz'. Known: a, b."
+    assert str(unknown("model", "rise2020", ["Rice2020", "B"])).endswith("Did you mean Rice2020?")
+
+
+def test_of_many_names_the_nearest_are_told() -> None:
+    many = [f"Model{n}Of{n}" for n in range(60)]
+    text = str(unknown("model", "Of7", many))
+    assert text.startswith("Unknown model 'Of7'. 60 are known; the nearest are Model7Of7, ")
+    assert text.count(",") == 4
 
 
 def test_config_names() -> None:

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from robust_eval.core.threat import format_fraction, parse_norm, parse_threat
+from robust_eval.core.threat import format_fraction, parse_norm, parse_threat, refuse_unbounded
 from robust_eval.errors import UserError
 
 
@@ -47,9 +47,18 @@ def test_norm_spellings(text: str) -> None:
         ("L2", "128", "Did you mean 128/255?"),
         ("Linf", "eight", "'eight' is not a number"),
         ("Linf", "nan", "'nan' is not a number"),
+        ("Linf", "1", "With Linf 1 every image may become any other, so that .*Did you mean 1/255?"),
         ("l3", "8/255", "Unknown norm 'l3'"),
     ],
 )
 def test_bad_threat_models(norm: str, eps: str, message: str) -> None:
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         parse_threat(norm, eps)
+
+
+def test_a_ball_that_holds_every_image() -> None:
+    """In L2 that depends on the image: opposite corners of the box are as far apart as the root of its pixels."""
+    refuse_unbounded(parse_threat("L2", "7.9"), 64)
+    with pytest.raises(UserError, match=r"With L2 8 every image may become any other.* 8/255\?"):
+        refuse_unbounded(parse_threat("L2", "8"), 64)
+    parse_threat("Linf", "0.9")

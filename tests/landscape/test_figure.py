@@ -50,5 +50,5 @@ def test_lines_differ_without_colour() -> None:
 
 def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="Cannot write to .*file.* Choose another folder with --out"):
+    with pytest.raises(UserError, match="Cannot write to .*file.* Choose another folder"):
         figure.save(drawn(), tmp_path / "file" / "figure", {})
