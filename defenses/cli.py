@@ -28,6 +28,7 @@ from defenses.commands._options import (
 )
 from defenses.commands._options import choices as chosen
 from defenses.commands.curves import curves
+from defenses.commands.sweep import sweep
 from defenses.commands.table import table
 from robust_eval.errors import UserError
 
@@ -144,6 +145,7 @@ def pseudo_label(
     )
 
 
+app.command(epilog="Example: defenses sweep at-awp --over awp.gamma=0,1e-3,5e-3,1e-2 --data digits")(sweep)
 app.command(epilog="Example: defenses curves runs/at runs/at-awp --out gap")(curves)
 app.command(epilog="Example: defenses table 1 runs --out table1")(table)
 

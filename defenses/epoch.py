@@ -14,8 +14,8 @@ from defenses import optimiser, schedules
 from defenses.augment import augment, mixup
 from defenses.measure import Measured, measure
 from defenses.run import Run
+from defenses.stopping import UntrainableError
 from robust_eval.core.seeds import derive
-from robust_eval.errors import UserError
 from robust_eval.models.normalised import Normalised
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _augmented(run: Run, x_NCHW: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
     return x_NCHW.contiguous(memory_format=torch.channels_last), y
 
 
-def _not_finite(run: Run, loss: float) -> UserError:
+def _not_finite(run: Run, loss: float) -> UntrainableError:
     progress, folder = run.progress, run.job.folder
     kept = f"last.pt holds epoch {progress.epoch}" if progress.epoch else "nothing was saved yet"
     tips = "a lower --set optimiser.lr"
@@ -88,7 +88,7 @@ def _not_finite(run: Run, loss: float) -> UserError:
         tips += ", a smaller perturbation.gamma or a longer perturbation.warmup"
     if run.job.options.precision != "32":
         tips += ", or --precision 32"
-    return UserError(
+    return UntrainableError(
         f"The loss became {loss} in epoch {progress.epoch + 1}, update {progress.iteration + 1} of "
         f"{run.mix.iterations}; {kept} ({folder}). Look at the epochs before it in curve.csv, and try {tips}."
     )

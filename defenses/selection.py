@@ -7,7 +7,7 @@ from pathlib import Path
 from defenses.measure import Measured
 from defenses.recipe import Recipe
 from defenses.run import Progress
-from robust_eval.errors import UserError
+from defenses.stopping import UntrainableError
 
 
 def judge(progress: Progress, recipe: Recipe, found: dict[str, Measured], *, held_out: bool) -> bool:
@@ -38,7 +38,7 @@ def out_of_patience(progress: Progress, recipe: Recipe) -> bool:
 
 
 def check_collapse(progress: Progress, recipe: Recipe, folder: Path) -> None:
-    """A UserError once every image has been given the same class often enough in a row."""
+    """Raise once every image has been given the same class often enough in a row."""
     limit = recipe.selection.collapse_after
     if not limit or progress.one_class < limit:
         return
@@ -46,7 +46,7 @@ def check_collapse(progress: Progress, recipe: Recipe, folder: Path) -> None:
     tips = "a lower optimiser.lr, or a budget that grows (budget.kind=linear)"
     if recipe.perturbation.kind != "none":
         tips += ", or a smaller perturbation.gamma with a longer perturbation.warmup"
-    raise UserError(
+    raise UntrainableError(
         f"The network has named one class for every image since epoch {since}: it has collapsed. "
         f"Look at epoch {max(since - 1, 1)} in {folder}/curve.csv, and try {tips}; "
         "selection.collapse_after=0 trains on regardless."

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at the next safe point, with its state saved."""
+"""What ends a run before its time: a signal, at the next safe point; or settings that cannot be trained."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from robust_eval.errors import UserError
+
 
 class Stopped(Exception):  # noqa: N818 (a request, not an error)
     """Raised at a safe point after a signal; the run's state is whole."""
+
+
+class UntrainableError(UserError):
+    """These settings train to nothing: the loss is not finite, or every image gets the same class."""
 
 
 class Stopper:

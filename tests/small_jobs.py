@@ -12,6 +12,7 @@ import torch
 from defenses.display import Silent
 from defenses.prepare import Job, Options, prepare
 from defenses.resolve import Choices
+from defenses.run import Run
 from defenses.runtime import start
 from defenses.stopping import Stopper
 from defenses.trainer import Outcome, train
@@ -25,6 +26,17 @@ SMALL = (
     "selection.steps=2",
     "selection.every=1",
 )
+
+
+class StopAfter(Silent):
+    """Asks a run to stop after so many updates, as Ctrl-C would."""
+
+    def __init__(self, stopper: Stopper, updates: int) -> None:
+        self._stopper, self._left = stopper, updates
+
+    def update(self, run: Run, loss: float, accuracy: float) -> None:
+        self._left -= 1
+        self._stopper.asked = self._left <= 0
 
 
 def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int = 32, **options: Any) -> Job:

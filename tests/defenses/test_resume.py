@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_jobs import make_job, run, same, weights
+from small_jobs import StopAfter, make_job, run, same, weights
 
 from defenses import files, keeper, resume
-from defenses.display import Silent
 from defenses.prepare import Job
-from defenses.run import Run
 from defenses.stopping import Stopped, Stopper
 from robust_eval.errors import UserError
 from robust_eval.models import checkpoint
@@ -25,17 +23,6 @@ RECIPES = [
     ("at-pas", ()),
     ("at-rwp", ("optimiser.name=adam", "optimiser.lr=0.01")),
 ]
-
-
-class StopAfter(Silent):
-    """Asks a run to stop after so many updates, as Ctrl-C would."""
-
-    def __init__(self, stopper: Stopper, updates: int) -> None:
-        self._stopper, self._left = stopper, updates
-
-    def update(self, run: Run, loss: float, accuracy: float) -> None:
-        self._left -= 1
-        self._stopper.asked = self._left <= 0
 
 
 def interrupted(job: Job, updates: int) -> None:
