@@ -26,8 +26,12 @@ from robust_eval.commands._options import (
 )
 from robust_eval.commands.check import check
 from robust_eval.commands.compare import compare
+from robust_eval.commands.connectivity import connectivity
 from robust_eval.commands.gate import gate
+from robust_eval.commands.hessian import hessian
 from robust_eval.commands.landscape import landscape
+from robust_eval.commands.linear_experiment import linear_experiment
+from robust_eval.commands.scattering import scattering
 from robust_eval.commands.selftest import selftest
 from robust_eval.commands.verify import verify
 from robust_eval.commands.weights import weights
@@ -124,6 +128,10 @@ app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --colu
 app.command(epilog="Example: robust-eval selftest --only honest")(selftest)
 app.command(epilog="Example: robust-eval landscape at.pt at-awp.pt --examples 500 --points 11")(landscape)
 app.command(epilog="Example: robust-eval weights at.pt at-awp.pt")(weights)
+app.command(epilog="Example: robust-eval hessian at.pt at-awp.pt --count 5")(hessian)
+app.command(epilog="Example: robust-eval scattering at.pt natural.pt --eps 0.1")(scattering)
+app.command(epilog="Example: robust-eval connectivity seed0.pt seed1.pt")(connectivity)
+app.command(epilog="Example: robust-eval linear-experiment --data digits --classes 3,8")(linear_experiment)
 
 
 @app.command("list")
