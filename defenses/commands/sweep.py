@@ -55,7 +55,6 @@ def sweep(
     ] = None,
 ) -> None:
     """Train a recipe at several values of its fields; the figure at the end (AWP paper, Figures 2 and 3c)."""
-    from rich.console import Console
     from rich.markup import escape
 
     from defenses.display import Lines
@@ -65,6 +64,7 @@ def sweep(
     from defenses.seeds import parse_seeds
     from defenses.stopping import Stopped, Stopper
     from defenses.sweeps import axes, training
+    from robust_eval.core import terminal
     from robust_eval.errors import UserError, unknown
     from robust_eval.landscape import figure
 
@@ -92,7 +92,7 @@ def sweep(
     folder = out or Path("runs") / "-".join(
         ["sweep", *(Path(name).stem for name in recipes), wanted[0].short]
     )
-    console, stopper = Console(), Stopper()
+    console, stopper = terminal.console(), Stopper()
     console.print(f"  {len(places) * len(many)} runs in {escape(str(folder))}\n", highlight=False)
 
     def told(trained: Trained, known: bool) -> None:

@@ -52,8 +52,7 @@ def connectivity(
 
     Adversarial images are made anew at every point (Liu et al. 2020).
     """
-    from rich.console import Console
-
+    from robust_eval.core import terminal
     from robust_eval.landscape import connectivity as measuring
     from robust_eval.landscape import figure
 
@@ -76,7 +75,7 @@ def connectivity(
         seed=seed,
         names=names,
     )
-    console, folder = Console(), out or made.default_folder()
+    console, folder = terminal.console(), out or made.default_folder()
     introduce(console, made, folder)
     first = made.subjects.each[0].model
     recompute = measuring.has_batchnorm(first) and not interpolate_statistics

@@ -48,9 +48,9 @@ def hessian(
     Adversarial images are made once at each checkpoint's weights; the Hessian is that of the mean loss on
     them with respect to all parameters. Negative eigenvalues keep their sign.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from robust_eval.core import terminal
     from robust_eval.errors import UserError
     from robust_eval.landscape import curvature, figure, setup
 
@@ -76,7 +76,7 @@ def hessian(
         seed=seed,
         names=names,
     )
-    console, folder = Console(), out or made.default_folder()
+    console, folder = terminal.console(), out or made.default_folder()
     introduce(console, made, folder)
     with resumable(console, folder), console.status("") as status:
         found = curvature.measure(

@@ -52,9 +52,9 @@ def scattering(
     Cosine similarities between a checkpoint and weights close to it (Liu et al. 2020): of the perturbations
     that PGD finds at each, and of the parameter gradients there. Low cosines are scattered gradients.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from robust_eval.core import terminal
     from robust_eval.landscape import figure, setup
     from robust_eval.landscape import scattering as measuring
 
@@ -78,7 +78,7 @@ def scattering(
         seed=seed,
         names=names,
     )
-    console, folder = Console(), out or made.default_folder()
+    console, folder = terminal.console(), out or made.default_folder()
     introduce(console, made, folder)
     with resumable(console, folder), console.status("") as status:
         found = measuring.measure(
