@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robust_eval.commands._options import Arch, Data, DataRoot, Device, Eps, Norm, Normalisation
+from robust_eval.commands._options import (
+    Arch,
+    Data,
+    DataRoot,
+    Device,
+    Eps,
+    Norm,
+    Normalisation,
+    Precision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +70,7 @@ def landscape(
     batch_size: Annotated[
         int | None, typer.Option(help="Images attacked at once; 128 with --perturbation, as in training.")
     ] = None,
+    precision: Precision = "float32",
     seed: Annotated[int, typer.Option(help="Of the directions and of the attack's starts.")] = 0,
     names: Annotated[str | None, typer.Option(help="Labels in the figure: AT,AT-AWP.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; the same command continues in it.")] = None,
@@ -70,15 +80,15 @@ def landscape(
     Adversarial images are made anew at every point. All checkpoints get the same directions, images and
     attack noise. Points are stored as they are finished: more of them can be asked for later.
     """
-    from rich.console import Console
     from rich.markup import escape
 
+    from robust_eval.core import terminal
     from robust_eval.landscape import scan as scanning
     from robust_eval.landscape import show, subjects
     from robust_eval.plan import auto_batch_size
     from robust_eval.prepare import Options
 
-    console = Console()
+    console = terminal.console()
     view = show.view(
         plane=plane,
         perturbation=perturbation,
@@ -109,9 +119,10 @@ def landscape(
         batch_size=usual if batch_size is None else batch_size,
         seed=seed,
         file=direction_file,
+        precision=precision,
     )
     folder = out or scan.default_folder()
-    wanted = view.plan()
+    wanted = [*view.plan(), *scan.checks()]
     _introduce(console, scan, wanted, folder)
     try:
         values = _run(console, scan, wanted, folder)

@@ -23,10 +23,10 @@ def weights(
     out: Annotated[Path, typer.Option(help="Folder for weights.png, .svg and .json.")] = Path("runs/weights"),
 ) -> None:
     """Histograms of the weights of each layer, and what they say in numbers."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from robust_eval.core import terminal
     from robust_eval.landscape import figure
     from robust_eval.landscape import weights as histograms
 
@@ -42,7 +42,7 @@ def weights(
         for label, entry in layer.statistics.items():
             figures = (entry.norm, entry.std, entry.mean_abs, entry.skewness, entry.largest)
             table.add_row(layer.name, label, str(entry.n), *(f"{value:.4g}" for value in figures))
-    console = Console()
+    console = terminal.console()
     console.print(table)
     figure.save(histograms.draw(shown), out / "weights", histograms.to_data(labels, loaded, found))
     stem = escape(str(out / "weights"))

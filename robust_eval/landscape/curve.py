@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robust_eval.landscape.flatness import Flatness, flatness
 from robust_eval.landscape.points import Images, Move, Point, point
-from robust_eval.landscape.scan import Scan, Values, forwards
+from robust_eval.landscape.scan import Scan, Values, forwards, subject_record
 from robust_eval.landscape.subjects import Subject
 
 KIND = "landscape-1d"
@@ -95,10 +95,7 @@ def to_data(scan: Scan, found: Sequence[Curve], fixed: Sequence[Curve], values: 
     entries = []
     for place, (subject, one) in enumerate(zip(scan.subjects.each, found, strict=True)):
         entry: dict[str, Any] = {
-            "label": one.label,
-            "name": subject.ref.name,
-            "sha256": subject.ref.sha256,
-            "architecture": asdict(subject.ref.architecture),
+            **subject_record(scan, subject, values),
             "loss_at_0": one.at_w,
             "accuracy_at_0": float(one.accuracies[0, len(one.alphas) // 2]),
             **_curve_data(one),

@@ -20,8 +20,12 @@ from robust_eval.core.records import CheckpointRef
 from robust_eval.landscape.directions import Directions, Vector, filter_normalised, tensor_normalised
 from robust_eval.landscape.moving import Moving, Step
 from robust_eval.landscape.points import Measured, Move, Point, Setting, key
+from robust_eval.models.accelerate import FLOAT32
 from robust_eval.models.normalised import Normalised
 from robust_eval.worker import full_precision
+
+# Images on which the search copy is checked at every point.
+SAMPLE = 16
 
 
 class Meter:
@@ -37,7 +41,7 @@ class Meter:
         directions: Directions,
     ) -> None:
         full_precision()
-        self.moving = Moving(model, ref.name)
+        self.moving = Moving(model, ref.name, x_NCHW[:SAMPLE])
         self.ref, self.setting, self.directions = ref, setting, directions
         self.x, self.y = x_NCHW, y_N
         self._scaled: OrderedDict[tuple[str, int], Vector] = OrderedDict()
@@ -48,18 +52,19 @@ class Meter:
 
     def measure(self, place: Point) -> Measured:
         """The loss at ``place``; it depends on nothing that was measured before."""
-        start, search = time.perf_counter(), self.moving.search
-        search.reset_counts()
+        start, moving = time.perf_counter(), self.moving
+        moving.forwards = moving.backwards = 0
+        precision = FLOAT32 if place.checked else self.setting.precision
         random = [self._step(move) for move in place.moves if move.kind != "awp"]
         against = [move.size for move in place.moves if move.kind == "awp"]
         total, right, n = 0.0, 0, len(self.y)
         for first in range(0, n, self.setting.batch_size):
             chosen = slice(first, min(first + self.setting.batch_size, n))
             x, y = self.x[chosen], self.y[chosen]
-            shown = self._made_at_w(first, x, y) if against or place.images == "at-w" else None
+            shown = self._made_at_w(first, x, y, precision) if against or place.images == "at-w" else None
             steps = [*random, *((self._ascent(shown, y), size) for size in against if shown is not None)]
-            self.moving.place(steps)
-            loss, correct = self._loss(shown if place.images == "at-w" else None, first, x, y)
+            moving.place(steps)
+            loss, correct = self._loss(shown if place.images == "at-w" else None, first, x, y, precision)
             total, right = total + loss, right + correct
             if not math.isfinite(total):
                 break
@@ -67,33 +72,35 @@ class Meter:
             key=self.key(place),
             loss=total / n if math.isfinite(total) else None,
             accuracy=right / n if math.isfinite(total) else 0.0,
-            forwards=search.forwards,
-            backwards=search.backwards,
+            forwards=moving.forwards,
+            backwards=moving.backwards,
             seconds=time.perf_counter() - start,
         )
 
-    def _loss(self, shown: Tensor | None, first: int, x: Tensor, y: Tensor) -> tuple[float, int]:
+    def _loss(
+        self, shown: Tensor | None, first: int, x: Tensor, y: Tensor, precision: str
+    ) -> tuple[float, int]:
         """Summed cross-entropy of a batch where the weights stand, and how many are right; inf: overflow."""
         if not self.moving.logits(x).isfinite().all():
             return math.inf, 0  # nothing to attack: PGD would follow the gradient of NaN
-        logits = self.moving.logits(self._attacked(first, x, y) if shown is None else shown)
+        logits = self.moving.logits(self._attacked(first, x, y, precision) if shown is None else shown)
         loss = cross_entropy(logits, y, reduction="none").double().sum()
         return float(loss), int((logits.argmax(1) == y).sum())
 
-    def _attacked(self, first: int, x: Tensor, y: Tensor) -> Tensor:
+    def _attacked(self, first: int, x: Tensor, y: Tensor, precision: str) -> Tensor:
         """x' for the weights as they stand; the start depends on the batch's place alone."""
         attack = self.setting.attack
         params = attacks.parse(attack.family, attack.params)
         seed = seeds.derive(self.setting.seed, "landscape", str(first))
-        adv: Tensor = attacks.family(attack.family).search(
-            self.moving.search, x, y, self.setting.threat, params, classes=self.ref.classes, seed=seed
+        search, threat, classes = attacks.family(attack.family).search, self.setting.threat, self.ref.classes
+        return self.moving.attacked(
+            lambda model: search(model, x, y, threat, params, classes=classes, seed=seed), precision
         )
-        return adv.detach().float()
 
-    def _made_at_w(self, first: int, x: Tensor, y: Tensor) -> Tensor:
+    def _made_at_w(self, first: int, x: Tensor, y: Tensor, precision: str) -> Tensor:
         if first not in self._at_w:
             self.moving.place()
-            self._at_w[first] = self._attacked(first, x, y)
+            self._at_w[first] = self._attacked(first, x, y, precision)
         return self._at_w[first]
 
     def _ascent(self, adv: Tensor, y: Tensor) -> Vector:

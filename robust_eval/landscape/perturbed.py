@@ -9,7 +9,7 @@ adversarial loss rho(w+v) itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robust_eval.errors import UserError, unknown
 from robust_eval.landscape.points import Images, Kind, Move, Point, point
-from robust_eval.landscape.scan import Scan, Values, forwards
+from robust_eval.landscape.scan import Scan, Values, forwards, subject_record
 from robust_eval.landscape.subjects import Subject
 
 KIND = "weight-perturbation"
@@ -101,10 +101,7 @@ def to_data(scan: Scan, found: Sequence[Response], values: Values) -> dict[str, 
     for subject in scan.subjects.each:
         entries.append(
             {
-                "label": subject.label,
-                "name": subject.ref.name,
-                "sha256": subject.ref.sha256,
-                "architecture": asdict(subject.ref.architecture),
+                **subject_record(scan, subject, values),
                 "loss_at_w": values[subject.label, point()].loss,
                 "responses": [
                     {

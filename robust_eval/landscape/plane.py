@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robust_eval.landscape.directions import cosine, filter_normalised, movable
 from robust_eval.landscape.points import Move, Point, point
-from robust_eval.landscape.scan import Scan, Values, forwards
+from robust_eval.landscape.scan import Scan, Values, forwards, subject_record
 from robust_eval.landscape.subjects import Subject
 
 KIND = "landscape-2d"
@@ -71,10 +71,7 @@ def to_data(scan: Scan, found: Sequence[Plane], values: Values) -> dict[str, Any
     """Everything the figure shows and how it was made."""
     entries = [
         {
-            "label": one.label,
-            "name": subject.ref.name,
-            "sha256": subject.ref.sha256,
-            "architecture": asdict(subject.ref.architecture),
+            **subject_record(scan, subject, values),
             "loss_at_0": one.at_w,
             "cosine_of_directions": _cosine(scan, subject),
             "sharpness": one.sharpness,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +44,8 @@ class Point:
 
     moves: tuple[Move, ...] = ()
     images: Images = "anew"
+    checked: bool = False
+    """Searched in float32 whatever the scan's precision is, to tell what that precision costs."""
 
 
 def point(*moves: Move, images: Images = "anew") -> Point:
@@ -90,6 +92,8 @@ class Setting:
     seed: int
     directions: str
     """Where the random directions come from."""
+    precision: str = "float32"
+    """Of the attack's search; losses are always measured in float32."""
     library: str = field(default_factory=lambda: attacks.library("pgd"))
 
     def identity(self) -> dict[str, Any]:
@@ -98,6 +102,8 @@ class Setting:
 
 def key(setting: Setting, ref: CheckpointRef, place: Point) -> str:
     """Names a measured point: equal for equal questions, and for no others."""
+    if place.checked:
+        setting, place = replace(setting, precision="float32"), replace(place, checked=False)
     return digest({"setting": setting.identity(), "model": identity(ref), "point": asdict(place)})[:32]
 
 

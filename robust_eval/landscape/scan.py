@@ -17,7 +17,9 @@ from robust_eval.landscape.directions import Directions, draw, load, save
 from robust_eval.landscape.meter import Meter
 from robust_eval.landscape.points import Measured, Point, PointStore, Setting, point
 from robust_eval.landscape.subjects import Subject, Subjects
+from robust_eval.models.accelerate import FLOAT32
 from robust_eval.plan import digest
+from robust_eval.searching import resolve_precision
 from robust_eval.store import exclusive, open_run
 
 Values = Mapping[tuple[str, Point], Measured]
@@ -46,6 +48,10 @@ class Scan:
         stem = "".join(c if c.isalnum() or c in "._+-" else "-" for c in names)[:60]
         return Path("runs") / f"landscape-{stem}-{digest(self.identity())[:8]}"
 
+    def checks(self) -> list[Point]:
+        """Points that tell what a precision below float32 costs: w once more, searched in float32."""
+        return [] if self.setting.precision == FLOAT32 else [Point(checked=True)]
+
     def record(self) -> dict[str, Any]:
         """What every JSON file of a scan says about how it was made."""
         setting = self.setting
@@ -59,6 +65,7 @@ class Scan:
                 "start": "the same at every point",
             },
             "loss": "cross-entropy in nats, mean over the images; BatchNorm in eval mode",
+            "precision": f"searched in {setting.precision}, losses in float32",
             "batch_size": setting.batch_size,
             "seed": setting.seed,
             "directions": {"count": self.directions.count, "origin": setting.directions},
@@ -66,8 +73,28 @@ class Scan:
         }
 
 
+def subject_record(scan: Scan, subject: Subject, values: Values) -> dict[str, Any]:
+    """What every JSON file says of a checkpoint; ``loss_at_w_in_float32`` only where another was used."""
+    check = values.get((subject.label, Point(checked=True)))
+    checks = {} if check is None else {"loss_at_w_in_float32": check.loss}
+    return {
+        "label": subject.label,
+        "name": subject.ref.name,
+        "sha256": subject.ref.sha256,
+        "architecture": asdict(subject.ref.architecture),
+        **checks,
+    }
+
+
 def make(
-    subjects: Subjects, *, count: int, steps: int, batch_size: int, seed: int, file: Path | None = None
+    subjects: Subjects,
+    *,
+    count: int,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    file: Path | None = None,
+    precision: str = FLOAT32,
 ) -> Scan:
     """A scan along ``count`` directions under PGD-``steps``; ``file`` holds the directions or gets them."""
     for what, value in (("--directions", count), ("--batch-size", batch_size)):
@@ -82,7 +109,10 @@ def make(
             save(file, directions)
         # Read back what was written: the same command then asks the same question the second time.
         directions = load(file, subjects.shapes, count, subjects.each[0].label)
-    setting = Setting(subjects.images, subjects.threat, attack, batch_size, seed, directions.origin)
+    precision, _ = resolve_precision(precision, subjects.x_NCHW.device)
+    setting = Setting(
+        subjects.images, subjects.threat, attack, batch_size, seed, directions.origin, precision
+    )
     return Scan(subjects, setting, directions)
 
 

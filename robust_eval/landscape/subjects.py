@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robust_eval.core.records import CheckpointRef, Slice
 from robust_eval.core.text import visible
-from robust_eval.core.threat import ThreatModel
+from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.data import ImageSet
 from robust_eval.environment import pick_device
 from robust_eval.errors import UserError
@@ -72,6 +72,7 @@ def prepare(sources: Sequence[str], options: Options, names: str | None = None) 
                 "under, with --norm and --eps."
             )
     x, y = images.tensors()
+    refuse_unbounded(threats[0], x[0].numel())
     device = pick_device(options.device)
     each = tuple(Subject(label, model.model, model.ref) for label, model in zip(labels, loaded, strict=True))
     return Subjects(each, images.slice(), x.to(device), y.to(device), threats[0])

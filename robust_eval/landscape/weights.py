@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from robust_eval.models.checkpoint import LoadedModel
 
 MOST_BINS = 61
+# The share of the weights that the bins must hold: a few outliers would squeeze all others into one.
+SHOWN = 0.995
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Layer:
     edges: NDArray[np.float64]
     """Common bins, (bins + 1,), symmetric around 0."""
     density: Mapping[str, NDArray[np.float64]]
-    """By label, (bins,); each integrates to 1 over the bins."""
+    """By label, (bins,); integrates to the share of the weights within the bins."""
     statistics: Mapping[str, Statistics]
 
 
@@ -104,11 +106,14 @@ def layers(labels: Sequence[str], loaded: Sequence[LoadedModel]) -> list[Layer]:
 
 def _layer(name: str, tensors: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Layer:
     values = {label: found[name] for label, found in tensors.items()}
-    reach = max(float(np.abs(value).max()) for value in values.values()) or 1.0
+    reach = max(float(np.quantile(np.abs(value), SHOWN)) for value in values.values()) or 1.0
     # An odd number, so that 0 is the middle of a bin; fewer where there are few weights to count.
     bins = int(np.clip(np.sqrt(next(iter(values.values())).size), 9, MOST_BINS)) // 2 * 2 + 1
     edges = np.linspace(-reach, reach, bins + 1)
-    density = {label: np.histogram(value, edges, density=True)[0] for label, value in values.items()}
+    density = {
+        label: np.histogram(value, edges)[0] / (value.size * np.diff(edges))
+        for label, value in values.items()
+    }
     shape = next(iter(values.values())).shape
     return Layer(name, shape, edges, density, {label: statistics(value) for label, value in values.items()})
 

@@ -153,14 +153,14 @@ def test_the_original_is_bit_for_bit_what_it_was(tmp_path: Path, monkeypatch: py
 
 def test_the_copy_comes_home_exactly(tmp_path: Path) -> None:
     (subject,) = tiny_scans.scan(tiny_scans.write(tmp_path / "net.pt")).subjects.each
-    moving = Moving(subject.model, "net")
+    moving = Moving(subject.model, "net", torch.rand(2, 1, 8, 8))
     direction = {name: torch.randn_like(weight) for name, weight in moving.home.items()}
     moving.place([(direction, 1e7)])
-    moved = moving.search.network.state_dict()
-    assert not all(torch.equal(value, moved[name]) for name, value in subject.model.state_dict().items())
+    moved = moving.state()
+    assert not all(torch.equal(value, moved[name]) for name, value in moving.home.items())
     moving.place()
-    home = moving.search.network.state_dict()
-    assert all(torch.equal(value, home[name]) for name, value in subject.model.state_dict().items())
+    home = moving.state()
+    assert all(torch.equal(value, home[name]) for name, value in moving.home.items())
 
 
 def test_a_point_does_not_depend_on_what_was_measured_before(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_images_made_once_underestimate_the_loss(tmp_path: Path) -> None:
 
 def test_both_perturbations_have_the_norm_of_gamma(tmp_path: Path) -> None:
     found = of_digits(tmp_path / "net.pt")
-    shown = found._made_at_w(0, found.x[:8], found.y[:8])
+    shown = found._made_at_w(0, found.x[:8], found.y[:8], "float32")
     random, _ = found._step(Move("rwp", 1, 0.1))
     for direction in (random, found._ascent(shown, found.y[:8])):
         for name, weight in found.moving.home.items():
@@ -192,7 +192,7 @@ def test_both_perturbations_have_the_norm_of_gamma(tmp_path: Path) -> None:
 def test_awp_raises_the_loss_at_the_rate_of_the_gradient(tmp_path: Path) -> None:
     """To first order the rise is gamma times the sum over layers of norm(w_l) norm(g_l)."""
     found = of_digits(tmp_path / "net.pt", batch_size=12)
-    shown = found._made_at_w(0, found.x, found.y)
+    shown = found._made_at_w(0, found.x, found.y, "float32")
     slope = found.moving.gradient(shown, found.y)
     expected = sum(float(g.norm() * found.moving.home[name].norm()) for name, g in slope.items())
     gamma = 1e-4
@@ -219,7 +219,7 @@ def test_a_network_without_weights_cannot_be_moved() -> None:
             self.scale = nn.Parameter(torch.ones(3))
 
     with pytest.raises(UserError, match="net.pt has no weight with more than one dimension, so nothing"):
-        Moving(Normalised(Flat(), NONE), "net.pt")
+        Moving(Normalised(Flat(), NONE), "net.pt", torch.rand(1, 1, 2, 2))
 
 
 def test_tensors_without_gradient_stay_where_they_are() -> None:

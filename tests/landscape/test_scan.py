@@ -102,6 +102,19 @@ def test_keys_name_the_question(tmp_path: Path) -> None:
     assert points.key(two(tmp_path, batch_size=4).setting, refs[0], point()) not in keys
 
 
+def test_lower_precision_is_said_and_checked(tmp_path: Path) -> None:
+    scan, plain = two(tmp_path, precision="bfloat16"), two(tmp_path)
+    wanted = [*curve.plan(ALPHAS, 2), *scan.checks()]
+    values = scanning.run(scan, wanted, tmp_path / "scan")
+    at_w = scanning.run(plain, [point()], tmp_path / "plain")["a", point()]
+    data = curve.to_data(scan, curve.curves(scan, ALPHAS, values), [], values)
+    assert data["precision"] == "searched in bfloat16, losses in float32"
+    entry = data["checkpoints"][0]
+    assert entry["loss_at_w_in_float32"] == at_w.loss
+    assert entry["loss_at_0"] == pytest.approx(at_w.value, rel=0.05)
+    assert plain.checks() == []
+
+
 def test_a_direction_file_is_written_once_and_then_read(tmp_path: Path) -> None:
     file = tmp_path / "shared" / "d.safetensors"
     first, second = two(tmp_path, file=file), two(tmp_path, file=file)

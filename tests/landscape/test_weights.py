@@ -36,7 +36,7 @@ def test_layers_are_compared_on_common_bins(tmp_path: Path) -> None:
     for layer in found:
         assert len(layer.edges) % 2 == 0, "0 is in the middle of a bin"
         for density in layer.density.values():
-            assert float((density * np.diff(layer.edges)).sum()) == pytest.approx(1)
+            assert 0.95 < float((density * np.diff(layer.edges)).sum()) <= 1 + 1e-9
     assert [layer.name for layer in weights.chosen(found, None)] == [
         f"convolutions.{place}.weight" for place in (0, 2, 4)
     ]
