@@ -35,6 +35,7 @@ from robust_eval.commands.scattering import scattering
 from robust_eval.commands.selftest import selftest
 from robust_eval.commands.verify import verify
 from robust_eval.commands.weights import weights
+from robust_eval.core import terminal
 from robust_eval.core.text import visible
 from robust_eval.errors import UserError
 from robust_eval.leaderboard.cli import app as leaderboard_app
@@ -48,7 +49,6 @@ app = typer.Typer(
     epilog="Example: robust-eval run ckpt.pt --data cifar10 --eps 8/255 --suite full --examples 1000",
 )
 app.add_typer(leaderboard_app, name="leaderboard")
-console = Console()
 
 
 @app.command(epilog="Example: robust-eval run ckpt.pt --data cifar10 --suite quick --examples 500")
@@ -75,8 +75,11 @@ def run(
     diagnose: Diagnose = False,
 ) -> None:
     """Attack a checkpoint with a suite, judge every image, write result.json and the evidence."""
-    from robust_eval import evaluation, fresh, prepare, progress, render
+    from robust_eval import evaluation, fresh, prepare, progress, render, store
 
+    console = terminal.console()
+    if out is not None and not dry_run:
+        store.refuse_early(out)
     options = prepare.Options(
         checkpoint=checkpoint,
         suite=suite,
@@ -148,6 +151,7 @@ def list_() -> None:
         "architectures": models.ids(),
         "datasets": discover.module_ids("robust_eval.data"),
     }
+    console = terminal.console()
     for kind, names in kinds.items():
         console.print(f"[bold]{kind:16}[/bold] {', '.join(names)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_eval import attacks
 from robust_eval.core.records import Cost, Suite
-from robust_eval.models.accelerate import frozen
+from robust_eval.models.accelerate import FLOAT32, frozen
 from robust_eval.plan import CLEAN
 
 
@@ -37,9 +37,9 @@ class Estimate:
     seconds: float
 
 
-def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3) -> Speed:
+def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
     """Time forwards and backwards on one batch; the fastest of a few repeats."""
-    search = frozen(model)
+    search = frozen(model, sample=x_NCHW[:8], precision=precision)
 
     def backward() -> None:
         x = x_NCHW.clone().requires_grad_()
@@ -66,13 +66,16 @@ def _fastest(work: Callable[[], None], x: Tensor, repeats: int) -> float:
     return min(times[1:])
 
 
-def estimates(suite: Suite, n: int, batch_size: int, classes: int, speed: Speed) -> list[Estimate]:
-    """One entry per attack, in the order of the work."""
+def estimates(
+    suite: Suite, n: int, batch_size: int, classes: int, speeds: Mapping[str, Speed], precision: str = FLOAT32
+) -> list[Estimate]:
+    """One entry per attack, in the order of the work. ``speeds``: for each precision that occurs."""
     units = -(-n // batch_size)
-    rows = [Estimate(CLEAN, CLEAN, units, Cost(1, 0), speed.seconds(Cost(1, 0), n))]
+    rows = [Estimate(CLEAN, CLEAN, units, Cost(1, 0), speeds[FLOAT32].seconds(Cost(1, 0), n))]
     for column in suite.columns:
         for attack in column.attacks:
             params = attacks.parse(attack.family, attack.params)
             cost: Cost = attacks.family(attack.family).cost(params, classes)
+            speed = speeds[attacks.precision(attack, precision)]
             rows.append(Estimate(attack.id, column.id, units, cost, speed.seconds(cost, n)))
     return rows

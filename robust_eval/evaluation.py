@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,87 +12,28 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from robust_eval import attacks, evidence, flags, probes, runner, summary
 from robust_eval import diagnose as closer
+from robust_eval import disagreement, evidence, flags, probes, runner, searching, summary
 from robust_eval.core.files import write_text
-from robust_eval.core.records import CheckpointRef, Cost, Slice, Suite
-from robust_eval.core.threat import ThreatModel, refuse_unbounded
+from robust_eval.core.records import Cost
 from robust_eval.environment import environment
 from robust_eval.errors import UserError
-from robust_eval.estimate import Estimate, estimates, measure
-from robust_eval.plan import Request, auto_batch_size
-from robust_eval.probes import Probe
+from robust_eval.estimate import measure
+from robust_eval.job import PROBED, Job, estimate, make_request
 from robust_eval.progress import Silent
-from robust_eval.schema import RESULT_FILE, DiagnosisRecord, EvalResult, FlagRecord
+from robust_eval.schema import (
+    RESULT_FILE,
+    DiagnosisRecord,
+    DisagreementRecord,
+    EvalResult,
+    FlagRecord,
+    SearchRecord,
+    TuningRecord,
+)
 from robust_eval.store import MemoryStore, Store, exclusive, open_run
-from robust_eval.worker import Worker, full_precision
+from robust_eval.worker import Worker
 
-PROBED = 32
 DIAGNOSIS_FILE = "diagnosis.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request with the model and data it speaks of, on one device."""
-
-    request: Request
-    model: nn.Module
-    """[0, 1] pixels to logits."""
-    x_NCHW: Tensor
-    y_N: Tensor
-    fresh: closer.FreshLogits | None = None
-    """How to ask a fresh process about the same file; None for a model in memory."""
-
-    def worker(self) -> Worker:
-        return Worker(self.model, self.x_NCHW, self.y_N, self.request.threat, self.request.checkpoint.classes)
-
-    def probe(self) -> Probe:
-        """Look at the first images; a model that cannot even answer these is refused."""
-        full_precision()
-        try:
-            return probes.probe(self.model.eval(), self.x_NCHW[:PROBED], self.y_N[:PROBED])
-        except Exception as error:
-            shape = tuple(self.x_NCHW[:PROBED].shape)
-            raise UserError(
-                f"The model fails on a batch of shape {shape}: {type(error).__name__}: {error}."
-            ) from error
-
-
-def estimate(job: Job) -> list[Estimate]:
-    """What the job will cost at most, from a few timed batches."""
-    request = job.request
-    batch = job.x_NCHW[: min(request.batch_size, 64)]
-    speed = measure(job.model, batch)
-    return estimates(request.suite, request.data.n, request.batch_size, request.checkpoint.classes, speed)
-
-
-def make_request(
-    checkpoint: CheckpointRef,
-    data: Slice,
-    threat: ThreatModel,
-    suite: Suite,
-    *,
-    shape_CHW: tuple[int, ...],
-    device: torch.device,
-    batch_size: int | None,
-    seed: int,
-) -> Request:
-    """What is to be done. Raises :class:`UserError` for a budget, batch size or seed that cannot be meant."""
-    refuse_unbounded(threat, prod(shape_CHW))
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"The batch size must be at least 1, got {batch_size}.")
-    if seed < 0:
-        raise UserError(f"The seed must be 0 or more, got {seed}.")
-    families = sorted({attack.family for column in suite.columns for attack in column.attacks})
-    return Request(
-        checkpoint=checkpoint,
-        data=data,
-        threat=threat,
-        suite=suite,
-        batch_size=batch_size or auto_batch_size(shape_CHW, device.type),
-        seed=seed,
-        libraries=tuple((name, attacks.library(name)) for name in families),
-    )
 
 
 def execute(
@@ -117,7 +57,9 @@ def _execute(
     job: Job, store: Store, folder: Path | None, display: runner.Display, command: str | None
 ) -> EvalResult:
     finished: dict[str, runner.Finished] = {}
-    worker, probed = job.worker(), job.probe()
+    probed = job.probe()
+    search = job.search(folder)
+    worker = job.worker(search)
     model_flags = flags.from_probe(probed)
     before = _logits(job.model, job.x_NCHW)
     try:
@@ -127,9 +69,19 @@ def _execute(
         if finished and folder is not None:
             _write(job, finished, model_flags, None, command, folder)
         raise
+    found = disagreement.measure(job.request, worker, store, finished)
     if not flags.is_random(probed):
         model_flags += _changes(job, worker, before)
-    return _write(job, finished, model_flags, folder, command, folder)
+    record = _search_record(job, worker, search, found)
+    return _write(job, finished, model_flags, folder, command, folder, record)
+
+
+def _search_record(
+    job: Job, worker: Worker, search: searching.Search, found: DisagreementRecord | None
+) -> SearchRecord:
+    tunings = {name: TuningRecord(**asdict(way)) for name, way in search.tunings.items()}
+    notes = tuple(dict.fromkeys((*job.notes, *worker.notes, *search.notes)))
+    return SearchRecord(notes=notes, tunings=tunings, disagreement=found)
 
 
 @torch.no_grad()
@@ -141,9 +93,7 @@ def _logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:
 def _changes(job: Job, worker: Worker, before: Tensor) -> tuple[FlagRecord, ...]:
     """Is the judged model after the attacks what it was before, and what the attacks searched on?"""
     scale, after = probes.spread(before), _logits(job.model, job.x_NCHW)
-    search = None
-    if job.request.precision == "float32":
-        search = probes.largest_difference(_logits(worker.searcher, job.x_NCHW), after) / scale
+    search = probes.largest_difference(_logits(worker.searcher, job.x_NCHW), after) / scale
     return flags.from_changes(probes.largest_difference(after, before) / scale, search)
 
 
@@ -164,6 +114,7 @@ def _write(
     evidence_folder: Path | None,
     command: str | None,
     folder: Path | None,
+    search: SearchRecord | None = None,
 ) -> EvalResult:
     request = job.request
     checkpoint, data, threat, suite = summary.request_records(request)
@@ -189,6 +140,7 @@ def _write(
         *flags.from_columns(columns, checkpoint.classes),
         *flags.from_reach(_reach(job, finished), request.threat.norm),
         *flags.from_record(checkpoint, data, columns["clean"]),
+        *(flags.from_search(search) if search is not None else ()),
         *(flags.from_diagnosis(closer_look) if closer_look is not None else ()),
     )
     result = EvalResult(
@@ -202,6 +154,7 @@ def _write(
         worst_case=summary.worst_case(columns),
         flags=flags.distinct(found),
         diagnosis=closer_look,
+        search=search,
         environment=environment(job.x_NCHW.device),
         labels_sha256=summary.labels_digest(labels),
         request=request.key,
@@ -249,3 +202,6 @@ def _stored_diagnosis(folder: Path | None) -> DiagnosisRecord | None:
         return DiagnosisRecord.model_validate_json((folder / DIAGNOSIS_FILE).read_bytes())
     except ValidationError:
         return None
+
+
+__all__ = ["Job", "diagnosed", "diagnosis", "diagnosis_cost", "estimate", "execute", "make_request"]

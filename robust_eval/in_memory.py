@@ -16,6 +16,7 @@ from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job
 from robust_eval.schema import EvalResult
+from robust_eval.searching import parse_compile, resolve_precision
 
 
 def evaluate(
@@ -31,6 +32,8 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     display: runner.Display | None = None,
     diagnose: bool = False,
+    precision: str = "float32",
+    compile: str = "auto",
 ) -> EvalResult:
     """Attack and judge a model that is already in memory.
 
@@ -39,7 +42,8 @@ def evaluate(
     holds int64 labels in 0..K-1. ``threat`` is a :class:`ThreatModel` or text such as
     ``"Linf 8/255"``. ``suite`` is anything that ``robust-eval run --suite`` takes. With ``out`` the
     run is kept in that folder and can be continued; without, it lives in memory. ``diagnose`` also asks
-    whether the attacks converged (:mod:`robust_eval.diagnose`).
+    whether the attacks converged (:mod:`robust_eval.diagnose`). ``precision`` (float32, bfloat16, auto) and
+    ``compile`` (auto, on, off) are of the search alone; the judge is the model as it is.
 
     Runs on the device of the model's parameters. Raises :class:`UserError` for inputs outside
     these shapes and ranges.
@@ -47,7 +51,18 @@ def evaluate(
     _check_types(model, x_NCHW, y_N, threat)
     modes = {module: module.training for module in model.modules()}
     try:
-        job = make_job(model, x_NCHW, y_N, threat, suite, name=name, batch_size=batch_size, seed=seed)
+        job = make_job(
+            model,
+            x_NCHW,
+            y_N,
+            threat,
+            suite,
+            name=name,
+            batch_size=batch_size,
+            seed=seed,
+            precision=precision,
+            compile=compile,
+        )
         folder = Path(out) if out is not None else None
         result = evaluation.execute(job, folder, display)
         return evaluation.diagnosed(job, result, folder) if diagnose else result
@@ -66,11 +81,14 @@ def make_job(
     name: str = "model",
     batch_size: int | None = None,
     seed: int = 0,
+    precision: str = "float32",
+    compile: str = "auto",
 ) -> Job:
     """The job that :func:`evaluate` does; the model is left in eval mode."""
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     x, y = _checked(x_NCHW.to(device), y_N.to(device))
+    arithmetic, note = resolve_precision(precision, device)
     classes = _classes(model.eval(), x[:1])
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
@@ -83,8 +101,10 @@ def make_job(
         device=device,
         batch_size=batch_size,
         seed=seed,
+        precision=arithmetic,
     )
-    return Job(request, model, x, y)
+    notes = (note,) if note else ()
+    return Job(request, model, x, y, compile=parse_compile(compile, device), notes=notes)
 
 
 def _check_types(model: object, x_NCHW: object, y_N: object, threat: object) -> None:

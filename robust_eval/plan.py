@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from robust_eval import attacks
 from robust_eval.core import seeds
 from robust_eval.core.records import AttackSpec, CheckpointRef, Column, Slice, Suite, WorkUnit
 from robust_eval.core.threat import ThreatModel
@@ -29,7 +30,7 @@ class Request:
     libraries: tuple[tuple[str, str], ...]
     """(attack family, library and version) for the families of the suite."""
     precision: str = "float32"
-    """Arithmetic of the search; the judge is always float32."""
+    """Arithmetic of the search, where the attack bears it; the judge is always float32."""
 
     def library(self, family: str) -> str:
         return dict(self.libraries)[family]
@@ -68,9 +69,11 @@ def _model_identity(ref: CheckpointRef) -> dict[str, Any]:
     }
 
 
-def _unit(
+def unit(
     request: Request, column: str, attack: AttackSpec | None, stage: int, indices: Sequence[int]
 ) -> WorkUnit:
+    """One attack (None: clean predictions) on the examples ``indices`` of the slice."""
+    precision = request.precision if attack is None else attacks.precision(attack, request.precision)
     identity = {
         "checkpoint": _model_identity(request.checkpoint),
         "data": request.data.fingerprint,
@@ -78,11 +81,11 @@ def _unit(
         "library": None if attack is None else request.library(attack.family),
         "threat": str(request.threat),
         "indices": list(indices),
-        "precision": request.precision,
+        "precision": precision,
         "seed": request.seed,
     }
     key = digest(identity)[:32]
-    return WorkUnit(key, column, attack, stage, tuple(indices), seeds.derive(request.seed, key))
+    return WorkUnit(key, column, attack, stage, tuple(indices), seeds.derive(request.seed, key), precision)
 
 
 def _batches(indices: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -92,7 +95,7 @@ def _batches(indices: Sequence[int], size: int) -> list[Sequence[int]]:
 def clean_units(request: Request) -> list[WorkUnit]:
     """Clean predictions for every example; all other columns build on them."""
     every = range(request.data.n)
-    return [_unit(request, CLEAN, None, 0, batch) for batch in _batches(every, request.batch_size)]
+    return [unit(request, CLEAN, None, 0, batch) for batch in _batches(every, request.batch_size)]
 
 
 def stage_units(request: Request, column: Column, stage: int, survivors: Sequence[int]) -> list[WorkUnit]:
@@ -103,7 +106,7 @@ def stage_units(request: Request, column: Column, stage: int, survivors: Sequenc
     """
     attack = column.attacks[stage]
     return [
-        _unit(request, column.id, attack, stage, batch) for batch in _batches(survivors, request.batch_size)
+        unit(request, column.id, attack, stage, batch) for batch in _batches(survivors, request.batch_size)
     ]
 
 

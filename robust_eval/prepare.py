@@ -16,6 +16,7 @@ from robust_eval.environment import pick_device
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job, make_request
 from robust_eval.models import checkpoint
+from robust_eval.searching import parse_compile, resolve_precision
 
 # The budgets of the AWP paper (section 4.4) and, for MNIST, of Madry et al. 2018; digits is ours.
 DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
@@ -44,6 +45,8 @@ class Options:
     device: str = "auto"
     batch_size: int | None = None
     seed: int = 0
+    precision: str = "float32"
+    compile: str = "auto"
 
     def command(self) -> str:
         """The command that repeats this run, with file names in place of paths."""
@@ -58,6 +61,8 @@ class Options:
             ("--normalisation", self.normalisation),
             ("--batch-size", self.batch_size),
             ("--seed", self.seed),
+            ("--precision", None if self.precision == "float32" else self.precision),
+            ("--compile", None if self.compile == "auto" else self.compile),
         ]
         for option, value in named:
             words += [] if value is None else [option, str(value)]
@@ -93,6 +98,8 @@ def prepare(options: Options) -> Job:
         raise UserError(f"--seed must be 0 or more, got {options.seed}.")
     suite = suites.load(options.suite)
     device = pick_device(options.device)
+    precision, note = resolve_precision(options.precision, device)
+    compile = parse_compile(options.compile, device)
     if options.norm is not None or options.eps is not None:
         _check_threat_early(options)
     images = None if options.data is None else load_images(options, None)
@@ -105,7 +112,7 @@ def prepare(options: Options) -> Job:
     )
     if images is None:
         images = load_images(options, loaded.ref.dataset)
-        _check_fit(loaded.ref, images)
+        images.refuse_misfit(loaded.ref.classes, loaded.ref.name)
     images = images.for_outputs(loaded.ref.classes)
     x, y = images.tensors()
     request = make_request(
@@ -117,8 +124,10 @@ def prepare(options: Options) -> Job:
         device=device,
         batch_size=options.batch_size,
         seed=options.seed,
+        precision=precision,
     )
-    return Job(request, loaded.model, x.to(device), y.to(device))
+    notes = (note,) if note else ()
+    return Job(request, loaded.model, x.to(device), y.to(device), compile=compile, notes=notes)
 
 
 def _check_threat_early(options: Options) -> None:
@@ -126,14 +135,6 @@ def _check_threat_early(options: Options) -> None:
     norm = parse_norm(options.norm or "Linf")
     if options.eps is not None:
         parse_threat(norm, options.eps)
-
-
-def _check_fit(ref: CheckpointRef, images: ImageSet) -> None:
-    if not images.fits(ref.classes):
-        raise UserError(
-            f"{ref.name} has {ref.classes} outputs but {images.name} has {images.classes} classes. "
-            "Choose other --data."
-        )
 
 
 def resolve_threat(options: Options, ref: CheckpointRef, images: ImageSet) -> ThreatModel:

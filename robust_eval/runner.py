@@ -41,7 +41,13 @@ def run(request: Request, worker: Worker, store: Store, display: Display) -> Ite
     """Yield each column as it is finished. Stored units are not done again; new ones are stored at once."""
 
     def wave(units: Iterable[WorkUnit]) -> tuple[UnitResult, ...]:
-        return tuple(_do(unit, worker, store, display) for unit in units)
+        results = []
+        for unit in units:
+            stored = store.get(unit.key)
+            result = stored or do(unit, worker, store)
+            display.unit(unit, result, stored=stored is not None)
+            results.append(result)
+        return tuple(results)
 
     clean_title = next((c for c in request.suite.columns if c.id == CLEAN), Column(CLEAN, "Clean", ()))
     display.stage(clean_title, 0, request.data.n)
@@ -74,13 +80,12 @@ def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]
     )
 
 
-def _do(unit: WorkUnit, worker: Worker, store: Store, display: Display) -> UnitResult:
+def do(unit: WorkUnit, worker: Worker, store: Store) -> UnitResult:
+    """A unit's result: from the store, or made and stored."""
     result = store.get(unit.key)
-    stored = result is not None
     if result is None:
         result = worker.run(unit)
         store.put(unit.key, result)
-    display.unit(unit, result, stored=stored)
     return result
 
 

@@ -14,7 +14,8 @@ from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import ThreatModel
 from robust_eval.errors import UserError
 from robust_eval.judge import judge, judge_clean
-from robust_eval.models.accelerate import frozen
+from robust_eval.models.accelerate import FLOAT32, SearchModel, frozen
+from robust_eval.searching import SAMPLE, Search
 
 
 def full_precision() -> None:
@@ -31,13 +32,42 @@ class Worker:
     """
 
     def __init__(
-        self, model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, classes: int
+        self,
+        model: nn.Module,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        threat: ThreatModel,
+        classes: int,
+        search: Search | None = None,
     ) -> None:
+        """``search``: how the copies are called; without it, as is usual for images of this size."""
         full_precision()
         self.model = model.eval()
-        self.searcher = frozen(model)
         self.x, self.y = x_NCHW, y_N
         self.threat, self.classes = threat, classes
+        self.how = search or Search()
+        self._searchers: dict[str, SearchModel] = {}
+
+    @property
+    def searcher(self) -> SearchModel:
+        """The copy that attacks search with in float32."""
+        return self.searcher_in(FLOAT32)
+
+    def searcher_in(self, precision: str) -> SearchModel:
+        """The copy for a precision, made when first asked for."""
+        if precision not in self._searchers:
+            self._searchers[precision] = frozen(
+                self.model,
+                sample=self.x[:SAMPLE],
+                precision=precision,
+                tuning=self.how.tunings.get(precision),
+            )
+        return self._searchers[precision]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the copies made so far, in words."""
+        return tuple(note for searcher in self._searchers.values() for note in searcher.notes)
 
     def run(self, unit: WorkUnit) -> UnitResult:
         """Do the unit; the same unit gives the same verdicts, whatever ran before it."""
@@ -49,15 +79,22 @@ class Worker:
             verdicts = judge_clean(self.model, x, y, unit.indices)
             evidence = np.empty((0, *x.shape[1:]), dtype=np.float32)
             return UnitResult(verdicts, evidence, len(y), 0, time.perf_counter() - start)
-        self.searcher.reset_counts()
-        adv = self.search(unit.attack, x, y, self.threat, unit.seed)
+        searcher = self.searcher_in(unit.precision)
+        searcher.reset_counts()
+        adv = self.search(unit.attack, x, y, self.threat, unit.seed, unit.precision)
         verdicts = judge(self.model, x, y, adv, unit.indices, self.threat)
         evidence = adv.cpu().numpy()[~verdicts.robust]
         seconds = time.perf_counter() - start
-        return UnitResult(verdicts, evidence, self.searcher.forwards, self.searcher.backwards, seconds)
+        return UnitResult(verdicts, evidence, searcher.forwards, searcher.backwards, seconds)
 
     def search(
-        self, attack: AttackSpec, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, seed: int
+        self,
+        attack: AttackSpec,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        precision: str = FLOAT32,
     ) -> Tensor:
         """What an attack returns for examples that are right without it (N, C, H, W) float32; judge it.
 
@@ -68,7 +105,7 @@ class Worker:
         params = attacks.parse(attack.family, attack.params)
         try:
             adv: Tensor = family.search(
-                self.searcher, x_NCHW, y_N, threat, params, classes=self.classes, seed=seed
+                self.searcher_in(precision), x_NCHW, y_N, threat, params, classes=self.classes, seed=seed
             )
         except UserError:
             raise

@@ -19,6 +19,16 @@ Normalisation = Annotated[
     str | None, typer.Option(help="Input normalisation, where detection is not wanted.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of the search alone; the judge is always float32: float32, bfloat16, or auto (bfloat16 where "
+        "the device has units for it)."
+    ),
+]
+Compile = Annotated[
+    str, typer.Option(help="torch.compile for the search: auto (where the work repays it), on or off.")
+]
 Diagnose = Annotated[
     bool,
     typer.Option(

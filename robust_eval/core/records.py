@@ -105,6 +105,8 @@ class WorkUnit:
     """Position in the column's cascade."""
     indices: tuple[int, ...]
     seed: int
+    precision: str = "float32"
+    """Arithmetic of the search."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from robust_eval.flags.again import from_result, missing
 from robust_eval.flags.columns import from_columns, from_reach
 from robust_eval.flags.diagnosis import from_diagnosis
 from robust_eval.flags.model import from_probe, is_random
-from robust_eval.flags.record import from_changes, from_record
+from robust_eval.flags.record import from_changes, from_record, from_search
 from robust_eval.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "from_reach",
     "from_record",
     "from_result",
+    "from_search",
     "is_random",
     "missing",
     "records",

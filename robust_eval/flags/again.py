@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robust_eval.flags.columns import from_columns
 from robust_eval.flags.diagnosis import from_diagnosis
-from robust_eval.flags.record import from_record
+from robust_eval.flags.record import from_record, from_search
 from robust_eval.flags.rules import distinct
 from robust_eval.schema import EvalResult, FlagRecord
 
@@ -14,6 +14,7 @@ def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
     found = [
         *from_columns(result.columns, result.checkpoint.classes),
         *from_record(result.checkpoint, result.data, result.columns["clean"]),
+        *(from_search(result.search) if result.search is not None else ()),
         *(from_diagnosis(result.diagnosis) if result.diagnosis is not None else ()),
     ]
     return distinct(found)

@@ -7,7 +7,7 @@ from math import sqrt
 
 from robust_eval import provenance
 from robust_eval.flags.rules import Finding, records
-from robust_eval.schema import CheckpointRecord, ColumnRecord, DataRecord, FlagRecord
+from robust_eval.schema import CheckpointRecord, ColumnRecord, DataRecord, FlagRecord, SearchRecord
 
 CHANGED = 1e-4
 COPY = 1e-3
@@ -15,6 +15,8 @@ COPY = 1e-3
 _SAME, _OTHER = 0.003, 0.05
 """Slack for the same images in another library, and for images of the training set's distribution."""
 _Z = 3.29
+WEAKER, WEAKER_COUNT = 0.01, 1
+"""Of the verdicts on the sample, net."""
 
 
 def from_record(
@@ -34,6 +36,17 @@ def from_changes(after: float, search: float | None) -> tuple[FlagRecord, ...]:
     if search is not None and not search <= COPY:
         found.append(("search-copy-differs", f"by {search:.1e}"))
     return records(found)
+
+
+def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
+    """Did the reduced precision of a search cost it successes?"""
+    found = search.disagreement
+    if found is None or found.weaker - found.stronger <= max(WEAKER_COUNT, WEAKER * found.verdicts):
+        return ()
+    figure = (
+        f"of {found.verdicts} verdicts {found.weaker} broken by float32 alone, {found.stronger} the other way"
+    )
+    return records([("reduced-precision", figure)])
 
 
 def _findings(checkpoint: CheckpointRecord, data: DataRecord, clean: ColumnRecord) -> Iterator[Finding]:

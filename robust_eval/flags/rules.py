@@ -152,6 +152,11 @@ RECORD: Mapping[str, Rule] = {
         "1e-3 of the logits' spread",
         "Attacks searched on a copy that is not the judged model: look for state outside its modules.",
     ),
+    "reduced-precision": Rule(
+        WARNS,
+        "2 verdicts and 1% of a sample, net, that only a float32 search breaks",
+        "The search in reduced precision is weaker on this model: evaluate with --precision float32.",
+    ),
     "clean-accuracy-differs": Rule(
         WARNS,
         "0.3 points on the test set, 5 on other images, beyond the sampling error at p = 0.001",

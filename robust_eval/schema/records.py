@@ -153,6 +153,38 @@ class DiagnosisRecord(Record):
     backwards: Whole
 
 
+class DisagreementRecord(Record):
+    """What a search in reduced precision missed: the same attacks, images and seeds in float32 as well."""
+
+    images: Whole
+    attacks: tuple[str, ...]
+    verdicts: Whole
+    """Images times attacks."""
+    weaker: Whole
+    """Verdicts broken by the float32 search alone."""
+    stronger: Whole
+    """Verdicts broken by the reduced search alone."""
+
+
+class TuningRecord(Record):
+    """How the search copy was called in one precision; it changes verdicts by rounding alone."""
+
+    rows: int | None
+    """Images in a call without gradients; None: the whole batch."""
+    gradient_rows: int | None
+    compiled: bool
+    gradient_compiled: bool
+
+
+class SearchRecord(Record):
+    """What was done to the copy of the model that attacks searched on."""
+
+    notes: tuple[str, ...]
+    tunings: dict[str, TuningRecord]
+    disagreement: DisagreementRecord | None = None
+    """Where a column was searched in less than float32."""
+
+
 class Environment(Record):
     robust_eval: str
     python: str
@@ -185,6 +217,8 @@ class EvalResult(Record):
     flags: tuple[FlagRecord, ...]
     diagnosis: DiagnosisRecord | None = None
     """Where the run was asked for one."""
+    search: SearchRecord | None = None
+    """None in files from before there was a choice."""
     environment: Environment
     labels_sha256: Sha256
     request: Sha256

@@ -9,6 +9,7 @@ from torch import nn
 
 from robust_eval import attacks, evaluation
 from robust_eval.core.records import Column, Suite
+from robust_eval.models.accelerate import BFLOAT16
 from robust_eval.selftest import plants, twisted
 from robust_eval.selftest.case import STOPPED, Case, case, ids
 from robust_eval.selftest.honest import trained
@@ -64,6 +65,7 @@ def cases() -> list[Case]:
             _with_model(plants.NaNOffTheGrid),
             "no-gradients",
         ),
+        model("detail lost in bfloat16", ("reduced-precision",), _coarse, "too-few-examples", *idle),
         model("labels shifted by one", ("clean-accuracy-differs", "collapsed"), _shifted),
         model("wrong normalisation", ("clean-accuracy-differs",), _wrongly_normalised, "too-few-examples"),
     ]
@@ -92,6 +94,13 @@ def _black_box() -> set[str]:
     request = replace(job.request, suite=suite, libraries=families)
     model = plants.GradientKiller(job.model)
     return ids(evaluation.execute(replace(job, request=request, model=model)).flags)
+
+
+def _coarse() -> set[str]:
+    """Searched in bfloat16, where images keep 2 of their 8 bits; judged in float32, where they keep all."""
+    job = trained(SUITE)
+    request = replace(job.request, precision=BFLOAT16)
+    return ids(evaluation.execute(replace(job, request=request, model=plants.Offset(job.model))).flags)
 
 
 def _shifted() -> set[str]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from robust_eval.core.records import AttackSpec
 from robust_eval.core.threat import ThreatModel
 from robust_eval.evaluation import Job
+from robust_eval.models.accelerate import FLOAT32
+from robust_eval.searching import Search
 from robust_eval.worker import Worker
 
 
@@ -39,7 +41,7 @@ class TwistedJob(Job):
 
     twist: Twist = Call.run
 
-    def worker(self) -> Worker:
+    def worker(self, search: Search | None = None) -> Worker:
         request = self.request
         return _Twisted(
             self.twist, self.model, self.x_NCHW, self.y_N, request.threat, request.checkpoint.classes
@@ -54,7 +56,13 @@ class _Twisted(Worker):
         self.twist = twist
 
     def search(
-        self, attack: AttackSpec, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, seed: int
+        self,
+        attack: AttackSpec,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        precision: str = FLOAT32,
     ) -> Tensor:
         return self.twist(Call(super().search, attack, x_NCHW, y_N, threat, seed))
 

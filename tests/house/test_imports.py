@@ -37,6 +37,9 @@ LAYERS = (
     {
         "worker",
         "estimate",
+        "searching",
+        "disagreement",
+        "job",
         "diagnose",
         "fresh",
         "in_memory",

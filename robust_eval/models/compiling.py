@@ -1,0 +1,37 @@
+"""``torch.compile`` for a frozen network: code for a few batch sizes, CUDA graphs on a GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+
+def unavailable(device: torch.device) -> str:
+    """Why nothing can be compiled for this device, or ''."""
+    if device.type == "cuda":
+        if find_spec("triton") is None:
+            return "Triton is not installed"
+        major, minor = torch.cuda.get_device_capability(device)
+        return "" if major >= 7 else f"compute capability {major}.{minor} is too old for Triton"
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++")):
+        return "there is no C++ compiler (install g++, or set CXX)"
+    return ""
+
+
+def compiled(network: nn.Module, *, gradient: bool) -> Callable[[Tensor], Tensor]:
+    """``network`` compiled anew for each batch size it meets.
+
+    Without gradients its weights become constants, laid out as the convolutions like them. On a GPU
+    the kernels of a pass are launched as one graph, whose output is copied: the next pass overwrites it.
+    """
+    device = next(network.parameters()).device
+    graphs = device.type == "cuda"
+    quick: Callable[[Tensor], Tensor] = torch.compile(
+        network, dynamic=False, options={"freezing": not gradient, "triton.cudagraphs": graphs}
+    )
+    return (lambda x_NCHW: quick(x_NCHW).clone()) if graphs else quick

@@ -1,0 +1,127 @@
+"""How a run calls its search copy: decided from the planned work, measured where that is long, kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from robust_eval import attacks
+from robust_eval.core.files import write_text
+from robust_eval.errors import UserError
+from robust_eval.models import accelerate, compiling, reduced, tuning
+from robust_eval.models.accelerate import BFLOAT16, FLOAT32
+from robust_eval.models.tuning import Tuning
+from robust_eval.plan import Request
+
+Compile = Literal["auto", "on", "off"]
+TUNING_FILE = "tuning.json"
+SAMPLE = 8
+"""Images on which a changed network is compared with the original."""
+
+# Planned operations from which measuring and compiling (up to a minute or two) are repaid: some minutes
+# of work at what small convolutional networks reach, 0.1 TFLOP/s on two CPU cores, 10 TFLOP/s on a GPU.
+LONG = {"cpu": 3e13, "cuda": 3e15}
+
+
+@dataclass(frozen=True)
+class Search:
+    """Per precision, how the copy is called; ``notes`` say what was decided and why, a line each."""
+
+    tunings: dict[str, Tuning] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
+    """(precision, note) for ``--precision float32 | bfloat16 | auto`` on a device."""
+    if asked not in (FLOAT32, BFLOAT16, "auto"):
+        raise UserError(f"Unknown precision '{asked}'. Use float32, bfloat16 or auto.")
+    if asked != "auto":
+        return asked, ""
+    problem = reduced.supported(device)
+    return (FLOAT32, f"float32: {problem}") if problem else (BFLOAT16, "")
+
+
+def parse_compile(asked: str, device: torch.device) -> Compile:
+    """``--compile auto | on | off``, refused where it cannot be had."""
+    if asked not in ("auto", "on", "off"):
+        raise UserError(f"Unknown --compile '{asked}'. Use auto, on or off.")
+    problem = compiling.unavailable(device) if asked == "on" else ""
+    if problem:
+        raise UserError(f"--compile on is not possible here: {problem}. Use --compile auto or off.")
+    return cast(Compile, asked)
+
+
+def choose(request: Request, model: nn.Module, x_NCHW: Tensor, asked: Compile, folder: Path | None) -> Search:
+    """How to search for this request on the images' device; the same folder always gives the same answer."""
+    device = x_NCHW.device
+    problem = compiling.unavailable(device)
+    long = planned_flops(request, model, x_NCHW) >= LONG.get(device.type, LONG["cuda"])
+    precisions = sorted(
+        {attacks.precision(a, request.precision) for column in request.suite.columns for a in column.attacks}
+    )
+    if asked == "on":
+        rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
+        return Search({name: Tuning(rows, rows, True, True) for name in precisions}, ("compiled",))
+    if not long:
+        return Search({}, ())
+    allowed = asked == "auto" and not problem
+    notes = (f"not compiled: {problem}",) if asked == "auto" and problem else ()
+    known = _stored(folder, device)
+    if known is None or any(name not in known for name in precisions):
+        known = {name: _measured(model, x_NCHW, name, allowed) for name in precisions}
+        if folder is not None:
+            kept = {"device": _name(device), "tunings": {name: asdict(t) for name, t in known.items()}}
+            write_text(folder / TUNING_FILE, json.dumps(kept, indent=1) + "\n")
+    return Search(known, (*notes, *(f"{name}: {_words(known[name])}" for name in precisions)))
+
+
+def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
+    """Operations of all attacks if nothing breaks early; a backward pass counts as a forward one.
+
+    Parameters get no gradients, so that a backward pass repeats the forward's convolutions once.
+    """
+    per_image = sum(
+        cost.forwards + cost.backwards
+        for column in request.suite.columns
+        for cost in (attacks.cost(attack, request.checkpoint.classes) for attack in column.attacks)
+    )
+    try:
+        return float(tuning.flops(model, x_NCHW)) * per_image * request.data.n
+    except RuntimeError:
+        # What the counter cannot follow is called as usual.
+        return 0.0
+
+
+def _measured(model: nn.Module, x_NCHW: Tensor, precision: str, compile: bool) -> Tuning:
+    parts = accelerate.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
+    return tuning.measured(lambda way: accelerate.tuned(parts, tuning=way), x_NCHW[:128], compile=compile)
+
+
+def _stored(folder: Path | None, device: torch.device) -> dict[str, Tuning] | None:
+    """What an earlier command measured in this folder on the same kind of device."""
+    if folder is None:
+        return None
+    try:
+        kept = json.loads((folder / TUNING_FILE).read_text(encoding="utf-8"))
+        if kept["device"] != _name(device):
+            return None
+        return {name: Tuning(**table) for name, table in kept["tunings"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _words(way: Tuning) -> str:
+    def one(rows: int | None, quick: bool) -> str:
+        return f"{rows or 'all'} images a call{', compiled' if quick else ''}"
+
+    gradients = one(way.gradient_rows, way.gradient_compiled)
+    return f"{one(way.rows, way.compiled)}; with gradients {gradients}"
