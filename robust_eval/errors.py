@@ -18,7 +18,7 @@ _FEW = 5
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """``Unknown attack 'pdg-20'. Did you mean pgd-20?``, or what exists: all of it, or of many the nearest."""
+    """``Unknown attack 'pdg-20'. Did you mean pgd-20?``, or what exists; of many, the nearest."""
     names = sorted(known)
     lowered = {one.lower(): one for one in names}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robust_eval import flags
 from robust_eval.compare import WORST
 from robust_eval.errors import UserError, unknown
 from robust_eval.schema import Count, EvalResult
@@ -33,7 +34,9 @@ def failures(result: EvalResult, column: str, min_percent: float) -> list[str]:
     found = []
     if result.status == "partial":
         found.append(f"The result is partial: {', '.join(result.missing)} not finished.")
-    blocking = [flag for flag in result.flags if flag.severity == "blocks ranking"]
+    # Those that somebody took out of the record are raised again by its numbers.
+    raised = flags.distinct((*result.flags, *flags.from_result(result)))
+    blocking = [flag for flag in raised if flag.severity == flags.BLOCKS]
     found += [f"Flag {flag.id} blocks ranking: {flag.figure}. {flag.advice}" for flag in blocking]
     if 100 * count.accuracy < min_percent:
         found.append(

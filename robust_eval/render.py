@@ -71,9 +71,8 @@ def print_checkpoint(console: Console, ref: CheckpointRef) -> None:
     arguments = ", ".join(f"{key}={value}" for key, value in ref.architecture.arguments.items())
     console.print(f"[bold]{escape(ref.name)}[/bold]  sha256 {ref.sha256[:12]}")
     console.print(f"  format         {ref.format}")
-    console.print(
-        f"  architecture   {escape(ref.architecture.id)} {escape(f'({arguments})' if arguments else '')}"
-    )
+    shown = f"{ref.architecture.id} ({arguments})" if arguments else ref.architecture.id
+    console.print(f"  architecture   {escape(shown)}")
     console.print(f"  classes        {ref.classes}")
     console.print(f"  normalisation  {escape(ref.normalisation.name)}")
     for note in ref.notes:

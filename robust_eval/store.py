@@ -10,17 +10,18 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from robust_eval.core.files import atomic, write_text, writing
+from robust_eval.core.files import atomic, refuse_unwritable, write_text, writing
 from robust_eval.core.records import UnitResult, Verdicts
 from robust_eval.errors import UserError
 
+REQUEST_FILE = "request.json"
 _VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
 
 
@@ -76,18 +77,36 @@ class FolderStore:
             )
 
 
+def refuse_early(folder: Path) -> None:
+    """Say before anything is loaded that a run cannot be kept in ``folder``. Leaves nothing behind."""
+    _refuse_strangers(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        refuse_unwritable(folder)
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _refuse_strangers(folder: Path) -> None:
+    strangers = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+    if strangers and REQUEST_FILE not in strangers:
+        raise UserError(
+            f"{folder} is no run folder but holds other files ({min(strangers)}, ...). "
+            "Choose a new or empty run folder."
+        )
+
+
 def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     """The store of a run folder, made or continued.
 
     Raises :class:`UserError` when the folder belongs to another request, naming what differs.
     """
-    request_file = folder / "request.json"
-    strangers = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
-    if strangers and not request_file.exists():
-        raise UserError(
-            f"{folder} is no run folder but holds other files ({min(strangers)}, ...). "
-            "Choose a new or empty run folder."
-        )
+    _refuse_strangers(folder)
+    request_file = folder / REQUEST_FILE
     wanted = json.loads(json.dumps(identity, default=str))
     with writing(folder):
         (folder / "units").mkdir(parents=True, exist_ok=True)
@@ -120,6 +139,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a run folder for one process. The lock dies with the process, however it ends."""
     import fcntl
 
+    _refuse_strangers(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("w")

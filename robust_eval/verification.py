@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from robust_eval.core import strict_json
 from robust_eval.core.files import write_text
+from robust_eval.core.text import counted
 from robust_eval.errors import UserError
 from robust_eval.schema import Record, Seconds, Sha256, Whole, first_error
 
@@ -40,6 +41,12 @@ class AuditRecord(Record):
     backwards: Whole
     seconds: Seconds
 
+    @property
+    def text(self) -> str:
+        """What happened, in words."""
+        fell = f"{len(self.fell)} of {counted(self.n, 'survivor')} fell"
+        return f"{fell} to suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
+
 
 class Verification(Record):
     verification_version: Literal[1] = 1
@@ -59,6 +66,12 @@ class Verification(Record):
     robust_eval: str
     device: str
     created: str
+
+    @property
+    def cost(self) -> str:
+        """Of the judging alone, like the seconds of an evaluation: neither counts loading."""
+        share = "" if self.share is None else f", {self.share:.2%} of what the evaluation took"
+        return f"{self.forwards:,} forward passes, {self.seconds:.2f} s{share}"
 
     @property
     def passed(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from robust_eval import selftest
 from robust_eval.cli import main
@@ -116,10 +120,36 @@ def test_check_reports_and_flags(run: Run, checkpoint: Path) -> None:
     code, out, _ = run("check", str(trained), "--data", "digits")
     assert code == 0
     assert "digits-cnn" in out
+    assert "clean accuracy 93.50% (187/200 of digits, test); 99.00% by the checkpoint's own record" in out
     assert "No red flags" in out
     code, out, _ = run("check", str(checkpoint))
     assert code == 1
     assert "collapsed" in out, "an untrained network names one class"
+
+
+def test_check_holds_a_checkpoint_against_its_own_record(run: Run, tmp_path: Path) -> None:
+    trained = Path(selftest.__file__).with_name("digits-at.safetensors")
+    with safe_open(trained, "pt") as file:
+        boasts = json.loads(file.metadata()["robust_eval"])
+    boasts["metrics"]["test_clean"] = 1.0
+    boasts["provenance"] = {**boasts.get("provenance", {}), "selected": "test"}
+    save_file(load_file(trained), tmp_path / "boasts.safetensors", {"robust_eval": json.dumps(boasts)})
+    code, out, _ = run("check", "boasts.safetensors")
+    assert code == 0
+    assert "warns: clean-accuracy-differs: 93.5% here, 100.0% by its own record" in out
+    assert "warns: selected-on-test" in out
+
+
+def test_a_pipe_gets_unbroken_lines(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["-m", "robust_eval.cli", "check", str(checkpoint)]
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    (line,) = (line for line in done.stdout.splitlines() if "collapsed" in line)
+    assert len(line) > 100
+    assert line.endswith("failed training.")
 
 
 def test_list_names_everything(run: Run) -> None:
@@ -164,6 +194,7 @@ def test_leaderboard_from_two_runs(run: Run, checkpoint: Path) -> None:
         (["--seed", "-1"], "--seed must be 0 or more"),
         (["--data", "npz:missing.npz"], "missing.npz"),
         (["--data", "folder:nowhere"], "nowhere"),
+        (["--eps", "1"], "With Linf 1 every image may become any other"),
         (["--out", "/proc/nowhere"], "Cannot write to /proc/nowhere"),
     ],
 )
@@ -174,7 +205,7 @@ def test_one_clear_sentence(run: Run, checkpoint: Path, words: list[str], messag
 def test_data_of_other_classes_or_size(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     two = np.zeros((4, 8, 8), np.uint8)
     np.savez(tmp_path / "twelve.npz", x=two, y=np.array([0, 1, 5, 11]))
-    refused(run("run", str(checkpoint), "--data", "npz:twelve.npz", "--eps", "0.1"), "12")
+    refused(run("run", str(checkpoint), "--data", "npz:twelve.npz", "--eps", "0.1"), "has the label 11")
     large = np.zeros((20, 16, 16), np.uint8)
     np.savez(tmp_path / "large.npz", x=large, y=np.arange(20) % 10)
     refused(run("run", str(checkpoint), "--data", "npz:large.npz", "--eps", "0.1"), "8")
@@ -185,6 +216,12 @@ def test_files_that_are_no_checkpoints(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.pt").write_bytes(b"")
     for name, message in (("page.pt", "HTML"), ("empty.pt", "empty"), ("absent.pt", "does not exist")):
         refused(run("run", name, "--data", "digits", "--eps", "0.1"), message)
+
+
+def test_a_folder_that_cannot_be_is_said_before_anything_is_loaded(run: Run) -> None:
+    refused(run("run", "absent.pt", "--out", "/proc/nowhere"), "Cannot write to /proc/nowhere")
+    assert "Planned" not in run("run", "absent.pt", "--out", "o")[1]
+    assert not Path("o").exists()
 
 
 def test_a_run_folder_of_another_request(run: Run, checkpoint: Path) -> None:

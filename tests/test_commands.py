@@ -111,8 +111,10 @@ def test_results_that_cannot_be_compared(run: Run, files: Path) -> None:
 
 
 def test_a_boards_life(run: Run, files: Path) -> None:
-    for file in ("a.json", "b.json"):
-        assert run("leaderboard", "add", file, "board")[0] == 0
+    assert run("leaderboard", "add", "a.json", "board")[0] == 0
+    assert "README.md: 1 row\n" in run("leaderboard", "build", "board")[1]
+    Path("board/README.md").unlink()
+    assert run("leaderboard", "add", "b.json", "board")[0] == 0
     refused(run("leaderboard", "add", "a.json", "board"), "already has a row for this checkpoint")
     code, out, _ = run("leaderboard", "check", "board")
     assert code == 1
@@ -244,6 +246,9 @@ def test_verify(run: Run, evaluated: Path) -> None:
     refused(run(*words, "--audit", "-1"), "--audit and --audit-seed must be 0 or more")
     refused(run("verify", "cut.json", "--checkpoint", "net.pt"), "cut.json does not exist")
     assert run("verify", "o/result.json")[0] == 2
+    refused(
+        run("verify", "o/result.json", "--checkpoint", "absent.pt", "--out", "no/v.json"), "write to no: "
+    )
 
 
 def test_images_are_those_of_the_result(run: Run, evaluated: Path) -> None:

@@ -186,7 +186,7 @@ def test_wrong_kinds_of_arguments(arguments: object, message: str) -> None:
         ({"seed": -1}, "The seed must be 0 or more, got -1"),
         ({"batch_size": 0}, "The batch size must be at least 1, got 0"),
         ({"threat": "Linf 0"}, "For clean accuracy alone use suite clean"),
-        ({"out": Path(__file__).parent}, "Choose a new or empty run folder"),
+        ({"out": Path(__file__).parents[1]}, "Choose a new or empty run folder"),
         ({"out": Path(__file__) / "below"}, r"Cannot write to .*Choose another folder\.$"),
     ],
 )

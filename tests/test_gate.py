@@ -24,6 +24,13 @@ def test_partial_and_blocked_results_pass_no_gate() -> None:
     assert reason.startswith("Flag train-mode blocks ranking: as planted. Parts of the model")
 
 
+def test_a_blocking_flag_that_was_taken_out_of_the_record() -> None:
+    row = result({"clean": bits(100, 12), "fgsm": bits(100, 10), "pgd-20": bits(100, 10)}, suite="quick")
+    row = row.model_copy(update={"flags": ()})
+    (reason,) = gate.failures(row, "fgsm", 0)
+    assert reason.startswith("Flag collapsed blocks ranking: clean accuracy 12.0%, chance 10.0%")
+
+
 def test_what_cannot_be_asked() -> None:
     with pytest.raises(UserError, match="Unknown column 'pdg-20'. Did you mean pgd-20?"):
         gate.failures(full(200), "pdg-20", 50)

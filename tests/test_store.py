@@ -134,5 +134,20 @@ def test_two_processes_in_one_folder(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match=r"is no run folder but holds other files \(thesis.tex"):
-        store.open_run(tmp_path, {"a": 1})
+    for enter in (lambda: store.open_run(tmp_path, {"a": 1}), lambda: store.refuse_early(tmp_path)):
+        with pytest.raises(UserError, match=r"is no run folder but holds other files \(thesis.tex"):
+            enter()
+    with pytest.raises(UserError, match=r"thesis.tex"), store.exclusive(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_folder_is_tried_before_anything_is_loaded(tmp_path: Path) -> None:
+    store.refuse_early(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists(), "nothing is left behind"
+    store.open_run(tmp_path / "run", {"a": 1})
+    store.refuse_early(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="Cannot write to .*file"):
+            store.refuse_early(folder)

@@ -19,6 +19,7 @@ def compare(a: ResultFile, b: ResultFile) -> None:
     names = _names((a, one.checkpoint.name), (b, other.checkpoint.name))
     typer.echo(f"{names[0]} and {names[1]} on {visible(one.data.name)}, {one.threat.norm} {one.threat.eps}")
     width = max(len(visible(entry.column, 40)) for entry in found.differences)
+    typer.echo(f"  {'':{width}}  {_heading(names[0], 'A')}  {_heading(names[1], 'B')}")
     for entry in found.differences:
         figures = f"{100 * entry.accuracy_a:6.2f}  {100 * entry.accuracy_b:6.2f}"
         typer.echo(f"  {visible(entry.column, 40):{width}}  {figures}  {entry.sentence(*names)}")
@@ -27,6 +28,11 @@ def compare(a: ResultFile, b: ResultFile) -> None:
     typer.echo(
         "Accuracies in percent; exact McNemar test, ± half the 95% bootstrap interval, paired by image."
     )
+
+
+def _heading(name: str, short: str) -> str:
+    """Over a column of accuracies: the name where there is room, else its place on the command line."""
+    return f"{name if len(name) <= 6 else short:>6}"
 
 
 def _names(a: tuple[Path, str], b: tuple[Path, str]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ def gate(
     found = read_honest(result)
     reasons = rules.failures(found, column, floor)
     for reason in reasons:
-        typer.echo(f"Below the gate: {reason}")
+        typer.echo(f"Not passed: {reason}")
     if reasons:
         raise typer.Exit(1)
     count = rules.chosen(found, column)

@@ -27,11 +27,11 @@ def selftest(
     Exits with 1 if a lie was not flagged, or an honest model was.
     """
     import torch
-    from rich.console import Console
 
     from robust_eval import selftest as tests
+    from robust_eval.core import terminal
 
-    console, chosen = Console(), _chosen(tests.cases(), only)
+    console, chosen = terminal.console(), _chosen(tests.cases(), only)
     # Tiny networks: threads would wait for each other longer than they work.
     torch.set_num_threads(1)
     with console.status("") as status:

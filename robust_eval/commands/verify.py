@@ -39,12 +39,16 @@ def verify(
     import secrets
 
     from robust_eval import verification
+    from robust_eval.core.files import refuse_unwritable
     from robust_eval.errors import UserError
     from robust_eval.verify import Options
     from robust_eval.verify import verify as run
 
     if audit < 0 or (audit_seed is not None and audit_seed < 0):
         raise UserError("--audit and --audit-seed must be 0 or more.")
+    path = out or verification.path_beside(result)
+    if result.is_file():
+        refuse_unwritable(path.parent)
     options = Options(
         result=result,
         checkpoint=checkpoint,
@@ -59,7 +63,6 @@ def verify(
         audit_seed=secrets.randbelow(2**31) if audit_seed is None else audit_seed,
     )
     found = run(options)
-    path = out or verification.path_beside(result)
     verification.write(path, found)
     _print(found)
     typer.echo(f"Written: {path}")
@@ -78,14 +81,9 @@ def _print(found: Verification) -> None:
     if found.not_reached:
         typer.echo(f"  not reached: {', '.join(found.not_reached)}")
     if found.audit is not None:
-        audit = found.audit
-        fell = f"{len(audit.fell)} of {audit.n} survivors fell"
-        line(
-            audit.passed, "audit", f"{fell} to suite {audit.suite}, seed {audit.seed}, {audit.seconds:.1f} s"
-        )
+        line(found.audit.passed, "audit", found.audit.text)
     typer.echo("Taken on trust:")
     for sentence in found.trusted:
         typer.echo(f"  - {sentence}")
-    share = "" if found.share is None else f", {found.share:.2%} of what the evaluation took"
-    typer.echo(f"Cost: {found.forwards:,} forward passes, {found.seconds:.2f} s{share}.")
+    typer.echo(f"Cost: {found.cost}, loading aside.")
     typer.echo("Verified." if found.passed else "NOT verified.")

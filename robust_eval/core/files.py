@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raise :class:`UserError` unless files can be made in ``folder``, which must be there."""
+    with writing(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Turn the operating system's refusals into a sentence."""
@@ -46,6 +53,4 @@ def _refusal(folder: Path, error: OSError) -> UserError:
             f"No space left to write {folder}. Everything finished so far is kept: free some space and "
             "give the same command again."
         )
-    return UserError(
-        f"Cannot write to {folder}: {error.strerror or error}. Choose another folder."
-    )
+    return UserError(f"Cannot write to {folder}: {error.strerror or error}. Choose another folder.")

@@ -62,6 +62,18 @@ class ImageSet:
         """Whether a network with so many outputs can be judged on these labels."""
         return outputs == self.classes or (not self.all_classes and outputs > self.classes)
 
+    def refuse_misfit(self, outputs: int, model: str) -> None:
+        """Raise :class:`UserError` unless a network with so many outputs can be judged on these labels."""
+        if self.fits(outputs):
+            return
+        why = f"{model} tells {outputs} classes apart, but {self.name} has"
+        if self.all_classes:
+            raise UserError(f"{why} {self.classes}. Choose the data it was trained on with --data.")
+        raise UserError(
+            f"{why} the label {self.classes - 1}. Number the classes from 0 to {outputs - 1}, or choose the "
+            "data it was trained on with --data."
+        )
+
     def for_outputs(self, outputs: int) -> ImageSet:
         """The same images; classes that only the network knows are named by their number."""
         more = range(self.classes, outputs) if self.fits(outputs) else ()

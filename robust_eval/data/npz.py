@@ -98,8 +98,13 @@ def _labels(y: NDArray[np.generic], n: int, file: str) -> NDArray[np.int64]:
         raise UserError(f"y in {file} has shape {y.shape} for {n} images; expected ({n},).")
     if not np.issubdtype(y.dtype, np.integer):
         raise UserError(f"y in {file} is {y.dtype}; expected whole numbers such as int64.")
-    if y.min() < 0 or y.max() > LARGEST_LABEL:
-        raise UserError(f"y in {file} has labels from {y.min()} to {y.max()}; the first class is 0.")
+    if y.min() < 0:
+        raise UserError(f"y in {file} has labels from {y.min()} to {y.max()}; number the classes from 0.")
+    if y.max() > LARGEST_LABEL:
+        raise UserError(
+            f"y in {file} has the label {y.max()}; labels are class indices, at most {LARGEST_LABEL:,}. "
+            "Number the classes from 0."
+        )
     return y.astype(np.int64)
 
 

@@ -54,12 +54,13 @@ def build(
     title: Annotated[str | None, typer.Option(help="Heading; the board's own by default.")] = None,
 ) -> None:
     """Write README.md and index.html, with ranks, intervals and flags."""
+    from robust_eval.core.text import counted
     from robust_eval.leaderboard import boards, rows
     from robust_eval.leaderboard import build as building
 
     found = rows.read_board(board)
     for path in building.write(boards.load(board, title), found):
-        typer.echo(f"{path}: {len(found)} rows")
+        typer.echo(f"{path}: {counted(len(found), 'row')}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
@@ -72,7 +73,7 @@ def check(
     title: Annotated[str | None, typer.Option(help="As given to build.")] = None,
 ) -> None:
     """Exit with 1 if the tables disagree with the results, or a row breaks a rule."""
-    from robust_eval.core.text import visible
+    from robust_eval.core.text import counted, visible
     from robust_eval.leaderboard import boards
     from robust_eval.leaderboard import build as building
 
@@ -81,7 +82,7 @@ def check(
         typer.echo(f"{visible(problem.file)} {visible(problem.text)}")
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{board}: {len(rows)} rows, tables and rules hold")
+    typer.echo(f"{board}: {counted(len(rows), 'row')}, tables and rules hold")
 
 
 @app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")

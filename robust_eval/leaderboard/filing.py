@@ -23,21 +23,27 @@ GENERATED = ("README.md", "index.html")
 
 
 def file_name(row: Row) -> str:
-    """``<checkpoint>-<digest>.json``: safe in every file system, the same for the same content.
+    """``<name>-<digest>.json``: safe in every file system, the same for the same content.
 
-    Raises :class:`UserError` for a name that is hostile or cannot be a file's.
+    The name is the recipe's where the checkpoint records one that can be a file's, else the checkpoint's.
+    Raises :class:`UserError` for a checkpoint's name that is hostile or cannot be a file's.
     """
     name = row.result.checkpoint.name
-    stem = _MILD.sub("-", name.removesuffix(".pt").removesuffix(".pth").removesuffix(".safetensors")).strip(
-        "-"
-    )
-    if not NAME.fullmatch(stem) or ".." in stem:
+    stem = _stem(name)
+    if stem is None:
         raise UserError(
             f"The checkpoint's name {visible(name, 60)!r} cannot be a file name here: rename it with at most "
             "80 letters, digits, '.', '_' and '-', and evaluate again."
         )
     digest = content_digest(row.result.model_dump(mode="json"))
-    return f"{stem[:80]}-{digest[:8]}.json"
+    return f"{_stem(row.name) or stem}-{digest[:8]}.json"
+
+
+def _stem(name: str) -> str | None:
+    """A name as part of a file's; None for one that cannot be."""
+    bare = name.removesuffix(".pt").removesuffix(".pth").removesuffix(".safetensors")
+    stem = _MILD.sub("-", bare).strip("-")
+    return stem if NAME.fullmatch(stem) and ".." not in stem else None
 
 
 def add(result: Path, folder: Path) -> Path:

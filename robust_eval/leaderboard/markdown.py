@@ -25,11 +25,11 @@ def text(value: str) -> str:
 
 
 def cell(count: Count | None) -> str:
-    """``53.20 ± 3.1``: percent, and half the width of the 95% Wilson interval."""
+    """``53.20 (50.1–56.3)``: percent, and the 95% Wilson interval, which is not symmetric and ends at 100."""
     if count is None:
         return "-"
     low, high = count.ci95
-    return f"{100 * count.accuracy:.2f} ± {50 * (high - low):.1f}"
+    return f"{100 * count.accuracy:.2f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def board(title: str, rows: Sequence[Row], by: str = WORST_CASE, reported: Sequence[Reported] = ()) -> str:
@@ -55,7 +55,7 @@ def board(title: str, rows: Sequence[Row], by: str = WORST_CASE, reported: Seque
 def _preamble(by: str) -> str:
     ranking = "worst case" if by == WORST_CASE else f"column {text(by)}"
     return (
-        "Robust accuracy in percent ± half the 95% Wilson interval, on the same images for every column. "
+        "Robust accuracy in percent (95% Wilson interval), on the same images for every column. "
         "*Worst case* counts an image as robust only if it withstood every attack of the row. "
         f"Ranked by {ranking}; rows that an exact paired test (McNemar, 5%) cannot tell from the best row of "
         "a rank share it (1=). *Selected* says how the checkpoint was chosen among its epochs, by its own "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
-from robust_eval.core.text import visible
+from robust_eval.core.text import counted, visible
 from robust_eval.leaderboard import pairs
 from robust_eval.leaderboard.ranking import Place, grouped, places
 from robust_eval.leaderboard.rows import WORST_CASE, Row
@@ -21,17 +21,13 @@ COLOURS = 7
 
 @dataclass(frozen=True)
 class Cell:
-    """A count in percent. ``half`` is half the width of the 95% Wilson interval ``low``..``high``."""
+    """A count in percent, with the 95% Wilson interval ``low``..``high``."""
 
     value: float
     low: float
     high: float
     n_robust: int
     n: int
-
-    @property
-    def half(self) -> float:
-        return (self.high - self.low) / 2
 
 
 def cell(count: Count) -> Cell:
@@ -97,6 +93,10 @@ class GroupView:
     pairs: tuple[tuple[RowView, RowView], ...]
 
     @property
+    def total(self) -> str:
+        return counted(len(self.rows), "row")
+
+    @property
     def ranked(self) -> tuple[RowView, ...]:
         return tuple(row for row in self.rows if row.ranked)
 
@@ -143,7 +143,7 @@ def _group(name: str, rows: Sequence[RowView], by: str) -> GroupView:
     return GroupView(
         id=name,
         data=f"{first.data.name} ({first.data.split})",
-        images=f"{first.data.n:,} images",
+        images=counted(first.data.n, "image"),
         threat=f"{first.threat.norm} {first.threat.eps}",
         suite=first.suite.name,
         by=by,

@@ -235,10 +235,10 @@ def _foreign_result(
 def _check_images(job: _Job, inferred: Inferred) -> None:
     images = job.images
     if images is not None:
+        images.refuse_misfit(inferred.classes, job.name)
         fitting.check_against_images(
             inferred,
             job.name,
-            classes=inferred.classes if images.fits(inferred.classes) else images.classes,
             channels=images.channels,
             image_size=images.image_size,
             data=images.name,

@@ -186,20 +186,15 @@ def _no_fit(name: str, arch: str | None, closest: _Closest) -> str:
 
 
 def check_against_images(
-    inferred: Inferred, name: str, *, classes: int, channels: int, image_size: tuple[int, int], data: str
+    inferred: Inferred, name: str, *, channels: int, image_size: tuple[int, int], data: str
 ) -> None:
-    """Refuse images that the network was not made for."""
-    if inferred.classes != classes:
-        raise UserError(
-            f"{name} tells {inferred.classes} classes apart, but {data} has {classes}. "
-            "Choose the data it was trained on with --data."
-        )
+    """Refuse images that the network was not made for; their classes are known to fit."""
     if inferred.channels != channels:
         raise UserError(
             f"{name} takes images with {inferred.channels} channel{'s' if inferred.channels > 1 else ''}, "
             f"but those of {data} have {channels}. Choose the data it was trained on with --data."
         )
-    arguments: dict[str, Any] = {"classes": classes, "channels": channels}
+    arguments: dict[str, Any] = {"classes": inferred.classes, "channels": channels}
     here = blank(inferred.architecture, image_size=image_size, **arguments)
     if not compare(
         shapes_of(here.state_dict()), shapes_of(blank_of(inferred, image_size).state_dict())

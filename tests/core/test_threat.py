@@ -57,7 +57,7 @@ def test_bad_threat_models(norm: str, eps: str, message: str) -> None:
 
 
 def test_a_ball_that_holds_every_image() -> None:
-    """In L2 that depends on the image: opposite corners of the box are as far apart as the root of its pixels."""
+    """In L2 that depends on the image: the box is as wide as the root of its pixels."""
     refuse_unbounded(parse_threat("L2", "7.9"), 64)
     with pytest.raises(UserError, match=r"With L2 8 every image may become any other.* 8/255\?"):
         refuse_unbounded(parse_threat("L2", "8"), 64)

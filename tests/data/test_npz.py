@@ -91,8 +91,8 @@ def test_wrong_images_get_a_sentence(tmp_path: Path, x: Any, sentence: str) -> N
         (Y[:3], r"y in made.npz has shape \(3,\) for 4 images; expected \(4,\)"),
         (np.eye(3, dtype=int)[Y], r"as one-hot labels have. Save y.argmax\(1\)"),
         (Y.astype(np.float32), "y in made.npz is float32; expected whole numbers"),
-        (Y - 1, "y in made.npz has labels from -1 to 1; the first class is 0"),
-        (Y + 2**40, "has labels from 1099511627776"),
+        (Y - 1, "y in made.npz has labels from -1 to 1; number the classes from 0"),
+        (Y + 2**40, "has the label 1099511627778; labels are class indices, at most 100,000"),
         (np.array(["a", "b", "c", "c"]), "expected whole numbers"),
     ],
 )

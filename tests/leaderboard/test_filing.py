@@ -90,6 +90,12 @@ def test_a_new_board_is_made_by_its_first_row(tmp_path: Path) -> None:
         filing.add(written(tmp_path, full(200)), tmp_path / "no" / "such")
 
 
+def test_a_file_is_named_after_the_recipe_where_it_can_be(folder: Path, tmp_path: Path) -> None:
+    for recipe, stem in (("trades-awp", "trades-awp"), ("../x", "net"), ("<b>", "net")):
+        row = Row("r.json", full(210, name="net.pt", trained_with={"recipe": {"name": recipe}}))
+        assert filing.file_name(row).startswith(f"{stem}-")
+
+
 def test_one_row_for_one_checkpoint(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"already has a row for this checkpoint: results/first-.*Delete that"

@@ -86,7 +86,7 @@ def test_published_entries_stand_apart_and_are_marked() -> None:
 
 def test_numbers_intervals_n_and_link(result: EvalResult) -> None:
     page = markdown.board("digits", [Row("results/a b.json", result)])
-    assert "| 90.00 ± 13.7 |" in page
+    assert "| 90.00 (69.9–97.2) |" in page
     assert "[json](results/a%20b.json)" in page
     assert "| 20 |" in page
 

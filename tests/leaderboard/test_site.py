@@ -44,8 +44,8 @@ def test_rows_in_order_with_rank_numbers_and_intervals(page: str) -> None:
     assert [row["data-row"] for row in rows] == [
         f"row-{name}" for name in ("trades-awp", "at-awp", "trades", "at", "fgsm-rs", "other")
     ]
-    assert rows[0].text.startswith("1 trades-awp best.pt digits-cnn 98.75 ±1.2 ")
-    assert "76.50 ±4.1" in rows[0].text
+    assert rows[0].text.startswith("1 trades-awp best.pt digits-cnn n 400, float32 98.75 97.1–99.5 ")
+    assert "76.50 72.1–80.4" in rows[0].text
     for told in ("400", "float32", "validation", "self-reported", "none"):
         assert told in rows[0].text
     assert rows[4].text.endswith("▲ weaker-beats-stronger")

@@ -69,7 +69,8 @@
     for (const empty of all("#board .empty")) {
       empty.hidden = all("tbody tr", empty.previousElementSibling).some((row) => !row.hidden);
     }
-    $("shown").textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
+    const total = rows.length === 1 ? "1 row" : `${rows.length} rows`;
+    $("shown").textContent = shown === rows.length ? total : `${shown} of ${total}`;
   };
   $("filters").addEventListener("input", filter);
   $("filters").addEventListener("submit", (event) => event.preventDefault());
