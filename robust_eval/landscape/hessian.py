@@ -87,7 +87,7 @@ def top_eigenpairs(
 ) -> Iterator[Eigenpair]:
     """Eigenpairs by falling ``|value|``, ``known`` ones not repeated, up to ``count`` in all.
 
-    An eigenpair is done when its Rayleigh quotient changes by less than ``tolerance`` of itself and its
+    An eigenpair is done when its value changes by less than ``tolerance`` of itself and its
     residual is below ten times that, or after ``iterations`` products; ``residual`` says how good it is.
     """
     found = list(known)
@@ -102,19 +102,46 @@ def _power(
     hessian: Hessian, vector_P: Tensor, others: Sequence[Tensor], tolerance: float, iterations: int
 ) -> Eigenpair:
     vector_P = _unit(_without(vector_P, others))
+    last: tuple[Tensor, Tensor] | None = None
     value = residual = float("nan")
-    done = False
-    count = 0
+    best_P, done, count = vector_P, False, 0
     while count < iterations and not done:
         count += 1
-        product = _without(hessian @ vector_P, others)
-        before, value = value, float(product @ vector_P)
-        residual = float((product - value * vector_P).norm())
+        product_P = _without(hessian @ vector_P, others)
+        before = value
+        value, best_P, residual = _ritz(vector_P, product_P, last)
         size = abs(value) + 1e-12
         done = abs(value - before) < tolerance * size and residual < 10 * tolerance * size
-        if not done and count < iterations:
-            vector_P = _unit(product) if float(product.norm()) > 0 else vector_P
-    return Eigenpair(value, vector_P, residual, count, done)
+        last = (vector_P, product_P)
+        vector_P = _unit(product_P) if float(product_P.norm()) > 0 else vector_P
+    return Eigenpair(value, best_P, residual, count, done)
+
+
+def _ritz(
+    vector_P: Tensor, product_P: Tensor, last: tuple[Tensor, Tensor] | None
+) -> tuple[float, Tensor, float]:
+    """(value, vector, residual) of the best approximation within the last two iterates (Rayleigh-Ritz).
+
+    One iterate alone turns for ever between the eigenvectors of a pair such as 3 and -3, or nearly so;
+    two of them span both. No further product is needed.
+    """
+    value = float(product_P @ vector_P)
+    alone = (value, vector_P, float((product_P - value * vector_P).norm()))
+    if last is None:
+        return alone
+    share = vector_P @ last[0]
+    rest_P = last[0] - share * vector_P
+    length = float(rest_P.norm())
+    if length < 1e-2:  # nearly parallel: rounding would decide
+        return alone
+    basis_2P = torch.stack([vector_P, rest_P / length])
+    images_2P = torch.stack([product_P, (last[1] - share * product_P) / length])
+    matrix = basis_2P @ images_2P.T
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    place = int(values.abs().argmax())
+    found, found_P = float(values[place]), vectors[:, place] @ basis_2P
+    residual = float((vectors[:, place] @ images_2P - found * found_P).norm())
+    return (found, found_P, residual) if residual < alone[2] else alone
 
 
 def _without(vector_P: Tensor, others: Sequence[Tensor]) -> Tensor:

@@ -78,3 +78,21 @@ def test_no_more_than_there_are_and_none_where_there_is_no_curvature() -> None:
     # One class: the loss is 0 everywhere.
     hessian = Hessian(linear, torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
     assert [pair.value for pair in top_eigenpairs(hessian, 9)] == [0, 0, 0, 0]
+
+
+class Known(Hessian):
+    """A matrix of one's own in place of a network's Hessian."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__(nn.Linear(len(values), 1, bias=False).double(), torch.empty(0), torch.empty(0))
+        self.values = torch.tensor(values, dtype=torch.float64)
+
+    def __matmul__(self, vector_P: Tensor) -> Tensor:
+        return self.values * vector_P
+
+
+def test_a_pair_of_equal_size_and_opposite_sign_is_told_apart() -> None:
+    pairs = list(top_eigenpairs(Known([3, -3, 1, 0.5, -0.2]), 3))
+    assert sorted(pair.value for pair in pairs[:2]) == pytest.approx([-3, 3], rel=1e-3)
+    assert pairs[2].value == pytest.approx(1, rel=1e-3)
+    assert all(pair.converged and pair.iterations < 40 for pair in pairs)
