@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help setup demo test check bench lock clean
 
 help:
-	@echo "make demo   train two small models, attack both seven ways, print the leaderboard"
+	@echo "make demo   train three small models, attack each seven ways, verify one, print the leaderboard"
 	@echo "make test   lint, types and tests"
 	@echo "make check  lint and types alone"
 	@echo "make bench  side-by-side speed and memory against ART and AutoAttack as they come"
@@ -42,9 +42,13 @@ demo: $(STAMP)
 	$(BIN)/robust-eval run $(DEMO)/natural/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/natural/full
 	$(BIN)/robust-eval run $(DEMO)/at/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/at/full
 	$(BIN)/robust-eval run $(DEMO)/at-awp/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/at-awp/full
-	@mkdir -p $(DEMO)/leaderboard/results
-	@for model in natural at at-awp; do cp $(DEMO)/$$model/full/result.json $(DEMO)/leaderboard/results/$$model.json; done
-	$(BIN)/robust-eval leaderboard build $(DEMO)/leaderboard
+	$(BIN)/robust-eval verify $(DEMO)/at-awp/full/result.json --checkpoint $(DEMO)/at-awp/best.pt
+	@for model in natural at at-awp; do \
+		$(BIN)/robust-eval leaderboard add $(DEMO)/$$model/full/result.json $(DEMO)/leaderboard \
+			--images --curve $(DEMO)/$$model/curve.csv || exit 1; \
+	done
+	$(BIN)/robust-eval leaderboard build $(DEMO)/leaderboard --title "Digits, Linf 0.1: the demo"
+	$(BIN)/robust-eval leaderboard check $(DEMO)/leaderboard --title "Digits, Linf 0.1: the demo"
 	@cat $(DEMO)/leaderboard/README.md
 
 check: $(STAMP)

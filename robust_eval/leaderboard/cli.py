@@ -36,13 +36,16 @@ def add(
         str | None, typer.Option(help="The images that were judged, where the result's name is not enough.")
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="In place of the board's row for the same checkpoint.")
+    ] = False,
 ) -> None:
     """File a run on a board whose rules it keeps."""
     from robust_eval.leaderboard import filing, pictures, sidecars
 
     shown = pictures.of_run(result, data, data_root) if images else None
     learned = sidecars.checked_curve(curve) if curve else None
-    path = filing.add(result, board)
+    path = filing.add(result, board, replace=replace)
     typer.echo(f"Filed: {path}")
     for beside in sidecars.write(path, learned, shown):
         typer.echo(f"Beside it: {beside}")

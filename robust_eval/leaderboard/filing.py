@@ -46,11 +46,12 @@ def _stem(name: str) -> str | None:
     return stem if NAME.fullmatch(stem) and ".." not in stem else None
 
 
-def add(result: Path, folder: Path) -> Path:
+def add(result: Path, folder: Path, *, replace: bool = False) -> Path:
     """File a result, with its verification if one of this content lies beside it.
 
     The row must keep the board's rules and must not be there already. Raises :class:`UserError` otherwise;
-    nothing is written then. The board's folder may be new, but not its parent.
+    nothing is written then. ``replace``: a row for the same checkpoint, and what lies beside it, gives way.
+    The board's folder may be new, but not its parent.
     """
     row = read_row(result, result.name)
     name = file_name(row)
@@ -61,26 +62,32 @@ def add(result: Path, folder: Path) -> Path:
     if home.is_symlink():
         raise UserError(f"{home} is a link out of the board. Put the folder itself there.")
     there = read_board(folder) if home.is_dir() and any(home.glob("*.json")) else []
-    for other in there:
-        if rules.same_claim(other.result, row.result):
-            raise UserError(
-                f"{folder} already has a row for this checkpoint: {other.file}. Delete that file first to "
-                "replace it."
-            )
+    before = [other for other in there if rules.same_claim(other.result, row.result)]
+    if before and not replace:
+        raise UserError(
+            f"{folder} already has a row for this checkpoint: {before[0].file}. Add --replace to replace it."
+        )
     wrong = list(rules.of_row(board, row))
     if wrong:
         raise UserError(f"{result} does not belong on {folder.resolve().name}: it {'; it '.join(wrong)}.")
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
+    for other in before:
+        remove(folder, other)
     path = home / name
-    if path.exists():
-        raise UserError(f"{path} exists. Delete it first to replace it.")
     write_text(path, row.result.to_json())
     if row.verification is not None:
         about = content_digest(strict_json.read(path))
         if row.verification.result == about:
             verification.write(verification.path_beside(path), row.verification)
     return path
+
+
+def remove(folder: Path, row: Row) -> None:
+    """A row and what lies beside it."""
+    path = folder / row.file
+    for beside in (path, *(path.with_name(path.stem + suffix) for suffix in SIDECARS)):
+        beside.unlink(missing_ok=True)
 
 
 def stray_files(folder: Path) -> Iterator[Problem]:

@@ -107,6 +107,11 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
     assert (place / "summary.md").read_text() == (place / "board" / "README.md").read_text()
     assert (place / "board" / "index.html").is_file()
 
+    # The same inputs once more, as on the next push: the row gives way to itself.
+    run = shell(ROOT / ".ci" / "evaluate", cwd=place, **given)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(read_board(place / "board")) == 1
+
     # The same run again, held against a floor that it does not reach: it fails before anything is filed.
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
     run = shell(ROOT / ".ci" / "evaluate", cwd=place, **higher)

@@ -98,11 +98,18 @@ def test_a_file_is_named_after_the_recipe_where_it_can_be(folder: Path, tmp_path
 
 def test_one_row_for_one_checkpoint(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"already has a row for this checkpoint: results/first-.*Delete that"
+        UserError, match=r"already has a row for this checkpoint: results/first-.*Add --replace"
     ):
         filing.add(written(tmp_path, full(210, name="first.pt")), folder)
     filing.add(written(tmp_path, full(210, name="second.pt")), folder)
     assert len(read_board(folder)) == 2
+    (first,) = folder.glob("results/first-*.json")
+    verified(first)
+    again = filing.add(written(tmp_path, full(210, name="first.pt")), folder, replace=True)
+    assert sorted(path.name for path in folder.glob("results/first-*")) == [again.name], "nothing beside it"
+    assert {row.result.worst_case.n_robust for row in read_board(folder)} == {210}
+    filing.add(again, folder, replace=True)
+    assert again.is_file()
 
 
 def test_a_row_that_breaks_a_rule_is_not_filed(folder: Path, tmp_path: Path) -> None:
