@@ -72,3 +72,9 @@ def test_seeds_follow_from_keys() -> None:
     units = plan.stage_units(request, column(request, "pgd-20"), 0, range(10))  # type: ignore[arg-type]
     assert len({unit.seed for unit in units}) == len(units)
     assert all(0 <= unit.seed < 2**31 for unit in units)
+
+
+def test_a_unit_is_small_enough_to_lose() -> None:
+    assert plan.auto_batch_size((1, 8, 8), "cpu") == 500
+    assert plan.auto_batch_size((1, 28, 28), "cpu") == plan.auto_batch_size((3, 32, 32), "cpu") == 100
+    assert plan.auto_batch_size((3, 32, 32), "cuda") == 500

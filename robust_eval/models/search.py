@@ -78,17 +78,21 @@ class SearchModel(nn.Module):
             logits: Tensor = _Pass.apply(x, self)
             return logits
         with torch.no_grad():
-            return self._in_chunks(self.engine, self.engine.rows, x)
+            return self._in_chunks(lambda part: self.engine(part), False, x)
 
-    def _limit(self, rows: int | None, total: int) -> int:
-        return min(self.batch or total, rows or total)
+    def _limit(self, gradient: bool, total: int) -> int:
+        engine = self.gradient_engine if gradient else self.engine
+        return min(self.batch or total, engine.rows or total)
 
-    def _in_chunks(self, work: Callable[..., Tensor], rows: int | None, *inputs: Tensor) -> Tensor:
-        """``work`` on slices of the inputs that fit into memory; the results concatenated."""
+    def _in_chunks(self, work: Callable[..., Tensor], gradient: bool, *inputs: Tensor) -> Tensor:
+        """``work`` on slices of the inputs that fit into memory; the results concatenated.
+
+        Running out of memory replaces the engines: ``work`` must look them up anew at each call.
+        """
         results: list[Tensor] = []
         total, done = len(inputs[0]), 0
         while done < total or not results:
-            size = min(self._limit(rows, total), total - done)
+            size = min(self._limit(gradient, total), total - done)
             result = self._fitting(work, *(value[done : done + size] for value in inputs))
             if result is None:
                 self._halve(size)
@@ -155,8 +159,7 @@ class _Pass(torch.autograd.Function):
                     ctx.mark_non_differentiable(out)
                 return out
             searcher._halve(len(x))
-        engine = searcher.gradient_engine
-        return searcher._in_chunks(engine, engine.rows, x.detach())
+        return searcher._in_chunks(lambda part: searcher.gradient_engine(part), True, x.detach())
 
     @staticmethod
     @once_differentiable
@@ -171,8 +174,7 @@ class _Pass(torch.autograd.Function):
                 return gradient, None
             graphs.clear()
             searcher._halve(len(x))
-        rows = searcher.gradient_engine.rows
-        return searcher._in_chunks(searcher._gradient, rows, x, grad_NK), None
+        return searcher._in_chunks(searcher._gradient, True, x, grad_NK), None
 
 
 def _from_graphs(graphs: list[tuple[Tensor, Tensor]], grad_NK: Tensor) -> Tensor:
