@@ -58,7 +58,8 @@ def measure(
         open_run(folder, made.identity() | {"tolerance": tolerance, "iterations": iterations})
         for subject in made.subjects.each:
             own = []
-            for eigenvalue in _eigenvalues(made, subject, count, folder, tolerance, iterations):
+            for stored in _eigenvalues(made, subject, count, folder, tolerance, iterations):
+                eigenvalue = replace(stored, label=subject.label)
                 own.append(eigenvalue)
                 told(eigenvalue)
             # Two of nearly the same size may be found in either order.

@@ -12,7 +12,7 @@ all pairs of points.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import combinations
@@ -97,6 +97,7 @@ def measure(
             for ratio in budgets:
                 name = setup.name(sha256=subject.ref.sha256, ratio=str(ratio))
                 scatter = pieces.once(name, Scatter, partial(meter.at, ratio))
+                scatter = replace(scatter, label=subject.label)
                 found.append(scatter)
                 told(scatter)
     return found

@@ -117,8 +117,10 @@ def test_scattering(run: Run) -> None:
     assert found[0]["batch_gradient_at_w"] == pytest.approx(1)
     assert found[2]["eps"] == pytest.approx(0.1)
     assert all(-1 <= s[name] <= 1 + 1e-6 for s in found for name in ("gradient", "batch_gradient"))
-    assert run(*words, "--out", "s")[0] == 0
-    assert written("s/scattering")["scatter"] == found
+    assert run(*words, "--names", "one,two", "--out", "s")[0] == 0
+    again = written("s/scattering")["scatter"]
+    assert [s["label"] for s in again] == ["one"] * 3 + ["two"] * 3
+    assert [s["gradient"] for s in again] == [s["gradient"] for s in found]
 
 
 def test_neighbours_at_no_distance_agree_in_everything(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
