@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,12 +31,21 @@ def selftest(
 
     from robust_eval import selftest as tests
     from robust_eval.core import terminal
+    from robust_eval.core.text import counted
 
     console, chosen = terminal.console(), _chosen(tests.cases(), only)
     # Tiny networks: threads would wait for each other longer than they work.
     torch.set_num_threads(1)
+    sizes = Counter(case.group for case in chosen)
     with console.status("") as status:
-        outcomes = list(tests.outcomes(chosen, lambda case: status.update(f"{case.group}: {case.name}")))
+
+        def begin(case: Case) -> None:
+            status.update(f"{case.group}: {case.name}")
+            size = sizes.pop(case.group, 0)
+            if size and not console.is_terminal:
+                console.print(f"{case.group}: {counted(size, 'case')}", highlight=False)
+
+        outcomes = list(tests.outcomes(chosen, begin))
     console.print(table(outcomes))
     bad = [outcome for outcome in outcomes if not outcome.ok]
     seconds = sum(outcome.seconds for outcome in outcomes)

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 
 from robust_eval import suites
+from robust_eval.core.text import visible
 from robust_eval.errors import UserError
+from robust_eval.leaderboard.views import link
 from robust_eval.schema import EvalResult
 
 # Data set id to the number of images RobustBench evaluates on.
@@ -45,6 +47,8 @@ def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
     blocking = [flag.id for flag in result.flags if flag.severity == "blocks ranking"]
     if blocking:
         raise UserError(f"A row that is blocked here is not for submission: {', '.join(blocking)}.")
+    if paper.link and link(paper.link) is None:
+        raise UserError(f"The paper's address '{visible(paper.link)}' is not an http or https one.")
     return {
         "link": paper.link,
         "name": paper.title,

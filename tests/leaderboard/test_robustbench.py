@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,11 @@ def test_export_in_robustbench_fields_and_back(tmp_path: Path) -> None:
     (folder / "Ours2026A.json").write_text(json.dumps(info))
     (back,) = robustbench.reported(board(tmp_path, '"info"'))
     assert (back.id, back.clean, back.robust, back.paper) == ("Ours2026A", 85.36, 53.21, "A Title")
+
+
+def test_export_takes_no_address_that_is_none() -> None:
+    with pytest.raises(UserError, match="address 'javascript:alert' is not an http or https one"):
+        model_info(full(200, data="cifar10", eps="8/255"), replace(PAPER, link="javascript:alert"))
 
 
 def test_export_of_fewer_images_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_a_miss_and_a_false_alarm_fail(
     assert code == 1
     assert verdict in out
     assert "0 of 1 as expected" in out
+    assert re.search(r"^\w+: 1 case$", out, re.MULTILINE), "a pipe sees that it works"
 
 
 def test_an_unknown_group(run: Run) -> None:
