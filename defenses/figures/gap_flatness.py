@@ -30,7 +30,7 @@ class Spot:
     sharpness: float
     """Mean of abs(g(alpha) - g(0)) over the landscape, in nats; smaller is flatter."""
     gap: float
-    """Training minus unseen robust accuracy, in points."""
+    """Training minus unseen robust accuracy, in points; test images where all runs measured them."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,14 @@ def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
 def match(runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[str, float]) -> list[Spot]:
     """The measured checkpoints that lie in the runs' folders, by epoch; a UserError where there is none.
 
-    The gap is the one the checkpoint recorded when it was saved. The same weights under two names (best.pt,
-    epoch-0100.pt) count once.
+    The gap is that of the accuracies the checkpoint recorded when it was saved, on test images where every
+    run measured those, else on held-out ones. The same weights under two names (best.pt, epoch-0100.pt)
+    count once.
     """
-    spots = [spot for run, name in zip(runs, names, strict=True) for spot in _spots(run, name, flatness)]
+    part = "test" if all(run.test_measured for run in runs) else "val"
+    spots = [
+        spot for run, name in zip(runs, names, strict=True) for spot in _spots(run, name, flatness, part)
+    ]
     if not spots:
         raise UserError(
             "None of the landscape's checkpoints lies in these run folders with a measured gap: run "
@@ -85,7 +89,7 @@ def match(runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[s
     return spots
 
 
-def _spots(run: FinishedRun, name: str, flatness: Mapping[str, float]) -> Iterator[Spot]:
+def _spots(run: FinishedRun, name: str, flatness: Mapping[str, float], part: str) -> Iterator[Spot]:
     found: dict[float, Spot] = {}
     for path in sorted(run.folder.glob("*.pt")):
         with path.open("rb") as file:
@@ -93,9 +97,9 @@ def _spots(run: FinishedRun, name: str, flatness: Mapping[str, float]) -> Iterat
         if digest not in flatness:
             continue
         metrics = (checkpoint.load(str(path), images=None).ref.trained_with or {}).get("metrics") or {}
-        if "robust_gap" in metrics:
+        if "train_pgd" in metrics and f"{part}_pgd" in metrics:
             epoch = float(metrics["epoch"])
-            gap = 100 * float(metrics["robust_gap"])
+            gap = 100 * (float(metrics["train_pgd"]) - float(metrics[f"{part}_pgd"]))
             found.setdefault(epoch, Spot(name, path.name, epoch, flatness[digest], gap))
     return iter([found[epoch] for epoch in sorted(found)])
 
