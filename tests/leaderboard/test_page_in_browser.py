@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import board_rows
 import pytest
+from synthetic import full
 
 from robust_eval.leaderboard import site
 from robust_eval.leaderboard.rows import Row
@@ -208,6 +209,19 @@ def test_nothing_sticks_out_on_a_phone(browser: Browser, address: str, hash_: st
             assert page.evaluate("document.querySelector(':target').scrollWidth") <= 360
         else:
             assert page.locator("td.worst").first.is_visible()
+
+
+def test_the_paper_s_table_needs_no_scrolling_on_a_laptop(
+    browser: Browser, base: EvalResult, tmp_path: Path
+) -> None:
+    path = tmp_path / "index.html"
+    rows = [Row(f"{name}.json", full(200 + k, name=name)) for k, name in enumerate(("trades", "trades-awp"))]
+    path.write_text(site.page("Digits", rows), encoding="utf-8")
+    for page in opened(browser, path.as_uri(), viewport={"width": 1280, "height": 800}):
+        width, room = page.evaluate(
+            "(() => { const t = document.querySelector('.table'); return [t.scrollWidth, t.clientWidth]; })()"
+        )
+        assert width <= room
 
 
 def test_it_can_be_read_without_scripts(browser: Browser, address: str) -> None:

@@ -20,6 +20,7 @@ from robust_eval.leaderboard.rows import Row
 from robust_eval.leaderboard.sidecars import Picture, Pictures, Sidecar
 from robust_eval.leaderboard.views import link
 from robust_eval.schema import EvalResult, FlagRecord
+from robust_eval.verification import AuditRecord, CheckRecord, Verification
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 HOSTILE = "</script><script>alert(1)</script>\"' onload=alert(1) <img src=x onerror=alert(1)>"
@@ -133,6 +134,33 @@ def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
         assert told in detail
     assert [e["src"] for e in elements(page) if e.tag == "img"] == [PNG] * 3
     assert "Partial: still to do are aa." in by_id(page, "row-other").text
+
+
+def test_what_a_verification_found_is_shown(base: EvalResult) -> None:
+    audit = AuditRecord(
+        suite="full", seed=7, n=10, fell=(3,), limit=0.02, passed=True, forwards=1, backwards=1, seconds=2.5
+    )
+    record = Verification(
+        result="0" * 64,
+        checks=(CheckRecord(name="still wrong", passed=True, detail="so it is"),),
+        trusted=("the date",),
+        audit=audit,
+        forwards=1234,
+        seconds=0.5,
+        share=0.0009,
+        robust_eval="0.1.0",
+        device="cpu",
+        created="2026-01-01",
+    )
+    text = by_id(site.page("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
+    for told in (
+        "verified, audited",
+        "still wrong passed: so it is",
+        "audit passed: 1 of 10 survivors fell to suite full, seed 7, 2.5 s",
+        "on trust the date",
+        "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took",
+    ):
+        assert told in text
 
 
 def test_anchors_follow_the_file_and_are_unique(base: EvalResult) -> None:
