@@ -1,9 +1,10 @@
-"""Seconds and peak memory of ``--suite full`` beside a plain script with ART and pyautoattack.
+"""Seconds, memory and verdicts beside ART, pyautoattack, torchattacks and foolbox as they come.
 
 Examples:
-  python -m benchmarks                                    digits, and MNIST where its files are
-  python -m benchmarks --data-root DIR --examples 200     MNIST from DIR; 200 examples of each
-  python -m benchmarks --checkpoint model.pt --data npz:images.npz --eps 8/255
+  python -m benchmarks                                    everything whose data is at hand
+  python -m benchmarks --work "mnist full" --data-root DIR --examples 100
+  python -m benchmarks --cifar npz:images.npz             the ResNet-18 works, on these 32 x 32 images
+  python -m benchmarks --checkpoint model.pt --data npz:images.npz --eps 8/255 --suite pgd-20
 """
 
 from __future__ import annotations
@@ -14,89 +15,114 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import peers
 from benchmarks.side import Report
-
-SIDES = {"robust-eval": "benchmarks.full_suite", "plain": "benchmarks.plain_script"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """What both sides attack."""
-
-    name: str
-    data: str
-    eps: str
-    examples: int
-
-
-CASES = (Case("digits", "digits", "0.1", 200), Case("mnist", "mnist", "0.3", 25))
+from benchmarks.tables import table
+from benchmarks.work import SIDES, WORKS, Work
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", choices=[case.name for case in CASES], help="this case alone")
-    parser.add_argument("--examples", type=int, help="examples of each case")
-    parser.add_argument("--batch-size", type=int, default=250, help="of both sides (default 250)")
+    parser.add_argument("--work", choices=[work.name for work in WORKS], help="this one alone")
+    parser.add_argument("--examples", type=int, help="examples of each work")
     parser.add_argument("--threads", type=int, help="CPU threads of each side (default: torch's choice)")
-    parser.add_argument("--data-root", type=Path, help="folder with the dataset's files")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--sides", help=f"comma-separated, of {', '.join(SIDES)}")
+    parser.add_argument("--data-root", type=Path, help="folder with the datasets' files")
+    parser.add_argument("--cifar", help="32 x 32 colour images: npz:FILE, folder:DIR or cifar10")
     parser.add_argument("--checkpoint", type=Path, help="attack this file; needs --data and --eps")
     parser.add_argument("--data", help="images for --checkpoint")
     parser.add_argument("--eps", help="Linf radius for --checkpoint")
+    parser.add_argument("--suite", default="full", help="full (default) or a column, for --checkpoint")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="models and figures")
     given = parser.parse_args(words)
     if given.checkpoint and not (given.data and given.eps):
         parser.error("--checkpoint needs --data and --eps")
+    unknown = set((given.sides or "").split(",")) - {"", *SIDES}
+    if unknown:
+        parser.error(f"unknown side '{unknown.pop()}': choose from {', '.join(SIDES)}")
     return given
 
 
-def cases(given: argparse.Namespace) -> list[Case]:
+def works(given: argparse.Namespace) -> list[Work]:
     if given.checkpoint:
-        return [Case(given.checkpoint.stem, given.data, given.eps, given.examples or 100)]
-    chosen = [case for case in CASES if given.case in (None, case.name)]
-    return [Case(case.name, case.data, case.eps, given.examples or case.examples) for case in chosen]
+        chosen = [Work(given.checkpoint.stem, given.suite, given.data, given.eps, 100)]
+    else:
+        chosen = [work for work in WORKS if given.work in (None, work.name)]
+    sides = tuple(given.sides.split(",")) if given.sides else None
+    return [
+        replace(work, examples=given.examples or work.examples, sides=sides or work.sides) for work in chosen
+    ]
 
 
-def child(module: str, *options: str, threads: int | None) -> subprocess.CompletedProcess[str]:
-    """Run a module in a process of its own; its standard error is kept for the message."""
+def child(
+    module: Sequence[str], *options: str, threads: int | None = None, python: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process of its own; what it prints is kept."""
     # Threads that spin while they wait make small networks many times slower where cores are shared.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(Path.cwd()), **os.environ}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", module, *options]
-    return subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    command = [str(python or sys.executable), "-m", *module, *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def measure(case: Case, given: argparse.Namespace, console: Console) -> dict[str, Report] | None:
-    """Both sides of a case; None, after a visible line, where its inputs cannot be had."""
-    folder = (given.out / case.name).resolve()
+def prepare(work: Work, given: argparse.Namespace, folder: Path) -> str:
+    """Make model.pt and images.npz in the folder; why not, or ''."""
+    data, checkpoint = work.data, given.checkpoint
+    if data == "cifar":
+        if given.cifar is None:
+            return "It needs --cifar IMAGES."
+        data, checkpoint = given.cifar, _bundled_resnet()
+        if checkpoint is None:
+            return "The installed pyautoattack lacks its example model."
     folder.mkdir(parents=True, exist_ok=True)
-    options = ["--data", case.data, "--eps", case.eps, "--examples", str(case.examples)]
-    options += ["--folder", str(folder)]
+    options = ["--data", data, "--eps", work.eps, "--examples", str(work.examples), "--folder", str(folder)]
     options += ["--data-root", str(given.data_root.resolve())] if given.data_root else []
-    options += ["--checkpoint", str(given.checkpoint.resolve())] if given.checkpoint else []
-    console.print(f"{case.name}: model and {case.examples} images")
-    prepared = child("benchmarks.prepare", *options, threads=given.threads)
-    if prepared.returncode:
-        console.print(f"[yellow]{case.name}: skipped.[/] {_last_line(prepared.stderr)}")
-        return None
+    options += ["--checkpoint", str(checkpoint.resolve())] if checkpoint else []
+    done = child(["benchmarks.prepare"], *options, threads=given.threads)
+    return _last_line(done.stderr) if done.returncode else ""
+
+
+def _bundled_resnet() -> Path | None:
+    spec = find_spec("pyautoattack")
+    path = Path(spec.origin).parent / "examples" / "model_test.pt" if spec and spec.origin else None
+    return path if path is not None and path.exists() else None
+
+
+def measure(work: Work, given: argparse.Namespace, console: Console) -> dict[str, Report]:
+    """Every side of a work that can be had; none, after a visible line, where its inputs cannot."""
+    folder = (given.out / work.name.replace(" ", "-")).resolve()
+    console.print(f"{work.name}: model and {work.examples} images")
+    problem = prepare(work, given, folder)
+    if problem:
+        console.print(f"[yellow]{work.name}: skipped.[/] {problem}")
+        return {}
     reports = {}
-    for side, module in SIDES.items():
-        console.print(f"{case.name}: {side}")
-        out = folder / f"{side}.json"
-        options = ["--folder", str(folder), "--eps", case.eps, "--batch-size", str(given.batch_size)]
-        done = child(module, *options, "--out", str(out), threads=given.threads)
+    for name in work.sides:
+        side, out = SIDES[name], folder / f"{name.replace(' ', '-')}.json"
+        console.print(f"{work.name}: {name}")
+        try:
+            python = peers.python((given.out / "peers").resolve()) if side.peer else None
+        except subprocess.CalledProcessError as error:
+            console.print(f"[yellow]{name}: skipped.[/] {_last_line(error.stderr or '')}")
+            continue
+        options = ["--folder", str(folder), "--suite", work.suite, "--eps", work.eps, "--out", str(out)]
+        options += ["--batch-size", str(work.batch_size), "--precision", side.precision]
+        options += ["--device", given.device]
+        done = child(side.module, *options, threads=given.threads, python=python)
         if done.returncode:
-            sys.exit(f"{case.name}: {side} failed.\n{done.stderr}")
-        reports[side] = Report.read(out)
+            sys.exit(f"{work.name}: {name} failed.\n{done.stderr}")
+        reports[name] = Report.read(out)
     return reports
 
 
@@ -104,41 +130,33 @@ def _last_line(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else "No reason given."
 
 
-def table(case: Case, ours: Report, plain: Report) -> Table:
-    """Accuracy and seconds per column, the number of examples judged differently, totals and memory."""
-    shown = Table(title=f"{case.name}: {case.examples} examples, Linf {case.eps} (ours: robust-eval)")
-    for heading in ("", "ours %", "plain %", "differ", "ours s", "plain s", "plain / ours"):
-        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for name, mine in ours.columns.items():
-        other = plain.columns[name]
-        differ = sum(a != b for a, b in zip(mine.bits, other.bits, strict=True))
-        accuracies = f"{100 * mine.accuracy:.1f}", f"{100 * other.accuracy:.1f}"
-        shown.add_row(name, *accuracies, str(differ), *_pair(mine.seconds, other.seconds, 1))
-    shown.add_section()
-    shown.add_row("total", "", "", "", *_pair(ours.seconds, plain.seconds, 1))
-    processor = _pair(ours.processor_seconds, plain.processor_seconds, 1)
-    shown.add_row("processor s", "", "", "", *processor)
-    shown.add_row("peak MiB", "", "", "", *_pair(ours.peak_mib, plain.peak_mib, 0))
-    return shown
-
-
-def _pair(ours: float, plain: float, digits: int) -> tuple[str, str, str]:
-    ratio = f"{plain / ours:.2f}" if ours else ""
-    return f"{ours:.{digits}f}", f"{plain:.{digits}f}", ratio
+def matrix_rates(given: argparse.Namespace) -> Mapping[str, float]:
+    """Operations per second of large products, by precision; empty where they cannot be measured."""
+    done = child(["benchmarks.matrix_rate"], given.device, threads=given.threads)
+    rates: dict[str, float] = {} if done.returncode else json.loads(done.stdout.splitlines()[-1])
+    return rates
 
 
 def main(words: Sequence[str] | None = None) -> None:
     given, console = parse(words), Console()
-    figures = []
-    for case in cases(given):
-        reports = measure(case, given, console)
+    given.out.mkdir(parents=True, exist_ok=True)
+    rates, figures = matrix_rates(given), []
+    for work in works(given):
+        reports = measure(work, given, console)
         if reports:
-            console.print(table(case, reports["robust-eval"], reports["plain"]))
+            console.print(table(work, reports, rates))
             sides = {side: asdict(report) for side, report in reports.items()}
-            figures.append({"case": asdict(case), "batch_size": given.batch_size, "sides": sides})
-    machine = {"platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()}
+            figures.append({"work": asdict(work), "sides": sides})
+    machine = {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "threads": given.threads,
+        "device": given.device,
+        "matrix_rates": rates,
+    }
     path = given.out / "benchmark.json"
-    path.write_text(json.dumps({"machine": machine, "cases": figures}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"machine": machine, "works": figures}, indent=1) + "\n", encoding="utf-8")
     console.print(f"Figures: {path}")
 
 

@@ -1,8 +1,28 @@
-"""This project's side: ``robust_eval.evaluate(..., suite="full")``."""
+"""This project's side: ``robust_eval.evaluate(..., suite=..., precision=...)``."""
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
 from benchmarks.side import SEED, Measured, Stopwatch, arguments, inputs
+
+if TYPE_CHECKING:
+    from robust_eval.schema import EvalResult
+
+
+def operations(result: EvalResult, per_pass: int) -> dict[str, float]:
+    """By precision, of all passes; one back to the pixels repeats the forward's products once."""
+    from robust_eval import attacks
+    from robust_eval.core.records import AttackSpec
+
+    found: Counter[str] = Counter()
+    for column in result.columns.values():
+        for record in column.attacks:
+            spec = AttackSpec(record.id, record.family, record.version, record.params)
+            passes = record.forwards + record.backwards
+            found[attacks.precision(spec, result.suite.precision)] += passes * per_pass
+    return dict(found)
 
 
 def main() -> None:
@@ -12,13 +32,14 @@ def main() -> None:
 
     from robust_eval import evaluate
     from robust_eval.attacks import _art  # noqa: F401
+    from robust_eval.models.tuning import flops
 
-    model, x_NCHW, y_N = inputs(given.folder)
+    model, x_NCHW, y_N = inputs(given.folder, given.device)
+    options = {"batch_size": given.batch_size, "seed": SEED, "precision": given.precision}
     stopwatch = Stopwatch()
-    threat = f"Linf {given.eps}"
-    result = evaluate(model, x_NCHW, y_N, threat, suite="full", batch_size=given.batch_size, seed=SEED)
+    result = evaluate(model, x_NCHW, y_N, f"Linf {given.eps}", suite=given.suite, **options)
     columns = {name: Measured(column.robust_bits, column.seconds) for name, column in result.columns.items()}
-    stopwatch.write(given.out, columns)
+    stopwatch.write(given.out, columns, operations(result, flops(model, x_NCHW)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The other side: what one writes with ART and pyautoattack as they come.
 
-The same examples, settings and batch size as ``--suite full``; default options otherwise, progress
+The same examples, settings and batch size as this project's columns; default options otherwise, progress
 bars off. An example counts as robust when it is classified correctly before and after the attack.
 """
 
@@ -17,7 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from benchmarks.side import SEED, Measured, Stopwatch, arguments, inputs
+from benchmarks.side import SEED, Measured, Stopwatch, arguments, bits, inputs, judged
 
 
 class Margin(nn.Module):
@@ -47,7 +47,7 @@ def spsa(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, eps: float, images: int 
             if not alive.any():
                 break
             a, repeated = adv[alive, None], y[alive].repeat_interleave(pairs)
-            r = torch.randint(0, 2, (len(a), pairs, *x.shape[1:])) * 2.0 - 1
+            r = torch.randint(0, 2, (len(a), pairs, *x.shape[1:]), device=x.device) * 2.0 - 1
             above = margin(model((a + delta * r).flatten(0, 1)), repeated)
             below = margin(model((a - delta * r).flatten(0, 1)), repeated)
             slope = ((above - below) / (2 * delta)).view(-1, pairs, 1, 1, 1)
@@ -63,19 +63,16 @@ def spsa(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, eps: float, images: int 
 
 def main() -> None:
     given = arguments(__doc__)
-    model, x, y = inputs(given.folder)
+    model, x, y = inputs(given.folder, given.device)
     eps, size = float(Fraction(given.eps)), given.batch_size
     columns: dict[str, Measured] = {}
 
-    @torch.no_grad()
-    def correct(images: Tensor) -> Tensor:
-        return torch.cat([model(part).argmax(1) for part in images.split(size)]) == y
-
     def column(name: str, attack: Callable[[], Tensor]) -> None:
+        if given.suite not in ("full", name):
+            return
         start = time.perf_counter()
-        robust = correct(x) & correct(attack())
-        bits = "".join("01"[int(bit)] for bit in robust)
-        columns[name] = Measured(bits, time.perf_counter() - start)
+        robust = judged(model, x, y, size) & judged(model, attack(), y, size)
+        columns[name] = Measured(bits(robust), time.perf_counter() - start)
 
     def classifier(loss: nn.Module) -> PyTorchClassifier:
         shape, classes = tuple(x.shape[1:]), model(x[:1]).shape[1]
@@ -83,14 +80,14 @@ def main() -> None:
 
     def art(attack: FastGradientMethod | ProjectedGradientDescent) -> Tensor:
         np.random.seed(SEED)
-        return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
+        return torch.from_numpy(attack.generate(x.cpu().numpy(), y.cpu().numpy())).to(x.device)
 
     def pgd(loss: nn.Module, steps: int) -> Tensor:
         options = {"eps_step": eps / 4, "num_random_init": 1, "batch_size": size, "verbose": False}
         return art(ProjectedGradientDescent(classifier(loss), eps=eps, max_iter=steps, **options))
 
     def autoattack() -> Tensor:
-        suite = AutoAttack(model, norm="Linf", eps=eps, seed=SEED, device="cpu")
+        suite = AutoAttack(model, norm="Linf", eps=eps, seed=SEED, device=given.device)
         adv, _ = suite.run_standard_evaluation(x, y, batch_size=size)
         return adv
 

@@ -8,10 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from known_models import linear_problem
 from rich.console import Console
 
-from benchmarks.__main__ import Case, cases, main, parse, table
+from benchmarks.__main__ import main, parse, works
+from benchmarks.matrix_rate import rate
+from benchmarks.ours import operations
 from benchmarks.side import Measured, Report, Stopwatch, peak_mib
+from benchmarks.tables import table
+from benchmarks.work import SIDES, WORKS, Work
+from robust_eval import evaluate
 
 
 def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -27,62 +34,99 @@ def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert 1 < report.peak_mib <= peak_mib()
 
 
+def shown(work: Work, reports: dict[str, Report], rates: dict[str, float]) -> list[list[str]]:
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(table(work, reports, rates))
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines()]
+
+
 def test_the_table_counts_examples_judged_differently() -> None:
-    ours = Report(2.0, 4.0, 100.0, {"aa": Measured("1100", 2.0)})
-    plain = Report(5.0, 6.0, 300.0, {"aa": Measured("1010", 5.0)})
-    console = Console(width=100, record=True, file=None, quiet=False)
-    with console.capture() as shown:
-        console.print(table(Case("digits", "digits", "0.1", 4), ours, plain))
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.get().splitlines()]
-    assert ["aa", "50.0", "50.0", "2", "2.0", "5.0", "2.50"] in rows
-    assert ["total", "", "", "", "2.0", "5.0", "2.50"] in rows
-    assert ["processor s", "", "", "", "4.0", "6.0", "1.50"] in rows
-    assert ["peak MiB", "", "", "", "100", "300", "3.00"] in rows
+    columns = {"clean": Measured("1111", 0.5), "fgsm": Measured("1110", 0.5), "aa": Measured("1100", 1.0)}
+    plain = {"clean": Measured("1111", 0.5), "fgsm": Measured("1110", 0.5), "aa": Measured("1010", 4.0)}
+    ours = Report(2.0, 4.0, 100.0, columns, {"float32": 5e9, "bfloat16": 1e10})
+    rows = shown(
+        Work("digits", "full", "digits", "0.1", 4),
+        {"ours": ours, "plain": Report(5.0, 6.0, 300.0, plain)},
+        {"float32": 1e10, "bfloat16": 2e10},
+    )
+    assert ["aa", "ours", "50.0", "2", "1.0", "4.00", "", "", "", ""] in rows
+    # Half a second at each rate, over two seconds.
+    assert ["total", "ours", "", "", "2.0", "2.50", "4.0", "1.50", "100", "50%"] in rows
+    assert ["total", "plain", "", "", "5.0", "1.00", "6.0", "1.00", "300", ""] in rows
 
 
-def test_examples_and_case_can_be_chosen() -> None:
-    assert [case.name for case in cases(parse([]))] == ["digits", "mnist"]
-    (case,) = cases(parse(["--case", "mnist", "--examples", "7"]))
-    assert (case.data, case.examples) == ("mnist", 7)
+def test_one_column_is_one_row_a_side() -> None:
+    peer = Report(3.0, 3.0, 100.0, {"pgd-20": Measured("01", 0.0)})
+    plain = Report(6.0, 9.0, 100.0, {"pgd-20": Measured("11", 6.0)})
+    work = Work("x", "pgd-20", "digits", "0.1", 2)
+    assert ["pgd-20", "foolbox", "50.0", "1", "3.0", "2.00", "3.0", "3.00", "100", ""] in shown(
+        work, {"plain": plain, "foolbox": peer}, {}
+    )
+    assert ["pgd-20", "foolbox", "50.0", "", "3.0", "", "3.0", "", "100", ""] in shown(
+        work, {"foolbox": peer}, {}
+    )
 
 
-def test_a_checkpoint_needs_its_images_and_radius(capsys: pytest.CaptureFixture[str]) -> None:
+def test_works_sides_and_examples_can_be_chosen() -> None:
+    assert [work.name for work in works(parse([]))] == [work.name for work in WORKS]
+    (work,) = works(parse(["--work", "mnist full", "--examples", "7", "--sides", "ours,plain"]))
+    assert (work.data, work.examples, work.sides) == ("mnist", 7, ("ours", "plain"))
+    assert all(set(work.sides) <= set(SIDES) for work in WORKS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--checkpoint", "model.pt"], "--checkpoint needs --data and --eps"),
+        (["--sides", "ours,mine"], "unknown side 'mine': choose from ours, ours bf16"),
+    ],
+)
+def test_bad_options_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(["--checkpoint", "model.pt"])
-    assert "--checkpoint needs --data and --eps" in capsys.readouterr().err
+        parse(words)
+    assert message in capsys.readouterr().err
 
 
-def test_a_case_without_its_data_is_skipped_in_sight(
+def test_a_work_without_its_data_is_skipped_in_sight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_data(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], 1, stderr="mnist is not in DIR and could not be downloaded.\n")
 
     monkeypatch.setattr("benchmarks.__main__.child", no_data)
-    main(["--case", "mnist", "--out", str(tmp_path)])
-    assert "mnist: skipped. mnist is not in DIR" in capsys.readouterr().out
-    assert json.loads((tmp_path / "benchmark.json").read_text())["cases"] == []
+    main(["--work", "mnist full", "--out", str(tmp_path)])
+    assert "mnist full: skipped. mnist is not in DIR" in capsys.readouterr().out
+    main(["--work", "resnet-18 pgd-20", "--out", str(tmp_path)])
+    assert "resnet-18 pgd-20: skipped. It needs --cifar IMAGES." in capsys.readouterr().out
+    assert json.loads((tmp_path / "benchmark.json").read_text())["works"] == []
+
+
+def test_a_matrix_rate_is_operations_per_second() -> None:
+    found = rate(torch.float32, torch.device("cpu"), side=64, seconds=0.01)
+    assert 1e6 < found < 1e14
+
+
+def test_operations_are_those_of_the_passes() -> None:
+    model, x, y = linear_problem(n=6)
+    result = evaluate(model, x, y, "Linf 0.04", suite="fgsm,spsa", precision="bfloat16")
+    fgsm, spsa = result.columns["fgsm"], result.columns["spsa"]
+    passes = fgsm.forwards + fgsm.backwards
+    assert operations(result, 10) == {"bfloat16": 10 * passes, "float32": 10 * spsa.forwards}
 
 
 @pytest.mark.slow
 def test_both_sides_agree_on_a_few_digits(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks",
-        "--case",
-        "digits",
-        "--examples",
-        "10",
-        "--out",
-        str(tmp_path),
-    ]
+    words = ["--work", "digits full", "--examples", "10", "--out", str(tmp_path)]
     root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "benchmarks", *words]
     subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    (case,) = json.loads((tmp_path / "benchmark.json").read_text())["cases"]
-    ours, plain = (case["sides"][side]["columns"] for side in ("robust-eval", "plain"))
-    assert list(ours) == list(plain)
-    assert ours["clean"]["bits"] == plain["clean"]["bits"]
-    for name in ours:
-        differ = sum(a != b for a, b in zip(ours[name]["bits"], plain[name]["bits"], strict=True))
-        assert differ <= 1, name
+    (work,) = json.loads((tmp_path / "benchmark.json").read_text())["works"]
+    plain = work["sides"]["plain"]["columns"]
+    for side in ("ours", "ours bf16"):
+        mine = work["sides"][side]["columns"]
+        assert list(mine) == list(plain)
+        assert mine["clean"]["bits"] == plain["clean"]["bits"]
+        for name in mine:
+            differ = sum(a != b for a, b in zip(mine[name]["bits"], plain[name]["bits"], strict=True))
+            assert differ <= 1, name
