@@ -27,3 +27,48 @@ keep runs/gallery/perturbed/weight-perturbation weight-perturbation
 
 robust-eval weights runs/gallery/at/last.pt runs/gallery/at-awp/last.pt --names AT,AT-AWP --out runs/gallery/weights
 keep runs/gallery/weights/weights weights
+
+# Longer runs against a larger budget, two seeds of each; seeds of a run that was interrupted go on.
+long() { # long RECIPE SEED
+    out="runs/gallery/long/$1/s$2"
+    [ -f "$out/epoch-0040.pt" ] && return
+    again=""
+    [ -f "$out/resume.pt" ] && again="--resume"
+    defenses train "$1" --data digits --eps 0.2 --epochs 40 --seed "$2" --set selection.test_images=360 \
+        --set selection.every=2 --set selection.keep_every=4 --no-tensorboard --out "$out" $again
+}
+for recipe in at at-awp; do for seed in 0 1; do long "$recipe" "$seed"; done; done
+
+# Learning curves, the gap against flatness, a sweep, a table
+defenses curves runs/gallery/long/at/s0 runs/gallery/long/at-awp/s0 --names AT,AT-AWP --out runs/gallery/curves
+keep runs/gallery/curves learning-curves
+
+robust-eval landscape runs/gallery/long/*/s0/epoch-*.pt --points 11 --directions 2 --examples 300 --out runs/gallery/flatness
+defenses curves runs/gallery/long/at/s0 runs/gallery/long/at-awp/s0 --names AT,AT-AWP --against-flatness runs/gallery/flatness/landscape-1d.json --out runs/gallery/gap-flatness
+keep runs/gallery/gap-flatness gap-flatness
+
+defenses sweep at-awp at-rwp --over awp.gamma=0,1e-3,5e-3,1e-2,5e-2 --data digits --eps 0.2 --epochs 30 --set selection.test_images=360 --out runs/gallery/sweep
+keep runs/gallery/sweep/sweep sweep-gamma
+
+mkdir -p docs/tables
+defenses table 4 runs/gallery/long --out docs/tables/table4
+rm docs/tables/table4.json
+
+# Liu et al. 2020
+robust-eval hessian runs/gallery/long/at/s0/last.pt runs/gallery/long/at-awp/s0/last.pt --names AT,AT-AWP --examples 500 --out runs/gallery/hessian
+keep runs/gallery/hessian/hessian hessian
+
+robust-eval scattering runs/gallery/long/at/s0/last.pt runs/gallery/long/at-awp/s0/last.pt --names AT,AT-AWP --examples 500 --out runs/gallery/scattering
+keep runs/gallery/scattering/scattering scattering
+
+robust-eval connectivity runs/gallery/long/at/s0/last.pt runs/gallery/long/at/s1/last.pt --names "seed 0,seed 1" --examples 500 --out runs/gallery/connectivity
+keep runs/gallery/connectivity/connectivity connectivity
+
+robust-eval linear-experiment --data digits --classes 3,8 --out runs/gallery/linear-experiment
+keep runs/gallery/linear-experiment linear-experiment
+
+# Snapshots and their ensemble
+[ -f runs/gallery/at-pas/ensemble.pt ] || defenses train at-pas --data digits --eps 0.2 --epochs 30 --set selection.test_images=360 --no-tensorboard --out runs/gallery/at-pas
+robust-eval run runs/gallery/at-pas/last.pt --suite quick --out runs/gallery/at-pas/last
+robust-eval run runs/gallery/at-pas/ensemble.pt --suite quick --out runs/gallery/at-pas/ensemble
+robust-eval compare runs/gallery/at-pas/last/result.json runs/gallery/at-pas/ensemble/result.json > docs/tables/snapshot-ensemble.txt
