@@ -28,16 +28,11 @@ keep runs/gallery/perturbed/weight-perturbation weight-perturbation
 robust-eval weights runs/gallery/at/last.pt runs/gallery/at-awp/last.pt --names AT,AT-AWP --out runs/gallery/weights
 keep runs/gallery/weights/weights weights
 
-# Longer runs against a larger budget, two seeds of each; seeds of a run that was interrupted go on.
-long() { # long RECIPE SEED
-    out="runs/gallery/long/$1/s$2"
-    [ -f "$out/epoch-0040.pt" ] && return
-    again=""
-    [ -f "$out/resume.pt" ] && again="--resume"
-    defenses train "$1" --data digits --eps 0.2 --epochs 40 --seed "$2" --set selection.test_images=360 \
-        --set selection.every=2 --set selection.keep_every=4 --no-tensorboard --out "$out" $again
-}
-for recipe in at at-awp; do for seed in 0 1; do long "$recipe" "$seed"; done; done
+# Longer runs against a larger budget, two seeds of each
+[ -f runs/gallery/long/at/s0/epoch-0040.pt ] || defenses train at --data digits --eps 0.2 --epochs 40 --seed 0 --set selection.test_images=360 --set selection.every=2 --set selection.keep_every=4 --out runs/gallery/long/at/s0
+[ -f runs/gallery/long/at/s1/epoch-0040.pt ] || defenses train at --data digits --eps 0.2 --epochs 40 --seed 1 --set selection.test_images=360 --set selection.every=2 --set selection.keep_every=4 --out runs/gallery/long/at/s1
+[ -f runs/gallery/long/at-awp/s0/epoch-0040.pt ] || defenses train at-awp --data digits --eps 0.2 --epochs 40 --seed 0 --set selection.test_images=360 --set selection.every=2 --set selection.keep_every=4 --out runs/gallery/long/at-awp/s0
+[ -f runs/gallery/long/at-awp/s1/epoch-0040.pt ] || defenses train at-awp --data digits --eps 0.2 --epochs 40 --seed 1 --set selection.test_images=360 --set selection.every=2 --set selection.keep_every=4 --out runs/gallery/long/at-awp/s1
 
 # Learning curves, the gap against flatness, a sweep, a table
 defenses curves runs/gallery/long/at/s0 runs/gallery/long/at-awp/s0 --names AT,AT-AWP --out runs/gallery/curves
@@ -68,7 +63,7 @@ robust-eval linear-experiment --data digits --classes 3,8 --out runs/gallery/lin
 keep runs/gallery/linear-experiment linear-experiment
 
 # Snapshots and their ensemble
-[ -f runs/gallery/at-pas/ensemble.pt ] || defenses train at-pas --data digits --eps 0.2 --epochs 30 --set selection.test_images=360 --no-tensorboard --out runs/gallery/at-pas
+[ -f runs/gallery/at-pas/ensemble.pt ] || defenses train at-pas --data digits --eps 0.2 --epochs 30 --set selection.test_images=360 --out runs/gallery/at-pas
 robust-eval run runs/gallery/at-pas/last.pt --suite quick --out runs/gallery/at-pas/last
 robust-eval run runs/gallery/at-pas/ensemble.pt --suite quick --out runs/gallery/at-pas/ensemble
 robust-eval compare runs/gallery/at-pas/last/result.json runs/gallery/at-pas/ensemble/result.json > docs/tables/snapshot-ensemble.txt
