@@ -11,6 +11,7 @@ from robust_eval.core.bits import parse_bits
 from robust_eval.leaderboard import charts
 from robust_eval.leaderboard.plot import Chart
 from robust_eval.leaderboard.views import Cell, GroupView, RowView, cell
+from robust_eval.schema import EvalResult
 
 NEIGHBOURS = 3
 """Rows above and below, in rank, that a row is compared with."""
@@ -127,6 +128,7 @@ def _settings(row: RowView) -> list[tuple[str, Settings]]:
         ("images' fingerprint", r.data.fingerprint),
         ("suite", f"{r.suite.name}, version {r.suite.version}"),
         ("precision", r.suite.precision),
+        *_search(r),
         ("batch size", str(r.suite.batch_size)),
         ("seed", str(r.suite.seed)),
         ("passes", f"{r.worst_case.forwards:,} forward, {r.worst_case.backwards:,} backward"),
@@ -145,6 +147,18 @@ def _settings(row: RowView) -> list[tuple[str, Settings]]:
         ("Verification", _verification(row)),
     ]
     return [(heading, entries) for heading, entries in found if entries]
+
+
+def _search(result: EvalResult) -> Settings:
+    """What was done to the copy that attacks searched on, and what a reduced precision missed."""
+    if result.search is None:
+        return []
+    lost = result.search.disagreement
+    notes: Settings = [("search", note) for note in result.search.notes]
+    if lost is None:
+        return notes
+    figure = f"{lost.weaker} broken by float32 alone, {lost.stronger} by {result.suite.precision} alone"
+    return [*notes, (f"disagreement in {lost.verdicts} verdicts", f"{figure} ({', '.join(lost.attacks)})")]
 
 
 def _verification(row: RowView) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -29,7 +30,10 @@ def compiled(network: nn.Module, *, gradient: bool) -> Callable[[Tensor], Tensor
     Without gradients its weights become constants, laid out as the convolutions like them. On a GPU
     the kernels of a pass are launched as one graph, whose output is copied: the next pass overwrites it.
     """
-    device = next(network.parameters()).device
+    tensors = [*network.parameters(), *network.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    # Torch's CUDA build warns of a missing GPU here, which nobody asked for.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     graphs = device.type == "cuda"
     quick: Callable[[Tensor], Tensor] = torch.compile(
         network, dynamic=False, options={"freezing": not gradient, "triton.cudagraphs": graphs}

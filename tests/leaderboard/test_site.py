@@ -19,7 +19,7 @@ from robust_eval.leaderboard.robustbench import Reported
 from robust_eval.leaderboard.rows import Row
 from robust_eval.leaderboard.sidecars import Picture, Pictures, Sidecar
 from robust_eval.leaderboard.views import link
-from robust_eval.schema import EvalResult, FlagRecord
+from robust_eval.schema import DisagreementRecord, EvalResult, FlagRecord, SearchRecord
 from robust_eval.verification import AuditRecord, CheckRecord, Verification
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -134,6 +134,17 @@ def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
         assert told in detail
     assert [e["src"] for e in elements(page) if e.tag == "img"] == [PNG] * 3
     assert "Partial: still to do are aa." in by_id(page, "row-other").text
+
+
+def test_how_the_search_was_done_and_what_it_missed_is_shown(base: EvalResult) -> None:
+    lost = DisagreementRecord(images=64, attacks=("fgsm", "pgd-20"), verdicts=128, weaker=2, stronger=1)
+    search = SearchRecord(notes=("searches in bfloat16",), tunings={}, disagreement=lost)
+    suite = base.suite.model_copy(update={"precision": "bfloat16"})
+    row = board_rows.result(base.model_copy(update={"search": search, "suite": suite}), "at")
+    text = by_id(site.page("b", [Row("a.json", row)]), "row-a").text
+    assert "searches in bfloat16" in text
+    assert "disagreement in 128 verdicts" in text
+    assert "2 broken by float32 alone, 1 by bfloat16 alone (fgsm, pgd-20)" in text
 
 
 def test_what_a_verification_found_is_shown(base: EvalResult) -> None:
