@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from robust_eval.core.records import AttackSpec, CheckpointRef, Column, Slice, S
 from robust_eval.core.threat import ThreatModel
 
 CLEAN = "clean"
+# Units that a wave of few survivors is cut into, where that leaves them large enough (Request.split).
+WAVE, SPLIT = 8, 4
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,18 @@ class Request:
     """(attack family, library and version) for the families of the suite."""
     precision: str = "float32"
     """Arithmetic of the search, where the attack bears it; the judge is always float32."""
+    split: int = 1
+    """A wave too small for WAVE units is cut finer, down to batch_size / split examples; 1: never."""
+    blocks: int = 1
+    """Contiguous parts of the examples that share no unit, so that each can be done on its own."""
 
     def library(self, family: str) -> str:
         return dict(self.libraries)[family]
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run folder to be continued, as JSON-able values."""
+        # Left out where they change nothing, so that older rows keep their key.
+        cut = {name: value for name in ("split", "blocks") if (value := getattr(self, name)) != 1}
         return {
             "checkpoint": _model_identity(self.checkpoint),
             "data": asdict(self.data),
@@ -46,6 +55,7 @@ class Request:
             "seed": self.seed,
             "libraries": dict(self.libraries),
             "precision": self.precision,
+            **cut,
         }
 
     @property
@@ -88,14 +98,40 @@ def unit(
     return WorkUnit(key, column, attack, stage, tuple(indices), seeds.derive(request.seed, key), precision)
 
 
-def _batches(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+def _cut(indices: Sequence[int], size: int, split: int, most: int) -> list[Sequence[int]]:
+    """Batches of ``size``; with ``split`` above 1 equal ones, and up to ``most`` of size / split or more."""
+    n = len(indices)
+    if split == 1:
+        return [indices[start : start + size] for start in range(0, n, size)]
+    units = max(-(-n // size), min(most, n // max(1, size // split)), min(n, 1))
+    return [indices[n * i // units : n * (i + 1) // units] for i in range(units)]
 
 
-def clean_units(request: Request) -> list[WorkUnit]:
-    """Clean predictions for every example; all other columns build on them."""
-    every = range(request.data.n)
-    return [unit(request, CLEAN, None, 0, batch) for batch in _batches(every, request.batch_size)]
+def block(request: Request, number: int) -> range:
+    """The examples of one of the request's blocks, counted from 0."""
+    n, blocks = request.data.n, request.blocks
+    return range(n * number // blocks, n * (number + 1) // blocks)
+
+
+def pack(request: Request, indices: Sequence[int]) -> list[Sequence[int]]:
+    """A wave's examples, in rising order, cut into units.
+
+    The cut follows from the request and the survivors alone. Were it to follow from the number of
+    workers, another number would give other units, other seeds, and other verdicts.
+    """
+    most = max(1, WAVE // request.blocks)
+    units: list[Sequence[int]] = []
+    for number in range(request.blocks):
+        part = block(request, number)
+        inside = indices[bisect_left(indices, part.start) : bisect_left(indices, part.stop)]
+        units += _cut(inside, request.batch_size, request.split, most)
+    return units
+
+
+def clean_units(request: Request, only: int | None = None) -> list[WorkUnit]:
+    """Clean predictions for every example, or for one block's; all other columns build on them."""
+    examples = range(request.data.n) if only is None else block(request, only)
+    return [unit(request, CLEAN, None, 0, batch) for batch in pack(request, examples)]
 
 
 def stage_units(request: Request, column: Column, stage: int, survivors: Sequence[int]) -> list[WorkUnit]:
@@ -105,9 +141,7 @@ def stage_units(request: Request, column: Column, stage: int, survivors: Sequenc
     examples is one unit, run once.
     """
     attack = column.attacks[stage]
-    return [
-        unit(request, column.id, attack, stage, batch) for batch in _batches(survivors, request.batch_size)
-    ]
+    return [unit(request, column.id, attack, stage, batch) for batch in pack(request, survivors)]
 
 
 def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:

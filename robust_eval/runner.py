@@ -1,19 +1,14 @@
-"""Waves of work: clean predictions, then every column's cascade on the survivors of the stage before."""
+"""One request with one worker, one unit after the other: a column at a time, in the suite's order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
-
-from robust_eval import attacks
-from robust_eval.core.records import AttackSpec, Bools, Column, Ints, UnitResult, WorkUnit
-from robust_eval.plan import CLEAN, Request, clean_units, stage_units
-from robust_eval.schema import ColumnRecord
+from robust_eval.core.records import Column, UnitResult, WorkUnit
+from robust_eval.plan import Request
 from robust_eval.store import Store
-from robust_eval.summary import Stage, attack_column, clean_bits, clean_column, column_bits
+from robust_eval.waves import Finished, Waves, labels
 
 
 class Worker(Protocol):
@@ -27,57 +22,31 @@ class Display(Protocol):
     def unit(self, unit: WorkUnit, result: UnitResult, *, stored: bool) -> None: ...
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A column with all its units, and what the evidence file keeps of it."""
+def run(
+    request: Request, worker: Worker, store: Store, display: Display, only: int | None = None
+) -> Iterator[tuple[str, Finished]]:
+    """Yield each column as it is finished. Stored units are not done again; new ones are stored at once.
 
-    record: ColumnRecord
-    bits: Bools
-    stages: tuple[Stage, ...]
-    clean: tuple[UnitResult, ...] = ()
-
-
-def run(request: Request, worker: Worker, store: Store, display: Display) -> Iterator[tuple[str, Finished]]:
-    """Yield each column as it is finished. Stored units are not done again; new ones are stored at once."""
-
-    def wave(units: Iterable[WorkUnit]) -> tuple[UnitResult, ...]:
-        results = []
-        for unit in units:
-            stored = store.get(unit.key)
+    ``only``: one of the request's blocks alone.
+    """
+    waves = Waves(request, only)
+    told: set[str] = set()
+    open_waves = waves.open()
+    while open_waves:
+        wave = open_waves.pop(0)
+        display.stage(wave.column, wave.stage, wave.n_attacked)
+        following = []
+        for unit in wave.units:
+            stored = waves.results.get(unit.key) or store.get(unit.key)
             result = stored or do(unit, worker, store)
             display.unit(unit, result, stored=stored is not None)
-            results.append(result)
-        return tuple(results)
-
-    clean_title = next((c for c in request.suite.columns if c.id == CLEAN), Column(CLEAN, "Clean", ()))
-    display.stage(clean_title, 0, request.data.n)
-    clean_results = wave(clean_units(request))
-    clean = clean_bits(clean_results, request.data.n)
-    finished = Finished(clean_column(clean_title.title, clean, clean_results), clean, (), clean_results)
-    yield CLEAN, finished
-
-    for column in request.suite.columns:
-        if column.id == CLEAN:
-            continue
-        stages: list[Stage] = []
-        for number, attack in enumerate(column.attacks):
-            survivors = _indices(column_bits(clean, stages))
-            display.stage(column, number, len(survivors))
-            results = wave(stage_units(request, column, number, survivors))
-            stages.append(_stage(request, attack, results))
-        bits = column_bits(clean, stages)
-        finished = Finished(attack_column(column, bits, stages), bits, tuple(stages))
-        yield column.id, finished
-
-
-def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]) -> Stage:
-    return Stage(
-        attack,
-        library=request.library(attack.family),
-        citation=attacks.family(attack.family).CITATION,
-        note=attacks.note(attack, request.checkpoint.classes),
-        results=results,
-    )
+            if unit.key not in waves.results:
+                following += waves.take(unit.key, result)
+        # A column's next attack before the next column's first.
+        open_waves = following + open_waves
+        for name in [name for name in waves.finished if name not in told]:
+            told.add(name)
+            yield name, waves.finished[name]
 
 
 def do(unit: WorkUnit, worker: Worker, store: Store) -> UnitResult:
@@ -89,14 +58,4 @@ def do(unit: WorkUnit, worker: Worker, store: Store) -> UnitResult:
     return result
 
 
-def _indices(bits: Bools) -> Sequence[int]:
-    indices: list[int] = np.flatnonzero(bits).tolist()
-    return indices
-
-
-def labels(finished: Finished, n: int) -> Ints:
-    """The slice's labels as the clean pass saw them, (n,)."""
-    values = np.zeros(n, dtype=np.int64)
-    for result in finished.clean:
-        values[result.verdicts.indices] = result.verdicts.labels
-    return values
+__all__ = ["Display", "Finished", "Worker", "do", "labels", "run"]

@@ -162,6 +162,8 @@ def request_records(request: Request) -> tuple[CheckpointRecord, DataRecord, Thr
             batch_size=request.batch_size,
             seed=request.seed,
             precision=request.precision,
+            split=request.split,
+            blocks=request.blocks,
         ),
     )
 
@@ -197,6 +199,8 @@ def request_of(result: EvalResult) -> Request:
         seed=suite.seed,
         libraries=tuple({a.family: a.library for c in columns.values() for a in c.attacks}.items()),
         precision=suite.precision,
+        split=suite.split,
+        blocks=suite.blocks,
     )
 
 

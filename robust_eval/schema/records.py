@@ -73,6 +73,10 @@ class SuiteRecord(Record):
     batch_size: int
     seed: int
     precision: str
+    split: int = 1
+    """Small waves were cut into units of down to batch_size / split examples."""
+    blocks: int = 1
+    """Parts of the examples that share no unit (``--shard``)."""
 
 
 class AttackRecord(Record):

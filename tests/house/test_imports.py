@@ -28,6 +28,7 @@ LAYERS = (
         "evidence",
         "environment",
         "progress",
+        "waves",
         "consistency",
         "compare",
         "gate",
