@@ -16,7 +16,7 @@ from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.errors import UserError
 from robust_eval.estimate import Estimate, estimates, measure
 from robust_eval.models.accelerate import FLOAT32
-from robust_eval.plan import Request, auto_batch_size
+from robust_eval.plan import SPLIT, Request, auto_batch_size
 from robust_eval.probes import Probe
 from robust_eval.worker import Worker, full_precision
 
@@ -79,8 +79,12 @@ def make_request(
     batch_size: int | None,
     seed: int,
     precision: str = FLOAT32,
+    blocks: int = 1,
 ) -> Request:
-    """What is to be done. Raises :class:`UserError` for a budget, batch size or seed that cannot be meant."""
+    """What is to be done. A batch size that is given is kept to; one of ours may be split for small waves.
+
+    Raises :class:`UserError` for a budget, batch size or seed that cannot be meant.
+    """
     refuse_unbounded(threat, prod(shape_CHW))
     if batch_size is not None and batch_size < 1:
         raise UserError(f"The batch size must be at least 1, got {batch_size}.")
@@ -96,4 +100,6 @@ def make_request(
         seed=seed,
         libraries=tuple((name, attacks.library(name)) for name in families),
         precision=precision,
+        split=1 if batch_size else SPLIT,
+        blocks=blocks,
     )

@@ -47,6 +47,8 @@ class Options:
     seed: int = 0
     precision: str = "float32"
     compile: str = "auto"
+    blocks: int = 1
+    """Parts of the examples that share no unit: those of ``--shard``."""
 
     def command(self) -> str:
         """The command that repeats this run, with file names in place of paths."""
@@ -63,6 +65,7 @@ class Options:
             ("--seed", self.seed),
             ("--precision", None if self.precision == "float32" else self.precision),
             ("--compile", None if self.compile == "auto" else self.compile),
+            ("--blocks", None if self.blocks == 1 else self.blocks),
         ]
         for option, value in named:
             words += [] if value is None else [option, str(value)]
@@ -125,7 +128,10 @@ def prepare(options: Options) -> Job:
         batch_size=options.batch_size,
         seed=options.seed,
         precision=precision,
+        blocks=options.blocks,
     )
+    if not 1 <= options.blocks <= images.n:
+        raise UserError(f"--blocks must lie between 1 and the {images.n} examples, got {options.blocks}.")
     notes = (note,) if note else ()
     return Job(request, loaded.model, x.to(device), y.to(device), compile=compile, notes=notes)
 

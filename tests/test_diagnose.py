@@ -12,7 +12,7 @@ from robust_eval import diagnose as closer
 from robust_eval import evaluate
 from robust_eval.core.threat import parse_threat
 from robust_eval.errors import UserError
-from robust_eval.evaluation import DIAGNOSIS_FILE
+from robust_eval.row import DIAGNOSIS_FILE
 from robust_eval.schema import DiagnosisRecord, read_result
 from robust_eval.selftest import honest, twisted
 from robust_eval.worker import Worker

@@ -29,6 +29,7 @@ LAYERS = (
         "environment",
         "progress",
         "waves",
+        "row",
         "consistency",
         "compare",
         "gate",
