@@ -16,6 +16,7 @@ from robust_eval.environment import pick_device
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job, make_request
 from robust_eval.models import checkpoint
+from robust_eval.plan import Request
 from robust_eval.searching import parse_compile, resolve_precision
 
 # The budgets of the AWP paper (section 4.4) and, for MNIST, of Madry et al. 2018; digits is ours.
@@ -52,7 +53,8 @@ class Options:
 
     def command(self) -> str:
         """The command that repeats this run, with file names in place of paths."""
-        words = ["robust-eval", "run", _bare(self.checkpoint), "--suite", _bare(self.suite)]
+        suite = ",".join(_bare(part) for part in self.suite.split(","))
+        words = ["robust-eval", "run", _bare(self.checkpoint), "--suite", suite]
         named: list[tuple[str, Any]] = [
             ("--data", None if self.data is None else _bare(self.data)),
             ("--split", None if self.split == "test" else self.split),
@@ -76,6 +78,8 @@ def _bare(text: str) -> str:
     kind, colon, rest = text.partition(":")
     if colon and kind in ("npz", "folder"):
         return f"{kind}:{Path(rest).name}"
+    if colon and kind.endswith(".py"):
+        return f"{Path(kind).name}:{rest}"
     return text if colon or "/" not in text else Path(text).name
 
 
@@ -159,12 +163,10 @@ def resolve_threat(options: Options, ref: CheckpointRef, images: ImageSet) -> Th
     return parse_threat(norm, str(eps))
 
 
-def default_folder(job: Job) -> Path:
+def default_folder(request: Request) -> Path:
     """The same command finds the same folder again, and so continues."""
-    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(job.request.checkpoint.name).stem)
-    return (
-        Path("runs") / f"{stem or 'model'}-{job.request.suite.name.replace(',', '+')}-{job.request.key[:8]}"
-    )
+    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(request.checkpoint.name).stem)
+    return Path("runs") / f"{stem or 'model'}-{request.suite.name.replace(',', '+')}-{request.key[:8]}"
 
 
 def first(job: Job, n: int) -> Job:

@@ -6,6 +6,7 @@ leaves either a whole unit or none. A damaged file counts as absent and is made 
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -54,27 +55,50 @@ class FolderStore:
         return self._units / f"{key}.npz"
 
     def get(self, key: str) -> UnitResult | None:
-        try:
-            with np.load(self.path(key), allow_pickle=False) as arrays:
-                if str(arrays["key"]) != key:
-                    return None
-                verdicts = Verdicts(**{name: arrays[name] for name in _VERDICT_FIELDS})
-                forwards, backwards = (int(n) for n in arrays["passes"])
-                return UnitResult(verdicts, arrays["evidence"], forwards, backwards, float(arrays["seconds"]))
-        except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError, zlib.error):
-            return None
+        return unpack(key, self.path(key))
+
+    def verdicts(self, key: str) -> UnitResult | None:
+        """The unit without its images, which stay unread."""
+        return unpack(key, self.path(key), images=False)
 
     def put(self, key: str, result: UnitResult) -> None:
-        arrays = {name: getattr(result.verdicts, name) for name in _VERDICT_FIELDS}
+        self.put_packed(key, pack(key, result))
+
+    def put_packed(self, key: str, content: bytes) -> None:
+        """What :func:`pack` made, here or on another machine."""
         with writing(self.folder), atomic(self.path(key)) as file:
-            np.savez_compressed(
-                file,
-                key=np.array(key),
-                evidence=result.evidence,
-                passes=np.array([result.forwards, result.backwards]),
-                seconds=np.array(result.seconds),
-                **arrays,
-            )
+            file.write(content)
+
+
+def pack(key: str, result: UnitResult) -> bytes:
+    """A unit's file: what is on disk, and what travels from a worker to whoever writes."""
+    arrays = {name: getattr(result.verdicts, name) for name in _VERDICT_FIELDS}
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        key=np.array(key),
+        evidence=result.evidence,
+        passes=np.array([result.forwards, result.backwards]),
+        seconds=np.array(result.seconds),
+        **arrays,
+    )
+    return file.getvalue()
+
+
+def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
+    """A unit from its file or that file's content; None where it is absent, damaged or another unit's."""
+    try:
+        with np.load(
+            io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False
+        ) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            verdicts = Verdicts(**{name: arrays[name] for name in _VERDICT_FIELDS})
+            forwards, backwards = (int(n) for n in arrays["passes"])
+            evidence = arrays["evidence"] if images else np.empty((0,), dtype=np.float32)
+            return UnitResult(verdicts, evidence, forwards, backwards, float(arrays["seconds"]))
+    except (OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError, zlib.error):
+        return None
 
 
 def refuse_early(folder: Path) -> None:

@@ -29,6 +29,10 @@ class Finished:
     units: tuple[tuple[str, ...], ...] = ()
     """Keys of each stage's units."""
 
+    def thin(self) -> Finished:
+        """Record and bits alone, to travel lightly."""
+        return Finished(self.record, self.bits, ())
+
 
 @dataclass(frozen=True)
 class Wave:
@@ -38,6 +42,12 @@ class Wave:
     stage: int
     n_attacked: int
     units: tuple[WorkUnit, ...]
+
+    def held_up(self, request: Request) -> float:
+        """Passes at most from this wave to the end of its column: what waits for its units."""
+        classes = request.checkpoint.classes
+        costs = [attacks.cost(attack, classes) for attack in self.column.attacks[self.stage :]]
+        return self.n_attacked * float(sum(cost.forwards + cost.backwards for cost in costs))
 
 
 @dataclass
@@ -87,10 +97,6 @@ class Waves:
                 opened += self._advance(chain)
         return opened
 
-    def remaining(self, wave: Wave) -> tuple[AttackSpec, ...]:
-        """The attacks from this wave to the end of its column: what its units hold up."""
-        return wave.column.attacks[wave.stage :]
-
     def _begin(self, chain: _Chain, wave: Wave) -> Wave:
         chain.wave = wave
         chain.missing = {unit.key for unit in wave.units} - self.results.keys()
@@ -133,7 +139,7 @@ class Waves:
         else:
             bits = column_bits(self._clean, stages)
             record = attack_column(column, bits, stages)
-        self.finished[column.id] = Finished(record, bits, stages, clean, tuple(chain.units))
+        self.finished[column.id] = Finished(record, bits, stages, clean, () if clean else tuple(chain.units))
         self._chains.remove(chain)
         chain.wave = None
 
@@ -148,13 +154,8 @@ def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]
     )
 
 
-def lean(result: UnitResult) -> UnitResult:
-    """Without the images: many runs' verdicts fit into memory, their evidence does not."""
-    return replace(result, evidence=result.evidence[:0])
-
-
 def with_evidence(finished: Finished, store: Store) -> Finished | None:
-    """A column of :func:`lean` results with the images from the store; None where a unit has vanished."""
+    """A column of results without images, with them from the store; None where a unit has vanished."""
     stages = []
     for stage, keys in zip(finished.stages, finished.units, strict=True):
         results = [store.get(key) for key in keys]

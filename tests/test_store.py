@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     def interrupted(*_args: object, **_kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "savez_compressed", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         folder.put("k", a_result())
     assert list((tmp_path / "units").iterdir()) == []
@@ -76,7 +77,7 @@ def test_the_system_refuses(
     def refused(*_args: object, **_kwargs: object) -> None:
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(np, "savez_compressed", refused)
+    monkeypatch.setattr(os, "fsync", refused)
     with pytest.raises(UserError, match=message):
         folder.put("k", a_result())
     assert list((tmp_path / "units").iterdir()) == []

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint file, or robustbench:MODEL_ID.")]
+Checkpoints = Annotated[
+    list[str],
+    typer.Argument(help="Checkpoint files, or robustbench:MODEL_ID.", show_default=False),
+]
 Data = Annotated[
     str | None, typer.Option(help="digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.")
 ]

@@ -1,0 +1,232 @@
+"""``robust-eval run``: one checkpoint in this process, or many, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from robust_eval.commands._options import (
+    Arch,
+    Checkpoints,
+    Compile,
+    Data,
+    DataRoot,
+    Device,
+    Diagnose,
+    Eps,
+    Norm,
+    Normalisation,
+    Precision,
+)
+from robust_eval.core import terminal
+
+if TYPE_CHECKING:
+    from robust_eval.executors import Executor
+    from robust_eval.executors.cluster import Wanted
+    from robust_eval.prepare import Options
+    from robust_eval.work import Run
+
+
+def run(
+    checkpoints: Checkpoints,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="quick, fast, full (the default), union, or column ids: pgd-20,aa. Repeat it for several."
+        ),
+    ] = None,
+    data: Data = None,
+    data_root: DataRoot = None,
+    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    examples: Annotated[int | None, typer.Option(help="Only the first N examples.")] = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    arch: Arch = None,
+    normalisation: Normalisation = None,
+    device: Device = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Examples per work unit.")] = None,
+    seed: Annotated[int, typer.Option(help="Root seed of all attacks.")] = 0,
+    precision: Precision = "float32",
+    compile: Compile = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder (of several: that of theirs); the same command continues it."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")
+    ] = False,
+    diagnose: Diagnose = False,
+    executor: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray: auto (the cluster of this machine), HOST:PORT, or local (one of our own)."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray: workers; one per GPU, or per CPU, else.")] = None,
+    worker_gpus: Annotated[float | None, typer.Option(help="Ray: GPUs of each; 0.5 shares one.")] = None,
+    worker_cpus: Annotated[int, typer.Option(help="Ray: CPUs, and threads, of each.")] = 1,
+    worker_memory: Annotated[float | None, typer.Option(help="Ray: memory of each, in GiB.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: one of N parts of the examples; then robust-eval merge.")
+    ] = None,
+    blocks: Annotated[
+        int, typer.Option(help="Cut the examples as N shards would, to get their verdicts in one run.")
+    ] = 1,
+) -> None:
+    """Attack checkpoints with a suite, judge every image, write result.json and the evidence of each."""
+    from robust_eval import prepare, shards, store
+    from robust_eval.errors import UserError
+
+    only = None
+    if shard is not None:
+        only, blocks = shards.parse(shard)
+    options = [
+        prepare.Options(
+            checkpoint=checkpoint,
+            suite=name,
+            data=data,
+            data_root=data_root,
+            split=split,
+            examples=examples,
+            norm=norm,
+            eps=eps,
+            arch=arch,
+            normalisation=normalisation,
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+            precision=precision,
+            compile=compile,
+            blocks=blocks,
+        )
+        for checkpoint in checkpoints
+        for name in suite or ["full"]
+    ]
+    if out is not None and not dry_run and len(options) == 1:
+        store.refuse_early(out)
+    if executor not in ("local", "ray"):
+        raise UserError(f"Unknown executor '{executor}'. Use local or ray.")
+    of_ray = (address, workers, worker_gpus, worker_memory)
+    if executor == "local" and any(value is not None for value in of_ray):
+        raise UserError("--address, --workers and --worker-... need --executor ray.")
+    if len(options) > len(set(options)):
+        raise UserError("A checkpoint is named twice with the same suite. Name it once.")
+    if len(options) > 1 and dry_run:
+        raise UserError("--dry-run plans one checkpoint and suite at a time.")
+    if dry_run or (executor == "local" and len(options) == 1 and only is None):
+        _alone(options[0], out, dry_run=dry_run, diagnose=diagnose)
+        return
+    if executor == "ray":
+        from robust_eval.executors.cluster import Wanted
+
+        memory = None if worker_memory is None else int(worker_memory * 2**30)
+        wanted = Wanted(address=address, workers=workers, gpus=worker_gpus, cpus=worker_cpus, memory=memory)
+        options, place = _cluster(options, wanted)
+    else:
+        from robust_eval.executors.local import LocalExecutor
+
+        place = LocalExecutor()
+    _together(options, place, out, only, diagnose=diagnose)
+
+
+def _alone(options: Options, out: Path | None, *, dry_run: bool, diagnose: bool) -> None:
+    from robust_eval import evaluation, fresh, prepare, progress, render
+
+    console = terminal.console()
+    job = fresh.reloading(prepare.prepare(options), options)
+    request = job.request
+    render.print_checkpoint(console, request.checkpoint)
+    folder = out or prepare.default_folder(request)
+    console.print(f"  images         {render.slice_text(request)}", highlight=False)
+    console.print(f"  attacks        {render.suite_text(request)} on {job.x_NCHW.device}", highlight=False)
+    if diagnose:
+        console.print(f"  diagnosis      {render.diagnosis_text(job)}", highlight=False)
+    if dry_run:
+        console.print(render.estimate_table(evaluation.estimate(job)))
+        return
+    console.print(f"  run folder     {escape(str(folder))}\n", highlight=False)
+    try:
+        with progress.display(request.data.n, request.suite, console) as display:
+            result = evaluation.execute(job, folder, display, options.command())
+        if diagnose:
+            console.print("Diagnosis.")
+            result = evaluation.diagnosed(job, result, folder)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Finished work is in {escape(str(folder))}: the same command continues it.")
+        raise typer.Exit(130) from None
+    render.print_result(console, result)
+    console.print(
+        f"\nWritten: {escape(str(folder / 'result.json'))}, {escape(str(folder / 'evidence.safetensors'))}"
+    )
+
+
+def _cluster(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options], Executor]:
+    """The options as every node understands them, and the workers."""
+    from dataclasses import replace
+
+    from robust_eval import suites
+    from robust_eval.executors import cluster, nodes
+
+    for name in {one.suite for one in options}:
+        suites.load(name)
+    granted = cluster.connect(wanted, options[0].device)
+    device = "cuda" if granted.gpus else "cpu"
+    found = [replace(nodes.absolute(one), device=device) for one in options]
+    needed: dict[str, str] = {}
+    for one in found:
+        needed |= nodes.paths(one)
+    nodes.inspect(needed, granted.gpus)
+    from robust_eval.executors.ray import RayExecutor
+
+    terminal.console().print(
+        f"Ray, {granted.workers} worker{'s' * (granted.workers > 1)}: {granted.gpus:g} GPUs, {granted.cpus} "
+        f"CPUs and {granted.memory / cluster.GIB:.1f} GiB each\n",
+        highlight=False,
+    )
+    return found, RayExecutor(granted)
+
+
+def _together(
+    options: Sequence[Options], place: Executor, out: Path | None, only: int | None, *, diagnose: bool
+) -> None:
+    from robust_eval import pool, pool_display, work
+
+    console, several = terminal.console(), len(options) > 1
+    runs = [
+        work.Run(one, number, out=out, several=several, only=only, diagnose=diagnose)
+        for number, one in enumerate(options)
+    ]
+    try:
+        with pool_display.display(console) as display:
+            pool.Pool(runs, place, display).work()
+    except KeyboardInterrupt:
+        kept = ", ".join(escape(str(run.folder)) for run in runs if run.folder is not None)
+        console.print(f"\nStopped. Finished work is in {kept}: the same command continues it.")
+        raise typer.Exit(130) from None
+    finally:
+        used = pool_display.utilisation(place.workers())
+        place.close()
+    _report(runs, used)
+
+
+def _report(runs: Sequence[Run], used: str) -> None:
+    from robust_eval import render
+    from robust_eval.errors import UserError
+
+    console = terminal.console()
+    for run in runs:
+        if run.result is not None:
+            render.print_result(console, run.result)
+        if run.closed and not run.failures:
+            what = "shard" if run.only is not None else "row"
+            console.print(f"Written: {what} in {escape(str(run.folder))}\n")
+    console.print(used, highlight=False)
+    failures = [text for run in runs for text in run.failures]
+    if failures:
+        more = f" And {len(failures) - 1} more." if len(failures) > 1 else ""
+        kept = any(run.store is not None for run in runs)
+        again = " Finished work is kept: the same command tries the rest again." if kept else ""
+        raise UserError(f"{failures[0].rstrip('.')}.{more}{again}")

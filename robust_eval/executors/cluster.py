@@ -1,0 +1,201 @@
+"""Getting a Ray cluster: one that runs, or one of our own; and whether its nodes are of any use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from robust_eval.errors import UserError
+
+GIB = 2**30
+MEMORY = 2 * GIB
+"""Asked for per worker where the user says nothing and there is as much: a model, its copy, the images."""
+CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a user asks of a cluster; None: as much as there is. ``memory`` in bytes."""
+
+    address: str | None = None
+    workers: int | None = None
+    gpus: float | None = None
+    cpus: int = 1
+    memory: int | None = None
+    object_store: int | None = None
+    """Bytes, for a cluster of our own."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """So many workers with so much each, on a cluster that is connected."""
+
+    workers: int
+    gpus: float
+    cpus: int
+    memory: int
+    ours: bool = False
+    """Connected by us, and to be left by us."""
+
+
+def connect(wanted: Wanted, device: str) -> Granted:
+    """Connect to the cluster at the address, or one that runs here, or start one on this machine.
+
+    ``device``: auto, cpu or cuda. Raises :class:`UserError` where there is none, or too little of it.
+    """
+    ray = _import()
+    _check(wanted, device)
+    ours = not ray.is_initialized()
+    if ours:
+        _init(ray, wanted, device)
+    try:
+        return replace(_grant(wanted, device, ray.cluster_resources()), ours=ours)
+    except UserError:
+        if ours:
+            ray.shutdown()
+        raise
+
+
+def _import() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise UserError(
+            "--executor ray needs Ray, which is not installed: pip install 'robust-eval[ray]'."
+        ) from None
+    return ray
+
+
+def _check(wanted: Wanted, device: str) -> None:
+    if wanted.workers is not None and wanted.workers < 1:
+        raise UserError(f"--workers must be at least 1, got {wanted.workers}.")
+    if wanted.cpus < 1:
+        raise UserError(f"--worker-cpus must be at least 1, got {wanted.cpus}.")
+    if wanted.gpus is not None and wanted.gpus < 0:
+        raise UserError(f"--worker-gpus must be 0 or more, got {wanted.gpus:g}.")
+    if wanted.gpus is not None and wanted.gpus > 1 and wanted.gpus != int(wanted.gpus):
+        raise UserError(f"--worker-gpus {wanted.gpus:g}: a part of one GPU such as 0.5, or a whole number.")
+    if wanted.memory is not None and wanted.memory <= 0:
+        raise UserError("--worker-memory must be above 0 GiB.")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"With --executor ray, Ray gives out the devices: use --device auto, cpu or cuda, not {device}."
+        )
+
+
+def _init(ray: Any, wanted: Wanted, device: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = wanted.address
+    if address == "local":
+        _start(ray, wanted, device, quiet)
+        return
+    if address not in (None, "auto"):
+        _reach(str(address))
+    try:
+        ray.init(address=address or "auto", **quiet)
+    except ConnectionError as error:
+        if address is None:
+            _start(ray, wanted, device, quiet)
+            return
+        where = "on this machine" if address == "auto" else f"at {address}"
+        reason = "" if address == "auto" else f" ({first_line(error)})"
+        raise UserError(
+            f"No Ray cluster was found {where}{reason}. Start one with ray start --head, or leave --address "
+            "out."
+        ) from None
+    except RuntimeError as error:
+        raise _refused(error) from None
+
+
+def _reach(address: str) -> None:
+    """Ray itself would try for minutes."""
+    found = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
+    if found is None or "//" in address:
+        raise UserError(
+            f"--address {address} is not HOST:PORT of a cluster's head, auto or local. Give the command on a "
+            "node of the cluster."
+        )
+    try:
+        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"Nothing answers at --address {address} ({first_line(error)}). Is the cluster up, and this "
+            "machine on its network?"
+        ) from None
+
+
+def _start(ray: Any, wanted: Wanted, device: str, quiet: Mapping[str, Any]) -> None:
+    """A cluster of our own on this machine, which ends with us."""
+    import torch
+
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()
+    cpus = max(os.cpu_count() or 1, (wanted.workers or 1) * wanted.cpus)
+    store = wanted.object_store or 256 * 2**20 + 32 * 2**20 * (wanted.workers or max(gpus, cpus))
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        num_gpus=gpus,
+        object_store_memory=store,
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+def _refused(error: RuntimeError) -> UserError:
+    text = str(error)
+    if "ersion mismatch" in text:
+        theirs = re.findall(r"(Ray|Python): ([\w.]+)", text)
+        said = ", ".join(f"{name} {number}" for name, number in theirs[:2])
+        here = f"Ray {installed('ray')}, Python {platform.python_version()}"
+        return UserError(
+            f"The cluster runs other versions ({said or 'not named'}) than this process ({here}): install "
+            "the same everywhere, or start the cluster from this environment."
+        )
+    return UserError(f"Ray refused to connect: {first_line(error)}.")
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a few words."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")[:200]
+
+
+def installed(name: str) -> str:
+    """A distribution's version here, or ``none``."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _grant(wanted: Wanted, device: str, have: Mapping[str, float]) -> Granted:
+    """Share the resources out, or say what is too much."""
+    total = {"CPU": have.get("CPU", 0.0), "GPU": 0.0 if device == "cpu" else have.get("GPU", 0.0)}
+    if device == "cuda" and not total["GPU"]:
+        raise UserError("--device cuda, but the cluster has no GPU. Use --device cpu.")
+    gpus = wanted.gpus if wanted.gpus is not None else (1.0 if total["GPU"] else 0.0)
+    most = int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
+    workers = wanted.workers if wanted.workers is not None else max(1, most)
+    for name, each in (("GPU", gpus), ("CPU", float(wanted.cpus))):
+        if workers * each > total[name] + 1e-9:
+            raise UserError(
+                f"{workers} worker{'s' * (workers > 1)} with {each:g} {name}{'s' * (each != 1)} each need "
+                f"{workers * each:g}, but the cluster has {total[name]:g}: lower --workers or "
+                f"--worker-{name.lower()}s."
+            )
+    room = int(have.get("memory", 0.0) / workers)
+    memory = wanted.memory if wanted.memory is not None else min(MEMORY, room)
+    if memory > room:
+        raise UserError(
+            f"{workers} workers with {memory / GIB:g} GiB each do not fit: the cluster has "
+            f"{room * workers / GIB:.1f} GiB in all. Lower --workers or --worker-memory."
+        )
+    return Granted(workers, gpus, wanted.cpus, memory)
