@@ -49,10 +49,10 @@ def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
 def parse_compile(asked: str, device: torch.device) -> Compile:
     """``--compile auto | on | off``, refused where it cannot be had."""
     if asked not in ("auto", "on", "off"):
-        raise UserError(f"Unknown --compile '{asked}'. Use auto, on or off.")
+        raise UserError(f"Unknown compile mode '{asked}'. Use auto, on or off.")
     problem = compiling.unavailable(device) if asked == "on" else ""
     if problem:
-        raise UserError(f"--compile on is not possible here: {problem}. Use --compile auto or off.")
+        raise UserError(f"Compiling is not possible here: {problem}. Use compile mode auto or off.")
     return cast(Compile, asked)
 
 

@@ -89,12 +89,12 @@ def test_without_a_compiler_auto_stays_eager_and_says_so(
     found = choose(job, "auto")
     assert measurements == [False]
     assert "not compiled: there is no C++ compiler" in found.notes
-    with pytest.raises(UserError, match="--compile on is not possible here: there is no C"):
+    with pytest.raises(UserError, match="Compiling is not possible here: there is no C"):
         searching.parse_compile("on", CPU)
 
 
 def test_bad_values_are_named() -> None:
-    with pytest.raises(UserError, match="Unknown --compile 'yes'. Use auto, on or off."):
+    with pytest.raises(UserError, match="Unknown compile mode 'yes'. Use auto, on or off."):
         searching.parse_compile("yes", CPU)
     with pytest.raises(UserError, match="Unknown precision 'half'. Use float32, bfloat16 or auto."):
         searching.resolve_precision("half", CPU)

@@ -66,7 +66,7 @@ def reduced(model: nn.Module, x_NCHW: Tensor) -> nn.Module:
             problem = error
             continue
         return copied
-    raise UserError(f"This model does not run in bfloat16 ({problem}): use --precision float32.")
+    raise UserError(f"This model does not run in bfloat16 ({problem}): use precision float32.")
 
 
 def _narrowed(model: nn.Module, widen: bool) -> nn.Module:

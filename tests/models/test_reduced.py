@@ -60,7 +60,7 @@ class Strict(nn.Module):
 
 
 def test_a_model_that_cannot_is_refused() -> None:
-    with pytest.raises(UserError, match=r"not run in bfloat16 \(expected float32\): use --precision"):
+    with pytest.raises(UserError, match=r"not run in bfloat16 \(expected float32\): use precision float32"):
         reduced(Strict(), torch.rand(1, 1, 4, 4))
 
 
