@@ -20,3 +20,16 @@ def frozen_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
+
+
+@contextmanager
+def restored_statistics(network: nn.Module) -> Iterator[None]:
+    """The same result by a copy, for compiled code: a changed flag would have it compiled anew."""
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    buffers = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+    saved = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, saved, strict=True):
+            buffer.copy_(value)

@@ -79,7 +79,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def write_record(job: Job) -> None:
+def write_record(job: Job, identity: Mapping[str, Any]) -> None:
     """``run.json``: the resolved recipe with the source of every field, data, seed, versions, command."""
     sets = {"train": job.train, "validation": job.validation, "extra": job.extra, "pseudo": job.pseudo}
     record = {
@@ -87,7 +87,7 @@ def write_record(job: Job) -> None:
         "dataset": job.train.name,
         "images": {name: found.n for name, found in sets.items() if found is not None},
         "environment": environment(),
-        **job.identity(),
+        **identity,
         "sources": dict(job.sources),
     }
     write_atomically(job.folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.markup import escape
 from defenses.commands._options import (
     Arch,
     BatchSize,
+    Compile,
     Data,
     DataRoot,
     Device,
@@ -30,6 +30,7 @@ from defenses.commands._options import choices as chosen
 from defenses.commands.curves import curves
 from defenses.commands.sweep import sweep
 from defenses.commands.table import table
+from defenses.environment import prepare_environment
 from robust_eval.errors import UserError
 
 app = typer.Typer(
@@ -94,6 +95,7 @@ def train(
     ] = None,
     device: Device = "auto",
     precision: Precision = "32",
+    compile: Compile = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
     threads: Threads = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
@@ -114,6 +116,7 @@ def train(
         seed=seed,
         device=device,
         precision=precision,
+        compile=compile,
         devices=devices,
         out=out,
         resume=resume,
@@ -152,8 +155,7 @@ app.command(epilog="Example: defenses table 1 runs --out table1")(table)
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
-    # Threads that spin while they wait make small networks many times slower on busy cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_environment()
     try:
         app()
     except UserError as error:

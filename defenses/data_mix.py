@@ -80,7 +80,8 @@ class Mix:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches from number ``start`` on; with several processes, this one's part of each."""
         generator = torch.Generator().manual_seed(derive(self.seed, "batches", str(epoch)))
-        order = torch.randperm(self.labelled.n, generator=generator)
+        # Once to the device; an epoch's batches are then drawn without a transfer.
+        order = torch.randperm(self.labelled.n, generator=generator).to(self.labelled.y_N.device)
         if self.pseudo is None:
             for i in range(start, self.iterations):
                 yield self.labelled.batch(order[i * self.batch_size : (i + 1) * self.batch_size][rank::world])
@@ -91,7 +92,7 @@ class Mix:
             if i < start:
                 continue
             x1, y1 = self.labelled.batch(
-                order[torch.arange(i * own, (i + 1) * own) % len(order)][rank::world]
+                order[torch.arange(i * own, (i + 1) * own, device=order.device) % len(order)][rank::world]
             )
             x2, y2 = self.pseudo.batch(drawn[rank::world])
             yield torch.cat([x1, x2]), torch.cat([y1, y2])

@@ -48,6 +48,8 @@ class Lines:
     def begin(self, run: Run) -> None:
         self._started = self._last = time.monotonic()
         self._start_fraction = _fraction(run)
+        for note in run.notes:
+            self._print(f"  {note}")
         if run.progress.epoch or run.progress.iteration:
             self._print(f"resumed after epoch {run.progress.epoch}, update {run.progress.iteration}")
         if self._console.is_terminal:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from defenses import optimiser, schedules
 from defenses.augment import augment, mixup
 from defenses.measure import Measured, measure
+from defenses.passes import Passes
 from defenses.run import Run
 from defenses.stopping import UntrainableError
 from robust_eval.core.seeds import derive
@@ -59,7 +60,9 @@ def train_epoch(run: Run, display: Display, safe_point: Callable[[], None]) -> N
         terms = run.step(x_NCHW, y, budget=fraction, perturb=perturb)
         if runtime.reduce is not None:
             runtime.reduce([terms.loss])
-        loss = float(terms.loss)
+        # The one place where an update waits for the device.
+        right = (terms.logits_NK.argmax(1) == y_N).float().mean()
+        loss, accuracy = torch.stack([terms.loss, right]).tolist()
         if not math.isfinite(loss):
             raise _not_finite(run, loss)
         if run.average is not None:
@@ -68,7 +71,7 @@ def train_epoch(run: Run, display: Display, safe_point: Callable[[], None]) -> N
         progress.loss_sum += loss * len(y_N)
         progress.images += len(y_N)
         progress.seconds += time.perf_counter() - started
-        display.update(run, loss, float((terms.logits_NK.argmax(1) == y_N).float().mean()))
+        display.update(run, loss, accuracy)
         safe_point()
 
 
@@ -106,11 +109,7 @@ def measured(run: Run, check: Callable[[], None]) -> dict[str, Measured]:
     network = run.judged
     model = run.model if network is run.network else _wrapped(run, network)
 
-    def forward(x_NCHW: Tensor) -> Tensor:
-        with run.runtime.autocast():
-            logits_NK: Tensor = model(x_NCHW)
-        return logits_NK.float()
-
+    forward = Passes(model, run.runtime.autocast).frozen()
     return {name: measure(model, found, run.job.recipe, forward, check) for name, found in run.pools.items()}
 
 

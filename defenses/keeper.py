@@ -30,7 +30,7 @@ class Keeper:
     def __init__(self, run: Run, *, writes: bool) -> None:
         self.writes = writes
         self.run, self.job, self.folder = run, run.job, run.job.folder
-        self._identity = run.job.identity()
+        self._identity = run.identity()
         self._reserve = Reserve(self.folder / ".reserve")
         self._saved_at = time.monotonic()
         self._saved_epoch = 0
@@ -48,7 +48,7 @@ class Keeper:
                 f"{self.folder} already holds a run: go on with it with --resume, or choose another folder "
                 "with --out."
             )
-        self._keep(lambda: checkpoints.write_record(self.job))
+        self._keep(lambda: checkpoints.write_record(self.job, self._identity))
 
     def close(self) -> None:
         self._reserve.release()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from defenses import initial_weights, optimiser
+from defenses import compiling, initial_weights, optimiser
 from defenses.data_mix import Mix, Pool, pool
 from defenses.ema import Average
 from defenses.prepare import Job
@@ -54,6 +54,12 @@ class Run:
     pools: dict[str, Pool]
     """What is measured: ``train``, ``val``, ``test``."""
     progress: Progress
+    notes: tuple[str, ...] = ()
+    """What was decided for this run, a line each."""
+
+    def identity(self) -> dict[str, Any]:
+        """The job's; compiled passes round differently, so they are part of it."""
+        return self.job.identity() | ({"compiled": True} if self.step.compiled_rows is not None else {})
 
     @property
     def judged(self) -> nn.Module:
@@ -99,13 +105,19 @@ def begin(job: Job, runtime: Runtime) -> Run:
     model = Normalised(network, job.normalisation).to(device)
     measured = {"train": recipe.selection.train_images, "val": images.n, "test": images.n}
     sets = {"train": job.train, "val": job.validation, "test": job.test}
+    rows, note = compiling.compiled_rows(job, runtime, model)
     return Run(
         job=job,
         runtime=runtime,
         network=network,
         model=model,
         step=Step(
-            recipe, model, optimiser.build(network, recipe.optimiser), runtime.autocast, runtime.reduce
+            recipe,
+            model,
+            optimiser.build(network, recipe.optimiser),
+            runtime.autocast,
+            reduce=runtime.reduce,
+            compiled_rows=rows,
         ),
         mix=Mix(
             labelled=pool([s for s in (job.train, job.extra) if s], device),
@@ -121,6 +133,7 @@ def begin(job: Job, runtime: Runtime) -> Run:
             if found is not None and measured[name]
         },
         progress=Progress(),
+        notes=(note,) if note else (),
     )
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from defenses import optimiser as optimisers
-from defenses.batchnorm import frozen_statistics
 from defenses.inner_max import maximise
 from defenses.objectives import Objective, Terms, objective_module
+from defenses.passes import Passes
 from defenses.recipe import Recipe
 from defenses.weight_perturbation import Reduce, WeightPerturbation
 
@@ -29,8 +29,11 @@ class Step:
     autocast: Callable[[], AbstractContextManager[object]]
     reduce: Reduce | None = None
     """Averages gradients over processes, in place; None for one process."""
+    compiled_rows: int | None = None
+    """Compile the passes for batches of that many images; None for never."""
 
     def __post_init__(self) -> None:
+        self.passes = Passes(self.model, self.autocast, self.compiled_rows)
         self.objective = cast(Objective, objective_module(self.recipe.objective.name))
         self.perturbation = WeightPerturbation(self.model, self.recipe.perturbation, self.reduce)
 
@@ -43,7 +46,7 @@ class Step:
         self.optimiser.zero_grad(set_to_none=True)
         with self.perturbation.scope():
             adv_NCHW = self._perturb(x_NCHW, y, budget) if perturb else self.attack(x_NCHW, y, budget)
-            with frozen_statistics(self.model) if regularised else nullcontext():
+            with self.passes.still() if regularised else nullcontext():
                 terms = self._backward(x_NCHW, adv_NCHW, y)
             if not regularised:
                 self.perturbation.carry_decay(optimisers.decay_of(self.optimiser))
@@ -54,15 +57,8 @@ class Step:
         self.optimiser.step()
         if self.recipe.training.natural_forward:
             with torch.no_grad():
-                self.forward(x_NCHW)
+                self.passes.updating(x_NCHW)
         return terms
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Logits in float32. Autocast is entered per forward: its cache of cast weights would
-        otherwise outlive the moment they are perturbed."""
-        with self.autocast():
-            logits_NK: Tensor = self.model(x_NCHW)
-        return logits_NK.float()
 
     def attack(self, x_NCHW: Tensor, y: Tensor, budget: float) -> Tensor:
         """Training images x' at the weights as they stand; the model is left in train mode."""
@@ -70,22 +66,23 @@ class Step:
         adv_NCHW = x_NCHW
         if recipe.inner.steps:
             self.model.train(recipe.inner.batch_norm == "train")
-            loss = self.objective.attack_loss(self.forward, x_NCHW, y, recipe.objective)
+            forward = self.passes.frozen()
+            loss = self.objective.attack_loss(forward, x_NCHW, y, recipe.objective)
             radius = float(recipe.threat.eps) * budget
             adv_NCHW = maximise(
-                self.forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=recipe.inner
+                forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=recipe.inner
             )
         self.model.train()
         return adv_NCHW
 
     def _terms(self, x_NCHW: Tensor, adv_NCHW: Tensor, y: Tensor) -> Terms:
-        return self.objective.loss(self.forward, x_NCHW, adv_NCHW, y, self.recipe.objective)
+        return self.objective.loss(self.passes.updating, x_NCHW, adv_NCHW, y, self.recipe.objective)
 
     def _perturb(self, x_NCHW: Tensor, y: Tensor, budget: float) -> Tensor:
         """Algorithm 2: x' and v in turns. The passes for v leave BatchNorm's statistics untouched."""
         for _ in range(self.recipe.perturbation.alternations):
             adv_NCHW = self.attack(x_NCHW, y, budget)
-            with frozen_statistics(self.model):
+            with self.passes.still():
                 self.perturbation.ascend(partial(self._loss, x_NCHW, adv_NCHW, y))
         return adv_NCHW
 

@@ -27,6 +27,9 @@ Set = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
 Precision = Annotated[str, typer.Option(help="32 or bf16 (mixed).")]
+Compile = Annotated[
+    str, typer.Option(help="torch.compile for the updates: auto (where the work repays it), on or off.")
+]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders of defenses train, or folders that hold some.")]
 
 

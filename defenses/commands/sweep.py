@@ -12,6 +12,7 @@ import typer
 from defenses.commands._options import (
     Arch,
     BatchSize,
+    Compile,
     Data,
     DataRoot,
     Device,
@@ -49,6 +50,7 @@ def sweep(
     at: Annotated[str, typer.Option(help="Which epoch the figure shows: best (held-out) or last.")] = "best",
     device: Device = "auto",
     precision: Precision = "32",
+    compile: Compile = "auto",
     threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the runs and the figure; the same command continues it.")
@@ -79,6 +81,7 @@ def sweep(
         data_root=data_root,
         device=device,
         precision=precision,
+        compile=compile,
         tensorboard=False,
         command=shlex.join(["defenses", *sys.argv[1:]]),
     )
