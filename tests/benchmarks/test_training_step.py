@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
+from benchmarks.training_side import operations
 from benchmarks.training_step import main, parse, table
 from benchmarks.two_networks import TwoNetworks
 from defenses.resolve import Choices, resolve
@@ -33,17 +34,36 @@ def test_both_sides_find_the_same_perturbation() -> None:
             assert (v - 0.01 * difference).norm() / v.norm() < 1e-3
 
 
-def test_the_table_compares_each_side_with_its_own_at() -> None:
-    def figure(side: str, awp: bool, seconds: float, peak: float) -> dict[str, object]:
-        base = {"side": side, "precision": "32", "awp": awp, "weights_mib": 40.0}
-        return base | {"seconds": seconds, "cpu_seconds": seconds * 2, "peak_mib": peak}
+def test_the_table_compares_with_at_and_with_the_peer_in_float32() -> None:
+    def figure(side: str, awp: bool, seconds: float, peak: float, precision: str = "32") -> dict[str, object]:
+        base = {"side": side, "precision": precision, "awp": awp, "weights_mib": 40.0, "first_seconds": 9.0}
+        return base | {"seconds": seconds, "cpu_seconds": seconds * 2, "peak_mib": peak, "share": 0.515}
 
-    figures = [figure("ours", False, 2.0, 900.0), figure("ours", True, 2.5, 940.0)]
-    console = Console(width=120)
+    figures = [
+        figure("two-networks", True, 5.0, 990.0),
+        figure("two-networks", True, 4.0, 980.0, "bf16"),
+        figure("ours", False, 2.0, 900.0, "bf16"),
+        figure("ours", True, 2.5, 940.0, "bf16"),
+    ]
+    console = Console(width=160)
     with console.capture() as shown:
         console.print(table(parse(["--batch-size", "10"]), figures))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.get().splitlines()]
-    assert ["32", "ours", "AT-AWP", "2.500", "5.000", "4.0", "+25.0%", "940", "40"] in rows
+    ours = ["bf16", "ours", "AT-AWP", "2.500", "5.000", "4.0", "2.00x", "2.00x", "52%", "+25.0%", "940", "40"]
+    assert [*ours, "9.0"] in rows
+
+
+def test_operations_of_a_step_and_their_growth_with_the_batch() -> None:
+    """A linear layer: forward, gradient of the weights and gradient of the input, each 2 n a b."""
+    layer = torch.nn.Linear(5, 7)
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> None:
+        x = x.requires_grad_() * 1
+        found = torch.autograd.grad(F.cross_entropy(layer(x), y), [layer.weight, x])
+        assert [g.shape for g in found] == [(7, 5), (len(x), 5)]
+
+    x, y = torch.rand(8, 5), torch.arange(8) % 7
+    assert operations(step, x, y, 8) == 3 * 2 * 8 * 5 * 7
 
 
 def test_it_runs(tmp_path: Path) -> None:
@@ -58,6 +78,10 @@ def test_it_runs(tmp_path: Path) -> None:
         "1",
         "--precision",
         "bf16",
+        "--side",
+        "two-networks",
+        "--side",
+        "ours",
     ]
     main([*words, "--out", str(tmp_path / "figures.json")])
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
@@ -67,4 +91,4 @@ def test_it_runs(tmp_path: Path) -> None:
         ("ours", False),
         ("ours", True),
     ]
-    assert all(f["seconds"] > 0 and f["peak_mib"] > 100 for f in figures)
+    assert all(f["seconds"] > 0 and f["peak_mib"] > 100 and f["share"] > 0 for f in figures)
