@@ -139,6 +139,8 @@ def matrix_rates(given: argparse.Namespace) -> Mapping[str, float]:
 
 def main(words: Sequence[str] | None = None) -> None:
     given, console = parse(words), Console()
+    # Ten columns do not fit the 80 characters that are supposed of a pipe.
+    console = console if console.is_terminal else Console(width=120)
     given.out.mkdir(parents=True, exist_ok=True)
     rates, figures = matrix_rates(given), []
     for work in works(given):

@@ -15,7 +15,9 @@ HEADINGS = ("", "side", "robust %", "differ", "seconds", "x", "CPU s", "CPU x", 
 def table(work: Work, reports: Mapping[str, Report], rates: Mapping[str, float]) -> Table:
     """A row per column and side: accuracy, verdicts that differ from the reference's, seconds and ratio.
 
-    The last rows hold totals, peak memory, and the share of what the machine's matrix rates would allow.
+    A column's seconds are its attack and the judging; a total holds all that the side does, with ours the
+    looks at the model, its copies and, in bfloat16, the float32 sample. The last rows also hold peak
+    memory and the share of what the machine's matrix rates would allow.
     """
     shown = Table(title=f"{work.name}: {work.examples} examples, Linf {work.eps}, batch {work.batch_size}")
     for heading in (
@@ -32,22 +34,19 @@ def table(work: Work, reports: Mapping[str, Report], rates: Mapping[str, float])
     ):
         shown.add_column(heading, justify="left" if heading in ("", "side") else "right", no_wrap=True)
     plain = reports.get(REFERENCE)
-    names = list(next(iter(reports.values())).columns)
-    for name in names if len(names) > 2 else []:
+    names = list(min((report.columns for report in reports.values()), key=len))
+    for name in names:
         for side, report in reports.items():
-            mine, other = report.columns.get(name), plain.columns.get(name) if plain else None
-            if mine is not None:
-                shown.add_row(
-                    name, side, *_verdicts(mine, other), *_ratio(mine.seconds, other and other.seconds)
-                )
+            mine, other = report.columns[name], plain.columns[name] if plain else None
+            seconds = _ratio(mine.seconds, other and other.seconds)
+            shown.add_row(name, side, *_verdicts(mine, other), *seconds)
         shown.add_section()
     for side, report in reports.items():
-        last = names[-1]
-        mine, other = report.columns[last], plain.columns[last] if plain else None
         shown.add_row(
-            "total" if len(names) > 2 else last,
+            "total",
             side,
-            *(("", "") if len(names) > 2 else _verdicts(mine, other)),
+            "",
+            "",
             *_ratio(report.seconds, plain and plain.seconds),
             *_ratio(report.processor_seconds, plain and plain.processor_seconds),
             f"{report.peak_mib:.0f}",

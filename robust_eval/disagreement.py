@@ -18,8 +18,8 @@ from robust_eval.plan import CLEAN, Request
 from robust_eval.schema import DisagreementRecord
 from robust_eval.store import Store
 
-SAMPLE = 64
-"""Examples: one verdict in 300, over the columns of ``full``."""
+LEAST, MOST = 8, 64
+"""Examples of the sample: a twentieth of those judged, within these limits. 64 in `full`: 320 verdicts."""
 LONGEST = 250
 """Attacks of at most so many passes an image are repeated: those of ``full`` but the longest phases."""
 
@@ -28,7 +28,7 @@ def measure(
     request: Request, worker: runner.Worker, store: Store, finished: Mapping[str, runner.Finished]
 ) -> DisagreementRecord | None:
     """Repeat the first attack of each column on a sample in both precisions; None where all is float32."""
-    sample = np.flatnonzero(finished[CLEAN].bits)[:SAMPLE].tolist()
+    sample = np.flatnonzero(finished[CLEAN].bits)[: sample_size(request.data.n)].tolist()
     chosen = repeated(request)
     if not chosen or not sample:
         return None
@@ -46,6 +46,11 @@ def measure(
         weaker=weaker,
         stronger=stronger,
     )
+
+
+def sample_size(n: int) -> int:
+    """How many of ``n`` examples: in float32 each costs several times what it costs the run."""
+    return min(MOST, max(LEAST, n // 20))
 
 
 def repeated(request: Request) -> list[tuple[str, AttackSpec]]:

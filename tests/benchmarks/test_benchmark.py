@@ -56,16 +56,15 @@ def test_the_table_counts_examples_judged_differently() -> None:
     assert ["total", "plain", "", "", "5.0", "1.00", "6.0", "1.00", "300", ""] in rows
 
 
-def test_one_column_is_one_row_a_side() -> None:
-    peer = Report(3.0, 3.0, 100.0, {"pgd-20": Measured("01", 0.0)})
-    plain = Report(6.0, 9.0, 100.0, {"pgd-20": Measured("11", 6.0)})
-    work = Work("x", "pgd-20", "digits", "0.1", 2)
-    assert ["pgd-20", "foolbox", "50.0", "1", "3.0", "2.00", "3.0", "3.00", "100", ""] in shown(
-        work, {"plain": plain, "foolbox": peer}, {}
-    )
-    assert ["pgd-20", "foolbox", "50.0", "", "3.0", "", "3.0", "", "100", ""] in shown(
-        work, {"foolbox": peer}, {}
-    )
+def test_columns_that_only_some_sides_have_are_left_out() -> None:
+    peer = Report(3.0, 3.0, 100.0, {"pgd-20": Measured("01", 2.0)})
+    plain = Report(6.0, 9.0, 100.0, {"clean": Measured("11", 1.0), "pgd-20": Measured("11", 5.0)})
+    rows = shown(Work("x", "pgd-20", "digits", "0.1", 2), {"plain": plain, "foolbox": peer}, {})
+    assert ["pgd-20", "foolbox", "50.0", "1", "2.0", "2.50", "", "", "", ""] in rows
+    assert ["total", "foolbox", "", "", "3.0", "2.00", "3.0", "3.00", "100", ""] in rows
+    assert not any(row[:1] == ["clean"] for row in rows)
+    rows = shown(Work("x", "pgd-20", "digits", "0.1", 2), {"foolbox": peer}, {})
+    assert ["total", "foolbox", "", "", "3.0", "", "3.0", "", "100", ""] in rows
 
 
 def test_works_sides_and_examples_can_be_chosen() -> None:
