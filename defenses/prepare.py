@@ -13,13 +13,12 @@ from defenses import initial_weights
 from defenses.data_mix import check_alike
 from defenses.recipe import Recipe
 from defenses.resolve import Choices, resolve
-from defenses.runtime import PRECISIONS, pick_device
+from defenses.runtime import PRECISIONS, check_compile, pick_device
 from robust_eval import data
 from robust_eval.core.records import Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError, unknown
 from robust_eval.models.normalised import NORMALISATIONS, parse_normalisation
-from robust_eval.searching import parse_compile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ def prepare(options: Options) -> Job:
     recipe, spec = resolved.recipe, options.choices.data
     if options.precision not in PRECISIONS:
         raise unknown("precision", options.precision, PRECISIONS)
-    parse_compile(options.compile, pick_device(options.device))
+    check_compile(options.compile, pick_device(options.device))
     _no_contradictions(recipe, options)
     whole = data.load(spec, root=options.data_root, split="train")
     train, validation = hold_out(whole, recipe.selection.validation)
