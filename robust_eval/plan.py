@@ -17,6 +17,9 @@ from robust_eval.core.threat import ThreatModel
 CLEAN = "clean"
 # Units that a wave of few survivors is cut into, where that leaves them large enough (Request.split).
 WAVE, SPLIT = 8, 4
+# Attacks of more passes per image than this (SPSA: 26,000) are always cut as finely. They take seconds an image
+# for a WRN-34-10 on a large GPU: everybody would wait half an hour for the last full batch.
+LONG = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Request:
     precision: str = "float32"
     """Arithmetic of the search, where the attack bears it; the judge is always float32."""
     split: int = 1
-    """A wave too small for WAVE units is cut finer, down to batch_size / split examples; 1: never."""
+    """Small waves and long attacks are cut finer, down to batch_size / split examples; 1: never."""
     blocks: int = 1
     """Contiguous parts of the examples that share no unit, so that each can be done on its own."""
 
@@ -113,13 +116,13 @@ def block(request: Request, number: int) -> range:
     return range(n * number // blocks, n * (number + 1) // blocks)
 
 
-def pack(request: Request, indices: Sequence[int]) -> list[Sequence[int]]:
-    """A wave's examples, in rising order, cut into units.
+def pack(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequence[int]]:
+    """A wave's examples, in rising order, cut into units; ``passes``: what the attack costs per image.
 
     The cut follows from the request and the survivors alone. Were it to follow from the number of
     workers, another number would give other units, other seeds, and other verdicts.
     """
-    most = max(1, WAVE // request.blocks)
+    most = len(indices) if passes > LONG else max(1, WAVE // request.blocks)
     units: list[Sequence[int]] = []
     for number in range(request.blocks):
         part = block(request, number)
@@ -141,7 +144,9 @@ def stage_units(request: Request, column: Column, stage: int, survivors: Sequenc
     examples is one unit, run once.
     """
     attack = column.attacks[stage]
-    return [unit(request, column.id, attack, stage, batch) for batch in pack(request, survivors)]
+    cost = attacks.cost(attack, request.checkpoint.classes)
+    cut = pack(request, survivors, cost.forwards + cost.backwards)
+    return [unit(request, column.id, attack, stage, batch) for batch in cut]
 
 
 def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:

@@ -44,10 +44,11 @@ class Wave:
     units: tuple[WorkUnit, ...]
 
     def held_up(self, request: Request) -> float:
-        """Passes at most from this wave to the end of its column: what waits for its units."""
+        """Passes of one unit after the other from this wave to the end of its column: its critical path."""
         classes = request.checkpoint.classes
         costs = [attacks.cost(attack, classes) for attack in self.column.attacks[self.stage :]]
-        return self.n_attacked * float(sum(cost.forwards + cost.backwards for cost in costs))
+        longest = max((len(unit.indices) for unit in self.units), default=0)
+        return longest * float(sum(cost.forwards + cost.backwards for cost in costs))
 
 
 @dataclass

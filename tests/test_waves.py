@@ -98,6 +98,14 @@ def test_small_waves_are_cut_into_eight_but_never_below_a_quarter_batch() -> Non
     assert max(sizes(4100)) - min(sizes(4100)) <= 1, "no unit is a small rest"
 
 
+def test_long_attacks_are_cut_as_finely_as_small_waves() -> None:
+    asked = a_request(batch_size=500, split=4)
+    assert [len(part) for part in plan.pack(asked, range(10), plan.LONG)] == [10]
+    many = replace(asked, data=replace(asked.data, n=10_000))
+    assert {len(part) for part in plan.pack(many, range(10_000), plan.LONG + 1)} == {125}
+    assert {len(part) for part in plan.pack(replace(many, split=1), range(10_000), plan.LONG + 1)} == {500}
+
+
 @pytest.mark.parametrize("n", [0, 1, 7, 124, 125, 501, 999, 4003, 10_000])
 def test_every_example_is_in_one_unit(n: int) -> None:
     asked = a_request(batch_size=500, split=4, blocks=3)

@@ -113,9 +113,7 @@ class SearchModel(nn.Module):
     def _halve(self, size: int) -> None:
         # Called outside the except block: the traceback holds the tensors that did not fit.
         if size <= 1:
-            raise UserError(
-                "Out of memory on a single image. Free memory on this device, or use the CPU."
-            )
+            raise UserError("Out of memory on a single image. Free memory on this device, or use the CPU.")
         # What is compiled for larger batches would go on failing.
         self.engine, self.gradient_engine = Engine(self.network), Engine(self.network)
         self.batch = size // 2

@@ -1,0 +1,38 @@
+"""The simulation of a board: no magic, and worse policies are worse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import simulate_board as simulation
+from benchmarks.simulate_board import MEASURED, POLICIES, Measured, simulate
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    return Measured(**json.loads(MEASURED.read_text()))
+
+
+@pytest.mark.parametrize("gpus", [1, 8, 64])
+def test_never_faster_than_the_work_nor_than_the_chain(measured: Measured, gpus: int) -> None:
+    found = simulate(measured, gpus, 2, POLICIES[0], 100.0)
+    assert found.makespan >= found.work / gpus
+    assert found.makespan >= 0.8 * found.chain, "noise aside"
+    assert 0 < found.efficiency(gpus) <= 1
+
+
+def test_one_gpu_loads_each_checkpoint_once(measured: Measured) -> None:
+    assert simulate(measured, 1, 5, POLICIES[0], 100.0).loads == 5
+
+
+def test_waiting_for_columns_costs_time(measured: Measured) -> None:
+    as_built, serial = (simulate(measured, 16, 1, POLICIES[i], 100.0) for i in (0, -1))
+    assert as_built.makespan < 0.95 * serial.makespan
+
+
+def test_every_unit_is_done(measured: Measured) -> None:
+    board = simulation.Board(simulation.board_request(0))
+    units = len(board.clean) + sum(len(wave) for column in board.columns for wave in column)
+    assert simulate(measured, 7, 3, POLICIES[0], 100.0).units == 3 * units
