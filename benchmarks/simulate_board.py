@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.simulate_board`` plans 100 checkpoints x 10,000 images x ``full`` as ``robust-eval run
 --executor ray`` would and plays it through: the same units, the same order of tasks, one driver that handles
-one result at a time, workers that load a checkpoint before their first unit of it. Reckoned, not measured, is how
-long a GPU takes for a pass (``--tflops``); the rest is measured here (``--measure`` does it again), and how many
-images survive each attack is the AWP paper's AT-AWP row.
+one result at a time, workers that load a checkpoint before their first unit of it. Reckoned, not measured,
+is how long a GPU takes for a pass (``--tflops``); the rest is measured here (``--measure`` does it again), and
+how many images survive each attack is the AWP paper's AT-AWP row.
 """
 
 from __future__ import annotations
@@ -385,12 +385,12 @@ def show(console: Console, measured: Measured, given: argparse.Namespace) -> Non
     built = simulate(measured, 8, given.runs, POLICIES[0], given.tflops)
     per_row = built.work / given.runs
     console.print(
-        f"Per row: {per_row / 3600:.2f} GPU hours, {given.price * per_row / 3600:.2f} at {given.price:.2f} an hour"
+        f"Per row: {per_row / 3600:.2f} GPU hours, {given.price * per_row / 3600:.2f} at {given.price:.2f} each"
     )
     console.print(f"Longest chain of one checkpoint, a GPU for every unit: {hours(built.chain)}")
     console.print(
         f"Per unit: {measured.task_bytes / 1e3:.0f} kB there, at most {measured.unit_bytes / 1e6:.1f} MB "
-        f"back; {built.units} units, {built.units * measured.driver_seconds / 60:.1f} min of the driver in all"
+        f"back; {built.units} units, {built.driver / 60:.1f} min of the driver in all"
     )
 
 

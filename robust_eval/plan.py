@@ -17,8 +17,8 @@ from robust_eval.core.threat import ThreatModel
 CLEAN = "clean"
 # Units that a wave of few survivors is cut into, where that leaves them large enough (Request.split).
 WAVE, SPLIT = 8, 4
-# Attacks of more passes per image than this (SPSA: 26,000) are always cut as finely. They take seconds an image
-# for a WRN-34-10 on a large GPU: everybody would wait half an hour for the last full batch.
+# Attacks of more passes per image than this (SPSA: 26,000) are always cut as finely. They take seconds an
+# image for a WRN-34-10 on a large GPU: everybody would wait half an hour for the last full batch.
 LONG = 10_000
 
 
