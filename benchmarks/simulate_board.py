@@ -1,8 +1,8 @@
 """How long a board takes on 1 to 1,000 GPUs: a simulation of the pool, driven by ``robust_eval.plan`` itself.
 
 ``python -m benchmarks.simulate_board`` plans 100 checkpoints x 10,000 images x ``full`` as ``robust-eval run
---executor ray`` would and plays it through: the same units, the same order of tasks, one driver that handles
-one result at a time, workers that load a checkpoint before their first unit of it. Reckoned, not measured,
+--executor ray`` would and plays it through: the same units, the same order of tasks, one driver that takes one
+result at a time, workers that load a checkpoint before their first unit of it. Reckoned, not measured,
 is how long a GPU takes for a pass (``--tflops``); the rest is measured here (``--measure`` does it again), and
 how many images survive each attack is the AWP paper's AT-AWP row.
 """
@@ -385,7 +385,8 @@ def show(console: Console, measured: Measured, given: argparse.Namespace) -> Non
     built = simulate(measured, 8, given.runs, POLICIES[0], given.tflops)
     per_row = built.work / given.runs
     console.print(
-        f"Per row: {per_row / 3600:.2f} GPU hours, {given.price * per_row / 3600:.2f} at {given.price:.2f} each"
+        f"Per row: {per_row / 3600:.2f} GPU hours, at {given.price:.2f} each "
+        f"{given.price * per_row / 3600:.2f}"
     )
     console.print(f"Longest chain of one checkpoint, a GPU for every unit: {hours(built.chain)}")
     console.print(
