@@ -1,10 +1,10 @@
 """How long a board takes on 1 to 1,000 GPUs: a simulation of the pool, driven by ``robust_eval.plan`` itself.
 
-``python -m benchmarks.simulate_board`` plans 100 checkpoints x 10,000 images x ``full`` as ``robust-eval run
---executor ray`` would and plays it through: the same units, the same order of tasks, one driver that takes one
-result at a time, workers that load a checkpoint before their first unit of it. Reckoned, not measured,
-is how long a GPU takes for a pass (``--tflops``); the rest is measured here (``--measure`` does it again), and
-how many images survive each attack is the AWP paper's AT-AWP row.
+``python -m benchmarks.simulate_board`` plans 100 checkpoints x 10,000 images x ``full`` as ``robust-eval
+run --executor ray`` would and plays it through: the same units, the same order of tasks, one driver that
+takes one result at a time, workers that load a checkpoint before their first unit of it. Reckoned, not
+measured, is how long a GPU takes for a pass (``--tflops``); the rest is measured here (``--measure`` does it
+again), and how many images survive each attack is the AWP paper's AT-AWP row.
 """
 
 from __future__ import annotations

@@ -75,15 +75,25 @@ class Mix:
     def iterations(self) -> int:
         return math.ceil(self.labelled.n / self.batch_size)
 
+    def size(self, i: int) -> int:
+        """Images of an epoch's batch number ``i``, in all processes together."""
+        left = self.labelled.n - i * self.batch_size
+        return self.batch_size if self.pseudo is not None else min(self.batch_size, left)
+
     def batches(
         self, epoch: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The epoch's batches from number ``start`` on; with several processes, this one's part of each."""
+        """The epoch's batches from number ``start`` on; with several processes, this one's part of each.
+
+        A last batch of fewer images than processes is left out.
+        """
         generator = torch.Generator().manual_seed(derive(self.seed, "batches", str(epoch)))
         # Once to the device; an epoch's batches are then drawn without a transfer.
         order = torch.randperm(self.labelled.n, generator=generator).to(self.labelled.y_N.device)
         if self.pseudo is None:
             for i in range(start, self.iterations):
+                if self.size(i) < world:
+                    return
                 yield self.labelled.batch(order[i * self.batch_size : (i + 1) * self.batch_size][rank::world])
             return
         own = self.batch_size - self.unlabelled

@@ -57,6 +57,8 @@ def train_epoch(run: Run, display: Display, safe_point: Callable[[], None]) -> N
         )
         x_NCHW, y = _augmented(run, x_NCHW, y_N)
         optimiser.set_rate(run.step.optimiser, rate(run, i))
+        size = mix.size(i)
+        run.step.share = len(y_N) * runtime.world / size
         terms = run.step(x_NCHW, y, budget=fraction, perturb=perturb)
         if runtime.reduce is not None:
             runtime.reduce([terms.loss])
@@ -68,8 +70,8 @@ def train_epoch(run: Run, display: Display, safe_point: Callable[[], None]) -> N
         if run.average is not None:
             run.average.update(run.network)
         progress.iteration += 1
-        progress.loss_sum += loss * len(y_N)
-        progress.images += len(y_N)
+        progress.loss_sum += loss * size
+        progress.images += size
         progress.seconds += time.perf_counter() - started
         display.update(run, loss, accuracy)
         safe_point()
@@ -110,7 +112,15 @@ def measured(run: Run, check: Callable[[], None]) -> dict[str, Measured]:
     model = run.model if network is run.network else _wrapped(run, network)
 
     forward = Passes(model, run.runtime.autocast).frozen()
-    return {name: measure(model, found, run.job.recipe, forward, check) for name, found in run.pools.items()}
+    alone = run.runtime.world == 1
+    return {
+        name: measure(model, found, run.job.recipe, forward, check if alone else _no_check, run.runtime)
+        for name, found in run.pools.items()
+    }
+
+
+def _no_check() -> None:
+    """Of several processes none may leave a measurement early: the others would wait for its counts."""
 
 
 def _wrapped(run: Run, network: nn.Module) -> nn.Module:

@@ -19,6 +19,7 @@ from defenses.data_mix import Pool
 from defenses.inner_max import maximise
 from defenses.objectives import Forward
 from defenses.recipe import Recipe
+from defenses.runtime import Runtime
 from defenses.sections import Inner
 from robust_eval.core.seeds import derive
 
@@ -54,33 +55,37 @@ def measure(
     recipe: Recipe,
     forward: Forward,
     check: Callable[[], None] = lambda: None,
+    runtime: Runtime | None = None,
 ) -> Measured:
     """Clean and PGD accuracy under the full epsilon, whatever the schedule's budget.
 
     ``forward`` may compute in reduced precision and only guides the attack; predictions are the
-    model's own in float32. The noise is the same every time, so epochs can be compared.
+    model's own in float32. The noise is the same every time and on any number of devices. With several
+    processes (``runtime``) each takes some of the batches, every image is looked at once, and all get
+    the same figures.
     ``check`` is called between batches and may raise. The caller's random state is kept.
     """
     was_training = model.training
     model.eval()
-    clean = robust = 0
-    seen: Tensor | None = None
+    rank, world = (runtime.rank, runtime.world) if runtime is not None else (0, 1)
+    # Right without an attack, right under it; images, and the sums of predictions and of their squares.
+    counts = torch.zeros(5, dtype=torch.int64, device=pool.y_N.device)
     try:
         with torch.random.fork_rng():
-            torch.manual_seed(derive(0, "measure"))
-            for start in range(0, pool.n, BATCH):
+            for start in range(rank * BATCH, pool.n, world * BATCH):
                 check()
+                torch.manual_seed(derive(0, "measure", str(start)))
                 x_NCHW, y_N = pool.batch(torch.arange(start, min(start + BATCH, pool.n)))
                 predicted_N = _predict(model, x_NCHW)
-                ones = torch.bincount(predicted_N, minlength=1).nonzero()[:, 0]
-                seen = ones if seen is None else torch.cat([seen, ones])
                 right = predicted_N == y_N
-                clean += int(right.sum())
-                robust += _survivors(model, x_NCHW[right], y_N[right], recipe, forward)
+                robust = _survivors(model, x_NCHW[right], y_N[right], recipe, forward)
+                seen = [len(y_N), int(predicted_N.sum()), int(predicted_N.square().sum())]
+                counts += torch.tensor([int(right.sum()), robust, *seen], device=counts.device)
     finally:
         model.train(was_training)
-    classes_seen = 0 if seen is None else len(set(seen.tolist()))
-    return Measured(clean / max(pool.n, 1), robust / max(pool.n, 1), classes_seen == 1)
+    clean, robust, n, first, second = (runtime.add(counts) if runtime is not None else counts).tolist()
+    # No spread: one class for all.
+    return Measured(clean / max(n, 1), robust / max(n, 1), n > 0 and n * second == first**2)
 
 
 @torch.no_grad()

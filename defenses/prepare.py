@@ -36,6 +36,7 @@ class Options:
     precision: str = "32"
     compile: str = "auto"
     devices: int = 1
+    nodes: int = 1
     out: Path | None = None
     resume: bool = False
     tensorboard: bool = True
@@ -73,7 +74,7 @@ class Job:
             "init": initial_weights.fingerprint(options.init) if options.init else None,
             "seed": options.seed,
             "precision": options.precision,
-            "devices": options.devices,
+            "devices": options.devices * options.nodes,
         }
 
 
@@ -90,6 +91,12 @@ def prepare(options: Options) -> Job:
     if recipe.selection.test_images:
         test = data.load(spec, root=options.data_root, split="test")
         test = test.take(min(recipe.selection.test_images, test.n))
+    world = options.devices * options.nodes
+    if world > 1 and recipe.training.batch_size < 2 * world:
+        raise UserError(
+            f"training.batch_size is {recipe.training.batch_size}, too few for {world} processes: give each "
+            "at least two images, or use fewer --devices."
+        )
     if recipe.training.batch_size > train.n:
         raise UserError(
             f"training.batch_size is {recipe.training.batch_size}, but {train.n} training images are left "

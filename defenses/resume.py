@@ -20,6 +20,8 @@ from robust_eval.errors import UserError
 FORMAT = "defenses-resume"
 VERSION = 1
 FILE = "resume.pt"
+# Fields that runs from before they existed behaved as if they had.
+LATER = {"recipe.training.sync_batch_norm": False}
 
 
 def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> int:
@@ -67,6 +69,8 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
     before, now = dict(leaves(theirs)), dict(leaves(ours))
     for name in sorted(before.keys() | now.keys()):
+        if name == "devices" or (name not in before and LATER.get(name) == now[name]):
+            continue
         if before.get(name) != now.get(name):
             short = name.removeprefix("recipe.")
             if short.startswith("data."):

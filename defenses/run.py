@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from defenses import compiling, initial_weights, optimiser
+from defenses.batchnorm import synchronised
 from defenses.data_mix import Mix, Pool, pool
 from defenses.ema import Average
 from defenses.prepare import Job
@@ -76,6 +77,7 @@ class Run:
             "average": self.average.network.state_dict() if self.average else None,
             "optimiser": self.step.optimiser.state_dict(),
             "progress": vars(self.progress),
+            "world": self.runtime.world,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -85,6 +87,12 @@ class Run:
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
         self.progress = Progress(**state["progress"])
+        before, now = state.get("world", 1), self.runtime.world
+        if before != now:
+            self.notes += (
+                f"trained on {before} process{'es' * (before > 1)} so far, now on {now}: the batches stay "
+                "the same, but the attacks' noise differs, and what BatchNorm sees unless it is synchronised",
+            )
 
 
 def begin(job: Job, runtime: Runtime) -> Run:
@@ -106,6 +114,9 @@ def begin(job: Job, runtime: Runtime) -> Run:
     measured = {"train": recipe.selection.train_images, "val": images.n, "test": images.n}
     sets = {"train": job.train, "val": job.validation, "test": job.test}
     rows, note = compiling.compiled_rows(job, runtime, model)
+    if recipe.training.sync_batch_norm and runtime.world > 1:
+        synchronised(network)
+        rows, note = None, "BatchNorm is synchronised" + ("; not compiled" if rows else "")
     return Run(
         job=job,
         runtime=runtime,

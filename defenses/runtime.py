@@ -5,6 +5,7 @@ Importing Fabric takes seconds, and one process on the CPU needs nothing of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from robust_eval.models import compiling
 
 Precision = Literal["32", "bf16"]
 PRECISIONS = ("32", "bf16")
+# Set by torchrun, by SLURM, or by hand.
+_RENDEZVOUS = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
 COMPILE = ("auto", "on", "off")
 
 
@@ -32,18 +35,43 @@ class Runtime:
     rank: int = 0
     world: int = 1
     reduce: Callable[[Sequence[Tensor]], None] | None = None
+    """The mean over processes, in place; None for one process."""
+
+    def add(self, values: Tensor) -> Tensor:
+        """The sum over processes: counts of images that each has looked at a part of."""
+        if self.reduce is None:
+            return values
+        # Counts stay far below 2**53.
+        summed = values.double()
+        self.reduce([summed])
+        return (summed * self.world).round().to(values.dtype)
+
+    def any(self, here: bool) -> bool:
+        """Whether any process says so: all must stop at the same update, or some would wait for ever."""
+        return bool(self.add(torch.tensor([int(here)], device=self.device)))
 
 
-def start(device: str, precision: str, devices: int) -> Runtime:
-    """The runtime for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; starts the other processes if any."""
+def start(device: str, precision: str, devices: int, nodes: int = 1) -> Runtime:
+    """The runtime for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; starts the other processes if any.
+
+    ``devices`` processes on each of ``nodes`` machines. Of several machines each must have been given the
+    command, by torchrun, SLURM or hand, with a rendezvous in the environment.
+    """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     if devices < 1:
         raise UserError(f"--devices must be at least 1, got {devices}.")
+    if nodes < 1:
+        raise UserError(f"--nodes must be at least 1, got {nodes}.")
+    if nodes > 1 and not any(name in os.environ for name in _RENDEZVOUS):
+        raise UserError(
+            f"--nodes {nodes} needs to know where the nodes meet: start the command on every node with srun "
+            "or torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK there."
+        )
     chosen = pick_device(device)
-    if devices == 1 and chosen.type == "cpu":
+    if devices * nodes == 1 and chosen.type == "cpu":
         return Runtime(chosen, _cpu_autocast if precision == "bf16" else nullcontext)
-    return _fabric(chosen, precision, devices)
+    return _fabric(chosen, precision, devices, nodes)
 
 
 def pick_device(text: str) -> torch.device:
@@ -75,7 +103,7 @@ def _cpu_autocast() -> AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16)
 
 
-def _fabric(device: torch.device, precision: str, devices: int) -> Runtime:
+def _fabric(device: torch.device, precision: str, devices: int, nodes: int) -> Runtime:
     from lightning.fabric import Fabric
 
     if device.type == "cuda" and devices > torch.cuda.device_count():
@@ -84,7 +112,8 @@ def _fabric(device: torch.device, precision: str, devices: int) -> Runtime:
     fabric = Fabric(
         accelerator=device.type,
         devices=devices if devices > 1 else alone,
-        strategy="ddp" if devices > 1 else "auto",
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()
@@ -103,5 +132,5 @@ def _fabric(device: torch.device, precision: str, devices: int) -> Runtime:
         fabric.autocast,
         fabric.global_rank,
         fabric.world_size,
-        reduce if devices > 1 else None,
+        reduce if devices * nodes > 1 else None,
     )

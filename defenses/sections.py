@@ -144,6 +144,8 @@ class Training(Section):
     """A train-mode forward on the natural batch after the update, for BatchNorm's statistics alone."""
     ema: float = Field(ge=0, lt=1)
     """Decay of the averaged weights, which are then judged and saved; 0 for none."""
+    sync_batch_norm: bool
+    """On several devices: BatchNorm sees the whole batch, not each device's part; attacks never do."""
 
 
 class Selection(Section):

@@ -32,7 +32,7 @@ def run(options: Options, console: Console, *, seeds: str | None, threads: int |
     else:
         variants = [replace(options, seed=s) for s in chosen]
     jobs = [prepare(variants[0])]
-    runtime = start(options.device, options.precision, options.devices)
+    runtime = start(options.device, options.precision, options.devices, options.nodes)
     outcomes = []
     for variant in variants:
         job = jobs.pop() if jobs else prepare(variant)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses import optimiser as optimisers
+from defenses.batchnorm import unsynchronised
 from defenses.inner_max import maximise
 from defenses.objectives import Objective, Terms, objective_module
 from defenses.passes import Passes
@@ -31,6 +32,8 @@ class Step:
     """Averages gradients over processes, in place; None for one process."""
     compiled_rows: int | None = None
     """Compile the passes for batches of that many images; None for never."""
+    share: float = 1.0
+    """This process's images over the mean of all processes': weighted so, losses average to the batch's."""
 
     def __post_init__(self) -> None:
         self.passes = Passes(self.model, self.autocast, self.compiled_rows)
@@ -69,9 +72,10 @@ class Step:
             forward = self.passes.frozen()
             loss = self.objective.attack_loss(forward, x_NCHW, y, recipe.objective)
             radius = float(recipe.threat.eps) * budget
-            adv_NCHW = maximise(
-                forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=recipe.inner
-            )
+            with unsynchronised(self.model):
+                adv_NCHW = maximise(
+                    forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=recipe.inner
+                )
         self.model.train()
         return adv_NCHW
 
@@ -87,16 +91,16 @@ class Step:
         return adv_NCHW
 
     def _loss(self, x_NCHW: Tensor, adv_NCHW: Tensor, y: Tensor) -> Tensor:
-        return self._terms(x_NCHW, adv_NCHW, y).loss
+        return self._terms(x_NCHW, adv_NCHW, y).loss * self.share
 
     def _backward(self, x_NCHW: Tensor, adv_NCHW: Tensor, y: Tensor) -> Terms:
         """Loss and gradients at the weights as they stand. The L1 penalty has no part in v."""
         terms = self._terms(x_NCHW, adv_NCHW, y)
-        total = terms.loss
+        total = loss = terms.loss * self.share
         if self.recipe.optimiser.l1:
             total = total + optimisers.l1_penalty(self.model, self.recipe.optimiser.l1)
         torch.autograd.backward(total)
-        return Terms(terms.loss.detach(), terms.logits_NK.detach())
+        return Terms(loss.detach(), terms.logits_NK.detach())
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -65,6 +65,8 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
 def _epoch(run: Run, keeper: Keeper, board: Board, display: Display, stopper: Stopper) -> None:
     def safe_point() -> None:
         """Between updates the run is whole: heed a signal, and save now and then."""
+        if run.runtime.world > 1:
+            stopper.asked = run.runtime.any(stopper.asked)
         stopper.check()
         keeper.now_and_then()
 
