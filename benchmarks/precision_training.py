@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
-from defenses.environment import prepare_environment
 
 PRECISIONS = ("32", "bf16")
 Figures = Mapping[str, list[dict[str, float]]]
@@ -135,7 +134,7 @@ def table(given: argparse.Namespace, figures: Figures) -> Table:
 
 def main(words: Sequence[str] | None = None) -> None:
     given, console = parse(words), Console()
-    prepare_environment()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from defenses.seeds import parse_seeds

@@ -24,8 +24,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from defenses.environment import QUICK
-
 SIDES = ("two-networks", "ours", "ours-compiled")
 METHODS = {"at": False, "at-awp": True}
 
@@ -54,8 +52,8 @@ def child(given: argparse.Namespace, side: str, precision: str, awp: bool) -> di
     options += ["--batch-size", str(given.batch_size), "--attack-steps", str(given.attack_steps)]
     options += ["--repeats", str(given.repeats), *(["--awp"] if awp else [])]
     command = [sys.executable, "-m", "benchmarks.training_side", *options]
-    # Both sides wait alike where cores are shared; the rest of what our command sets is ours.
-    environment = {**(QUICK if side != "two-networks" else {}), "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    # Threads that spin while they wait make small networks many times slower where cores are shared.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if given.threads:
         environment |= {"OMP_NUM_THREADS": str(given.threads), "MKL_NUM_THREADS": str(given.threads)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
