@@ -13,6 +13,7 @@ from robust_eval.core import strict_json
 from robust_eval.errors import UserError
 
 Row = Mapping[str, float]
+ACCURACIES = tuple(name for name in COLUMNS if name.endswith(("_clean", "_pgd")))
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,12 @@ def read_run(folder: Path) -> FinishedRun:
         recipe, dataset, seed = record["recipe"], str(record["dataset"]), int(record["seed"])
         recipe["name"], recipe["threat"]["norm"], recipe["inner"]["steps"], recipe["training"]["epochs"]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not the record of a training run ({error!r} is missing).") from None
+        raise UserError(f"{path} is not the record of a training run ({_missing(error)}).") from None
     return FinishedRun(folder, recipe, dataset, seed, _read_curve(folder))
+
+
+def _missing(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
@@ -126,4 +131,11 @@ def _read_curve(folder: Path) -> tuple[Row, ...]:
         [row["epoch"] for row in rows]
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a learning curve of defenses train ({error}).") from None
+    for row in rows:
+        for name in ACCURACIES:
+            if not 0 <= row.get(name, 0) <= 1:  # NaN is in no range
+                raise UserError(
+                    f"{path} has {name} = {row[name]:g} in epoch {row['epoch']:g}, but accuracies are "
+                    "fractions from 0 to 1: train the run anew, or leave it out."
+                )
     return tuple(rows)

@@ -55,10 +55,16 @@ def curves(
                 f"Pearson {measured.pearson:.3f}"
             )
     else:
-        drawn, part = learning_curves.lines(found, called, references.read(reference or []))
+        others = references.read(reference or [])
+        drawn, part = learning_curves.lines(found, called, others)
         paths = figure.save(learning_curves.draw(drawn), out, learning_curves.data(drawn, part, found))
         for run, name in zip(found, called, strict=True):
             typer.echo(f"  {name}: {_ends(run.last, part)}; best at epoch {run.best['epoch']:.0f}")
+        silent = [other.name for other in others if other.train_robust is None]
+        if silent:
+            typer.echo(
+                f"  Only their test accuracies are drawn: {', '.join(silent)} (no training figures at w)."
+            )
     typer.echo(f"Written: {', '.join(map(str, paths))}")
 
 

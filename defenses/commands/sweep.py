@@ -96,7 +96,8 @@ def sweep(
         ["sweep", *(Path(name).stem for name in recipes), wanted[0].short]
     )
     console, stopper = terminal.console(), Stopper()
-    console.print(f"  {len(places) * len(many)} runs in {escape(str(folder))}\n", highlight=False)
+    count = len(places) * len(many)
+    console.print(f"  {count} run{'s' if count > 1 else ''} in {escape(str(folder))}\n", highlight=False)
 
     def told(trained: Trained, known: bool) -> None:
         console.print(_line(trained, when, known), highlight=False, markup=False, soft_wrap=True)

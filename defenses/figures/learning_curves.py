@@ -80,15 +80,10 @@ def draw(found: Sequence[Line]) -> Figure:
         for axis, (panel, title) in zip(axes, PANELS.items(), strict=True):
             for place, line in enumerate(found):
                 pairs = line.panels[panel]
-                look = figure.line(place, markers=not line.reference and len(pairs) <= LONGEST)
                 axis.plot(
                     [epoch if same else 100 * epoch / line.epochs for epoch, _ in pairs],
                     [value for _, value in pairs],
-                    **look
-                    | {
-                        "linestyle": "--" if line.reference else "-",
-                        "linewidth": 0.9 if line.reference else 1.3,
-                    },
+                    **_look(place, line, len(pairs)),
                     label=line.name,
                 )
             axis.set_ylabel(title)
@@ -98,17 +93,26 @@ def draw(found: Sequence[Line]) -> Figure:
     return canvas
 
 
+def _look(place: int, line: Line, count: int) -> dict[str, Any]:
+    """Runs solid, references dashed; markers where there are few points to mark."""
+    if line.reference:
+        return figure.reference(place)
+    return figure.line(place, markers=count <= LONGEST) | {"linestyle": "-"}
+
+
 def data(found: Sequence[Line], part: str, runs: Sequence[FinishedRun]) -> dict[str, Any]:
     """Everything the figure shows."""
     recipes = {
-        f"{run.folder.name}": {
+        line.name: {
+            "folder": str(run.folder),
             "method": run.method,
             "dataset": run.dataset,
             "seed": run.seed,
             "best_epoch": run.best["epoch"],
             "attack": f"PGD-{run.recipe['selection']['steps']} at w, eval mode",
+            "threat": f"{run.norm} {run.recipe['threat']['eps']}",
         }
-        for run in runs
+        for line, run in zip(found, runs, strict=False)
     }
     return {
         "kind": "learning-curves",

@@ -7,7 +7,8 @@ and, where it can be used, ``train_rob_acc``; accuracies are fractions.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def _read(path: Path) -> Reference | None:
         raise UserError(f"{path} cannot be read as a log of a training run ({error}).") from None
     if not rows:
         return None
+    _check(path, columns)
     perturbed = "awp" in path.stem.lower().replace("-", "_").split("_")
     return Reference(
         path.stem,
@@ -77,3 +79,12 @@ def _read(path: Path) -> Reference | None:
         columns["test_rob_acc"],
         None if perturbed else columns.get(TRAIN),
     )
+
+
+def _check(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
+    for name, values in columns.items():
+        highest = math.inf if name == "epoch" else 1.0
+        bad = next((value for value in values if not (0 <= value <= highest and math.isfinite(value))), None)
+        if bad is not None:
+            what = "an epoch counts from 0" if name == "epoch" else "accuracies are fractions from 0 to 1"
+            raise UserError(f"{path} has {name} = {bad:g}, but {what}: mend the log or leave it out.")

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 When = Literal["best", "last"]
 # Beyond this ratio of largest to smallest positive value an axis is logarithmic.
 DECADES = 20
+# The paper's letters; other fields go by their names.
+LABELS = {
+    "perturbation.gamma": "γ (size of v relative to the layer's weights)",
+    "perturbation.alternations": "A (alternations)",
+    "perturbation.steps": "K2 (ascent steps on the weights)",
+    "perturbation.size": "norm that measures v",
+    "inner.steps": "K1 (PGD steps)",
+}
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,7 @@ def _places(values: Sequence[str]) -> dict[str, float]:
 
 def _axis(axes: Axes, axis: Axis, places: Mapping[str, float]) -> None:
     axes.set_xticks(list(places.values()), list(places), rotation=0 if len(places) < 7 else 45)
-    axes.set_xlabel(axis.field)
+    axes.set_xlabel(LABELS.get(axis.field, axis.field))
 
 
 def data(

@@ -49,7 +49,13 @@ def check(base: Options, places: Sequence[Place]) -> None:
     """Resolve every point before the first is trained: a wrong value costs nothing then."""
     for place in places:
         options = options_of(base, place, 0, Path())
-        resolve(options.recipe, options.choices)
+        recipe = resolve(options.recipe, options.choices).recipe
+        idle = [field for field, _ in place.values if field.startswith("perturbation.")]
+        if recipe.perturbation.kind == "none" and idle and "perturbation.kind" not in idle:
+            raise UserError(
+                f"{place.recipe} perturbs no weights, so {idle[0]} changes nothing: sweep a recipe "
+                "that does, such as at-awp, or add --set perturbation.kind=awp."
+            )
 
 
 def run(

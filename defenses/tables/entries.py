@@ -56,7 +56,7 @@ def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
             f"--replicate takes maxima on the test set, which {run.folder} never measured: leave it out, or "
             "train with --set selection.test_images=10000."
         )
-    if f"{part}_pgd" not in run.best or f"{part}_pgd" not in run.last:
+    if any(f"{part}_{kind}" not in row for kind in ("pgd", "clean") for row in (run.best, run.last)):
         return f"{run.name} (its curve has no accuracies)"
     best = _maxima(run) if replicate else run.best
     data = published.dataset(run.dataset)
@@ -143,4 +143,9 @@ def results_below(paths: Sequence[Path]) -> list[Path]:
             raise UserError(f"There is no {path}: name result.json files, or folders that hold some.")
         for file in sorted(path.rglob("result.json")) if path.is_dir() else [path]:
             found.setdefault(file.resolve(), file)
+    if not found:
+        raise UserError(
+            f"{', '.join(map(str, paths))} holds no result.json: table 2 is made from what "
+            "robust-eval run CHECKPOINT --suite full writes."
+        )
     return list(found.values())

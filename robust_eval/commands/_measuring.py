@@ -72,12 +72,7 @@ def introduce(console: Console, made: Setup, folder: Path) -> None:
 
     for subject in made.subjects.each:
         console.print(f"  [bold]{escape(subject.label)}[/bold]  {escape(subject.ref.name)}", highlight=False)
-    images = made.subjects.images
-    console.print(
-        f"  measured on  {images.n} {escape(images.name)} {images.split} images, {made.subjects.threat}, "
-        f"{made.attack.id}, BatchNorm in eval mode",
-        highlight=False,
-    )
+    console.print(f"  measured on  {escape(made.caption())}, BatchNorm in eval mode", highlight=False)
     console.print(f"  folder       {escape(str(folder))}\n", highlight=False, soft_wrap=True)
 
 

@@ -88,14 +88,23 @@ def hessian(
             told=lambda one: status.update(f"{one.label}: eigenvalue {one.rank} of {count}"),
         )
     table = Table(title="Hessian eigenvalues by size", title_justify="left", pad_edge=False)
-    for place, head in enumerate(("checkpoint", "rank", "eigenvalue", "residual", "products", "")):
+    heads = ["checkpoint", "rank", "eigenvalue", "residual", "products"]
+    if not all(one.converged for one in found):
+        heads.append("")
+    for place, head in enumerate(heads):
         table.add_column(head, justify="right" if 0 < place < 5 else "left")
     for one in found:
         done = "" if one.converged else "not converged: more --iterations"
-        table.add_row(
-            one.label, str(one.rank), f"{one.value:.5g}", f"{one.residual:.2g}", str(one.iterations), done
+        cells = (
+            one.label,
+            str(one.rank),
+            f"{one.value:.5g}",
+            f"{one.residual:.2g}",
+            str(one.iterations),
+            done,
         )
+        table.add_row(*cells[: len(heads)])
     table.caption = "An eigenvalue lies within the residual of each figure."
     console.print(table)
     facts = curvature.to_data(found, made, tolerance, iterations)
-    written(console, figure.save(curvature.draw(found), folder / curvature.KIND, facts))
+    written(console, figure.save(curvature.draw(found, made), folder / curvature.KIND, facts))

@@ -174,6 +174,7 @@ def draw(found: Sequence[Between], made: Setup) -> Figure:
         axes[1].legend()
         for axis in axes:
             axis.set_xlabel(f"t: from {a} (0) to {b} (1)")
+        canvas.suptitle(made.caption(), fontsize=8)
     return canvas
 
 

@@ -118,7 +118,7 @@ def _write(file: Path, vector_P: Tensor) -> None:
             np.save(handle, vector_P.cpu().numpy())
 
 
-def draw(found: Sequence[Eigenvalue]) -> Figure:
+def draw(found: Sequence[Eigenvalue], made: Setup) -> Figure:
     with figure.style():
         canvas, (axis,) = figure.panels(height=2.5)
         for place, label in enumerate(dict.fromkeys(one.label for one in found)):
@@ -137,6 +137,7 @@ def draw(found: Sequence[Eigenvalue]) -> Figure:
         axis.set_xlabel("rank by size")
         axis.set_ylabel("eigenvalue of the Hessian\n(nats per squared weight)")
         axis.legend()
+        canvas.suptitle(made.caption(), fontsize=8)
     return canvas
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LOSS = "adversarial loss (cross-entropy, nats)"
+LOSS = "adversarial loss (nats)"
 
 
 def caption(scan: Scan) -> str:
@@ -45,7 +45,7 @@ def curve_figure(scan: Scan, curves: Sequence[Curve], fixed: Sequence[Curve]) ->
         canvas.suptitle(caption(scan), fontsize=8)
         panels[0].legend()
         _name_not_finite(
-            canvas, [(one.label, "α", [row["alpha"] for row in one.not_finite()]) for one in curves]
+            canvas, [(one.label, "|α|", [row["alpha"] for row in one.not_finite()]) for one in curves]
         )
     return canvas
 
@@ -60,7 +60,7 @@ def _curves(axes: Axes, curves: Sequence[Curve], *, labels: bool = True) -> None
     axes.set_xlim(-reach, reach)
     axes.set_xlabel("α (in filter norms, random direction)")
     if not any(np.isfinite(one.losses).sum() > 1 for one in curves):
-        axes.text(0.5, 0.5, "no finite loss beside α = 0", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.7, "no finite loss beside α = 0", transform=axes.transAxes, ha="center")
 
 
 def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
@@ -90,6 +90,14 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
             for axes in (surface, contour):
                 axes.set_xlabel("a (in filter norms)")
                 axes.set_ylabel("b (in filter norms)")
+                if not 1e-3 < one.alphas[-1] < 1e4:
+                    # A factor of the whole axis would be set upon the labels.
+                    axes.xaxis.set_major_formatter("{x:g}")
+                    axes.yaxis.set_major_formatter("{x:g}")
+            if np.isfinite(one.relative).sum() < 2:
+                contour.text(
+                    0.5, 0.7, "no finite loss beside (0, 0)", transform=contour.transAxes, ha="center"
+                )
         canvas.suptitle(caption(scan), fontsize=8)
         _name_not_finite(
             canvas,
@@ -137,7 +145,7 @@ def _response(axes: Axes, one: Response) -> None:
 def _name_not_finite(canvas: Figure, found: Sequence[tuple[str, str, Sequence[float]]]) -> None:
     """Say below the figure where there is nothing to draw because the loss overflowed."""
     sentences = [
-        f"{label}: {len(places)} points not finite (overflow), |{symbol.strip('|')}| ≥ {_least(places):g}"
+        f"{label}: {len(places)} points not finite (overflow), {symbol} ≥ {_least(places):g}"
         for label, symbol, places in found
         if places
     ]

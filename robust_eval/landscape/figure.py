@@ -34,6 +34,7 @@ DPI = 220
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#707070"
 _DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1.2, 1.2)))
+_REFERENCE_DASHES = ((0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)))
 _MARKERS = "osD^vPX"
 
 _STYLE: Mapping[str, Any] = {
@@ -44,7 +45,11 @@ _STYLE: Mapping[str, Any] = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
-    "legend.frameon": False,
+    # A plain white ground: grid lines would run through the text.
+    "legend.frameon": True,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "none",
+    "legend.fancybox": False,
     "legend.handlelength": 2.4,
     "figure.facecolor": "white",
     "axes.facecolor": "white",
@@ -107,6 +112,15 @@ def line(place: int, *, markers: bool = True) -> dict[str, Any]:
         "color": PALETTE[place % len(PALETTE)],
         "linestyle": _DASHES[place % len(_DASHES)],
         "marker": _MARKERS[place % len(_MARKERS)] if markers else "None",
+    }
+
+
+def reference(place: int) -> dict[str, Any]:
+    """Colour and dashes of the ``place``-th line that is not the reader's own; different up to 21."""
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "linestyle": _REFERENCE_DASHES[place // len(PALETTE) % len(_REFERENCE_DASHES)],
+        "linewidth": 0.9,
     }
 
 

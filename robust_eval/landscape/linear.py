@@ -22,7 +22,7 @@ from robust_eval.core.threat import Norm
 
 @dataclass(frozen=True)
 class Point:
-    """The trained classifier at one budget. Errors are fractions; a score of 0 counts as wrong."""
+    """The trained classifier at one budget. Errors are fractions; a score of 0, a tie, counts as half."""
 
     eps: float
     weight_norm: float
@@ -114,6 +114,12 @@ def sweep(
             eps,
             float(size),
             float(adversarial_loss(w, x_ND, y_N, norm, eps)),
-            float((score_N <= 0).float().mean()),
-            float((score_N - eps * size <= 0).float().mean()),
+            _error(score_N),
+            _error(score_N - eps * size),
         )
+
+
+def _error(score_N: Tensor) -> float:
+    """Half of a tie: w = 0 says nothing, and the constant classifier it stands for errs on half of two
+    balanced classes."""
+    return float((score_N < 0).double().mean() + (score_N == 0).double().mean() / 2)

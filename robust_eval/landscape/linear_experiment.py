@@ -101,9 +101,11 @@ def draw(made: Experiment, found: Sequence[Point]) -> Figure:
         axes[2].plot(eps, [100 * one.clean_error for one in found], **figure.line(0), label="clean")
         axes[2].set_ylabel("error (%)")
         axes[2].legend()
+        images = f"{made.images.name} ({made.images.split}, n = {len(made.y_N)})"
+        canvas.suptitle(f"{images}, {' against '.join(made.classes)}", fontsize=8)
         for axis in axes:
             axis.axvline(made.threshold, color=figure.GREY, linewidth=0.9, linestyle=":")
-            axis.set_xlabel(f"{made.norm} budget ε (pixels)")
+            axis.set_xlabel(f"{made.norm} budget ε (of the [0, 1] range)")
     return canvas
 
 

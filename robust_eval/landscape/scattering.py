@@ -68,6 +68,16 @@ def ratios(text: str) -> tuple[Fraction, ...]:
     return tuple(found)
 
 
+def _allowed(threat: ThreatModel, budgets: Sequence[Fraction]) -> None:
+    """Refuse budgets that no image in [0, 1] can use."""
+    for ratio in budgets:
+        if threat.norm == "Linf" and threat.eps * ratio > 1:
+            raise UserError(
+                f"--budgets {format_fraction(ratio)} times epsilon {threat.eps_text} is more than the "
+                f"range of pixels, [0, 1]: ask for at most {format_fraction(1 / threat.eps)}."
+            )
+
+
 def radius(text: str) -> float:
     """How far the neighbours are, relative to the norm of each filter."""
     value = parse_fraction(text, "--radius")
@@ -86,6 +96,7 @@ def measure(
 ) -> list[Scatter]:
     """Every checkpoint at every budget, finished ones from ``folder``; resumable budget by budget."""
     setup.checked_count("--neighbours", neighbours)
+    _allowed(made.subjects.threat, budgets)
     how = {"radius": distance, "neighbours": neighbours}
     found = []
     with exclusive(folder):
@@ -201,11 +212,16 @@ def draw(found: Sequence[Scatter], made: Setup) -> Figure:
                     **figure.line(place),
                     label=label,
                 )
+        farthest = max([made.subjects.threat.radius, *(one.eps for one in found)])
         for axis, head in zip(axes, heads, strict=True):
+            # One range, though without a perturbation (eps = 0) the first panel has nothing to show.
+            axis.set_xlim(-0.04 * farthest, 1.04 * farthest)
+            axis.locator_params(axis="x", nbins=5)
             axis.axvline(made.subjects.threat.radius, color=figure.GREY, linewidth=0.8, linestyle=":")
-            axis.set_xlabel(f"{made.subjects.threat.norm} budget ε (pixels)")
+            axis.set_xlabel(f"{made.subjects.threat.norm} budget ε (of the [0, 1] range)")
             axis.set_ylabel(f"mean cosine {head}")
         axes[0].legend()
+        canvas.suptitle(made.caption(), fontsize=8)
     return canvas
 
 

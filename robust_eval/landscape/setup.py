@@ -80,6 +80,12 @@ class Setup:
             "environment": environment(subjects.x_NCHW.device).model_dump(),
         }
 
+    def caption(self) -> str:
+        """``digits (train, n = 500), PGD-10, Linf 0.1``."""
+        images = self.subjects.images
+        shown = f"{images.name} ({images.split}, n = {images.n})"
+        return f"{shown}, {self.attack.id.upper()}, {self.subjects.threat}"
+
     def searcher(self, model: nn.Module) -> SearchModel:
         """The copy of a model, as it stands, that attacks search on."""
         return frozen(model, sample=self.subjects.x_NCHW[:SAMPLE])

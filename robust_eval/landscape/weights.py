@@ -167,8 +167,8 @@ def draw(shown: Sequence[Layer]) -> Figure:
                 )
             axes.set_title(f"{layer.name}\n({'×'.join(map(str, layer.shape))})", fontsize=7)
             axes.set_xlabel("weight")
-            axes.set_yticks([])
+            axes.locator_params(axis="y", nbins=4)
             axes.set_ylim(bottom=0)
-        panels[0].set_ylabel("density")
+        panels[0].set_ylabel("density (per unit of weight)")
         panels[-1].legend()
     return canvas

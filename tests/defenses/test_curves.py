@@ -69,6 +69,16 @@ def test_runs_and_a_reference_in_one_figure(tmp_path: Path) -> None:
     # What an AWP run logs about training images is measured at w+v.
     assert lines["cifar10_awp"]["panels"]["gap"] == lines["cifar10_awp"]["panels"]["train_robust"] == []
     assert lines["cifar10_awp"]["reference"] is True
+    assert "Only their test accuracies are drawn: cifar10_awp (no training figures at w)." in text
+
+
+def test_folders_of_the_same_name_stay_apart(tmp_path: Path) -> None:
+    for method in ("at", "at-awp"):
+        make_run(tmp_path / method / "s0", method)
+    invoke(tmp_path / "at", tmp_path / "at-awp", "--names", "AT,AT-AWP", "--out", tmp_path / "f")
+    recorded = drawn(tmp_path / "f")["runs"]
+    assert {name: run["method"] for name, run in recorded.items()} == {"AT": "at", "AT-AWP": "at-awp"}
+    assert recorded["AT"]["threat"] == "Linf 8/255"
 
 
 def test_held_out_images_where_one_run_left_the_test_set_alone(tmp_path: Path) -> None:
@@ -99,11 +109,22 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text(HEADER + "0,x,0.5,0.25\n")
     with pytest.raises(UserError, match="cannot be read as a log"):
         references.read([tmp_path / "bad.csv"])
+    for row, sentence in (
+        ("0,30,0.5,0.25", "has train_rob_acc = 30, but accuracies are fractions from 0 to 1"),
+        ("0,0.3,0.5,nan", "has test_rob_acc = nan, but accuracies are fractions"),
+        ("inf,0.3,0.5,0.25", "has epoch = inf, but an epoch counts from 0"),
+    ):
+        (tmp_path / "bad.csv").write_text(HEADER + row + "\n")
+        with pytest.raises(UserError, match=sentence):
+            references.read([tmp_path / "bad.csv"])
     with pytest.raises(UserError, match="--reference belongs to learning curves"):
         invoke(run, "--reference", tmp_path, "--against-flatness", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Cannot write to .*file"):
         invoke(run, "--out", tmp_path / "file" / "figure")
+    (run / "curve.csv").write_text("epoch,val_clean,val_pgd\n1,0.5,nan\n")
+    with pytest.raises(UserError, match="has val_pgd = nan in epoch 1, but accuracies are fractions"):
+        invoke(run)
     (run / "curve.csv").unlink()
     with pytest.raises(UserError, match="has no learning curve yet"):
         invoke(run)

@@ -96,6 +96,14 @@ def test_a_wrong_value_is_found_before_anything_is_trained(tmp_path: Path) -> No
     assert not (tmp_path / "s").exists()
 
 
+def test_a_field_that_the_recipe_does_not_use(tmp_path: Path) -> None:
+    words = ["sweep", "at", "--over", "awp.gamma=0,0.01", "--data", "digits", "--out", str(tmp_path / "s")]
+    result = CliRunner().invoke(cli.app, words)
+    assert isinstance(result.exception, UserError)
+    assert "at perturbs no weights, so perturbation.gamma changes nothing: sweep" in str(result.exception)
+    training.check(replace(base(), recipe="at"), axes.grid(["at"], [axes.parse("awp.kind=none,awp")]))
+
+
 def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     words = ["sweep", "at-awp", "at-rwp", "--over", "gamma=0,0.01", "--data", "digits", "--epochs", "1"]
     for text in (*SMALL, *FAST):

@@ -156,6 +156,11 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no .*nowhere: name result.json files"):
         invoke("2", tmp_path / "nowhere")
     run = make_run(tmp_path / "a")
+    with pytest.raises(UserError, match="a holds no result.json: table 2 is made from what robust-eval run"):
+        invoke("2", run)
+    (run / "curve.csv").write_text("epoch,val_pgd\n1,0.5\n")
+    with pytest.raises(UserError, match=r"Left out: a \(its curve has no accuracies\)"):
+        invoke("1", run)
     (run / "curve.csv").write_text("epoch,val_pgd\n1,high\n")
     with pytest.raises(UserError, match="curve.csv is not a learning curve"):
         invoke("1", run)
@@ -163,7 +168,7 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no learning curve yet"):
         invoke("1", run)
     (run / "run.json").write_text("{}")
-    with pytest.raises(UserError, match="is not the record of a training run"):
+    with pytest.raises(UserError, match="is not the record of a training run .it lacks 'recipe'"):
         read_run(run)
 
 

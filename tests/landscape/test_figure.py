@@ -48,6 +48,19 @@ def test_lines_differ_without_colour() -> None:
     assert len(set(looks)) == 7
 
 
+def test_references_differ_though_there_are_many() -> None:
+    looks = [(look["color"], str(look["linestyle"])) for look in map(figure.reference, range(21))]
+    assert len(set(looks)) == 21
+    assert "-" not in {look["linestyle"] for look in map(figure.reference, range(21))}
+
+
+def test_a_legend_hides_the_grid_behind_its_text() -> None:
+    legend = drawn().axes[0].get_legend()
+    assert legend is not None
+    assert legend.get_frame_on()
+    assert legend.get_frame().get_alpha() == 0.9
+
+
 def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot write to .*file.* Choose another folder"):

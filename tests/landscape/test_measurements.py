@@ -229,6 +229,10 @@ def test_bad_input(run: Run, tmp_path: Path) -> None:
     refused(run("hessian", "at.pt", "--count", "0"), "--count must be at least 1, got 0")
     refused(run("hessian", "at.pt", "--tolerance", "2"), "--tolerance must lie between 0 and 1")
     refused(run("scattering", "at.pt", "--budgets", "-1,1"), "--budgets must be 0 or more")
+    refused(
+        run("scattering", "at.pt", *SMALL, "--eps", "0.1", "--budgets", "100"),
+        r"--budgets 100 times epsilon 0.1 is more than the range of pixels, \[0, 1\]: ask for at most 10",
+    )
     refused(run("scattering", "at.pt", "--radius", "0"), "--radius must be above 0 and at most 1")
     refused(run("scattering", "at.pt", "--neighbours", "0"), "--neighbours must be at least 1")
     refused(run("connectivity", "at.pt", "awp.pt", "--points", "2"), "--points must be at least 3")

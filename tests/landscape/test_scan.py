@@ -215,6 +215,16 @@ def test_points_that_overflow_are_named_not_drawn(tmp_path: Path) -> None:
     assert np.isfinite(np.asarray(lines[0].get_ydata())).sum() == 3
 
 
+def test_a_plane_that_overflows_says_so(tmp_path: Path) -> None:
+    scan = two(tmp_path)
+    alphas = points.alphas(Fraction(10) ** 20, 3)
+    found = plane.planes(scan, alphas, scanning.run(scan, plane.plan(alphas), tmp_path / "scan"))
+    text = texts(draw.plane_figure(scan, found))
+    assert "8 points not finite (overflow), max(|a|, |b|) ≥ 1e+20" in text
+    assert "|max(" not in text
+    assert "no finite loss beside (0, 0)" in text
+
+
 def texts(drawn: Any) -> str:
     return "\n".join(text.get_text() for text in drawn.findobj(Text))
 
