@@ -136,7 +136,7 @@ def draw(found: Sequence[Eigenvalue], made: Setup) -> Figure:
         axis.set_xticks(range(1, max(one.rank for one in found) + 1))
         axis.set_xlabel("rank by size")
         axis.set_ylabel("eigenvalue of the Hessian\n(nats per squared weight)")
-        axis.legend()
+        figure.legend(canvas, axis)
         canvas.suptitle(made.caption(), fontsize=8)
     return canvas
 

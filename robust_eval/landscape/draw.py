@@ -43,7 +43,7 @@ def curve_figure(scan: Scan, curves: Sequence[Curve], fixed: Sequence[Curve]) ->
             panels[1].set_title("x' made once, at α = 0: misleads")
             _curves(panels[1], fixed, labels=False)
         canvas.suptitle(caption(scan), fontsize=8)
-        panels[0].legend()
+        figure.legend(canvas, panels[0])
         _name_not_finite(
             canvas, [(one.label, "|α|", [row["alpha"] for row in one.not_finite()]) for one in curves]
         )

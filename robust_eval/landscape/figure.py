@@ -33,6 +33,8 @@ DPI = 220
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#707070"
+FEW = 6
+"""Names that fit into a panel."""
 _DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1.2, 1.2)))
 _REFERENCE_DASHES = ((0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)))
 _MARKERS = "osD^vPX"
@@ -122,6 +124,19 @@ def reference(place: int) -> dict[str, Any]:
         "linestyle": _REFERENCE_DASHES[place // len(PALETTE) % len(_REFERENCE_DASHES)],
         "linewidth": 0.9,
     }
+
+
+def legend(canvas: Figure, axes: Axes, **look: Any) -> None:
+    """In the panel where a few names fit; else below the figure, which grows by their height."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= FEW:
+        axes.legend(**look)
+        return
+    width, height = canvas.get_size_inches()
+    # A letter of 7 pt is about 0.06 in wide, the line before the name 0.5 in.
+    columns = max(1, int(width / (0.5 + 0.06 * max(map(len, labels)))))
+    canvas.set_size_inches(width, height + 0.15 * -(-len(labels) // columns))
+    canvas.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def ramp(n: int) -> list[tuple[float, float, float, float]]:

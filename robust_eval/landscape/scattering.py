@@ -220,7 +220,7 @@ def draw(found: Sequence[Scatter], made: Setup) -> Figure:
             axis.axvline(made.subjects.threat.radius, color=figure.GREY, linewidth=0.8, linestyle=":")
             axis.set_xlabel(f"{made.subjects.threat.norm} budget ε (of the [0, 1] range)")
             axis.set_ylabel(f"mean cosine {head}")
-        axes[0].legend()
+        figure.legend(canvas, axes[0])
         canvas.suptitle(made.caption(), fontsize=8)
     return canvas
 

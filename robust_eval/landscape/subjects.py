@@ -111,7 +111,7 @@ def _full_name(ref: CheckpointRef) -> str:
 
 
 def labelled(sources: Sequence[str], names: str | None = None) -> tuple[str, ...]:
-    """What tells checkpoints apart: the names given, else the files', else the folders', else A, B, ..."""
+    """What tells checkpoints apart: the names given, else what differs in their paths, else A, B, ..."""
     if names is not None:
         found = tuple(visible(name, 40) for name in names.split(","))
         if len(found) != len(sources) or len(set(found)) != len(found) or not all(found):
@@ -120,7 +120,12 @@ def labelled(sources: Sequence[str], names: str | None = None) -> tuple[str, ...
             )
         return found
     paths = [Path(source.rpartition(":")[2]) for source in sources]
-    for candidates in ([p.stem for p in paths], [p.parent.name for p in paths]):
-        if len(set(candidates)) == len(paths) and all(candidates):
-            return tuple(visible(candidate, 40) for candidate in candidates)
+    parts = [(*path.parent.parts, path.stem) for path in paths]
+    for depth in range(1, min(map(len, parts)) + 1):
+        ends = [part[len(part) - depth :] for part in parts]
+        differs = [len({end[place] for end in ends}) > 1 for place in range(depth)]
+        shown = ["/".join(name for name, keep in zip(end, differs, strict=True) if keep) for end in ends]
+        candidates = tuple(visible(one or end[-1], 40) for one, end in zip(shown, ends, strict=True))
+        if len(set(candidates)) == len(paths):
+            return candidates
     return tuple(f"{chr(ord('A') + place % 26)}{place // 26 or ''}" for place in range(len(paths)))

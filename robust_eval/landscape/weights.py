@@ -170,5 +170,5 @@ def draw(shown: Sequence[Layer]) -> Figure:
             axes.locator_params(axis="y", nbins=4)
             axes.set_ylim(bottom=0)
         panels[0].set_ylabel("density (per unit of weight)")
-        panels[-1].legend()
+        figure.legend(canvas, panels[-1])
     return canvas

@@ -61,6 +61,20 @@ def test_a_legend_hides_the_grid_behind_its_text() -> None:
     assert legend.get_frame().get_alpha() == 0.9
 
 
+def test_many_names_stand_below_a_taller_figure() -> None:
+    with figure.style():
+        canvas, (axes,) = figure.panels()
+        for place in range(20):
+            axes.plot([0, 1], [0, place], label=f"at-awp/epoch-{place:04d}", **figure.line(place))
+        figure.legend(canvas, axes)
+        canvas.draw_without_rendering()
+    assert axes.get_legend() is None
+    (below,) = canvas.legends
+    assert below.get_window_extent().y1 < axes.get_window_extent().y0
+    assert below.get_window_extent().x0 >= 0
+    assert axes.get_window_extent().height > 1.2 * canvas.dpi, "the panel keeps its height"
+
+
 def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot write to .*file.* Choose another folder"):

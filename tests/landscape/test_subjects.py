@@ -64,6 +64,9 @@ def test_different_budgets_ask_for_one(tmp_path: Path) -> None:
 def test_labels_tell_checkpoints_apart() -> None:
     assert subjects.labelled(["x/at.pt", "y/awp.pt"]) == ("at", "awp")
     assert subjects.labelled(["x/best.pt", "y/best.pt"]) == ("x", "y")
+    epochs = [f"runs/{run}/s0/epoch-{epoch}.pt" for run in ("at", "awp") for epoch in (1, 2)]
+    assert subjects.labelled(epochs) == ("at/epoch-1", "at/epoch-2", "awp/epoch-1", "awp/epoch-2")
+    assert subjects.labelled(["x/best.pt"]) == ("best",)
     assert subjects.labelled(["x/best.pt", "x/best.pt"]) == ("A", "B")
     assert subjects.labelled(["x/best.pt", "y/best.pt"], "AT, AT-AWP") == ("AT", "AT-AWP")
     for names in ("AT", "AT,AT", "AT,"):
