@@ -67,3 +67,6 @@ keep runs/gallery/linear-experiment linear-experiment
 robust-eval run runs/gallery/at-pas/last.pt --suite quick --out runs/gallery/at-pas/last
 robust-eval run runs/gallery/at-pas/ensemble.pt --suite quick --out runs/gallery/at-pas/ensemble
 robust-eval compare runs/gallery/at-pas/last/result.json runs/gallery/at-pas/ensemble/result.json > docs/tables/snapshot-ensemble.txt
+
+# The numbers that the page's sentences name; tests/house/test_gallery.py holds the page to them
+python docs/gallery_numbers.py runs/gallery > docs/tables/gallery.json

@@ -105,7 +105,7 @@ def draw(made: Experiment, found: Sequence[Point]) -> Figure:
         canvas.suptitle(f"{images}, {' against '.join(made.classes)}", fontsize=8)
         for axis in axes:
             axis.axvline(made.threshold, color=figure.GREY, linewidth=0.9, linestyle=":")
-            axis.set_xlabel(f"{made.norm} budget ε (of the [0, 1] range)")
+            axis.set_xlabel(f"{made.norm} budget ε (pixels in [0, 1])")
     return canvas
 
 

@@ -218,7 +218,7 @@ def draw(found: Sequence[Scatter], made: Setup) -> Figure:
             axis.set_xlim(-0.04 * farthest, 1.04 * farthest)
             axis.locator_params(axis="x", nbins=5)
             axis.axvline(made.subjects.threat.radius, color=figure.GREY, linewidth=0.8, linestyle=":")
-            axis.set_xlabel(f"{made.subjects.threat.norm} budget ε (of the [0, 1] range)")
+            axis.set_xlabel(f"{made.subjects.threat.norm} budget ε (pixels in [0, 1])")
             axis.set_ylabel(f"mean cosine {head}")
         figure.legend(canvas, axes[0])
         canvas.suptitle(made.caption(), fontsize=8)

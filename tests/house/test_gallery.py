@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 SCRIPT = (ROOT / "docs" / "gallery.sh").read_text(encoding="utf-8")
+NUMBERS = json.loads((ROOT / "docs" / "tables" / "gallery.json").read_text(encoding="utf-8"))
 LARGEST = 100 * 1000
 
 
@@ -24,3 +26,24 @@ def test_every_picture_is_there_small_and_made_by_the_script() -> None:
     for picture in pictures:
         assert (ROOT / "docs" / picture).stat().st_size < LARGEST, picture
         assert f" {Path(picture).stem}\n" in SCRIPT, picture
+
+
+def test_the_numbers_in_the_sentences_are_those_of_the_files() -> None:
+    text, numbers = " ".join(PAGE.split()), NUMBERS
+    flat, gap, top = numbers["sharpness"], numbers["last_gap"], numbers["largest_eigenvalue"]
+    ours, plain = (f"{flat[name][0]:.2f} ± {flat[name][1]:.2f}" for name in ("AT-AWP", "AT"))
+    for sentence in (
+        f"Here AT-AWP is flatter than AT: sharpness {ours} against {plain} nats",
+        f"the gap is {gap['AT'][0]} and {gap['AT'][1]} points with AT (seeds 0 and 1), "
+        f"{gap['AT-AWP'][0]} and {gap['AT-AWP'][1]} with AT-AWP",
+        f"The command prints the rank correlation, {numbers['spearman']} here",
+        f"The largest is {top['AT']} for AT and {top['AT-AWP']} for AT-AWP",
+        f"the barrier above the line between the ends, here {numbers['barrier']} nats",
+        f"The dotted line is that prediction, {numbers['threshold']} here",
+    ):
+        assert sentence in text
+    # What the sentences conclude from them.
+    assert flat["AT-AWP"][0] < flat["AT"][0]
+    spread = abs(gap["AT-AWP"][0] - gap["AT-AWP"][1])
+    assert spread > abs(gap["AT"][1] - gap["AT-AWP"][1])
+    assert all(ours < plain for ours, plain in zip(gap["AT-AWP"], gap["AT"], strict=True))
