@@ -61,8 +61,8 @@ LAYERS = (
     {"leaderboard", "landscape", "render"},
     {"cli", "demo", "selftest", "commands"},
 )
-# What training may use of the evaluation: never the attacks, whose bugs would then hide themselves. Figures and
-# tables of finished runs also read result files (schema) and share the look of figures (landscape.figure).
+# What training may use of the evaluation: never the attacks, whose bugs would then hide themselves.
+# Figures and tables of finished runs also read result files (schema) and share landscape.figure.
 DEFENSES_MAY_IMPORT = {"core", "data", "models", "errors", "summary", "schema"}
 
 
