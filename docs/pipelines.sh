@@ -1,0 +1,58 @@
+#!/bin/sh
+# The long pipelines of docs/training.md, MNIST -> digits, from nothing: self-training with unlabelled images
+# and adversarial pre-training, each with and without weight perturbation, beside the same defenses without
+# them. Run it from the top of the checkout after `make setup`; what is finished is not done again.
+#   sh docs/pipelines.sh [DATA_ROOT [SEEDS [FOLDER]]]    DATA_ROOT holds MNIST's four files, or receives them
+set -eu
+export PATH="$PWD/.venv/bin:$PATH"
+root=${1:-$HOME/.cache/robust-eval}
+seeds=${2:-0}
+at=${3:-runs/pipelines}
+mkdir -p "$at"
+
+# MNIST at the size of digits: a border of 2 pixels goes, blocks of 3x3 are averaged; the first 10,000.
+[ -f "$at/mnist8.npz" ] || python - "$root" "$at" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from robust_eval.data import load
+
+mnist = load("mnist", root=Path(sys.argv[1]), split="train").take(10_000)
+x_NHW = mnist.x_NHWC[:, 2:26, 2:26, 0].reshape(-1, 8, 3, 8, 3).mean((2, 4)).round().astype(np.uint8)
+folder = Path(sys.argv[2])
+np.savez(folder / "mnist8.npz", x=x_NHW, y=mnist.y_N, class_names=mnist.class_names)
+np.savez(folder / "unlabelled.npz", x=x_NHW)
+PYTHON
+
+train() { # train FOLDER RECIPE OPTIONS...: once
+    folder=$at/$1; recipe=$2; shift 2
+    [ -f "$folder/last.pt" ] || defenses train "$recipe" --out "$folder" "$@"
+    [ -d "$folder/quick" ] || robust-eval run "$folder/best.pt" --data digits --eps 0.1 --suite quick --out "$folder/quick"
+}
+# The recipes' settings for digits, which an archive of the same size does not bring with it.
+small="--arch digits-cnn --eps 0.1 --set augment.crop_padding=0 --set augment.flip=false --set normalisation=2x-1"
+small="$small --set inner.step_size=1/3 --set inner.steps=5 --set training.batch_size=64 --set selection.every=3"
+
+for s in $(echo "$seeds" | tr , ' '); do
+    # Without more data
+    for recipe in at at-awp trades trades-awp; do
+        train "$recipe-s$s" "$recipe" --data digits --seed "$s"
+    done
+
+    # Robust self-training: a labeller, its labels for MNIST, half-and-half batches
+    train "labeller-s$s" natural --data digits --seed "$s"
+    [ -f "$at/pseudo-s$s.npz" ] || defenses pseudo-label "$at/labeller-s$s/best.pt" --data "npz:$at/unlabelled.npz" --out "$at/pseudo-s$s.npz"
+    for recipe in rst rst-awp; do
+        train "$recipe-s$s" "$recipe" --data digits --unlabelled "$at/pseudo-s$s.npz" --seed "$s"
+    done
+
+    # Adversarial pre-training on MNIST, fine-tuning on digits with a new last layer
+    # shellcheck disable=SC2086
+    train "mnist8-s$s" at --data "npz:$at/mnist8.npz" --epochs 15 $small --seed "$s"
+    # shellcheck disable=SC2086
+    train "mnist8-awp-s$s" at-awp --data "npz:$at/mnist8.npz" --epochs 15 $small --seed "$s"
+    train "pretraining-s$s" pretraining --data digits --init "$at/mnist8-s$s/best.pt" --seed "$s"
+    train "pretraining-awp-s$s" pretraining-awp --data digits --init "$at/mnist8-awp-s$s/best.pt" --seed "$s"
+done
