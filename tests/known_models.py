@@ -14,5 +14,5 @@ def run_in_small_units(folder: str) -> None:
     from robust_eval import evaluate
 
     torch.set_num_threads(1)
-    model, x, y = linear_problem(n=30)
+    model, x, y = linear_problem(n=150)
     evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-10,pgd-20", batch_size=6, out=folder)

@@ -15,7 +15,7 @@ from known_models import run_in_small_units
 from robust_eval.schema import EvalResult, read_result
 from robust_eval.store import FolderStore
 
-UNITS = 4 * 5
+UNITS = 4 * 25
 
 
 def start(folder: Path) -> BaseProcess:
@@ -69,7 +69,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
 def test_killed_again_and_again(tmp_path: Path, undisturbed: EvalResult) -> None:
     """SIGKILL at growing points; stored units only ever grow, and the end is the same."""
     before = 0
-    for units in (1, 7, 14):
+    for units in (1, 30, 70):
         interrupt_after(tmp_path, units, signal.SIGKILL)
         assert stored(tmp_path) >= before
         before = stored(tmp_path)
