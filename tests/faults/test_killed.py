@@ -82,7 +82,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: EvalResult) -> None
 def test_ctrl_c_leaves_a_partial_result_that_says_what_is_missing(
     tmp_path: Path, undisturbed: EvalResult
 ) -> None:
-    interrupt_after(tmp_path, 8, signal.SIGINT)
+    interrupt_after(tmp_path, 30, signal.SIGINT)
     partial = read_result(tmp_path / "result.json")
     assert partial.status == "partial"
     assert not partial.rankable
