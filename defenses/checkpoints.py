@@ -57,6 +57,7 @@ def save_model(
             "seed": job.options.seed,
             "precision": job.options.precision,
             "selected": selected,
+            "trained_on": job.trained_on,
             **environment(),
         },
     )

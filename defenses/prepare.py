@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from defenses.recipe import Recipe
 from defenses.resolve import Choices, resolve
 from defenses.runtime import PRECISIONS, check_compile, pick_device
 from robust_eval import data
+from robust_eval.core import seen
 from robust_eval.core.records import Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError, unknown
@@ -58,6 +60,13 @@ class Job:
     extra: ImageSet | None
     pseudo: ImageSet | None
     normalisation: Normalisation
+    left_out: int = 0
+    """Extra and pseudo-labelled images that are among the held-out or the test images."""
+
+    @cached_property
+    def trained_on(self) -> dict[str, Any]:
+        """A sketch of every image that is trained on, for the checkpoints."""
+        return seen.sketch(s.x_NHWC for s in (self.train, self.extra, self.pseudo) if s is not None)
 
     def identity(self) -> dict[str, Any]:
         """Everything the result depends on; a run folder belongs to one identity."""
@@ -84,11 +93,19 @@ def prepare(options: Options) -> Job:
     if options.precision not in PRECISIONS:
         raise unknown("precision", options.precision, PRECISIONS)
     check_compile(options.compile, pick_device(options.device))
+    if options.seed < 0:
+        raise UserError(f"--seed must be 0 or more, got {options.seed}.")
     _no_contradictions(recipe, options)
     whole = data.load(spec, root=options.data_root, split="train")
+    _suitable(recipe, whole, spec)
     train, validation = hold_out(whole, recipe.selection.validation)
     test = None
     if recipe.selection.test_images:
+        if whole.split == "all":
+            raise UserError(
+                f"{spec} has no test images of its own, and selection.test_images would measure training "
+                "images: set it to 0, or give a folder with train and test."
+            )
         test = data.load(spec, root=options.data_root, split="test")
         test = test.take(min(recipe.selection.test_images, test.n))
     world = options.devices * options.nodes
@@ -102,6 +119,13 @@ def prepare(options: Options) -> Job:
             f"training.batch_size is {recipe.training.batch_size}, but {train.n} training images are left "
             f"of {spec}: set a smaller one."
         )
+    extra = _more(options.extra_data, "--extra-data", whole, options.data_root)
+    pseudo = _more(options.unlabelled, "--unlabelled", whole, options.data_root)
+    kept_extra, kept_pseudo = extra, pseudo
+    if extra is not None or pseudo is not None:
+        unseen = [s for s in (validation, test or _test_split(whole, options)) if s is not None]
+        kept_extra = _without(extra, unseen, "--extra-data")
+        kept_pseudo = _without(pseudo, unseen, "--unlabelled")
     return Job(
         options=options,
         recipe=recipe,
@@ -110,9 +134,10 @@ def prepare(options: Options) -> Job:
         train=train,
         validation=validation,
         test=test,
-        extra=_more(options.extra_data, "--extra-data", whole, options.data_root),
-        pseudo=_more(options.unlabelled, "--unlabelled", whole, options.data_root),
+        extra=kept_extra,
+        pseudo=kept_pseudo,
         normalisation=_normalisation(recipe, whole),
+        left_out=_count(extra, pseudo) - _count(kept_extra, kept_pseudo),
     )
 
 
@@ -140,6 +165,44 @@ def _more(spec: str | None, option: str, base: ImageSet, root: Path | None) -> I
     )
     check_alike(base, images, option)
     return images
+
+
+def _test_split(whole: ImageSet, options: Options) -> ImageSet | None:
+    """The test images that belong to ``whole``; None where there are none."""
+    if whole.split == "all":
+        return None
+    try:
+        return data.load(options.choices.data, root=options.data_root, split="test")
+    except UserError:  # a folder may have a train folder alone
+        return None
+
+
+def _without(more: ImageSet | None, unseen: list[ImageSet], option: str) -> ImageSet | None:
+    """``more`` without the images that no training may see: those that choose the epoch, and the test's."""
+    if more is None or not unseen:
+        return more
+    forbidden = np.concatenate([seen.hashes(images.x_NHWC) for images in unseen])
+    kept = np.flatnonzero(~np.isin(seen.hashes(more.x_NHWC), forbidden))
+    if not len(kept):
+        raise UserError(f"{option} holds held-out and test images of the data alone: give others.")
+    return more if len(kept) == more.n else more.subset(kept)
+
+
+def _count(*sets: ImageSet | None) -> int:
+    return sum(images.n for images in sets if images is not None)
+
+
+def _suitable(recipe: Recipe, images: ImageSet, spec: str) -> None:
+    """A UserError where the images cannot be learned from, or the augmentation hides them."""
+    if images.classes < 2:
+        raise UserError(f"{spec} has one class: training needs at least two.")
+    side = min(images.image_size)
+    for name in ("cutout", "crop_padding"):
+        if getattr(recipe.augment, name) >= side:
+            raise UserError(
+                f"augment.{name} = {getattr(recipe.augment, name)} can hide a whole image of {spec} "
+                f"({side} pixels): set it below {side}."
+            )
 
 
 def _no_contradictions(recipe: Recipe, options: Options) -> None:

@@ -66,6 +66,13 @@ class Recipe(Section):
             raise ValueError(
                 "a random perturbation is drawn once: set perturbation.alternations and steps to 1"
             )
+        if self.inner.steps and not self.inner.step_size:
+            raise ValueError("inner.step_size=0 leaves the attack where it started: set it above 0")
+        if not self.selection.step_size:
+            raise ValueError("selection.step_size=0 measures no attack: set it above 0")
+        drops = [Fraction(0), *self.schedule.milestones, Fraction(1)]
+        if any(a >= b for a, b in itertools.pairwise(drops)):
+            raise ValueError("schedule.milestones must rise and lie between 0 and 1")
         if self.schedule.kind == "cyclic" and self.schedule.peak in (0, 1):
             raise ValueError("schedule.peak must lie between 0 and 1")
         if self.optimiser.nesterov and not self.optimiser.momentum:
@@ -104,6 +111,8 @@ def _sentence(name: str, error: ValidationError) -> UserError:
     if first["type"] == "missing":
         return UserError(f"Recipe {name} gives no value for {where}: add it to the file or with --set.")
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "tuple_type":
+        message = "expected a list such as [0.5, 0.75]"
     message = message[0].lower() + message[1:] if message.startswith("Input ") else message
     message += "" if message.endswith((".", "?")) else "."
     if not where:

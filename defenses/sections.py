@@ -85,15 +85,15 @@ class Perturbation(Section):
 
 class Optimiser(Section):
     name: Literal["sgd", "adam"]
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1000)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, le=1000)
     decay: Literal["all", "weights"]
     """weights: multi-dimensional tensors alone, not biases and BatchNorm's scale and shift."""
     undecayed_lr: Literal["scheduled", "constant"]
     """constant: whatever weight decay spares keeps the first lr (what Rice et al.'s L2 run did)."""
-    l1: float = Field(ge=0)
+    l1: float = Field(ge=0, le=1000)
     """Times the sum of absolute weights, added to the loss."""
 
 

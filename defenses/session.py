@@ -82,7 +82,8 @@ def _sizes(job: Job) -> str:
         "extra": job.extra,
         "pseudo-labelled": job.pseudo,
     }
-    return ", ".join(f"{found.n} {name}" for name, found in named.items() if found is not None)
+    sizes = ", ".join(f"{found.n} {name}" for name, found in named.items() if found is not None)
+    return f"{sizes} ({job.left_out} held-out or test images left out)" if job.left_out else sizes
 
 
 def _report(console: Console, job: Job, outcome: Outcome) -> None:

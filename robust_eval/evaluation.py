@@ -76,7 +76,7 @@ class Session:
 
     def look(self, clean: runner.Finished | None = None, store: Store | None = None) -> Look:
         """What the row says of model and machine; after the attacks (``clean`` given) all of it."""
-        found = flags.from_probe(self.probed)
+        found = (*flags.from_probe(self.probed), *flags.from_overlap(self.job.overlap))
         here = environment(self.job.x_NCHW.device)
         if clean is None:
             return Look(found, here)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robust_eval import attacks, probes, searching
 from robust_eval import diagnose as closer
 from robust_eval.core.records import CheckpointRef, Slice, Suite
+from robust_eval.core.seen import Overlap
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.errors import UserError
 from robust_eval.estimate import Estimate, estimates, measure
@@ -37,6 +38,8 @@ class Job:
     compile: searching.Compile = "auto"
     notes: tuple[str, ...] = ()
     """What was decided about the search before there was a model to try."""
+    overlap: Overlap | None = None
+    """With the images that the checkpoint says it was trained on."""
 
     def worker(self, search: searching.Search | None = None) -> Worker:
         classes = self.request.checkpoint.classes

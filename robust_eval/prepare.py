@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_eval import data, suites
+from robust_eval.core import seen
 from robust_eval.core.records import CheckpointRef
 from robust_eval.core.threat import ThreatModel, parse_norm, parse_threat
 from robust_eval.data import ImageSet
@@ -137,7 +138,10 @@ def prepare(options: Options) -> Job:
     if not 1 <= options.blocks <= images.n:
         raise UserError(f"--blocks must lie between 1 and the {images.n} examples, got {options.blocks}.")
     notes = (note,) if note else ()
-    return Job(request, loaded.model, x.to(device), y.to(device), compile=compile, notes=notes)
+    overlap = None if loaded.trained_on is None else seen.overlap(loaded.trained_on, images.x_NHWC)
+    return Job(
+        request, loaded.model, x.to(device), y.to(device), compile=compile, notes=notes, overlap=overlap
+    )
 
 
 def _check_threat_early(options: Options) -> None:

@@ -69,7 +69,8 @@ def check(
     console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)
     if figures:
         _print_figures(console, probe)
-    found = flags.distinct((*flags.from_probe(probe), *_from_clean(job, clean)))
+    seen = flags.from_overlap(job.overlap)
+    found = flags.distinct((*flags.from_probe(probe), *_from_clean(job, clean), *seen))
     if diagnose and probe.no_gradient:
         console.print("  diagnosis      left out: there is no gradient to follow", highlight=False)
     elif diagnose:

@@ -7,7 +7,7 @@ from robust_eval.flags.again import from_result, missing
 from robust_eval.flags.columns import from_columns, from_reach
 from robust_eval.flags.diagnosis import from_diagnosis
 from robust_eval.flags.model import from_probe, is_random
-from robust_eval.flags.record import from_changes, from_record, from_search
+from robust_eval.flags.record import from_changes, from_overlap, from_record, from_search
 from robust_eval.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "from_changes",
     "from_columns",
     "from_diagnosis",
+    "from_overlap",
     "from_probe",
     "from_reach",
     "from_record",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import sqrt
 
 from robust_eval import provenance
+from robust_eval.core.seen import Overlap
 from robust_eval.flags.rules import Finding, records
 from robust_eval.schema import CheckpointRecord, ColumnRecord, DataRecord, FlagRecord, SearchRecord
 
@@ -17,6 +18,8 @@ _SAME, _OTHER = 0.003, 0.05
 _Z = 3.29
 WEAKER, WEAKER_COUNT = 0.01, 1
 """Of the verdicts on the sample, net."""
+SEEN = 0.01
+"""Real test sets hold a few copies of training images: CIFAR-10 has some (Barz and Denzler 2020)."""
 
 
 def from_record(
@@ -47,6 +50,14 @@ def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
         f"of {found.verdicts} verdicts {found.weaker} broken by float32 alone, {found.stronger} the other way"
     )
     return records([("reduced-precision", figure)])
+
+
+def from_overlap(found: Overlap | None) -> tuple[FlagRecord, ...]:
+    """Was the model trained on the images it is judged on? None: its checkpoint does not say."""
+    if found is None or found.seen <= SEEN * found.compared:
+        return ()
+    figure = f"{found.seen} of the {found.compared} that can be compared with its training set"
+    return records([("judged-on-training-images", figure)])
 
 
 def _findings(checkpoint: CheckpointRecord, data: DataRecord, clean: ColumnRecord) -> Iterator[Finding]:

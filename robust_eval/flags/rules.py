@@ -167,6 +167,11 @@ RECORD: Mapping[str, Rule] = {
         "selection on held-out training images or none (Rice et al. 2020)",
         "The checkpoint is the best epoch on the test set, which flatters it: quote the last epoch too.",
     ),
+    "judged-on-training-images": Rule(
+        BLOCKS,
+        "1% of the images that can be compared",
+        "The model was trained on these images: judge it on others.",
+    ),
 }
 
 DIAGNOSIS: Mapping[str, Rule] = {

@@ -29,6 +29,8 @@ class LoadedModel:
     model: Normalised
     """[0, 1] pixels to logits: eval mode, float32, on the device."""
     ref: CheckpointRef
+    trained_on: Mapping[str, Any] | None = None
+    """A sketch of the training images, where the file has one (:mod:`robust_eval.core.seen`)."""
 
     @property
     def network(self) -> nn.Module:
@@ -136,18 +138,9 @@ def _own_result(
         chosen = parse_normalisation(job.normalisation, header.channels)
         notes = (*notes, f"input normalisation '{chosen.name}' as asked; the file records '{recorded.name}'")
     kind = "robust-eval" if job.contents.format == "torch" else "safetensors"
-    ref = CheckpointRef(
-        job.title,
-        job.contents.sha256,
-        architecture,
-        header.classes,
-        chosen,
-        kind,
-        header.dataset,
-        header.trained_with(),
-        notes,
-    )
-    return LoadedModel(_finished(network, chosen, job.device), ref)
+    said = (header.dataset, header.trained_with(), notes)
+    ref = CheckpointRef(job.title, job.contents.sha256, architecture, header.classes, chosen, kind, *said)
+    return LoadedModel(_finished(network, chosen, job.device), ref, header.trained_on())
 
 
 def _load_foreign(job: _Job, weights: foreign.Weights) -> LoadedModel:

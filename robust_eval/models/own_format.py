@@ -24,6 +24,8 @@ from robust_eval.errors import UserError
 
 FORMAT_VERSION = 1
 _HEADER_KEY = "robust_eval"
+TRAINED_ON = "trained_on"
+"""In ``provenance``: a sketch of the training images (:mod:`robust_eval.core.seen`); results leave it out."""
 
 
 class _Record(BaseModel):
@@ -67,9 +69,14 @@ class Header(_Record):
             "recipe": self.recipe,
             "threat": None if self.threat is None else self.threat.model_dump(),
             "metrics": self.metrics,
-            "provenance": self.provenance,
+            "provenance": {k: v for k, v in (self.provenance or {}).items() if k != TRAINED_ON},
         }
         return {key: value for key, value in fields.items() if value} or None
+
+    def trained_on(self) -> Mapping[str, Any] | None:
+        """The sketch of the training images, where the file has one."""
+        found = (self.provenance or {}).get(TRAINED_ON)
+        return found if isinstance(found, Mapping) else None
 
 
 def save(

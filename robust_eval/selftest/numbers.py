@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from robust_eval import flags
+from robust_eval.core import seen
 from robust_eval.core.bits import bits_text
 from robust_eval.core.intervals import wilson
 from robust_eval.core.records import Bools
@@ -98,6 +99,13 @@ def claim(trained_with: Mapping[str, Any], dataset: str) -> set[str]:
     return ids(flags.from_record(checkpoint, data, column(np.arange(N) < 0.9 * N)))
 
 
+def shared(planted: int) -> set[str]:
+    """Flags of a model whose checkpoint says it was trained on so many of 500 images."""
+    x_NHWC = np.random.RandomState(0).randint(0, 256, (1000, 4, 4, 1), np.uint8)
+    said = seen.sketch([x_NHWC[:500]])
+    return ids(flags.from_overlap(seen.overlap(said, x_NHWC[500 - planted : 1000 - planted])))
+
+
 _IDLE = "attack-without-effect"
 _ROWS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
     ("AT-AWP in the AWP paper, Table 2", (), _AT_AWP),
@@ -131,4 +139,6 @@ def cases() -> list[Case]:
     return [
         *(case("numbers", name, expected, partial(row, values)) for name, expected, values in _ROWS),
         *(case("record", name, expected, partial(claim, said, on)) for name, expected, said, on in _CLAIMS),
+        case("record", "judged on its training images", ("judged-on-training-images",), partial(shared, 500)),
+        case("record", "four of 500 images are in its training set", (), partial(shared, 4)),
     ]

@@ -18,6 +18,9 @@ from defenses.pseudo_labels import pseudo_label, unlabelled_images
 from defenses.resolve import Choices
 from defenses.run import begin
 from defenses.runtime import start
+from robust_eval import flags
+from robust_eval import prepare as evaluation
+from robust_eval.core import seen
 from robust_eval.data import load
 from robust_eval.errors import UserError
 from robust_eval.models import checkpoint
@@ -51,7 +54,8 @@ def test_self_training_from_natural_to_rst_awp(natural: Path, tmp_path: Path) ->
         tmp_path / "run", "rst-awp", "perturbation.warmup=0", unlabelled=f"npz:{tmp_path / 'labelled.npz'}"
     )
     trial = begin(job, start("cpu", "32", 1))
-    assert (trial.mix.unlabelled, trial.mix.pseudo is not None and trial.mix.pseudo.n) == (16, 60)
+    assert trial.mix.pseudo is not None
+    assert (trial.mix.unlabelled, trial.mix.pseudo.n + job.left_out) == (16, 60)
     assert run(job).last["perturbed"] == 1.0
 
 
@@ -132,7 +136,35 @@ def test_extra_data_is_trained_on_but_not_held_out(tmp_path: Path) -> None:
     extra = archive(tmp_path / "extra.npz", labels=DIGITS.y_N[:60])
     job = make_job(tmp_path / "run", "at", extra_data=extra)
     trial = begin(job, start("cpu", "32", 1))
-    assert (trial.mix.labelled.n, job.train.n, trial.pools["val"].n) == (124, 64, 32)
+    assert (trial.mix.labelled.n + job.left_out, job.train.n, trial.pools["val"].n) == (124, 64, 32)
+
+
+def test_no_training_sees_the_images_that_measure_it(tmp_path: Path) -> None:
+    """Extra and unlabelled images that choose the epoch, or that the test split holds, are left out."""
+    test = load("digits", split="test")
+    images = np.concatenate([test.x_NHWC[:20], DIGITS.x_NHWC[:60]])
+    extra = archive(tmp_path / "extra.npz", images, np.concatenate([test.y_N[:20], DIGITS.y_N[:60]]))
+    job = prepare(Options(recipe="at", choices=Choices(data="digits"), extra_data=extra))
+    assert job.extra is not None
+    trained_on = seen.hashes(np.concatenate([job.train.x_NHWC, job.extra.x_NHWC]))
+    measured_on = seen.hashes(np.concatenate([job.validation.x_NHWC, test.x_NHWC]))
+    assert not np.isin(measured_on, trained_on).any()
+    assert job.extra.n + job.left_out == 80
+    assert job.left_out >= 20
+    alone = archive(tmp_path / "alone.npz", test.x_NHWC[:5], test.y_N[:5])
+    with pytest.raises(UserError, match="--extra-data holds held-out and test images of the data alone"):
+        prepare(Options(recipe="at", choices=Choices(data="digits"), extra_data=alone))
+
+
+def test_a_model_judged_on_its_training_images_is_flagged(natural: Path) -> None:
+    for split, expected in (("train", True), ("test", False)):
+        job = evaluation.prepare(
+            evaluation.Options(
+                checkpoint=str(natural), data="digits", split=split, suite="clean", examples=200
+            )
+        )
+        found = {flag.id for flag in flags.from_overlap(job.overlap)}
+        assert ("judged-on-training-images" in found) == expected
 
 
 REFUSED = [
@@ -140,11 +172,12 @@ REFUSED = [
     ("at", {"unlabelled": "npz:x.npz"}, "Recipe at uses no pseudo-labelled images: choose rst or rst-awp"),
     ("pretraining", {}, "Recipe pretraining starts from a pre-trained network: give it with --init"),
     ("at", {"precision": "fp16"}, "Unknown precision 'fp16'"),
+    ("at", {"seed": -1}, "--seed must be 0 or more, got -1"),
 ]
 
 
 @pytest.mark.parametrize(("recipe", "options", "sentence"), REFUSED)
-def test_contradictions(recipe: str, options: dict[str, str], sentence: str) -> None:
+def test_contradictions(recipe: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         prepare(Options(recipe=recipe, choices=Choices(data="digits"), **options))  # type: ignore[arg-type]
 
@@ -155,6 +188,17 @@ def test_images_of_another_kind_are_refused(tmp_path: Path) -> None:
     for spec, sentence in ((big, "holds images of 28x28x1, but digits has 8x8x1"), (many, "has a label 11")):
         with pytest.raises(UserError, match=f"--extra-data {sentence}"):
             make_job(tmp_path / "run", "at", extra_data=spec)
+
+
+def test_images_that_nothing_can_be_learned_from(tmp_path: Path) -> None:
+    one = archive(tmp_path / "one.npz", labels=np.zeros(60, np.int64))
+    with pytest.raises(UserError, match="has one class: training needs at least two"):
+        make_job(tmp_path / "run", "at", data=one)
+    with pytest.raises(UserError, match=r"augment.cutout = 8 can hide a whole image of digits \(8 pixels\)"):
+        make_job(tmp_path / "run", "at", "augment.cutout=8")
+    ten = archive(tmp_path / "ten.npz", DIGITS.x_NHWC[:200], DIGITS.y_N[:200])
+    with pytest.raises(UserError, match="has no test images of its own, and selection.test_images would"):
+        make_job(tmp_path / "run", "at", "selection.test_images=10", data=ten)
 
 
 def test_a_batch_larger_than_the_data(tmp_path: Path) -> None:

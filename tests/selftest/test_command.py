@@ -41,7 +41,7 @@ def test_what_was_caught_is_a_table(run: Run) -> None:
     assert code == 0
     assert "best on the test set" in out
     assert "selected-on-test" in out
-    assert "6 of 6 as expected" in out
+    assert "8 of 8 as expected" in out
 
 
 @pytest.mark.parametrize(
