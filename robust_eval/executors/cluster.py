@@ -111,7 +111,7 @@ def _init(ray: Any, wanted: Wanted, device: str) -> None:
             f"No Ray cluster was found {where}{reason}. Start one with ray start --head, or leave --address "
             "out."
         ) from None
-    except RuntimeError as error:
+    except Exception as error:  # Ray's own errors share no class with RuntimeError
         raise _refused(error) from None
 
 
@@ -149,8 +149,13 @@ def _start(ray: Any, wanted: Wanted, device: str, quiet: Mapping[str, Any]) -> N
     )
 
 
-def _refused(error: RuntimeError) -> UserError:
+def _refused(error: Exception) -> UserError:
     text = str(error)
+    if "AuthToken" in text:
+        return UserError(
+            "The cluster asks for its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
+            "RAY_AUTH_TOKEN_PATH) here as they were when it was started."
+        )
     if "ersion mismatch" in text:
         theirs = re.findall(r"(Ray|Python): ([\w.]+)", text)
         said = ", ".join(f"{name} {number}" for name, number in theirs[:2])

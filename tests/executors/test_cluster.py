@@ -118,6 +118,10 @@ def test_a_cluster_of_another_python() -> None:
         "The cluster runs other versions (Ray 2.9.1, Python 3.9.18) than this process (Ray "
     )
     assert "\n" not in said
+    token = RuntimeError(
+        "Failed to connect to GCS.\nRPC error: InvalidAuthToken: token is missing or incorrect"
+    )
+    assert str(cluster._refused(token)).startswith("The cluster asks for its token: set RAY_AUTH_MODE=token")
     assert str(cluster._refused(RuntimeError("no\nmore"))) == "Ray refused to connect: no."
 
 
