@@ -20,18 +20,7 @@ def table(work: Work, reports: Mapping[str, Report], rates: Mapping[str, float])
     memory and the share of what the machine's matrix rates would allow.
     """
     shown = Table(title=f"{work.name}: {work.examples} examples, Linf {work.eps}, batch {work.batch_size}")
-    for heading in (
-        "",
-        "side",
-        "robust %",
-        "differ",
-        "seconds",
-        "x",
-        "CPU s",
-        "CPU x",
-        "peak MiB",
-        "of limit",
-    ):
+    for heading in HEADINGS:
         shown.add_column(heading, justify="left" if heading in ("", "side") else "right", no_wrap=True)
     plain = reports.get(REFERENCE)
     names = list(min((report.columns for report in reports.values()), key=len))

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,12 +19,9 @@ from ray import exceptions
 from robust_eval.errors import UserError
 from robust_eval.executors import Choose, Done, Event, Failed, Task, Trouble, WorkerState
 from robust_eval.executors.cluster import GIB, Granted
+from robust_eval.executors.retries import Retries
 from robust_eval.prepare import Options
 
-DEATHS = 5
-"""A task that was under way in so many workers' deaths is given up."""
-ERRORS = 2
-"""A task that fails by itself is tried so often, on different workers where there are several."""
 STILLBORN = 3
 START_SECONDS = 180.0
 
@@ -67,25 +64,13 @@ class _Actor:
     pid: int = 0
 
 
-@dataclass
-class _Tries:
-    deaths: int = 0
-    errors: int = 0
-    avoid: set[str] = field(default_factory=set)
-
-    @property
-    def attempts(self) -> int:
-        return self.deaths + self.errors
-
-
 class RayExecutor:
     """Workers as :func:`robust_eval.executors.cluster.connect` granted them."""
 
     def __init__(self, granted: Granted) -> None:
         self._granted = granted
         self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(Remote)
-        self._again: list[Task] = []
-        self._tries: dict[Task, _Tries] = {}
+        self._retries = Retries()
         self._events: list[Event] = []
         self._stillborn = 0
         self._started = time.monotonic()
@@ -105,7 +90,11 @@ class RayExecutor:
         for actor in self._actors:
             if actor.ref is not None:
                 continue
-            task = self._left_over(actor) or choose(frozenset(actor.state.loaded))
+            task = (
+                self._again(actor, suspect=False)
+                or choose(frozenset(actor.state.loaded))
+                or self._again(actor, suspect=True)
+            )
             if task is None:
                 actor.state.state = "idle"
                 continue
@@ -114,12 +103,8 @@ class RayExecutor:
             actor.state.state = task.label
             actor.state.loaded.add(task.options)
 
-    def _left_over(self, actor: _Actor) -> Task | None:
-        """A task to be tried again, on another worker than it failed on where there is one."""
-        for number, task in enumerate(self._again):
-            if actor.state.name not in self._tries[task].avoid or len(self._actors) == 1:
-                return self._again.pop(number)
-        return None
+    def _again(self, actor: _Actor, *, suspect: bool) -> Task | None:
+        return self._retries.take(actor.state.name, alone=len(self._actors) == 1, suspect=suspect)
 
     def wait(self, seconds: float) -> Sequence[Event]:
         under_way = {actor.ref: actor for actor in self._actors if actor.ref is not None}
@@ -164,7 +149,7 @@ class RayExecutor:
         actor.state.busy += seconds
         if kind == "done":
             actor.state.tasks += 1
-            self._tries.pop(task, None)
+            self._retries.succeeded(task)
             self._events.append(Done(task, answer, actor.state.name))
         elif kind == "refused" and task.method != "unit":
             self._events.append(Failed(task, answer, actor.state.name, 1))
@@ -184,16 +169,13 @@ class RayExecutor:
         actor.handle, actor.ref, actor.born = fresh.handle, fresh.ref, fresh.born
 
     def _retry(self, task: Task, actor: _Actor, why: str, *, died: bool) -> None:
-        tries = self._tries.setdefault(task, _Tries())
-        tries.deaths, tries.errors = tries.deaths + died, tries.errors + (not died)
-        tries.avoid = {actor.state.name}
-        if tries.deaths >= DEATHS or tries.errors >= ERRORS:
-            del self._tries[task]
-            self._events.append(Failed(task, why, actor.state.name, tries.attempts))
-            return
-        self._again.append(task)
         where = actor.state.name
-        self._events.append(Trouble(f"{task.label} on {where}: {why}; attempt {tries.attempts + 1} follows."))
+        attempts, again = self._retries.failed(task, where, died=died)
+        if again:
+            text = f"{task.label} on {where}: {why}; attempt {attempts + 1} follows."
+            self._events.append(Trouble(text))
+        else:
+            self._events.append(Failed(task, why, where, attempts))
 
     def _check_start(self) -> None:
         """Nobody up for minutes: the resources were granted on paper only."""
@@ -223,9 +205,10 @@ class RayExecutor:
 
 
 def _why(error: BaseException) -> str:
-    text = str(error)
+    # Ray ends with what it might have been, memory included: that says nothing about this death.
+    text = str(error).partition("Some common causes")[0]
     lowered = text.lower()
-    if "out of memory" in lowered or "running low on memory" in lowered or "oom" in lowered:
+    if isinstance(error, exceptions.OutOfMemoryError) or "running low on memory" in lowered:
         return "the node ran out of memory"
     if isinstance(error, exceptions.OutOfDiskError | exceptions.ObjectStoreFullError):
         return "the object store and the disk behind it are full"
