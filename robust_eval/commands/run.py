@@ -178,15 +178,21 @@ def _cluster(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options],
     needed: dict[str, str] = {}
     for one in found:
         needed |= nodes.paths(one)
-    nodes.inspect(needed, granted.gpus)
     from robust_eval.executors.ray import RayExecutor
 
+    # Workers take seconds to start; meanwhile the nodes are asked whether they will do.
+    place = RayExecutor(granted)
+    try:
+        nodes.inspect(needed, granted.gpus)
+    except UserError:
+        place.close()
+        raise
     terminal.console().print(
         f"Ray, {granted.workers} worker{'s' * (granted.workers > 1)}: {granted.gpus:g} GPUs, {granted.cpus} "
         f"CPUs and {granted.memory / cluster.GIB:.1f} GiB each\n",
         highlight=False,
     )
-    return found, RayExecutor(granted)
+    return found, place
 
 
 def _together(
