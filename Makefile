@@ -32,19 +32,20 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-# Real commands, as a user would type them.
+# Real commands, as a user would type them. Where Ray will not start, one process does the same work.
 DEMO := runs/demo
+MODELS := natural at at-awp
+ATTACK := $(BIN)/robust-eval run $(MODELS:%=$(DEMO)/%.pt) --suite full --eps 0.1 --examples 120 --out $(DEMO)/rows
 demo: $(STAMP)
 	@rm -rf $(DEMO)
 	$(BIN)/defenses train natural --data digits --epochs 8 --out $(DEMO)/natural
 	$(BIN)/defenses train at --data digits --epochs 15 --out $(DEMO)/at
 	$(BIN)/defenses train at-awp --data digits --epochs 15 --out $(DEMO)/at-awp
-	$(BIN)/robust-eval run $(DEMO)/natural/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/natural/full
-	$(BIN)/robust-eval run $(DEMO)/at/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/at/full
-	$(BIN)/robust-eval run $(DEMO)/at-awp/best.pt --suite full --eps 0.1 --examples 120 --out $(DEMO)/at-awp/full
-	$(BIN)/robust-eval verify $(DEMO)/at-awp/full/result.json --checkpoint $(DEMO)/at-awp/best.pt
-	@for model in natural at at-awp; do \
-		$(BIN)/robust-eval leaderboard add $(DEMO)/$$model/full/result.json $(DEMO)/leaderboard \
+	@for model in $(MODELS); do cp $(DEMO)/$$model/best.pt $(DEMO)/$$model.pt || exit 1; done
+	$(ATTACK) --executor ray --address local || $(ATTACK)
+	$(BIN)/robust-eval verify $(DEMO)/rows/at-awp-full-*/result.json --checkpoint $(DEMO)/at-awp.pt
+	@for model in $(MODELS); do \
+		$(BIN)/robust-eval leaderboard add $(DEMO)/rows/$$model-full-*/result.json $(DEMO)/leaderboard \
 			--images --curve $(DEMO)/$$model/curve.csv || exit 1; \
 	done
 	$(BIN)/robust-eval leaderboard build $(DEMO)/leaderboard --title "Digits, Linf 0.1: the demo"
