@@ -37,7 +37,7 @@ small="$small --set inner.step_size=1/3 --set inner.steps=5 --set training.batch
 
 for s in $(echo "$seeds" | tr , ' '); do
     # Without more data
-    for recipe in at at-awp trades trades-awp; do
+    for recipe in at at-awp trades trades-awp mart mart-awp; do
         train "$recipe-s$s" "$recipe" --data digits --seed "$s"
     done
 

@@ -1,0 +1,43 @@
+#!/bin/sh
+# The rows of leaderboards/mnist-linf-0.3, from nothing: every pair of the paper that needs no more data, trained
+# under one recipe and judged by `full`. Run it from the top of the checkout after `make setup`; what is finished is not
+# done again, what was interrupted goes on.
+#   sh leaderboards/train_mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]
+# Environment: DEVICE (auto), EPOCHS (6), PRECISION of training (bf16), SEARCH precision of the evaluation (auto),
+# RECIPES (the six below). With a GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
+set -eu
+export PATH="$PWD/.venv/bin:$PATH"
+root=${1:?usage: train_mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]}
+examples=${2:-1000}
+seeds=${3:-0}
+at=${4:-runs/mnist}
+board=leaderboards/mnist-linf-0.3
+mkdir -p "$board/results" "$at"
+# What all of them share: PGD-10, cosine schedule, epsilon and perturbation growing at first.
+same="--set inner.steps=10 --set inner.step_size=1/6 --set optimiser.lr=0.05 --set schedule.kind=cosine"
+same="$same --set schedule.clock=iteration --set budget.kind=linear --set budget.start=1/3 --set budget.peak=3"
+same="$same --set selection.train_images=500"
+
+for seed in $(echo "$seeds" | tr , ' '); do
+    for recipe in ${RECIPES:-at at-awp trades trades-awp mart mart-awp}; do
+        run=$at/$recipe-s$seed
+        set --
+        case $recipe in
+        *-awp) set -- --set perturbation.warmup=1/6 ;;
+        esac
+        case $recipe in
+        trades*) set -- "$@" --set objective.beta=6 ;;
+        esac
+        # shellcheck disable=SC2086
+        [ -f "$run/last.pt" ] || defenses train "$recipe" --data mnist --data-root "$root" --eps 0.3 --arch small-cnn \
+            --epochs "${EPOCHS:-6}" --precision "${PRECISION:-bf16}" --device "${DEVICE:-auto}" --seed "$seed" $same "$@" \
+            --out "$run" $([ -f "$run/resume.pt" ] && echo --resume)
+        robust-eval run "$run/best.pt" --data mnist --data-root "$root" --eps 0.3 --suite full --examples "$examples" \
+            --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" --batch-size 100 --out "$run/full"
+        robust-eval verify "$run/full/result.json" --checkpoint "$run/best.pt" --data-root "$root"
+        robust-eval leaderboard add "$run/full/result.json" "$board" --images --curve "$run/curve.csv" \
+            --data-root "$root" --replace
+    done
+done
+robust-eval leaderboard build "$board"
+robust-eval leaderboard check "$board"
