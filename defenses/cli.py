@@ -31,6 +31,7 @@ from defenses.commands._options import choices as chosen
 from defenses.commands.curves import curves
 from defenses.commands.sweep import sweep
 from defenses.commands.table import table
+from robust_eval.core import terminal
 from robust_eval.errors import UserError
 
 app = typer.Typer(
@@ -41,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Example: defenses train trades-awp --data cifar10 --arch preact-resnet-18",
 )
-console = Console()
+console = terminal.console()
 
 
 @app.command("list")

@@ -25,9 +25,7 @@ def compare(a: ResultFile, b: ResultFile) -> None:
         typer.echo(f"  {visible(entry.column, 40):{width}}  {figures}  {entry.sentence(*names)}")
     for reason in found.left_out:
         typer.echo(f"  not compared: {visible(reason)}")
-    typer.echo(
-        "Accuracies in percent; exact McNemar test, ± half the 95% bootstrap interval, paired by image."
-    )
+    typer.echo("Accuracies in percent; exact McNemar test, 95% bootstrap interval (± half of it), by image.")
 
 
 def _heading(name: str, short: str) -> str:

@@ -168,6 +168,7 @@ def _cluster(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options],
     from dataclasses import replace
 
     from robust_eval import suites
+    from robust_eval.errors import UserError
     from robust_eval.executors import cluster, nodes
 
     for name in {one.suite for one in options}:
