@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from robust_eval import diagnose as closer
-from robust_eval import disagreement, flags, probes, row, runner
+from robust_eval import disagreement, flags, probes, row, runner, searching
 from robust_eval.core.files import write_text
 from robust_eval.core.records import Cost
 from robust_eval.environment import environment
 from robust_eval.errors import UserError
 from robust_eval.estimate import measure
 from robust_eval.job import PROBED, Job, estimate, make_request
+from robust_eval.models import memory
 from robust_eval.plan import CLEAN
 from robust_eval.progress import Silent
 from robust_eval.row import Look
@@ -51,7 +51,9 @@ def _execute(
     job: Job, store: Store, folder: Path | None, display: runner.Display, command: str | None
 ) -> EvalResult:
     finished: dict[str, runner.Finished] = {}
-    session = Session(job, folder)
+    session = Session(job, folder, display.say)
+    for note in (*job.notes, *session.search.notes):
+        display.say(f"search: {note}")
     try:
         for name, column in runner.run(job.request, session.worker, store, display):
             finished[name] = column
@@ -66,11 +68,11 @@ def _execute(
 class Session:
     """A job whose model has been looked at, with its worker: what attacks, and what is said of the model."""
 
-    def __init__(self, job: Job, folder: Path | None = None) -> None:
-        """``folder`` keeps how the search copy is called, where that is measured."""
+    def __init__(self, job: Job, folder: Path | None = None, tell: searching.Tell = searching.nobody) -> None:
+        """``folder`` keeps how the search copy is called; ``tell`` hears when that is measured."""
         self.job = job
         self.probed = job.probe()
-        self.search = job.search(folder)
+        self.search = job.search(folder, tell)
         self.worker = job.worker(self.search)
         self._before = _logits(job.model, job.x_NCHW)
 
@@ -95,10 +97,8 @@ class Session:
         return flags.from_changes(probes.largest_difference(after, self._before) / scale, search)
 
 
-@torch.no_grad()
 def _logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:
-    logits: Tensor = model(x_NCHW[:PROBED])
-    return logits
+    return memory.logits(model, x_NCHW[:PROBED])
 
 
 def diagnosed(job: Job, result: EvalResult, folder: Path | None = None) -> EvalResult:

@@ -16,7 +16,7 @@ from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job
 from robust_eval.schema import EvalResult
-from robust_eval.searching import parse_compile, resolve_precision
+from robust_eval.searching import parse_compile, resolve_precision, tried
 
 
 def evaluate(
@@ -90,6 +90,7 @@ def make_job(
     x, y = _checked(x_NCHW.to(device), y_N.to(device))
     arithmetic, note = resolve_precision(precision, device)
     classes = _classes(model.eval(), x[:1])
+    arithmetic, note = tried(precision, arithmetic, note, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
     request = evaluation.make_request(

@@ -16,6 +16,7 @@ from robust_eval.core.seen import Overlap
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.errors import UserError
 from robust_eval.estimate import Estimate, estimates, measure
+from robust_eval.models import memory
 from robust_eval.models.accelerate import FLOAT32
 from robust_eval.plan import SPLIT, Request, auto_batch_size
 from robust_eval.probes import Probe
@@ -45,20 +46,25 @@ class Job:
         classes = self.request.checkpoint.classes
         return Worker(self.model, self.x_NCHW, self.y_N, self.request.threat, classes, search)
 
-    def search(self, folder: Path | None = None) -> searching.Search:
-        """How the attacks will call their copy; measured where the planned work is long."""
-        return searching.choose(self.request, self.model, self.x_NCHW, self.compile, folder)
+    def search(self, folder: Path | None = None, tell: searching.Tell = searching.nobody) -> searching.Search:
+        """How the attacks will call their copy; measured where the planned work is long, after a word."""
+        return searching.choose(self.request, self.model, self.x_NCHW, self.compile, folder, tell)
 
     def probe(self) -> Probe:
-        """Look at the first images; a model that cannot even answer these is refused."""
+        """Look at the first images, fewer where memory is short; refuses a model that cannot answer."""
         full_precision()
-        try:
-            return probes.probe(self.model.eval(), self.x_NCHW[:PROBED], self.y_N[:PROBED])
-        except Exception as error:
-            shape = tuple(self.x_NCHW[:PROBED].shape)
-            raise UserError(
-                f"The model fails on a batch of shape {shape}: {type(error).__name__}: {error}."
-            ) from error
+        count = min(PROBED, len(self.x_NCHW))
+        while True:
+            try:
+                return probes.probe(self.model.eval(), self.x_NCHW[:count], self.y_N[:count])
+            except Exception as error:
+                if count == 1 or not memory.ran_out(error):
+                    shape = tuple(self.x_NCHW[:count].shape)
+                    raise UserError(
+                        f"The model fails on a batch of shape {shape}: {type(error).__name__}: {error}."
+                    ) from error
+            count //= 2
+            memory.release()
 
 
 def estimate(job: Job) -> list[Estimate]:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from robust_eval.core import norms
 from robust_eval.core.records import Verdicts
 from robust_eval.core.threat import ThreatModel
+from robust_eval.models import memory
 
 
 @torch.no_grad()
 def predict(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions (N,) int64 and whether all logits are finite (N,) bool."""
-    logits_NK = model(x_NCHW)
+    """Predictions (N,) int64 and whether all logits are finite (N,) bool. Short of memory, in parts."""
+    logits_NK = memory.logits(model, x_NCHW)
     return logits_NK.argmax(1), logits_NK.isfinite().all(1)
 
 

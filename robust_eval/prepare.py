@@ -18,7 +18,7 @@ from robust_eval.errors import UserError
 from robust_eval.evaluation import Job, make_request
 from robust_eval.models import checkpoint
 from robust_eval.plan import Request
-from robust_eval.searching import parse_compile, resolve_precision
+from robust_eval.searching import parse_compile, resolve_precision, tried
 
 # The budgets of the AWP paper (section 4.4) and, for MNIST, of Madry et al. 2018; digits is ours.
 DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
@@ -123,6 +123,7 @@ def prepare(options: Options) -> Job:
         images.refuse_misfit(loaded.ref.classes, loaded.ref.name)
     images = images.for_outputs(loaded.ref.classes)
     x, y = images.tensors()
+    precision, note = tried(options.precision, precision, note, loaded.model, x.to(device))
     request = make_request(
         loaded.ref,
         images.slice(),

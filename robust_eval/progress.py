@@ -9,6 +9,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from robust_eval.core.records import Column, Suite, UnitResult, WorkUnit
@@ -21,6 +22,8 @@ class Silent:
     def stage(self, column: Column, stage: int, n_attacked: int) -> None: ...
 
     def unit(self, unit: WorkUnit, result: UnitResult, *, stored: bool) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 @dataclass
@@ -46,8 +49,9 @@ class Row:
 class Progress:
     """Keeps the rows; subclasses show them."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, console: Console) -> None:
         self.n = n
+        self._console = console
         self.rows: list[Row] = []
 
     def stage(self, column: Column, stage: int, n_attacked: int) -> None:
@@ -64,6 +68,10 @@ class Progress:
             row.timed += len(unit.indices)
         self.show()
 
+    def say(self, text: str) -> None:
+        """A line of its own, above a table."""
+        self._console.print(escape(text), soft_wrap=True, highlight=False)
+
     def robust(self, row: Row) -> float:
         """Robust accuracy so far: what is left of all examples if the rest holds."""
         return (row.attacked - row.broken) / self.n
@@ -77,8 +85,7 @@ class Plain(Progress):
     EVERY = 30.0
 
     def __init__(self, n: int, console: Console) -> None:
-        super().__init__(n)
-        self._console = console
+        super().__init__(n, console)
         self._last = time.monotonic()
 
     def show(self) -> None:
@@ -110,7 +117,7 @@ class LiveTable(Progress):
     """A table that redraws itself."""
 
     def __init__(self, n: int, suite: Suite, console: Console) -> None:
-        super().__init__(n)
+        super().__init__(n, console)
         self._waiting = [column for column in suite.columns if column.id != CLEAN]
         self._live = Live(console=console, refresh_per_second=4)
 

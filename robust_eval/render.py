@@ -11,6 +11,7 @@ from rich.table import Table
 from robust_eval.core.records import CheckpointRef
 from robust_eval.estimate import Estimate
 from robust_eval.evaluation import Job, diagnosis_cost
+from robust_eval.models.accelerate import FLOAT32
 from robust_eval.plan import Request
 from robust_eval.progress import duration
 from robust_eval.schema import Count, EvalResult, FlagRecord
@@ -61,6 +62,12 @@ def print_flags(console: Console, flags: Sequence[FlagRecord]) -> None:
 
 def print_result(console: Console, result: EvalResult) -> None:
     console.print(result_table(result))
+    if result.search is not None and (lost := result.search.disagreement) is not None:
+        console.print(
+            f"{result.suite.precision} search, beside float32 on {lost.images} images: of {lost.verdicts} "
+            f"verdicts {lost.weaker} broken by float32 alone, {lost.stronger} by the other alone.",
+            highlight=False,
+        )
     print_flags(console, result.flags)
     if result.status == "partial":
         console.print(f"[yellow]Partial[/yellow]: still to do: {', '.join(result.missing)}. Never ranked.")
@@ -85,7 +92,8 @@ def slice_text(request: Request) -> str:
 
 
 def suite_text(request: Request) -> str:
-    return f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}"
+    searched = "" if request.precision == FLOAT32 else f", searching in {request.precision}"
+    return f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}{searched}"
 
 
 def diagnosis_text(job: Job) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -28,6 +29,14 @@ SAMPLE = 8
 LONG = {"cpu": 3e13, "cuda": 3e15}
 
 
+Tell = Callable[[str], None]
+"""Hears a line for whoever waits."""
+
+
+def nobody(_text: str) -> None:
+    """For calls from code."""
+
+
 @dataclass(frozen=True)
 class Search:
     """Per precision, how the copy is called; ``notes`` say what was decided and why, a line each."""
@@ -46,6 +55,22 @@ def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
     return (FLOAT32, f"float32: {problem}") if problem else (BFLOAT16, "")
 
 
+def tried(asked: str, precision: str, note: str, model: nn.Module, x_NCHW: Tensor) -> tuple[str, str]:
+    """What :func:`resolve_precision` said, on the model itself: ``auto`` is float32 for one without bfloat16.
+
+    Raises :class:`UserError` for such a model where bfloat16 was asked for.
+    """
+    if precision != BFLOAT16:
+        return precision, note
+    try:
+        reduced.reduced(model.eval(), x_NCHW[:SAMPLE])
+    except reduced.NotReducibleError as error:
+        if asked != "auto":
+            raise
+        return FLOAT32, f"float32: the model does not run in bfloat16 ({error.problem})"
+    return precision, note
+
+
 def parse_compile(asked: str, device: torch.device) -> Compile:
     """``--compile auto | on | off``, refused where it cannot be had."""
     if asked not in ("auto", "on", "off"):
@@ -56,8 +81,18 @@ def parse_compile(asked: str, device: torch.device) -> Compile:
     return cast(Compile, asked)
 
 
-def choose(request: Request, model: nn.Module, x_NCHW: Tensor, asked: Compile, folder: Path | None) -> Search:
-    """How to search for this request on the images' device; the same folder always gives the same answer."""
+def choose(
+    request: Request,
+    model: nn.Module,
+    x_NCHW: Tensor,
+    asked: Compile,
+    folder: Path | None,
+    tell: Tell = nobody,
+) -> Search:
+    """How to search for this request on the images' device; the same folder always gives the same answer.
+
+    ``tell`` hears a line before anything is measured, which may take a minute or two.
+    """
     device = x_NCHW.device
     problem = compiling.unavailable(device)
     long = planned_flops(request, model, x_NCHW) >= LONG.get(device.type, LONG["cuda"])
@@ -66,14 +101,21 @@ def choose(request: Request, model: nn.Module, x_NCHW: Tensor, asked: Compile, f
     )
     if asked == "on":
         rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
-        return Search({name: Tuning(rows, rows, True, True) for name in precisions}, ("compiled",))
+        limits = {name: largest_calls(request, name) for name in precisions}
+        ways = {
+            name: Tuning(min(rows, a or rows), min(rows, b), True, True) for name, (a, b) in limits.items()
+        }
+        return Search(ways, ("compiled",))
     if not long:
         return Search({}, ())
     allowed = asked == "auto" and not problem
     notes = (f"not compiled: {problem}",) if asked == "auto" and problem else ()
     known = _stored(folder, device)
     if known is None or any(name not in known for name in precisions):
-        known = {name: _measured(model, x_NCHW, name, allowed) for name in precisions}
+        tell("Measuring how the attacks best call this model: up to a minute or two, once for a run.")
+        known = {
+            name: _measured(model, x_NCHW, name, allowed, largest_calls(request, name)) for name in precisions
+        }
         if folder is not None:
             kept = {"device": _name(device), "tunings": {name: asdict(t) for name, t in known.items()}}
             write_text(folder / TUNING_FILE, json.dumps(kept, indent=1) + "\n")
@@ -93,9 +135,24 @@ def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
     return float(tuning.flops(model, x_NCHW)) * per_image * request.data.n
 
 
-def _measured(model: nn.Module, x_NCHW: Tensor, precision: str, compile: bool) -> Tuning:
+def largest_calls(request: Request, precision: str) -> tuple[int | None, int]:
+    """(without, with gradients): images that an attack hands over at once. SPSA cuts its queries itself."""
+    unit = min(request.batch_size, request.data.n)
+    queries = any(
+        attack.family == "spsa" and attacks.precision(attack, request.precision) == precision
+        for column in request.suite.columns
+        for attack in column.attacks
+    )
+    return None if queries else unit, unit
+
+
+def _measured(
+    model: nn.Module, x_NCHW: Tensor, precision: str, compile: bool, largest: tuple[int | None, int]
+) -> Tuning:
     parts = accelerate.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
-    return tuning.measured(lambda way: accelerate.tuned(parts, tuning=way), x_NCHW[:128], compile=compile)
+    return tuning.measured(
+        lambda way: accelerate.tuned(parts, tuning=way), x_NCHW[:128], compile=compile, largest=largest
+    )
 
 
 def _stored(folder: Path | None, device: torch.device) -> dict[str, Tuning] | None:

@@ -19,6 +19,7 @@ from robust_eval.evaluation import Job
 from robust_eval.evidence import Evidence
 from robust_eval.identity import Claimed, verdict
 from robust_eval.models import checkpoint, normalised, python_file
+from robust_eval.models.accelerate import FLOAT32
 from robust_eval.schema import EvalResult, content_digest, parse_result
 from robust_eval.verification import CheckRecord, Verification
 
@@ -149,7 +150,8 @@ def trusted(result: EvalResult, audited: int) -> Iterator[str]:
         yield f"{survivors:,} images are said to have survived: nobody attacked them again (--audit N does)"
     if invalid := sum(column.n_invalid for column in result.columns.values()):
         yield f"{invalid} images outside ball or box are not in the evidence"
-    yield "that the attacks ran with the recorded settings, library versions, seconds and passes"
+    searched = "" if result.suite.precision == FLOAT32 else f", searching in {result.suite.precision}"
+    yield f"that the attacks ran with the recorded settings{searched}, library versions, seconds and passes"
     yield "environment, command and date"
     if result.checkpoint.trained_with:
         yield "what the checkpoint says of its own training"

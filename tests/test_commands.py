@@ -106,6 +106,42 @@ def test_bad_results(run: Run, files: Path, words: tuple[str, ...], file: str, m
     refused(run(*(word.format(file) for word in words)), message)
 
 
+def test_a_precision_below_float32_is_named(run: Run, tmp_path: Path) -> None:
+    """By the run, before and after; by compare, and by verify."""
+    torch.manual_seed(0)
+    save(
+        tmp_path / "net.pt",
+        build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4),
+        architecture=Architecture("digits-cnn", {"width": 4}),
+        normalisation=Normalisation("none"),
+        classes=10,
+        channels=1,
+        image_size=(8, 8),
+        dataset="digits",
+        threat=parse_threat("Linf", "0.1"),
+        recipe=None,
+        metrics=None,
+    )
+    words = ["run", "net.pt", "--data", "digits", "--suite", "fgsm", "--examples", "60"]
+    _, plain, _ = run(*words, "--out", "high")
+    assert "bfloat16" not in plain
+    code, out, _ = run(*words, "--out", "low", "--precision", "bfloat16")
+    assert code == 0
+    assert "seed 0, searching in bfloat16 on cpu" in out
+    assert re.search(
+        r"bfloat16 search, beside float32 on \d+ images: of \d+ verdicts \d+ broken by float32", out
+    )
+    one, other = "high/result.json", "low/result.json"
+    _, out, _ = run("compare", one, other)
+    assert "searched high in float32 and low in bfloat16; all verdicts are float32" in out
+    assert "float32" not in run("compare", one, one)[1]
+    _, out, _ = run("verify", other, "--checkpoint", "net.pt")
+    assert "with the recorded settings, searching in bfloat16, library versions" in out
+    refused(run(*words, "--out", "low"), "another request .it differs in: precision.")
+    code, out, _ = run(*words, "--out", "low", "--precision", "bfloat16", "--compile", "off")
+    assert code == 0, "how a copy is called is no part of the request"
+
+
 def test_results_that_cannot_be_compared(run: Run, files: Path) -> None:
     refused(run("compare", "a.json", "other.json"), "not on the same images")
 

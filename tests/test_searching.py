@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from known_models import linear_problem
+from rich.console import Console
 
-from robust_eval import attacks, disagreement, evaluate, flags, plan, searching
+from robust_eval import attacks, disagreement, evaluate, evaluation, flags, plan, progress, searching
 from robust_eval.core.threat import parse_threat
 from robust_eval.errors import UserError
 from robust_eval.flags.record import from_search
@@ -34,7 +35,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Every run is long, and each measurement is noted: might it compile?"""
     asked: list[bool] = []
 
-    def measured(_build: object, _x: object, *, compile: bool) -> Tuning:
+    def measured(_build: object, _x: object, *, compile: bool, largest: object) -> Tuning:
         asked.append(compile)
         return Tuning(7, 5, compile, False)
 
@@ -74,6 +75,43 @@ def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bo
     (tmp_path / searching.TUNING_FILE).write_text("{")
     choose(job, "off", tmp_path)
     assert measurements[2:] == [False]
+
+
+def test_whoever_waits_hears_that_it_is_measured(job: Job, measurements: list[bool], tmp_path: Path) -> None:
+    heard: list[str] = []
+    for _ in range(2):
+        searching.choose(job.request, job.model, job.x_NCHW, "off", tmp_path, heard.append)
+    assert len(heard) == len(measurements) == 1, "not where the folder knows"
+    assert heard[0].startswith("Measuring how the attacks best call this model")
+
+
+@pytest.mark.usefixtures("measurements")
+def test_a_run_shows_what_was_decided(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "unavailable", lambda _device: "there is no C++ compiler")
+    console = Console(width=100)
+    with console.capture() as shown, progress.display(12, job.request.suite, console) as display:
+        evaluation.execute(replace(job, notes=("float32: no [units]",)), display=display)
+    lines = shown.get().splitlines()
+    assert lines[0].startswith("Measuring how the attacks best call")
+    assert lines[1:3] == ["search: float32: no [units]", "search: not compiled: there is no C++ compiler"]
+    assert lines[3].startswith("search: float32: 7 images a call")
+    assert lines[4].startswith("clean: 12/12 done")
+
+
+def test_no_more_images_are_tried_than_will_come(job: Job) -> None:
+    """SPSA cuts its queries itself, in float32 under every precision; gradients come a unit at a time."""
+    assert searching.largest_calls(job.request, "float32") == (None, 12)
+    assert searching.largest_calls(replace(job.request, batch_size=5), "float32") == (None, 5)
+    low = replace(job.request, precision="bfloat16")
+    assert searching.largest_calls(low, "bfloat16") == (12, 12)
+    assert searching.largest_calls(low, "float32") == (None, 12)
+
+
+def test_what_is_asked_to_be_compiled_is_not_padded_beyond_a_unit(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "usual", lambda _device, _pixels: Tuning(100, 100))
+    assert choose(job, "on").tunings["float32"] == Tuning(100, 12, True, True)
 
 
 def test_each_precision_is_measured(job: Job, measurements: list[bool]) -> None:

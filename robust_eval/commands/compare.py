@@ -23,6 +23,11 @@ def compare(a: ResultFile, b: ResultFile) -> None:
     for entry in found.differences:
         figures = f"{100 * entry.accuracy_a:6.2f}  {100 * entry.accuracy_b:6.2f}"
         typer.echo(f"  {visible(entry.column, 40):{width}}  {figures}  {entry.sentence(*names)}")
+    if {one.suite.precision, other.suite.precision} != {"float32"}:
+        searched = " and ".join(
+            f"{name} in {result.suite.precision}" for name, result in zip(names, (one, other), strict=True)
+        )
+        typer.echo(f"  the attacks searched {searched}; all verdicts are float32")
     for reason in found.left_out:
         typer.echo(f"  not compared: {visible(reason)}")
     typer.echo("Accuracies in percent; exact McNemar test, 95% bootstrap interval (± half of it), by image.")

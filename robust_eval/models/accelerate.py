@@ -6,14 +6,13 @@ from the original.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from robust_eval.models.compiling import compiled
+from robust_eval.models.copying import copied
 from robust_eval.models.folding import folded
-from robust_eval.models.reduced import reduced
+from robust_eval.models.reduced import described, reduced
 from robust_eval.models.search import Engine, SearchModel
 from robust_eval.models.tuning import Tuning, sizes, usual
 
@@ -42,13 +41,13 @@ def frozen(
 
 def prepared(model: nn.Module, *, sample: Tensor | None, precision: str) -> tuple[nn.Module, tuple[str, ...]]:
     """(network, notes): the copy alone, without a way of calling it."""
-    network, notes = copy.deepcopy(model).eval().requires_grad_(False), []
+    network, notes = copied(model).eval().requires_grad_(False), []
     if sample is not None:
         network, note = folded(network, sample)
         notes += [note] if note else []
         if precision == BFLOAT16:
             network = reduced(network, sample)
-            notes.append("searches in bfloat16, last layer in float32")
+            notes.append(described(network))
     return network.to(memory_format=torch.channels_last), tuple(notes)
 
 

@@ -11,6 +11,12 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from robust_eval.errors import UserError
+
+
+class UncompilableError(UserError, RuntimeError):
+    """The compiler failed on a network."""
+
 
 def unavailable(device: torch.device) -> str:
     """Why nothing can be compiled for this device, or ''."""
@@ -38,4 +44,14 @@ def compiled(network: nn.Module, *, gradient: bool) -> Callable[[Tensor], Tensor
     quick: Callable[[Tensor], Tensor] = torch.compile(
         network, dynamic=False, options={"freezing": not gradient, "triton.cudagraphs": graphs}
     )
-    return (lambda x_NCHW: quick(x_NCHW).clone()) if graphs else quick
+
+    def call(x_NCHW: Tensor) -> Tensor:
+        try:
+            return quick(x_NCHW).clone() if graphs else quick(x_NCHW)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            text = " ".join(str(error).split("\n\n")[0].split())
+            raise UncompilableError(
+                f"The model could not be compiled ({text}): use compile mode auto or off."
+            ) from error
+
+    return call

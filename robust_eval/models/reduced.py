@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +9,19 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from robust_eval.errors import UserError
+from robust_eval.models.copying import copied
 from robust_eval.models.normalised import Normalised
+
+_TRIED = 2
+"""Images that show whether a network answers."""
+
+
+class NotReducibleError(UserError):
+    """A model that cannot compute in bfloat16; ``problem`` says why."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"This model does not run in bfloat16 ({problem}): use precision float32.")
+        self.problem = problem
 
 
 def supported(device: torch.device) -> str:
@@ -57,16 +68,33 @@ def reduced(model: nn.Module, x_NCHW: Tensor) -> nn.Module:
     ``x_NCHW``: a few images in [0, 1], to see that it answers. Raises :class:`UserError` where the model
     cannot compute in bfloat16.
     """
+    x, problem = x_NCHW[:_TRIED], ""
     for widen in (True, False):
-        copied = _narrowed(copy.deepcopy(model), widen)
+        narrow = _narrowed(copied(model), widen).requires_grad_(False)
         try:
-            with torch.no_grad():
-                copied(x_NCHW)
-        except (RuntimeError, TypeError, ValueError) as error:
-            problem = error
+            _try(narrow, x)
+        except Exception as error:
+            # The model's own code runs on numbers that it was not written for.
+            text = str(error).strip()
+            problem = text.splitlines()[0] if text else type(error).__name__
             continue
-        return copied
-    raise UserError(f"This model does not run in bfloat16 ({problem}): use precision float32.")
+        return narrow
+    raise NotReducibleError(problem)
+
+
+def described(network: nn.Module) -> str:
+    """What :func:`reduced` did, in words."""
+    wide = any(isinstance(module, _Wide) for module in network.modules())
+    return f"searches in bfloat16{', last layer in float32' if wide else ''}"
+
+
+def _try(narrow: nn.Module, x_NCHW: Tensor) -> None:
+    """One pass forwards and, where there are gradients, one backwards; raises what they raise."""
+    with torch.enable_grad():
+        leaf = x_NCHW.detach().clone().requires_grad_()
+        logits = narrow(leaf)
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), leaf)
 
 
 def _narrowed(model: nn.Module, widen: bool) -> nn.Module:

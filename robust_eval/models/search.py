@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robust_eval.errors import UserError
+from robust_eval.models import memory
 
 Result = TypeVar("Result")
 
@@ -106,19 +107,18 @@ class SearchModel(nn.Module):
         try:
             return work(*inputs)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not memory.ran_out(error):
                 raise
         return None
 
     def _halve(self, size: int) -> None:
         # Called outside the except block: the traceback holds the tensors that did not fit.
         if size <= 1:
-            raise UserError("Out of memory on a single image. Free memory on this device, or use the CPU.")
+            raise UserError(memory.SINGLE)
         # What is compiled for larger batches would go on failing.
         self.engine, self.gradient_engine = Engine(self.network), Engine(self.network)
         self.batch = size // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        memory.release()
 
     def _graphs(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(input, logits) of each slice, ready for its backward pass."""
@@ -179,10 +179,3 @@ def _from_graphs(graphs: list[tuple[Tensor, Tensor]], grad_NK: Tensor) -> Tensor
     parts = torch.split(grad_NK, [len(leaf) for leaf, _ in graphs])
     pairs = zip(graphs, parts, strict=True)
     return torch.cat([torch.autograd.grad(logits, leaf, grad)[0] for (leaf, logits), grad in pairs])
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate" in text or "cannot allocate" in text

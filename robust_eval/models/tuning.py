@@ -41,23 +41,33 @@ def usual(device: torch.device, pixels: int) -> Tuning:
 Build = Callable[[Tuning], SearchModel]
 
 
-def measured(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
+def measured(
+    build: Build,
+    x_NCHW: Tensor,
+    *,
+    compile: bool,
+    largest: tuple[int | None, int | None] = (None, None),
+) -> Tuning:
     """The fastest way found for a network. ``build`` makes its search copy for a tuning.
 
     Tries half to four times the usual number of rows, then compiled code (where ``compile``) at the
-    best of them. ``x_NCHW``: some images in [0, 1] on the device.
+    best of them. ``x_NCHW``: some images in [0, 1] on the device. ``largest``: the most images that will
+    come at once, without and with gradients (None: any number); compiled for more, all would be padding.
     """
     start = usual(x_NCHW.device, x_NCHW.shape[1:].numel())
     base = start.rows or 256
     choices = [max(_SMALLEST, base * f // 2) for f in (1, 2, 4, 8)] if start.rows else [64, 256, 1024, None]
     best = {}
     for gradient in (False, True):
-        rates = {rows: _rate(build(Tuning(rows, rows)), x_NCHW, rows, gradient) for rows in choices}
+        rates = {
+            rows: _rate(build(Tuning(rows, rows)), x_NCHW, rows, gradient)
+            for rows in _within(choices, largest[gradient])
+        }
         best[gradient] = max(rates, key=lambda rows: rates[rows])
     tuning = Tuning(best[False], best[True])
     if not compile:
         return tuning
-    rows, gradient_rows = tuning.rows or 256, tuning.gradient_rows or 256
+    rows, gradient_rows = tuning.rows or largest[0] or 256, tuning.gradient_rows or largest[1] or 256
     fixed = replace(tuning, rows=rows, gradient_rows=gradient_rows)
     plain, quick = build(tuning), build(replace(fixed, compiled=True, gradient_compiled=True))
     for gradient, count in ((False, rows), (True, gradient_rows)):
@@ -68,6 +78,13 @@ def measured(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
                 else replace(tuning, compiled=True, rows=count)
             )
     return tuning
+
+
+def _within(choices: Sequence[int | None], largest: int | None) -> list[int | None]:
+    """The choices, none of them above what will come at once."""
+    if largest is None:
+        return list(choices)
+    return list(dict.fromkeys(min(rows or largest, largest) for rows in choices))
 
 
 def _rate(search: SearchModel, x_NCHW: Tensor, rows: int | None, gradient: bool) -> float:

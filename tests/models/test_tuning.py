@@ -97,6 +97,26 @@ def test_the_quickest_rows_are_taken_in_each_direction(monkeypatch: pytest.Monke
     assert rates.measured(compile=False) == Tuning(16384, 4096)
 
 
+def test_no_more_rows_are_tried_than_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled for more than a unit's images, every call would be padded up."""
+    tried: list[tuple[int, bool]] = []
+
+    def rate(_search: SearchModel, _x: Tensor, rows: int, gradient: bool) -> float:
+        tried.append((rows, gradient))
+        return float(rows)
+
+    monkeypatch.setattr(tuning, "_rate", rate)
+    found = tuning.measured(
+        lambda _way: SearchModel(Recorder(), None),
+        torch.rand(8, 1, 4, 4),
+        compile=True,
+        largest=(None, 5000),
+    )
+    assert {rows for rows, gradient in tried if gradient} == {4096, 5000}
+    assert max(rows for rows, gradient in tried if not gradient) == 32768
+    assert found == Tuning(32768, 5000), "a tie goes to the plain network"
+
+
 @pytest.mark.parametrize(("rate", "wins"), [(1.9, False), (2.05, False), (2.2, True)])
 def test_compiled_code_must_win_clearly(monkeypatch: pytest.MonkeyPatch, rate: float, wins: bool) -> None:
     rates = Rates(monkeypatch, {(16384, False, False): 2.0, (16384, True, False): rate})
