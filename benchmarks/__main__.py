@@ -22,10 +22,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import peers
+from benchmarks import options, peers
 from benchmarks.side import Report
 from benchmarks.tables import table
-from benchmarks.work import SIDES, WORKS, Work
+from benchmarks.work import PEERS_DO, SIDES, SUITES, WORKS, Work
+from robust_eval.errors import UserError
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,23 +34,31 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", choices=[work.name for work in WORKS], help="this one alone")
-    parser.add_argument("--examples", type=int, help="examples of each work")
-    parser.add_argument("--threads", type=int, help="CPU threads of each side (default: torch's choice)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--examples", type=options.count, help="examples of each work")
+    parser.add_argument(
+        "--threads", type=options.count, help="CPU threads of each side (default: torch's choice)"
+    )
+    parser.add_argument("--device", type=options.device, default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--sides", help=f"comma-separated, of {', '.join(SIDES)}")
     parser.add_argument("--data-root", type=Path, help="folder with the datasets' files")
     parser.add_argument("--cifar", help="32 x 32 colour images: npz:FILE, folder:DIR or cifar10")
-    parser.add_argument("--checkpoint", type=Path, help="attack this file; needs --data and --eps")
+    parser.add_argument("--checkpoint", type=options.file, help="attack this file; needs --data and --eps")
     parser.add_argument("--data", help="images for --checkpoint")
-    parser.add_argument("--eps", help="Linf radius for --checkpoint")
-    parser.add_argument("--suite", default="full", help="full (default) or a column, for --checkpoint")
+    parser.add_argument("--eps", type=options.radius, help="Linf radius for --checkpoint")
+    parser.add_argument(
+        "--suite", choices=SUITES, default="full", help="full (default) or a column, for --checkpoint"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="models and figures")
     given = parser.parse_args(words)
     if given.checkpoint and not (given.data and given.eps):
         parser.error("--checkpoint needs --data and --eps")
-    unknown = set((given.sides or "").split(",")) - {"", *SIDES}
-    if unknown:
-        parser.error(f"unknown side '{unknown.pop()}': choose from {', '.join(SIDES)}")
+    if given.sides is not None:
+        given.sides = tuple(side.strip() for side in given.sides.split(","))
+        for side in given.sides:
+            if side not in SIDES:
+                parser.error(f"unknown side '{side}': choose from {', '.join(SIDES)}")
+        if not works(given):
+            parser.error(f"{' and '.join(given.sides)} can do none of this work: they know PGD-20 alone")
     return given
 
 
@@ -58,21 +67,27 @@ def works(given: argparse.Namespace) -> list[Work]:
         chosen = [Work(given.checkpoint.stem, given.suite, given.data, given.eps, 100)]
     else:
         chosen = [work for work in WORKS if given.work in (None, work.name)]
-    sides = tuple(given.sides.split(",")) if given.sides else None
-    return [
-        replace(work, examples=given.examples or work.examples, sides=sides or work.sides) for work in chosen
-    ]
+    found = []
+    for work in chosen:
+        sides = tuple(side for side in given.sides or work.sides if _can(side, work))
+        if sides:
+            found.append(replace(work, examples=given.examples or work.examples, sides=sides))
+    return found
+
+
+def _can(side: str, work: Work) -> bool:
+    return not SIDES[side].peer or work.suite in PEERS_DO
 
 
 def child(
-    module: Sequence[str], *options: str, threads: int | None = None, python: Path | None = None
+    module: Sequence[str], *words: str, threads: int | None = None, python: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a module in a process of its own; what it prints is kept."""
     # Threads that spin while they wait make small networks many times slower where cores are shared.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(Path.cwd()), **os.environ}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    command = [str(python or sys.executable), "-m", *module, *options]
+    command = [str(python or sys.executable), "-m", *module, *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -86,11 +101,11 @@ def prepare(work: Work, given: argparse.Namespace, folder: Path) -> str:
         if checkpoint is None:
             return "The installed pyautoattack lacks its example model."
     folder.mkdir(parents=True, exist_ok=True)
-    options = ["--data", data, "--eps", work.eps, "--examples", str(work.examples), "--folder", str(folder)]
-    options += ["--data-root", str(given.data_root.resolve())] if given.data_root else []
-    options += ["--checkpoint", str(checkpoint.resolve())] if checkpoint else []
-    done = child(["benchmarks.prepare"], *options, threads=given.threads)
-    return _last_line(done.stderr) if done.returncode else ""
+    words = ["--data", data, "--eps", work.eps, "--examples", str(work.examples), "--folder", str(folder)]
+    words += ["--data-root", str(given.data_root.resolve())] if given.data_root else []
+    words += ["--checkpoint", str(checkpoint.resolve())] if checkpoint else []
+    done = child(["benchmarks.prepare"], *words, threads=given.threads)
+    return options.last_line(done.stderr) if done.returncode else ""
 
 
 def _bundled_resnet() -> Path | None:
@@ -104,6 +119,8 @@ def measure(work: Work, given: argparse.Namespace, console: Console) -> dict[str
     folder = (given.out / work.name.replace(" ", "-")).resolve()
     console.print(f"{work.name}: model and {work.examples} images")
     problem = prepare(work, given, folder)
+    if problem and given.checkpoint:
+        raise UserError(problem)
     if problem:
         console.print(f"[yellow]{work.name}: skipped.[/] {problem}")
         return {}
@@ -114,20 +131,18 @@ def measure(work: Work, given: argparse.Namespace, console: Console) -> dict[str
         try:
             python = peers.python((given.out / "peers").resolve()) if side.peer else None
         except subprocess.CalledProcessError as error:
-            console.print(f"[yellow]{name}: skipped.[/] {_last_line(error.stderr or '')}")
+            console.print(f"[yellow]{name}: skipped.[/] {options.last_line(error.stderr or '')}")
             continue
-        options = ["--folder", str(folder), "--suite", work.suite, "--eps", work.eps, "--out", str(out)]
-        options += ["--batch-size", str(work.batch_size), "--precision", side.precision]
-        options += ["--device", given.device]
-        done = child(side.module, *options, threads=given.threads, python=python)
+        words = ["--folder", str(folder), "--suite", work.suite, "--eps", work.eps, "--out", str(out)]
+        words += ["--batch-size", str(work.batch_size), "--precision", side.precision]
+        words += ["--device", given.device]
+        done = child(side.module, *words, threads=given.threads, python=python)
+        if done.returncode == UserError.exit_code:
+            raise UserError(options.last_line(done.stderr))
         if done.returncode:
             sys.exit(f"{work.name}: {name} failed.\n{done.stderr}")
         reports[name] = Report.read(out)
     return reports
-
-
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1] if text.strip() else "No reason given."
 
 
 def matrix_rates(given: argparse.Namespace) -> Mapping[str, float]:
@@ -141,7 +156,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given, console = parse(words), Console()
     # Ten columns do not fit the 80 characters that are supposed of a pipe.
     console = console if console.is_terminal else Console(width=120)
-    given.out.mkdir(parents=True, exist_ok=True)
+    options.folder(given.out)
     rates, figures = matrix_rates(given), []
     for work in works(given):
         reports = measure(work, given, console)
@@ -163,4 +178,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    options.guarded(main)

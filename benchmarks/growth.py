@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks import options
 from robust_eval import attacks, data, evaluate, models, suites
 from robust_eval.core.records import Column, Suite
 from robust_eval.models.tuning import flops
@@ -101,28 +102,25 @@ def table(found: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def _counts(text: str) -> list[int]:
-    return [int(n) for n in text.split(",")]
-
-
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--counts", type=_counts, default=[50, 100, 200])
+    parser.add_argument("--counts", type=options.counts, default=[50, 100, 200])
     parser.add_argument("--suite", default="full")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark/growth.json"))
     given = parser.parse_args(words)
+    suites.load(given.suite)
+    options.folder(given.out.parent)
     console, found = Console(), []
     for row in lines(given):
         found.append(row)
         console.print(f"{row['what']} {row['value']}: {row['processor_seconds']:.1f} processor seconds")
     console.print(table(found))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    options.guarded(main)

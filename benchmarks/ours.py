@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from benchmarks.options import guarded
 from benchmarks.side import SEED, Measured, Stopwatch, arguments, inputs
 
 if TYPE_CHECKING:
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

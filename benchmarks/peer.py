@@ -9,6 +9,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from benchmarks.options import guarded
 from benchmarks.side import SEED, Measured, Stopwatch, arguments, bits, inputs, judged
 
 STEPS = 20
@@ -45,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -17,6 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
+from benchmarks.options import guarded
 from benchmarks.side import SEED, Measured, Stopwatch, arguments, bits, inputs, judged
 
 
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

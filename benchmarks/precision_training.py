@@ -21,6 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import options
+
 PRECISIONS = ("32", "bf16")
 Figures = Mapping[str, list[dict[str, float]]]
 """By precision, one row per seed: ``clean`` and ``pgd`` as fractions, ``seconds`` of training."""
@@ -36,13 +38,13 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--arch", help="default: the dataset's")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=options.count, default=15)
     parser.add_argument("--set", action="append", default=[], help="FIELD=VALUE of the recipe; repeatable")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--examples", type=int, default=1000, help="test images that are attacked")
+    parser.add_argument("--examples", type=options.count, default=1000, help="test images that are attacked")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", default="auto")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=options.count)
     parser.add_argument("--out", type=Path, default=Path("runs/precision"), help="run folders and figures")
     return parser.parse_args(words)
 
@@ -65,7 +67,7 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
 
     folder = given.out / f"{given.recipe}-{precision}-s{seed}"
     choices = Choices(data=given.data, arch=given.arch, epochs=given.epochs, sets=tuple(given.set))
-    options = Options(
+    asked = Options(
         recipe=given.recipe,
         choices=choices,
         data_root=given.data_root,
@@ -77,7 +79,7 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
         resume=(folder / FILE).exists(),
         tensorboard=False,
     )
-    job, runtime = prepare(options), start(given.device, precision, 1)
+    job, runtime = prepare(asked), start(given.device, precision, 1)
     outcome = train(job, runtime, Lines(console), Stopper())
     test = data.load(given.data, root=given.data_root, split="test")
     images = test.take(min(given.examples, test.n))
@@ -142,6 +144,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     seeds = parse_seeds(given.seeds)
+    options.folder(given.out)
     figures: dict[str, list[dict[str, float]]] = {}
     for precision in PRECISIONS:
         for seed in seeds:
@@ -158,4 +161,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    options.guarded(main)

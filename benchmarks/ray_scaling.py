@@ -20,6 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import options
+from robust_eval.errors import UserError
+
 SIDES = {
     "this process": [],
     "Ray, 1 worker": ["--executor", "ray", "--address", "local", "--workers", "1"],
@@ -47,7 +50,11 @@ def run(name: str, words: list[str], given: argparse.Namespace, folder: Path) ->
         command += ["--batch-size", str(given.batch_size)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     start = time.perf_counter()
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise UserError(f"{name}: {options.last_line(done.stderr)}")
     seconds = time.perf_counter() - start
     times = sorted(path.stat().st_mtime for path in (folder / "units").glob("*.npz"))
     result = json.loads((folder / "result.json").read_text())
@@ -57,15 +64,19 @@ def run(name: str, words: list[str], given: argparse.Namespace, folder: Path) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=options.file)
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--eps")
     parser.add_argument("--suite", default="full")
-    parser.add_argument("--examples", type=int, default=128)
+    parser.add_argument("--examples", type=options.count, default=128)
     parser.add_argument("--batch-size", type=int, default=16, help="0: as chosen for the images")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     given = parser.parse_args()
+    if given.batch_size < 0:
+        parser.error("--batch-size must be 0 or more")
+    if given.out is not None:
+        options.folder(given.out.parent)
     sides = []
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, words) in enumerate(SIDES.items()):
@@ -96,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    options.guarded(main)

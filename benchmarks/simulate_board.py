@@ -26,6 +26,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import options
 from robust_eval import attacks, suites
 from robust_eval.core.records import Architecture, CheckpointRef, Column, Normalisation, Slice
 from robust_eval.core.threat import parse_threat
@@ -398,12 +399,15 @@ def show(console: Console, measured: Measured, given: argparse.Namespace) -> Non
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="measure the input here, and keep it")
-    parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--gpus", type=lambda text: [int(n) for n in text.split(",")], default=list(GPUS))
+    parser.add_argument("--runs", type=options.count, default=100)
+    parser.add_argument("--gpus", type=options.counts, default=list(GPUS))
     parser.add_argument(
-        "--tflops", type=float, default=100.0, help="what a GPU reaches in the search; an assumption"
+        "--tflops",
+        type=options.positive,
+        default=100.0,
+        help="what a GPU reaches in the search; an assumption",
     )
-    parser.add_argument("--price", type=float, default=2.0, help="of a GPU hour; an assumption")
+    parser.add_argument("--price", type=options.positive, default=2.0, help="of a GPU hour; an assumption")
     given = parser.parse_args(words)
     if given.measure:
         MEASURED.write_text(json.dumps(asdict(measure()), indent=1) + "\n")
@@ -411,4 +415,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    options.guarded(main)

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks import matrix_rate
+from benchmarks.options import guarded
 from benchmarks.side import peak_mib
 from benchmarks.two_networks import TwoNetworks
 from defenses import optimiser
@@ -146,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -24,6 +24,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import options
+from robust_eval.errors import UserError
+
 SIDES = ("two-networks", "ours", "ours-compiled")
 METHODS = {"at": False, "at-awp": True}
 
@@ -35,28 +38,34 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--arch", default="preact-resnet-18")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--attack-steps", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps; their median is reported")
+    parser.add_argument("--batch-size", type=options.count, default=64)
+    parser.add_argument("--attack-steps", type=options.count, default=10)
+    parser.add_argument(
+        "--repeats", type=options.count, default=3, help="timed steps; their median is reported"
+    )
     parser.add_argument("--precision", choices=["32", "bf16"], help="this one alone")
     parser.add_argument("--side", choices=SIDES, action="append", help="this one alone; repeatable")
     parser.add_argument("--method", choices=list(METHODS), help="this one alone")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, help="CPU threads of each side (default: torch's choice)")
+    parser.add_argument("--device", type=options.device, default="cpu")
+    parser.add_argument(
+        "--threads", type=options.count, help="CPU threads of each side (default: torch's choice)"
+    )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     return parser.parse_args(words)
 
 
 def child(given: argparse.Namespace, side: str, precision: str, awp: bool) -> dict[str, float]:
-    options = ["--side", side, "--precision", precision, "--arch", given.arch, "--device", given.device]
-    options += ["--batch-size", str(given.batch_size), "--attack-steps", str(given.attack_steps)]
-    options += ["--repeats", str(given.repeats), *(["--awp"] if awp else [])]
-    command = [sys.executable, "-m", "benchmarks.training_side", *options]
+    words = ["--side", side, "--precision", precision, "--arch", given.arch, "--device", given.device]
+    words += ["--batch-size", str(given.batch_size), "--attack-steps", str(given.attack_steps)]
+    words += ["--repeats", str(given.repeats), *(["--awp"] if awp else [])]
+    command = [sys.executable, "-m", "benchmarks.training_side", *words]
     # Threads that spin while they wait make small networks many times slower where cores are shared.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if given.threads:
         environment |= {"OMP_NUM_THREADS": str(given.threads), "MKL_NUM_THREADS": str(given.threads)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode == UserError.exit_code:
+        raise UserError(options.last_line(done.stderr))
     if done.returncode:
         sys.exit(f"{side} {precision}: failed.\n{done.stderr}")
     report: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -114,6 +123,8 @@ def table(given: argparse.Namespace, figures: list[dict[str, Any]]) -> Table:
 
 def main(words: Sequence[str] | None = None) -> None:
     given, console = parse(words), Console(width=None if sys.stdout.isatty() else 120)
+    if given.out is not None:
+        options.folder(given.out.parent)
     figures = measure(given, console)
     console.print(table(given, figures))
     if given.out is not None:
@@ -124,4 +135,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    options.guarded(main)

@@ -24,6 +24,10 @@ SIDES: Mapping[str, Side] = {
     "torchattacks": Side(("benchmarks.peer", "torchattacks"), peer=True),
     "foolbox": Side(("benchmarks.peer", "foolbox"), peer=True),
 }
+SUITES = ("full", "clean", "fgsm", "pgd-20", "pgd-100", "cw-inf", "spsa", "aa")
+"""What the plain script knows."""
+PEERS_DO = ("full", "pgd-20")
+"""Suites with the one column that torchattacks and foolbox fill."""
 REFERENCE = "plain"
 """The side that the others' verdicts are compared with: ART and pyautoattack as they come."""
 _OWN = ("ours", "ours bf16", REFERENCE)

@@ -12,6 +12,7 @@ import torch
 from known_models import linear_problem
 from rich.console import Console
 
+from benchmarks import growth, options
 from benchmarks.__main__ import main, parse, works
 from benchmarks.matrix_rate import rate
 from benchmarks.ours import operations
@@ -19,6 +20,7 @@ from benchmarks.side import Measured, Report, Stopwatch, peak_mib
 from benchmarks.tables import table
 from benchmarks.work import SIDES, WORKS, Work
 from robust_eval import evaluate
+from robust_eval.errors import UserError
 
 
 def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -77,14 +79,71 @@ def test_works_sides_and_examples_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--checkpoint", "model.pt"], "--checkpoint needs --data and --eps"),
+        (["--checkpoint", __file__], "--checkpoint needs --data and --eps"),
+        (["--checkpoint", "none.pt"], "there is no file none.pt"),
         (["--sides", "ours,mine"], "unknown side 'mine': choose from ours, ours bf16"),
+        (["--sides", ","], "unknown side ''"),
+        (["--sides", "foolbox", "--work", "mnist autoattack"], "foolbox can do none of this work"),
+        (["--examples", "0"], "'0' is not a whole number of at least 1"),
+        (["--threads", "-2"], "'-2' is not a whole number of at least 1"),
+        (["--device", "tpu"], "Unknown device 'tpu'"),
+        (["--eps", "5"], "Did you mean 5/255?"),
+        (["--suite", "quick"], "invalid choice: 'quick'"),
     ],
 )
 def test_bad_options_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         parse(words)
+    assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_peers_are_asked_for_nothing_that_they_cannot() -> None:
+    found = works(parse(["--sides", "plain,foolbox"]))
+    assert {work.name: work.sides for work in found}["mnist autoattack"] == ("plain",)
+    assert {work.name: work.sides for work in found}["resnet-18 pgd-20"] == ("plain", "foolbox")
+
+
+def test_a_side_that_refuses_its_input_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(module: list[str], *_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        code = 2 if module == ["benchmarks.prepare"] else 1
+        return subprocess.CompletedProcess([], code, stdout="", stderr="a warning\nError: No such data.\n")
+
+    monkeypatch.setattr("benchmarks.__main__.child", refusing)
+    words = ["--checkpoint", __file__, "--data", "x", "--eps", "0.1", "--out", str(tmp_path)]
+    with pytest.raises(UserError, match=r"^No such data.$"):
+        main(words)
+
+
+def test_what_a_user_can_put_right_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise UserError("Choose another folder.")
+
+    with pytest.raises(SystemExit) as stop:
+        options.guarded(work)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "Error: Choose another folder.\n"
+
+
+def test_figures_that_cannot_be_kept_are_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write to"):
+        main(["--out", str(tmp_path / "file")])
+    with pytest.raises(UserError, match="Cannot write to"):
+        growth.main(["--out", str(tmp_path / "file" / "growth.json")])
+    with pytest.raises(UserError, match="Unknown suite or column 'nosuch'"):
+        growth.main(["--suite", "nosuch", "--out", str(tmp_path / "growth.json")])
+
+
+@pytest.mark.parametrize(
+    "module", sorted(Path(options.__file__).parent.glob("*.py")), ids=lambda path: path.stem
+)
+def test_every_command_is_guarded(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    if "__main__" in text and module.stem not in ("prepare", "matrix_rate"):
+        assert "guarded(main)" in text
 
 
 def test_a_work_without_its_data_is_skipped_in_sight(

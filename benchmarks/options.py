@@ -1,0 +1,83 @@
+"""What the benchmarks' commands share: arguments that are checked, and failures told in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from robust_eval.core.files import refuse_unwritable, writing
+from robust_eval.core.threat import parse_threat
+from robust_eval.errors import UserError
+
+
+def guarded(work: Callable[[], None]) -> None:
+    """Do it; what the user can put right is one sentence and exit code 2."""
+    try:
+        work()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    return [count(part.strip()) for part in text.split(",")]
+
+
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def device(text: str) -> str:
+    """A device that is there; nothing is imported for the usual one."""
+    if text != "cpu":
+        from robust_eval.environment import pick_device
+
+        try:
+            return str(pick_device(text))
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def radius(text: str) -> str:
+    """An Linf radius for pixels in [0, 1]."""
+    try:
+        parse_threat("Linf", text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return Path(text)
+
+
+def folder(path: Path) -> Path:
+    """The folder, made where it is not there. Raises :class:`UserError` where it cannot be written."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(path)
+    return path
+
+
+def last_line(text: str) -> str:
+    """What a child process said at the end, without its ``Error:``."""
+    lines = text.strip().splitlines()
+    return lines[-1].removeprefix("Error: ") if lines else "No reason given."
