@@ -46,3 +46,16 @@ def _processor_seconds(command: list[str | Path]) -> float:
     subprocess.run(command, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_the_first_attack_on_digits_begins_within_five_seconds(tmp_path: Path) -> None:
+    """All that a run does but attack: loading, the first look, the clean pass, the row."""
+    script = Path(sys.executable).with_name("robust-eval")
+    checkpoint = Path(__file__).resolve().parents[2] / "robust_eval" / "selftest" / "digits-at.safetensors"
+    best = float("inf")
+    for turn in range(3):
+        words = ["run", str(checkpoint), "--data", "digits", "--suite", "clean", "--examples", "60"]
+        best = min(best, _processor_seconds([script, *words, "--out", str(tmp_path / str(turn))]))
+        if best < 5:
+            break
+    assert best < 5, f"{best:.1f} s before the first attack"
