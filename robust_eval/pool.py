@@ -147,10 +147,19 @@ class Pool:
         try:
             run.open(request, self._locks)
         except UserError as error:
-            run.failures.append(str(error))
-            self._display.say(str(error))
+            text = self._twin(run) or str(error)
+            run.failures.append(text)
+            self._display.say(text)
             return
         self._submit(run, self._task(run, "ready", run.about, f"{run.name}: first look"), 0.0)
+
+    def _twin(self, run: Run) -> str | None:
+        """What to say where this pool itself holds the folder."""
+        for other in self.runs:
+            if other is not run and other.store is not None and other.folder == run.folder:
+                names = f"{run.options.checkpoint} and {other.options.checkpoint}"
+                return f"{names} ask for the same run ({run.folder}). Name it once."
+        return None
 
     def _open_waves(self, run: Run, opened: Sequence[Wave]) -> None:
         assert run.waves is not None

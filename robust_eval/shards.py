@@ -45,10 +45,11 @@ def parse(text: str) -> tuple[int, int]:
     """``3/16`` as (2, 16): blocks are counted from 0, shards from 1."""
     found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
     if found is None:
-        raise UserError(f"--shard {text} is not I/N: write for example --shard 3/16.")
+        raise UserError(f"--shard '{text}' is not I/N: write for example --shard 3/16.")
     number, of = int(found[1]), int(found[2])
     if not 1 <= number <= of:
-        raise UserError(f"--shard {text} is out of range: shards count from 1 to {max(of, 1)}.")
+        most = f"count from 1 to {of}" if of else "are at least one: 1/1 is everything"
+        raise UserError(f"--shard {text} is out of range: shards {most}.")
     return number - 1, of
 
 

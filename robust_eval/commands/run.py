@@ -67,22 +67,34 @@ def run(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Ray: workers; one per GPU, or per CPU, else.")] = None,
     worker_gpus: Annotated[float | None, typer.Option(help="Ray: GPUs of each; 0.5 shares one.")] = None,
-    worker_cpus: Annotated[int, typer.Option(help="Ray: CPUs, and threads, of each.")] = 1,
+    worker_cpus: Annotated[
+        int | None, typer.Option(help="Ray: CPUs, and threads, of each; 1 where it is not given.")
+    ] = None,
     worker_memory: Annotated[float | None, typer.Option(help="Ray: memory of each, in GiB.")] = None,
     shard: Annotated[
         str | None, typer.Option(help="I/N: one of N parts of the examples; then robust-eval merge.")
     ] = None,
     blocks: Annotated[
-        int, typer.Option(help="Cut the examples as N shards would, to get their verdicts in one run.")
-    ] = 1,
+        int | None, typer.Option(help="Cut the examples as N shards would, to get their verdicts in one run.")
+    ] = None,
 ) -> None:
     """Attack checkpoints with a suite, judge every image, write result.json and the evidence of each."""
-    from robust_eval import prepare, shards, store
+    from robust_eval import prepare, shards, store, suites
     from robust_eval.errors import UserError
 
     only = None
     if shard is not None:
-        only, blocks = shards.parse(shard)
+        only, of = shards.parse(shard)
+        if blocks is not None:
+            raise UserError(
+                f"--shard {shard} cuts the examples into {of} blocks already: leave --blocks out."
+            )
+        if diagnose:
+            raise UserError(
+                "--diagnose needs the whole run: leave it out, merge the shards, then give the command with "
+                f"--blocks {of} --diagnose --out MERGED_FOLDER."
+            )
+        blocks = of
     options = [
         prepare.Options(
             checkpoint=checkpoint,
@@ -100,7 +112,7 @@ def run(
             seed=seed,
             precision=precision,
             compile=compile,
-            blocks=blocks,
+            blocks=1 if blocks is None else blocks,
         )
         for checkpoint in checkpoints
         for name in suite or ["full"]
@@ -109,7 +121,7 @@ def run(
         store.refuse_early(out)
     if executor not in ("local", "ray"):
         raise UserError(f"Unknown executor '{executor}'. Use local or ray.")
-    of_ray = (address, workers, worker_gpus, worker_memory)
+    of_ray = (address, workers, worker_gpus, worker_cpus, worker_memory)
     if executor == "local" and any(value is not None for value in of_ray):
         raise UserError("--address, --workers and --worker-... need --executor ray.")
     if len(options) > len(set(options)):
@@ -119,11 +131,14 @@ def run(
     if dry_run or (executor == "local" and len(options) == 1 and only is None):
         _alone(options[0], out, dry_run=dry_run, diagnose=diagnose)
         return
+    for name in {one.suite for one in options}:
+        suites.load(name)
     if executor == "ray":
         from robust_eval.executors.cluster import Wanted
 
         memory = None if worker_memory is None else int(worker_memory * 2**30)
-        wanted = Wanted(address=address, workers=workers, gpus=worker_gpus, cpus=worker_cpus, memory=memory)
+        cpus = 1 if worker_cpus is None else worker_cpus
+        wanted = Wanted(address=address, workers=workers, gpus=worker_gpus, cpus=cpus, memory=memory)
         options, place = _cluster(options, wanted)
     else:
         from robust_eval.executors.local import LocalExecutor
@@ -167,12 +182,9 @@ def _cluster(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options],
     """The options as every node understands them, and the workers."""
     from dataclasses import replace
 
-    from robust_eval import suites
     from robust_eval.errors import UserError
     from robust_eval.executors import cluster, nodes
 
-    for name in {one.suite for one in options}:
-        suites.load(name)
     granted = cluster.connect(wanted, options[0].device)
     device = "cuda" if granted.gpus else "cpu"
     found = [replace(nodes.absolute(one), device=device) for one in options]

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from robust_eval.errors import UserError
+from robust_eval.executors import addresses
 
 GIB = 2**30
 MEMORY = 2 * GIB
 """Asked for per worker where the user says nothing and there is as much: a model, its copy, the images."""
-CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,43 +94,19 @@ def _check(wanted: Wanted, device: str) -> None:
 
 def _init(ray: Any, wanted: Wanted, device: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = wanted.address
-    if address == "local":
+    address = addresses.find(wanted.address)
+    if address is None:
         _start(ray, wanted, device, quiet)
         return
-    if address not in (None, "auto"):
-        _reach(str(address))
     try:
-        ray.init(address=address or "auto", **quiet)
+        ray.init(address=address, **quiet)
     except ConnectionError as error:
-        if address is None:
-            _start(ray, wanted, device, quiet)
-            return
-        where = "on this machine" if address == "auto" else f"at {address}"
-        reason = "" if address == "auto" else f" ({first_line(error)})"
         raise UserError(
-            f"No Ray cluster was found {where}{reason}. Start one with ray start --head, or leave --address "
-            "out."
+            f"No Ray cluster was found at {address} ({first_line(error)}). Start one with ray start --head, "
+            "or leave --address out."
         ) from None
     except Exception as error:  # Ray's own errors share no class with RuntimeError
         raise _refused(error) from None
-
-
-def _reach(address: str) -> None:
-    """Ray itself would try for minutes."""
-    found = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
-    if found is None or "//" in address:
-        raise UserError(
-            f"--address {address} is not HOST:PORT of a cluster's head, auto or local. Give the command on a "
-            "node of the cluster."
-        )
-    try:
-        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"Nothing answers at --address {address} ({first_line(error)}). Is the cluster up, and this "
-            "machine on its network?"
-        ) from None
 
 
 def _start(ray: Any, wanted: Wanted, device: str, quiet: Mapping[str, Any]) -> None:
@@ -139,8 +114,10 @@ def _start(ray: Any, wanted: Wanted, device: str, quiet: Mapping[str, Any]) -> N
     import torch
 
     gpus = 0 if device == "cpu" else torch.cuda.device_count()
-    cpus = max(os.cpu_count() or 1, (wanted.workers or 1) * wanted.cpus)
-    store = wanted.object_store or 256 * 2**20 + 32 * 2**20 * (wanted.workers or max(gpus, cpus))
+    # No more than is asked for: Ray starts an idle process for every CPU that it is told of.
+    workers = wanted.workers or _most(wanted, {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)})
+    cpus = max(1, workers) * wanted.cpus
+    store = wanted.object_store or 256 * 2**20 + 32 * 2**20 * max(1, workers)
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -183,14 +160,23 @@ def installed(name: str) -> str:
         return "none"
 
 
+def _gpus_each(wanted: Wanted, total: Mapping[str, float]) -> float:
+    return wanted.gpus if wanted.gpus is not None else (1.0 if total["GPU"] else 0.0)
+
+
+def _most(wanted: Wanted, total: Mapping[str, float]) -> int:
+    """Workers: one per GPU, or as many as share one; without GPUs as many as there are CPUs for."""
+    gpus = _gpus_each(wanted, total)
+    return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
+
+
 def _grant(wanted: Wanted, device: str, have: Mapping[str, float]) -> Granted:
     """Share the resources out, or say what is too much."""
     total = {"CPU": have.get("CPU", 0.0), "GPU": 0.0 if device == "cpu" else have.get("GPU", 0.0)}
     if device == "cuda" and not total["GPU"]:
         raise UserError("--device cuda, but the cluster has no GPU. Use --device cpu.")
-    gpus = wanted.gpus if wanted.gpus is not None else (1.0 if total["GPU"] else 0.0)
-    most = int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
-    workers = wanted.workers if wanted.workers is not None else max(1, most)
+    gpus = _gpus_each(wanted, total)
+    workers = wanted.workers if wanted.workers is not None else max(1, _most(wanted, total))
     for name, each in (("GPU", gpus), ("CPU", float(wanted.cpus))):
         if workers * each > total[name] + 1e-9:
             raise UserError(

@@ -17,13 +17,15 @@ import ray
 from ray import exceptions
 
 from robust_eval.errors import UserError
-from robust_eval.executors import Choose, Done, Event, Failed, Task, Trouble, WorkerState
+from robust_eval.executors import Choose, Done, Event, Failed, Task, Trouble, WorkerState, addresses
 from robust_eval.executors.cluster import GIB, Granted
 from robust_eval.executors.retries import Retries
 from robust_eval.prepare import Options
 
 STILLBORN = 3
 START_SECONDS = 180.0
+HEAD_SECONDS = 30.0
+"""A head that is silent for so long is given up; after 60 s Ray would end this process without a word."""
 
 
 class Remote:
@@ -73,7 +75,10 @@ class RayExecutor:
         self._retries = Retries()
         self._events: list[Event] = []
         self._stillborn = 0
-        self._started = time.monotonic()
+        self._started = self._head_asked = time.monotonic()
+        self._silent_since: float | None = None
+        self._head = str(ray.get_runtime_context().gcs_address)
+        self._head_lost = False
         self._actors = [self._spawn(WorkerState(f"worker {i + 1}")) for i in range(granted.workers)]
 
     @property
@@ -117,6 +122,7 @@ class RayExecutor:
             time.sleep(min(seconds, 0.1))
         for ref in ready:
             self._settle(under_way[ref], ref)
+        self._check_head()
         self._check_start()
         now = time.monotonic()
         for actor in self._actors:
@@ -189,6 +195,23 @@ class RayExecutor:
                 "too small?"
             )
 
+    def _check_head(self) -> None:
+        """Asked every few seconds."""
+        now = time.monotonic()
+        if now - self._head_asked < HEAD_SECONDS / 10:
+            return
+        self._head_asked = now
+        if addresses.answers(self._head):
+            self._silent_since = None
+            return
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since > HEAD_SECONDS:
+            self._head_lost = True
+            raise UserError(
+                f"The cluster's head at {self._head} has not answered for {HEAD_SECONDS:.0f} s. Finished "
+                "work is kept: start the cluster again, then the same command goes on."
+            )
+
     def workers(self) -> Sequence[WorkerState]:
         return [actor.state for actor in self._actors]
 
@@ -198,7 +221,8 @@ class RayExecutor:
         return [actor.pid for actor in self._actors if actor.state.state != "starting"]
 
     def close(self) -> None:
-        for actor in self._actors:
+        # Without a head nobody can be told to stop, and Ray would wait for one.
+        for actor in () if self._head_lost else self._actors:
             ray.kill(actor.handle)
         if self._granted.ours:
             ray.shutdown()

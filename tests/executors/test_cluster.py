@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,8 +58,12 @@ def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPa
     [
         (["--executor", "dask"], "Unknown executor 'dask'. Use local or ray."),
         (["--workers", "2"], "--address, --workers and --worker-... need --executor ray."),
+        (["--worker-cpus", "4"], "--address, --workers and --worker-... need --executor ray."),
         (["--shard", "17/16"], "--shard 17/16 is out of range: shards count from 1 to 16."),
-        (["--shard", "3of16"], "--shard 3of16 is not I/N"),
+        (["--shard", "1/0"], "--shard 1/0 is out of range: shards are at least one"),
+        (["--shard", "1/2", "--blocks", "3"], "--shard 1/2 cuts the examples into 2 blocks already: leave"),
+        (["--shard", "1/2", "--diagnose"], "--diagnose needs the whole run: leave it out, merge the shards"),
+        (["--shard", "3of16"], "--shard '3of16' is not I/N"),
         (["--executor", "ray", "--suite", "fulll"], "Did you mean full"),
         (["--executor", "ray", "--workers", "0"], "--workers must be at least 1, got 0."),
         (["--executor", "ray", "--worker-cpus", "0"], "--worker-cpus must be at least 1, got 0."),
@@ -68,6 +71,7 @@ def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPa
         (["--executor", "ray", "--worker-gpus", "1.5"], "--worker-gpus 1.5: a part of one GPU"),
         (["--executor", "ray", "--worker-memory", "0"], "--worker-memory must be above 0 GiB."),
         (["--executor", "ray", "--device", "cuda:1"], "Ray gives out the devices"),
+        (["--suite", "clean", "--suite", "fulll"], "Did you mean full"),
         (["--suite", "quick", "--suite", "quick"], "named twice with the same suite"),
         (["--suite", "quick", "--suite", "full", "--dry-run"], "--dry-run plans one checkpoint and suite"),
     ],
@@ -78,34 +82,6 @@ def test_one_sentence(call: Call, words: list[str], message: str) -> None:
     assert code == 2
     assert message in said
     assert len(said.strip().splitlines()) == 1
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.mark.parametrize("address", ["nonsense", "ray://host:10001", "host", "http://a:1"])
-def test_an_address_that_is_none(address: str) -> None:
-    with pytest.raises(UserError, match="is not HOST:PORT of a cluster's head, auto or local"):
-        cluster._reach(address)
-
-
-def test_an_address_where_nothing_answers() -> None:
-    address = f"127.0.0.1:{closed_port()}"
-    with pytest.raises(UserError, match=f"Nothing answers at --address {address} .*refused"):
-        cluster._reach(address)
-
-
-class NoCluster:
-    def init(self, **_: object) -> None:
-        raise ConnectionError("Could not find any running Ray instance. Please specify")
-
-
-def test_auto_without_a_cluster() -> None:
-    with pytest.raises(UserError, match="No Ray cluster was found on this machine. Start one with ray start"):
-        cluster._init(NoCluster(), Wanted(address="auto"), "cpu")
 
 
 def test_a_cluster_of_another_python() -> None:
@@ -201,3 +177,26 @@ def test_what_is_granted() -> None:
     assert told(Wanted(cpus=2), "cpu") == (8, 0, 2, 2)
     assert told(Wanted(workers=16, gpus=0)) == (16, 0, 1, 2)
     assert cluster._grant(Wanted(), "cpu", {"CPU": 2.0, "memory": 2.0 * GIB}).memory == GIB
+
+
+class Started:
+    """Remembers what it was started with."""
+
+    def init(self, **given: Any) -> None:
+        self.given = given
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cpus"),
+    [(Wanted(workers=1), 1), (Wanted(workers=3, cpus=2), 6), (Wanted(), 64), (Wanted(cpus=5), 60)],
+)
+def test_our_own_cluster_has_no_more_cpus_than_workers_need(
+    wanted: Wanted, cpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would start an idle process for each."""
+    monkeypatch.setattr(cluster.os, "cpu_count", lambda: 64)
+    ray = Started()
+    cluster._start(ray, wanted, "cpu", {})
+    assert ray.given["num_cpus"] == cpus
+    have = {"CPU": float(cpus), "memory": 64.0 * GIB}
+    assert cluster._grant(wanted, "cpu", have).workers == (wanted.workers or 64 // wanted.cpus)

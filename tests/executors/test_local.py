@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,20 @@ def test_a_folder_that_stays_away_ends_the_run_with_a_sentence(
         work([options], Many(2), tmp_path, Quiet(take))
 
 
+def test_a_checkpoint_under_two_names_is_named_once(options: Options, alone: object, tmp_path: Path) -> None:
+    """It is this command that holds the folder, not another process."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    copied = folder / Path(options.checkpoint).name
+    shutil.copy(options.checkpoint, copied)
+    runs = work([options, replace(options, checkpoint=str(copied))], Many(2), tmp_path)
+    first, second = sorted(runs, key=lambda run: len(run.failures))
+    assert first.result is not None
+    assert essence(first.result) == alone
+    names = f"{second.options.checkpoint} and {first.options.checkpoint}"
+    assert second.failures == [f"{names} ask for the same run ({first.folder}). Name it once."]
+
+
 def test_the_longest_chain_goes_first(options: Options) -> None:
     job = prepare(options)
     waves, worker = Waves(job.request), job.worker()
@@ -258,7 +273,7 @@ def test_a_shard_is_i_of_n(text: str) -> None:
         shards.parse(text)
 
 
-@pytest.mark.parametrize(("text", "most"), [("0/4", 4), ("5/4", 4), ("1/0", 1)])
+@pytest.mark.parametrize(("text", "most"), [("0/4", 4), ("5/4", 4)])
 def test_shards_out_of_range(text: str, most: int) -> None:
     with pytest.raises(UserError, match=f"--shard {text} is out of range: shards count from 1 to {most}"):
         shards.parse(text)

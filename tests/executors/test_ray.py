@@ -20,6 +20,8 @@ from executors.conftest import OBJECT_STORE, TRAINED
 from executors.helping import Quiet, essence, work
 
 from robust_eval import data, evaluation
+from robust_eval.errors import UserError
+from robust_eval.executors import addresses
 from robust_eval.executors.cluster import Granted
 from robust_eval.prepare import Options, prepare
 from robust_eval.work import Run
@@ -56,6 +58,27 @@ def test_one_worker_or_two_give_the_row_of_this_process(
     states = place.workers()  # type: ignore[attr-defined]
     assert sum(state.tasks for state in states) >= len(run.units)
     assert all(0 < state.utilisation <= 1 for state in states)
+
+
+def test_a_head_that_is_silent_for_long_ends_the_run_with_a_sentence(
+    options: Options, tmp_path: Path, place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself would end the process without a word."""
+    from robust_eval.executors import ray as executors_ray
+
+    monkeypatch.setattr(executors_ray, "HEAD_SECONDS", 0.2)
+
+    def gone(runs: Sequence[Run]) -> None:
+        if runs[0].done >= 5:
+            monkeypatch.setattr(addresses, "answers", lambda _: False)
+
+    with pytest.raises(
+        UserError, match="The cluster's head at .* has not answered for .* Finished work is kept"
+    ):
+        work([options], place, tmp_path, Quiet(gone))
+    assert place._head_lost
+    assert len(list(tmp_path.glob("**/units/*.npz"))) >= 5
+    place._head_lost = False  # It was not: the workers are to be ended after the test.
 
 
 class Killing(Quiet):
