@@ -68,10 +68,25 @@ def start(device: str, precision: str, devices: int, nodes: int = 1) -> Runtime:
             f"--nodes {nodes} needs to know where the nodes meet: start the command on every node with srun "
             "or torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK there."
         )
+    _check_torchrun(devices, nodes)
     chosen = pick_device(device)
     if devices * nodes == 1 and chosen.type == "cpu":
         return Runtime(chosen, _cpu_autocast if precision == "bf16" else nullcontext)
     return _fabric(chosen, precision, devices, nodes)
+
+
+def _check_torchrun(devices: int, nodes: int) -> None:
+    """Else each of torchrun's processes might train the whole run, into one folder."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != devices * nodes:
+        each = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+        more = f" --nodes {world // each}" if world > each else ""
+        raise UserError(
+            f"torchrun has started {world} processes, but --devices and --nodes make {devices * nodes}: add "
+            f"--devices {each}{more}."
+        )
 
 
 def pick_device(text: str) -> torch.device:

@@ -146,6 +146,19 @@ def test_bad_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_job(tmp_path, "at", devices=17)
 
 
+def test_torchrun_with_another_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --devices each of them would train the whole run, into one folder."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for devices in (1, 3):
+        said = f"torchrun has started 2 processes, but --devices and --nodes make {devices}: add --devices 2."
+        with pytest.raises(UserError, match=said):
+            start("cpu", "32", devices)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(UserError, match="add --devices 2 --nodes 4"):
+        start("cpu", "32", 2)
+
+
 @pytest.mark.slow
 def test_the_command_on_two_devices(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "defenses.cli", "train", "at-awp", "--data", "digits", "--device", "cpu"]
