@@ -9,12 +9,14 @@ import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
+from operations import Operations
 from torch import Tensor, nn
 
 from robust_eval import attacks
 from robust_eval.attacks import _art, fgsm, pgd
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
+from robust_eval.models.accelerate import frozen
 
 
 class Net(nn.Module):
@@ -134,6 +136,15 @@ def test_the_networks_insides_are_out_of_arts_reach() -> None:
     pgd.search(outer, x, y, parse_threat("Linf", "0.1"), pgd.Params(steps=3), classes=5, seed=0)
     assert len(calls) == 3, "three steps, and no prediction for a log line"
     assert outer.training
+
+
+def test_the_search_copy_has_no_gradients_of_parameters() -> None:
+    model, x, y = problem()
+    copy, seen = frozen(model.requires_grad_(True), sample=x), Operations()
+    with seen:
+        pgd.search(copy, x, y, parse_threat("Linf", "0.1"), pgd.Params(steps=3), classes=5, seed=0)
+    assert seen.names.count("convolution_backward") == 3
+    assert seen.weight_gradients == 0
 
 
 def test_the_margin_is_masked_and_never_clamped() -> None:
