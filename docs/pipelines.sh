@@ -52,7 +52,7 @@ for s in $(echo "$seeds" | tr , ' '); do
     # shellcheck disable=SC2086
     train "mnist8-s$s" at --data "npz:$at/mnist8.npz" --epochs 15 $small --seed "$s"
     # shellcheck disable=SC2086
-    train "mnist8-awp-s$s" at-awp --data "npz:$at/mnist8.npz" --epochs 15 $small --seed "$s"
+    train "mnist8-awp-s$s" at-awp --data "npz:$at/mnist8.npz" --epochs 15 $small --set perturbation.warmup=1/5 --seed "$s"
     train "pretraining-s$s" pretraining --data digits --init "$at/mnist8-s$s/best.pt" --seed "$s"
     train "pretraining-awp-s$s" pretraining-awp --data digits --init "$at/mnist8-awp-s$s/best.pt" --seed "$s"
 done
