@@ -56,3 +56,19 @@ for s in $(echo "$seeds" | tr , ' '); do
     train "pretraining-s$s" pretraining --data digits --init "$at/mnist8-s$s/best.pt" --seed "$s"
     train "pretraining-awp-s$s" pretraining-awp --data digits --init "$at/mnist8-awp-s$s/best.pt" --seed "$s"
 done
+
+# What came out of it, as docs/tables/pipelines.md has it
+python - "$at" "$seeds" <<'PYTHON' | tee "$at/pipelines.md"
+import json
+import sys
+from pathlib import Path
+from statistics import fmean
+
+runs, seeds = Path(sys.argv[1]), sys.argv[2].split(",")
+print("| recipe | clean | FGSM | PGD-20 |\n| --- | --: | --: | --: |")
+for recipe in ("at", "trades", "mart", "rst", "pretraining"):
+    for name in (recipe, f"{recipe}-awp"):
+        rows = [json.loads((runs / f"{name}-s{s}/quick/result.json").read_text())["columns"] for s in seeds]
+        cells = [f"{100 * fmean(row[c]['accuracy'] for row in rows):.1f}" for c in ("clean", "fgsm", "pgd-20")]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+PYTHON
