@@ -85,7 +85,7 @@ class Perturbation(Section):
 
 class Optimiser(Section):
     name: Literal["sgd", "adam"]
-    lr: float = Field(gt=0, le=1000)
+    lr: float = Field(gt=0, le=1e6)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool
     weight_decay: float = Field(ge=0, le=1000)

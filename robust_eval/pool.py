@@ -7,19 +7,17 @@ in flight.
 
 from __future__ import annotations
 
-import errno
 import heapq
 import itertools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from robust_eval.core.records import UnitResult, WorkUnit
 from robust_eval.errors import UserError
 from robust_eval.executors import Event, Executor, Failed, Task, Trouble, WorkerState
+from robust_eval.patience import patiently
 from robust_eval.plan import CLEAN, Request
 from robust_eval.prepare import Options
 from robust_eval.store import unpack
@@ -27,8 +25,6 @@ from robust_eval.waves import Wave
 from robust_eval.work import Run
 
 TICK = 1.0
-PATIENCE = 60.0
-"""Seconds that a run folder may be out of reach before the run is given up."""
 ROUNDS = 3
 """Times that units which vanished from a finished run's folder are made again."""
 
@@ -207,26 +203,10 @@ class Pool:
             if result is None:
                 run.failures.append(f"{run.name}: unit {key[:8]} came back damaged")
                 continue
-            self._patiently(partial(run.store.put_packed, key, content), run.store.folder)
+            patiently(partial(run.store.put_packed, key, content), run.store.folder, self._display.say)
             run.done += 1
             self._stored[key] = run
             self._open_waves(run, run.waves.take(key, result))
-
-    def _patiently(self, write: Callable[[], None], folder: Path) -> None:
-        """Write, and wait for a folder that is away for a while; a full disk is told at once."""
-        start, told = time.monotonic(), False
-        while True:
-            try:
-                return write()
-            except UserError as error:
-                cause = error.__cause__
-                full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-                if full or time.monotonic() - start > PATIENCE:
-                    raise
-                if not told:
-                    self._display.say(f"{folder} is out of reach; waiting up to {PATIENCE:.0f} s for it.")
-                    told = True
-                time.sleep(0.5)
 
     def _maybe_close(self, run: Run) -> None:
         """Ask for the last look once all columns are there; give up a run that can go no further."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from executors.helping import Quiet, essence, work
 
-from robust_eval import evaluation, pool, shards
+from robust_eval import evaluation, patience, shards
 from robust_eval.errors import UserError
 from robust_eval.executors import Choose, Done, Event, Failed, WorkerState
 from robust_eval.executors.host import Host
@@ -156,14 +156,14 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
     options: Options, alone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shared folder's units go away and come back, as with a server that starts anew."""
-    monkeypatch.setattr(pool.time, "sleep", lambda _: back())
+    monkeypatch.setattr(patience.time, "sleep", lambda _: back())
     moved: list[Path] = []
 
     def back() -> None:
         if moved:
             (moved[0].parent / "away").rename(moved[0])
             moved.append(moved.pop(0))
-            monkeypatch.setattr(pool.time, "sleep", lambda _: None)
+            monkeypatch.setattr(patience.time, "sleep", lambda _: None)
 
     def take(runs: Sequence[Run]) -> None:
         store = runs[0].store
@@ -182,7 +182,7 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
 def test_a_folder_that_stays_away_ends_the_run_with_a_sentence(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "PATIENCE", 0.6)
+    monkeypatch.setattr(patience, "PATIENCE", 0.6)
 
     def take(runs: Sequence[Run]) -> None:
         store = runs[0].store

@@ -21,6 +21,7 @@ LAYERS = (
         "plan",
         "judge",
         "store",
+        "patience",
         "schema",
         "summary",
         "flags",
