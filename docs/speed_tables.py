@@ -84,6 +84,18 @@ def _share(side: Figures, rates: Mapping[str, float]) -> str:
     return f"{ideal / side['seconds']:.0%}" if ideal else ""
 
 
+def columns(works: Mapping[str, Figures]) -> str:
+    """Where the time goes: seconds of each attack in the works that have several."""
+    several = [one for one in works.values() if len(one["measured"]["ours"]["columns"]) > 2]
+    names = [name for name in several[0]["measured"]["ours"]["columns"] if name != "clean"]
+    rows = [
+        (one["name"], side, *(f"{measured['columns'][name]['seconds']:.1f}" for name in names))
+        for one in several
+        for side, measured in one["measured"].items()
+    ]
+    return markdown(("work", "side", *names), rows)
+
+
 # (work, beside whom, aim in float32, aim in bfloat16)
 AIMS = (
     ("resnet-18 pgd-20", "plain", 2.0, 8.0),
@@ -139,14 +151,14 @@ def training(found: Figures) -> str:
 
 
 def growth(found: Sequence[Figures]) -> str:
-    headings = ("", "value", "examples", "CPU s", "CPU s per example", "passes per example")
+    headings = ("", "value", "examples", "CPU s", "CPU ms per example", "passes per example")
     rows = [
         (
             one["what"],
             str(one["value"]),
             str(one["examples"]),
-            f"{one['processor_seconds']:.0f}",
-            f"{one['processor_seconds'] / one['examples']:.3f}",
+            f"{one['processor_seconds']:.1f}",
+            f"{1000 * one['processor_seconds'] / one['examples']:.1f}",
             f"{one['passes'] / one['examples']:,.0f}",
         )
         for one in found
@@ -170,6 +182,7 @@ def precision(found: Figures) -> str:
 TABLES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "works": ("works", evaluation),
     "aims": ("works", aims),
+    "columns": ("works", columns),
     "training": ("training", training),
     "growth": ("growth", growth),
     "precision": ("precision", precision),
