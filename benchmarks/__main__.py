@@ -22,11 +22,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import options, peers
+from benchmarks import options, peers, training_step
 from benchmarks.side import Report
 from benchmarks.tables import table
 from benchmarks.work import PEERS_DO, SIDES, SUITES, WORKS, Work
 from robust_eval.errors import UserError
+
+TRAINED = ("preact-resnet-18", "wrn-34-10")
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,7 +40,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=options.count, help="CPU threads of each side (default: torch's choice)"
     )
-    parser.add_argument("--device", type=options.device, default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--device", type=options.device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
+    )
     parser.add_argument("--sides", help=f"comma-separated, of {', '.join(SIDES)}")
     parser.add_argument("--data-root", type=Path, help="folder with the datasets' files")
     parser.add_argument("--cifar", help="32 x 32 colour images: npz:FILE, folder:DIR or cifar10")
@@ -66,7 +70,8 @@ def works(given: argparse.Namespace) -> list[Work]:
     if given.checkpoint:
         chosen = [Work(given.checkpoint.stem, given.suite, given.data, given.eps, 100)]
     else:
-        chosen = [work for work in WORKS if given.work in (None, work.name)]
+        fits = [work for work in WORKS if given.device != "cpu" or not work.gpu]
+        chosen = [work for work in WORKS if work.name == given.work] or fits
     found = []
     for work in chosen:
         sides = tuple(side for side in given.sides or work.sides if _can(side, work))
@@ -175,6 +180,16 @@ def main(words: Sequence[str] | None = None) -> None:
     path = given.out / "benchmark.json"
     path.write_text(json.dumps({"machine": machine, "works": figures}, indent=1) + "\n", encoding="utf-8")
     console.print(f"Figures: {path}")
+    if given.device != "cpu" and not given.work and not given.checkpoint:
+        # What a step on a CPU costs is a benchmark of its own, and many minutes.
+        for arch in TRAINED:
+            training_step.main(training_words(arch, given.device, given.out))
+
+
+def training_words(arch: str, device: str, out: Path) -> list[str]:
+    """AT and AT-AWP as the papers train them, in images per second and as a share of the matrix rate."""
+    words = ["--arch", arch, "--device", device, "--batch-size", "128", "--repeats", "20"]
+    return [*words, "--out", str(out / f"training-{arch}.json")]
 
 
 if __name__ == "__main__":

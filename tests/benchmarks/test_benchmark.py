@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import torch
 from known_models import linear_problem
 from rich.console import Console
 
-from benchmarks import growth, options
-from benchmarks.__main__ import main, parse, works
+from benchmarks import growth, options, training_step
+from benchmarks.__main__ import TRAINED, main, parse, training_words, works
 from benchmarks.matrix_rate import rate
 from benchmarks.ours import operations
 from benchmarks.side import Measured, Report, Stopwatch, peak_mib
@@ -21,6 +22,13 @@ from benchmarks.tables import table
 from benchmarks.work import SIDES, WORKS, Work
 from robust_eval import evaluate
 from robust_eval.errors import UserError
+
+
+def test_a_gpu_also_trains_what_the_papers_train(tmp_path: Path) -> None:
+    for arch in TRAINED:
+        given = training_step.parse(training_words(arch, "cpu", tmp_path))
+        assert (given.arch, given.batch_size, given.repeats) == (arch, 128, 20)
+        assert given.out.parent == tmp_path
 
 
 def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -70,7 +78,11 @@ def test_columns_that_only_some_sides_have_are_left_out() -> None:
 
 
 def test_works_sides_and_examples_can_be_chosen() -> None:
-    assert [work.name for work in works(parse([]))] == [work.name for work in WORKS]
+    assert [work.name for work in works(parse(["--device", "cpu"]))] == [w.name for w in WORKS if not w.gpu]
+    on_gpu = argparse.Namespace(**vars(parse(["--device", "cpu"])) | {"device": "cuda"})
+    assert [work.name for work in works(on_gpu)] == [work.name for work in WORKS]
+    (long,) = works(parse(["--device", "cpu", "--work", "resnet-18 full"]))
+    assert (long.suite, long.examples) == ("full", 1000)
     (work,) = works(parse(["--work", "mnist full", "--examples", "7", "--sides", "ours,plain"]))
     assert (work.data, work.examples, work.sides) == ("mnist", 7, ("ours", "plain"))
     assert all(set(work.sides) <= set(SIDES) for work in WORKS)
