@@ -91,6 +91,17 @@ def test_a_whole_run_and_the_same_command_again(run: Run, checkpoint: Path) -> N
     assert read_result(result_file).columns == first.columns
 
 
+def test_dry_run_says_why_a_precision_is_not_taken(
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robust_eval.models.reduced.supported", lambda _device: "no units here")
+    _, out, _ = run("run", str(checkpoint), "--suite", "quick", "--precision", "auto", "--dry-run")
+    assert "no units here" in " ".join(line for line in out.splitlines() if line.startswith("  search"))
+    code, _, err = run("run", str(checkpoint), "--suite", "quick", "--shard", "1/3", "--dry-run")
+    assert code == 2
+    assert "--dry-run plans the whole run: leave --shard out" in err
+
+
 def test_dry_run_prints_units_passes_and_time_and_writes_nothing(run: Run, checkpoint: Path) -> None:
     code, out, _ = run("run", str(checkpoint), "--suite", "full", "--dry-run")
     assert code == 0

@@ -91,6 +91,10 @@ def run(
                 "--diagnose needs the whole run: leave it out, merge the shards, then give the command with "
                 f"--blocks {of} --diagnose --out MERGED_FOLDER."
             )
+        if dry_run:
+            raise UserError(
+                f"--dry-run plans the whole run: leave --shard out, each shard is one of {of} parts."
+            )
         blocks = of
     options = [
         prepare.Options(
@@ -157,6 +161,8 @@ def _alone(options: Options, out: Path | None, *, dry_run: bool, diagnose: bool)
     if diagnose:
         console.print(f"  diagnosis      {render.diagnosis_text(job)}", highlight=False)
     if dry_run:
+        for note in job.notes:
+            console.print(f"  search         {escape(note)}", highlight=False)
         console.print(render.estimate_table(evaluation.estimate(job)))
         return
     console.print(f"  run folder     {escape(str(folder))}\n", highlight=False)

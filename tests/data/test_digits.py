@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from robust_eval.data import load
+from robust_eval.data.digits import _stored
 
 
 def test_test_split_is_the_last_360_and_disjoint_from_training() -> None:
@@ -30,3 +32,16 @@ def test_every_class_is_about_a_tenth_of_the_test_split() -> None:
 def test_the_published_slice_never_changes() -> None:
     fingerprint = load("digits").slice().fingerprint
     assert fingerprint.startswith("7bf2f3a2")
+
+
+def test_the_file_read_directly_is_what_scikit_learn_gives() -> None:
+    from sklearn.datasets import load_digits
+
+    levels_NHW, y_N = _stored()
+    assert np.array_equal(levels_NHW, load_digits().images)
+    assert np.array_equal(y_N, load_digits().target)
+
+
+def test_without_the_file_scikit_learn_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robust_eval.data.digits.find_spec", lambda _name: None)
+    assert _stored()[0].shape == (1797, 8, 8)
