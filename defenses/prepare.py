@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from defenses import initial_weights
 from defenses.data_mix import check_alike
@@ -99,15 +100,15 @@ def prepare(options: Options) -> Job:
     whole = data.load(spec, root=options.data_root, split="train")
     _suitable(recipe, whole, spec)
     train, validation = hold_out(whole, recipe.selection.validation)
-    test = None
+    test, whole_test = None, None
     if recipe.selection.test_images:
         if whole.split == "all":
             raise UserError(
                 f"{spec} has no test images of its own, and selection.test_images would measure training "
                 "images: set it to 0, or give a folder with train and test."
             )
-        test = data.load(spec, root=options.data_root, split="test")
-        test = test.take(min(recipe.selection.test_images, test.n))
+        whole_test = data.load(spec, root=options.data_root, split="test")
+        test = whole_test.take(min(recipe.selection.test_images, whole_test.n))
     world = options.devices * options.nodes
     if world > 1 and recipe.training.batch_size < 2 * world:
         raise UserError(
@@ -123,9 +124,10 @@ def prepare(options: Options) -> Job:
     pseudo = _more(options.unlabelled, "--unlabelled", whole, options.data_root)
     kept_extra, kept_pseudo = extra, pseudo
     if extra is not None or pseudo is not None:
-        unseen = [s for s in (validation, test or _test_split(whole, options)) if s is not None]
-        kept_extra = _without(extra, unseen, "--extra-data")
-        kept_pseudo = _without(pseudo, unseen, "--unlabelled")
+        unseen = [s for s in (validation, whole_test or _test_split(whole, options)) if s is not None]
+        forbidden = seen.hashes_of(s.x_NHWC for s in unseen)
+        kept_extra = _without(extra, forbidden, "--extra-data")
+        kept_pseudo = _without(pseudo, forbidden, "--unlabelled")
     return Job(
         options=options,
         recipe=recipe,
@@ -177,11 +179,10 @@ def _test_split(whole: ImageSet, options: Options) -> ImageSet | None:
         return None
 
 
-def _without(more: ImageSet | None, unseen: list[ImageSet], option: str) -> ImageSet | None:
-    """``more`` without the images that no training may see: those that choose the epoch, and the test's."""
-    if more is None or not unseen:
-        return more
-    forbidden = np.concatenate([seen.hashes(images.x_NHWC) for images in unseen])
+def _without(more: ImageSet | None, forbidden: NDArray[np.uint64], option: str) -> ImageSet | None:
+    """``more`` without the images, by hash, that choose the epoch or belong to the test."""
+    if more is None:
+        return None
     kept = np.flatnonzero(~np.isin(seen.hashes(more.x_NHWC), forbidden))
     if not len(kept):
         raise UserError(f"{option} holds held-out and test images of the data alone: give others.")

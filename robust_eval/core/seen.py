@@ -28,6 +28,11 @@ def hashes(x_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
+def hashes_of(sets: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
+    """The hashes of all images of several sets, one set after the other; none of no set."""
+    return np.concatenate([np.empty(0, np.uint64), *map(hashes, sets)])
+
+
 @dataclass(frozen=True)
 class Overlap:
     """How many of the images that could be compared a network was trained on."""
@@ -38,10 +43,10 @@ class Overlap:
 
 def sketch(sets: Iterable[NDArray[np.uint8]]) -> dict[str, Any]:
     """Of all sets (each N, H, W, C) together, as plain values for a checkpoint."""
-    found = [hashes(x_NHWC) for x_NHWC in sets]
-    smallest = np.unique(np.concatenate(found))[:KEPT]
+    found = hashes_of(sets)
+    smallest = np.unique(found)[:KEPT]
     content = base64.b64encode(smallest.astype("<u8").tobytes()).decode()
-    return {"images": sum(map(len, found)), _NAME: content}
+    return {"images": len(found), _NAME: content}
 
 
 def overlap(sketched: Mapping[str, Any], x_NHWC: NDArray[np.uint8]) -> Overlap | None:

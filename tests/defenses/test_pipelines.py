@@ -156,6 +156,14 @@ def test_no_training_sees_the_images_that_measure_it(tmp_path: Path) -> None:
         prepare(Options(recipe="at", choices=Choices(data="digits"), extra_data=alone))
 
 
+def test_a_test_set_that_is_measured_in_part_is_left_out_whole(tmp_path: Path) -> None:
+    test = load("digits", split="test")
+    beyond = archive(tmp_path / "extra.npz", test.x_NHWC[-30:], test.y_N[-30:])
+    choices = Choices(data="digits", sets=("selection.test_images=10",))
+    with pytest.raises(UserError, match="--extra-data holds held-out and test images of the data alone"):
+        prepare(Options(recipe="at", choices=choices, extra_data=beyond))
+
+
 def test_a_model_judged_on_its_training_images_is_flagged(natural: Path) -> None:
     for split, expected in (("train", True), ("test", False)):
         job = evaluation.prepare(
