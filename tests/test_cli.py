@@ -15,13 +15,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from untrained import untrained
 
 from robust_eval import selftest
 from robust_eval.cli import main
-from robust_eval.core.records import Architecture, Normalisation
-from robust_eval.core.threat import parse_threat
 from robust_eval.models import build
-from robust_eval.models.checkpoint import save
 from robust_eval.schema import read_result
 
 Run = Callable[..., tuple[int, str, str]]
@@ -49,20 +47,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A digits network in this project's format; untrained, which is all these tests need."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("checkpoints") / "tiny.pt"
-    save(
-        path,
-        build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16),
-        architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        dataset="digits",
-        threat=parse_threat("Linf", "0.1"),
-    )
-    return path
+    return untrained(tmp_path_factory.mktemp("checkpoints") / "tiny.pt", width=4, hidden=16)
 
 
 def refused(outcome: tuple[int, str, str], message: str) -> None:

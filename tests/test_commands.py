@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic import full
+from untrained import untrained
 
 from robust_eval import verification
 from robust_eval.cli import main
@@ -108,20 +109,7 @@ def test_bad_results(run: Run, files: Path, words: tuple[str, ...], file: str, m
 
 def test_a_precision_below_float32_is_named(run: Run, tmp_path: Path) -> None:
     """By the run, before and after; by compare, and by verify."""
-    torch.manual_seed(0)
-    save(
-        tmp_path / "net.pt",
-        build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4),
-        architecture=Architecture("digits-cnn", {"width": 4}),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        dataset="digits",
-        threat=parse_threat("Linf", "0.1"),
-        recipe=None,
-        metrics=None,
-    )
+    untrained(tmp_path / "net.pt", width=4)
     words = ["run", "net.pt", "--data", "digits", "--suite", "fgsm", "--examples", "60"]
     _, plain, _ = run(*words, "--out", "high")
     assert "bfloat16" not in plain
