@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 def verify(
     result: ResultFile,
     checkpoint: Annotated[
-        str, typer.Option(help="The checkpoint file, or robustbench:MODEL_ID.", show_default=False)
-    ],
+        str | None,
+        typer.Option(
+            help="The checkpoint file, or robustbench:MODEL_ID. Default: what a board keeps beside the row."
+        ),
+    ] = None,
     evidence: Annotated[
-        Path | None, typer.Option(help="Default: evidence.safetensors beside the result.")
+        Path | None,
+        typer.Option(help="Default: what a board keeps beside the row, or a run beside its result."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Default: the data the result names.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")] = None,
@@ -41,18 +45,22 @@ def verify(
     from robust_eval import verification
     from robust_eval.core.files import refuse_unwritable
     from robust_eval.errors import UserError
+    from robust_eval.leaderboard import kept
     from robust_eval.verify import Options
     from robust_eval.verify import verify as run
 
     if audit < 0 or (audit_seed is not None and audit_seed < 0):
         raise UserError("--audit and --audit-seed must be 0 or more.")
+    beside = kept.checkpoint_beside(result)
+    if checkpoint is None and beside is None:
+        raise UserError(f"No checkpoint lies beside {result}: name it with --checkpoint FILE.")
     path = out or verification.path_beside(result)
     if result.is_file():
         refuse_unwritable(path.parent)
     options = Options(
         result=result,
-        checkpoint=checkpoint,
-        evidence=evidence,
+        checkpoint=checkpoint or str(beside),
+        evidence=evidence or kept.evidence_beside(result),
         data=data,
         data_root=data_root,
         arch=arch,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
-from robust_eval.leaderboard import filing, markdown, robustbench, rules, sidecars, site
+from robust_eval.leaderboard import filing, kept, markdown, robustbench, rules, sidecars, site
 from robust_eval.leaderboard.boards import Board
 from robust_eval.leaderboard.rows import Row, read_row, result_files
 from robust_eval.leaderboard.rules import Problem
@@ -44,6 +44,7 @@ def check(board: Board, base: Path | None = None) -> tuple[list[Row], list[Probl
         except UserError as error:
             found.append(Problem(file, f"is malformed: {error}"))
     found += rules.problems(board, rows)
+    found += kept.problems(board.folder, rows)
     if base is not None:
         found += filing.submission(board.folder, base)
     if not any(problem.text.startswith("is malformed") for problem in found):

@@ -32,6 +32,13 @@ def add(
     curve: Annotated[
         Path | None, typer.Option(help="Show a learning curve: the curve.csv that training left.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep this file, the row's checkpoint, on the board (8 MiB at most).")
+    ] = None,
+    evidence: Annotated[
+        bool,
+        typer.Option("--evidence", help="Keep the evidence beside the result on the board (8 MiB at most)."),
+    ] = False,
     data: Annotated[
         str | None, typer.Option(help="The images that were judged, where the result's name is not enough.")
     ] = None,
@@ -42,12 +49,15 @@ def add(
 ) -> None:
     """File a run on a board whose rules it keeps."""
     from robust_eval.leaderboard import filing, pictures, sidecars
+    from robust_eval.schema import EVIDENCE_FILE
 
     shown = pictures.of_run(result, data, data_root) if images else None
     learned = sidecars.checked_curve(curve) if curve else None
-    path = filing.add(result, board, replace=replace)
+    proof = result.parent / EVIDENCE_FILE if evidence else None
+    path = filing.add(result, board, replace=replace, checkpoint=checkpoint, evidence=proof)
     typer.echo(f"Filed: {path}")
-    for beside in sidecars.write(path, learned, shown):
+    sidecars.write(path, learned, shown)
+    for beside in filing.beside(path):
         typer.echo(f"Beside it: {beside}")
 
 

@@ -11,7 +11,7 @@ from robust_eval.core import strict_json
 from robust_eval.core.files import write_text, writing
 from robust_eval.core.text import visible
 from robust_eval.errors import UserError
-from robust_eval.leaderboard import boards, rules
+from robust_eval.leaderboard import boards, kept, rules
 from robust_eval.leaderboard.rows import RESULTS, SIDECARS, Row, read_board, read_row
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.schema import content_digest
@@ -46,12 +46,20 @@ def _stem(name: str) -> str | None:
     return stem if NAME.fullmatch(stem) and ".." not in stem else None
 
 
-def add(result: Path, folder: Path, *, replace: bool = False) -> Path:
+def add(
+    result: Path,
+    folder: Path,
+    *,
+    replace: bool = False,
+    checkpoint: Path | None = None,
+    evidence: Path | None = None,
+) -> Path:
     """File a result, with its verification if one of this content lies beside it.
 
     The row must keep the board's rules and must not be there already. Raises :class:`UserError` otherwise;
     nothing is written then. ``replace``: a row for the same checkpoint, and what lies beside it, gives way.
-    The board's folder may be new, but not its parent.
+    ``checkpoint`` and ``evidence``: files to keep beside the row. The board's folder may be new, but not its
+    parent.
     """
     row = read_row(result, result.name)
     name = file_name(row)
@@ -70,6 +78,8 @@ def add(result: Path, folder: Path, *, replace: bool = False) -> Path:
     wrong = list(rules.of_row(board, row))
     if wrong:
         raise UserError(f"{result} does not belong on {folder.resolve().name}: it {'; it '.join(wrong)}.")
+    files = [] if checkpoint is None else [kept.checkpoint_of(row.result, checkpoint)]
+    files += [] if evidence is None else [kept.evidence_of(row.result, evidence)]
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
     for other in before:
@@ -80,14 +90,21 @@ def add(result: Path, folder: Path, *, replace: bool = False) -> Path:
         about = content_digest(strict_json.read(path))
         if row.verification.result == about:
             verification.write(verification.path_beside(path), row.verification)
+    kept.keep(path, files)
     return path
 
 
 def remove(folder: Path, row: Row) -> None:
     """A row and what lies beside it."""
     path = folder / row.file
-    for beside in (path, *(path.with_name(path.stem + suffix) for suffix in SIDECARS)):
-        beside.unlink(missing_ok=True)
+    for file in (path, *beside(path)):
+        file.unlink(missing_ok=True)
+
+
+def beside(result: Path) -> list[Path]:
+    """What lies beside a filed result."""
+    files = (result.with_name(result.stem + suffix) for suffix in SIDECARS)
+    return [path for path in files if path.is_file()]
 
 
 def stray_files(folder: Path) -> Iterator[Problem]:

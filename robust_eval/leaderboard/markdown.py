@@ -87,7 +87,9 @@ def _row(place: Place, columns: Sequence[str]) -> str:
     cells += [cell(result.columns.get(column)) for column in columns]
     cells += [f"**{cell(result.worst_case)}**", str(result.data.n)]
     cells += [row.selected, row.standing, text(result.suite.precision)]
-    cells += [", ".join(text(flag.id) for flag in result.flags) or "none", f"[json]({quote(row.file)})"]
+    files = (("json", row.file), *row.files)
+    cells += [", ".join(text(flag.id) for flag in result.flags) or "none"]
+    cells += [", ".join(f"[{what}]({quote(file)})" for what, file in files)]
     return _line(cells)
 
 

@@ -16,7 +16,11 @@ RESULTS = "results"
 # What lies beside a result under its stem and is no result itself.
 IMAGES_SUFFIX = ".images.json"
 CURVE_SUFFIX = ".curve.csv"
-SIDECARS = (verification.SUFFIX, IMAGES_SUFFIX, CURVE_SUFFIX)
+EVIDENCE_SUFFIX = ".evidence.safetensors"
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
+# The evidence first: its name ends like a checkpoint's.
+KEPT = (EVIDENCE_SUFFIX, *CHECKPOINT_SUFFIXES)
+SIDECARS = (verification.SUFFIX, IMAGES_SUFFIX, CURVE_SUFFIX, *KEPT)
 
 WORST_CASE = "worst-case"
 
@@ -31,6 +35,8 @@ class Row:
     """Beside it and about exactly this content; a lapsed one counts as none."""
     lapsed: bool = False
     """A verification lies beside it, but of another content."""
+    kept: tuple[str, ...] = ()
+    """Suffixes of the checkpoint and the evidence, where they lie beside it."""
 
     @property
     def name(self) -> str:
@@ -51,6 +57,14 @@ class Row:
         if not self.verification.passed:
             return "failed verification"
         return "verified" if self.verification.audit is None else "verified, audited"
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """(what, file) of the checkpoint and the evidence, where the board keeps them."""
+        stem = self.file.removesuffix(".json")
+        return tuple(
+            ("evidence" if suffix == EVIDENCE_SUFFIX else "checkpoint", stem + suffix) for suffix in self.kept
+        )
 
     def count(self, column: str) -> Count | None:
         """A column's count, or the worst case's; None where the row lacks the column."""
@@ -82,12 +96,13 @@ def read_row(path: Path, file: str) -> Row:
     """One result with its verification. Raises :class:`UserError` for files that are neither."""
     value = strict_json.read(path)
     result = parse_result(value, path)
+    kept = tuple(suffix for suffix in KEPT if path.with_name(path.stem + suffix).is_file())
     beside = verification.path_beside(path)
     if not beside.is_file():
-        return Row(file, result)
+        return Row(file, result, kept=kept)
     found = verification.read(beside)
     about = found.result == content_digest(value)
-    return Row(file, result, found if about else None, lapsed=not about)
+    return Row(file, result, found if about else None, lapsed=not about, kept=kept)
 
 
 def read_board(board: Path) -> list[Row]:

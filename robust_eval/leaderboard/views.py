@@ -71,6 +71,11 @@ class RowView:
         return "./" + quote(self.row.file)
 
     @property
+    def kept(self) -> list[tuple[str, str]]:
+        """(what, address) of the checkpoint and the evidence, where the board keeps them."""
+        return [(what, "./" + quote(file)) for what, file in self.row.files]
+
+    @property
     def blocked(self) -> bool:
         return any(flag.severity == "blocks ranking" for flag in self.result.flags)
 
