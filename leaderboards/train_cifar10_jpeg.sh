@@ -31,3 +31,4 @@ for seed in $(echo "$seeds" | tr , ' '); do
 done
 robust-eval leaderboard build "$board"
 robust-eval leaderboard check "$board"
+python docs/reproduction_tables.py

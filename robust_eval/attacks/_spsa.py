@@ -27,10 +27,11 @@ BETA_1, BETA_2, TINY = 0.9, 0.999, 1e-8
 def rows_per_call(device: torch.device, pixels: int) -> int:
     """Queries in one forward pass: what keeps the device busy.
 
-    On a CPU the activations should stay in its caches, and a tiny network needs many queries to
-    outweigh the cost of a call: about 2**18 input values (measured on small-cnn and digits-cnn).
+    On a CPU about 2**22 input values. The network is called on slices that its caches hold
+    (:mod:`robust_eval.models.tuning`); compiled for one size, it computes a whole slice for what is left
+    over, so many slices must come together: small-cnn runs 1.25 times as fast on 5,350 queries as on 256.
     """
-    return min(8192, max(256, 2**18 // max(pixels, 1))) if device.type == "cpu" else 8192
+    return min(8192, max(256, 2**22 // max(pixels, 1))) if device.type == "cpu" else 8192
 
 
 def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:

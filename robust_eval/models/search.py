@@ -14,6 +14,8 @@ from robust_eval.errors import UserError
 from robust_eval.models import memory
 
 Result = TypeVar("Result")
+# Several small calls instead of a padded one must save more than small calls cost.
+_SAVES = 1.2
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,16 @@ class Engine:
     call: Callable[[Tensor], Tensor]
     rows: int | None = None
     sizes: tuple[int, ...] = ()
+
+    def portion(self, n: int) -> int:
+        """How many of ``n`` images the next call should take: as few as possible should be padding."""
+        if self.rows is None or n >= self.rows:
+            return min(n, self.rows or n)
+        smaller = max((size for size in self.sizes if size < n), default=None)
+        if smaller is None:
+            return n
+        padded = next((size for size in self.sizes if size >= n), n)
+        return smaller if padded > _SAVES * smaller * -(-n // smaller) else n
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """Logits (N, K) of at most ``rows`` images."""
@@ -81,9 +93,9 @@ class SearchModel(nn.Module):
         with torch.no_grad():
             return self._in_chunks(lambda part: self.engine(part), False, x)
 
-    def _limit(self, gradient: bool, total: int) -> int:
+    def _portion(self, gradient: bool, left: int) -> int:
         engine = self.gradient_engine if gradient else self.engine
-        return min(self.batch or total, engine.rows or total)
+        return engine.portion(min(self.batch or left, left))
 
     def _in_chunks(self, work: Callable[..., Tensor], gradient: bool, *inputs: Tensor) -> Tensor:
         """``work`` on slices of the inputs that fit into memory; the results concatenated.
@@ -93,7 +105,7 @@ class SearchModel(nn.Module):
         results: list[Tensor] = []
         total, done = len(inputs[0]), 0
         while done < total or not results:
-            size = min(self._limit(gradient, total), total - done)
+            size = self._portion(gradient, total - done)
             result = self._fitting(work, *(value[done : done + size] for value in inputs))
             if result is None:
                 self._halve(size)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import models
+from robust_eval.attacks import _spsa
 from robust_eval.models import compiling, tuning
 from robust_eval.models.accelerate import frozen
 from robust_eval.models.search import Engine, SearchModel
@@ -51,9 +52,38 @@ def test_batches_are_padded_to_the_compiled_sizes_and_padding_is_not_counted() -
     search = SearchModel(network, None, forward=engine, gradient=engine)
     torch.testing.assert_close(search(x), Recorder.forward(network, x))
     torch.testing.assert_close(search(x[:2]), network(x[:2]))
-    assert network.seen == [8, 8, 13, 2, 2]
+    assert network.seen == [8, 2, 2, 2, 13, 2, 2]
     torch.testing.assert_close(gradient(search, x), gradient(SearchModel(network, None), x))
     assert (search.forwards, search.backwards) == (28, 13)
+
+
+@pytest.mark.parametrize(
+    ("n", "taken"), [(400, 167), (167, 167), (160, 160), (100, 41), (59, 41), (41, 41), (18, 18), (0, 0)]
+)
+def test_what_is_left_is_called_with_little_padding(n: int, taken: int) -> None:
+    assert Engine(Recorder(), 167, (41, 167)).portion(n) == taken
+    assert Engine(Recorder(), 167).portion(n) == min(n, 167), "nothing is padded: no need for small calls"
+    assert Engine(Recorder()).portion(n) == n
+
+
+def test_spsa_fills_the_slices_of_compiled_code() -> None:
+    """256 queries for an image are no multiple of 167: alone they would cost 334."""
+    network = Recorder()
+    search = SearchModel(network, None, forward=Engine(network, 167, (41, 167)))
+    x = torch.rand(40, 1, 28, 28)
+    rows = _spsa.rows_per_call(CPU, 28 * 28)
+    draw = torch.ones(40, 128, 1, 28, 28)
+    _spsa.estimate(
+        lambda queries: search(queries[..., :4, :4]),
+        x,
+        torch.zeros(40, dtype=torch.long),
+        lambda start, stop: draw[start:stop],
+        pairs=128,
+        delta=0.001,
+        rows=rows,
+    )
+    assert search.forwards == 40 * 256
+    assert sum(network.seen) < 1.03 * search.forwards
 
 
 def test_out_of_memory_ends_compiled_code() -> None:

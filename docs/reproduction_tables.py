@@ -1,0 +1,179 @@
+"""The tables of docs/reproduction.md and the README, made from the boards; a test holds both to them.
+
+usage: python docs/reproduction_tables.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from defenses.tables import published
+from robust_eval.compare import Difference, compare
+from robust_eval.leaderboard import boards, pairs, sidecars
+from robust_eval.leaderboard.rows import Row, ranked, read_board
+
+ROOT = Path(__file__).resolve().parents[1]
+BOARDS = ("mnist-linf-0.3", "cifar10-jpeg-linf-8-255", "digits")
+PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
+# Our column and the one of Table 2 of the AWP paper that it repeats.
+COLUMNS = {"pgd-20": "PGD-20", "aa": "AA"}
+Cells = Sequence[str]
+
+
+def paper() -> dict[str, dict[str, float]]:
+    """Recipe to the gain of its ``-awp`` in the columns of Table 2, in points."""
+    rows = {row.method: row.values for row in published.read("2").rows}
+    names = {recipe: published.method(recipe) for recipe in ("at", "trades", "mart", "pretraining", "rst")}
+    return {
+        recipe: {
+            column: rows[f"{method}-AWP"][column].mean - rows[method][column].mean
+            for column in COLUMNS.values()
+        }
+        for recipe, method in names.items()
+    }
+
+
+def sign(ours: Difference, theirs: float) -> str:
+    """Whether the two point the same way, where ours can be told from zero at all."""
+    if not ours.significant:
+        return "cannot tell"
+    return "yes" if (ours.value > 0) == (theirs > 0) else "no"
+
+
+def size(ours: Difference, theirs: float) -> str:
+    """Whether the paper's difference lies in our 95% interval."""
+    low, high = ours.interval
+    return "yes" if 100 * low <= theirs <= 100 * high else "no"
+
+
+def points(found: Difference) -> str:
+    low, high = found.interval
+    return f"{100 * found.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def markdown(headings: Cells, rows: Sequence[Cells]) -> str:
+    lines = [headings, ["---"] + ["--:"] * (len(headings) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def pair_table(rows: Sequence[Row]) -> str:
+    """Each pair's difference, with minus without weight perturbation, beside the paper's."""
+    headings = ["pair", "images"]
+    for title in COLUMNS.values():
+        headings += [f"{title}, ours", "paper's", "same sign", "same size"]
+    return markdown(headings, [_pair(a, b) for a, b in pairs.find(in_order(rows))])
+
+
+def _pair(before: Row, after: Row) -> Cells:
+    recipe = pairs.family(before.name)[0]
+    found = {one.column: one for one in compare(after.result, before.result).differences}
+    cells = [f"{recipe}{seed_of(before)}", f"{before.result.data.n:,}"]
+    theirs = paper().get(recipe, {})
+    for column, title in COLUMNS.items():
+        ours, other = found[column], theirs.get(title)
+        cells += (
+            [points(ours), "-", "-", "-"]
+            if other is None
+            else [
+                points(ours),
+                f"{other:+.2f}",
+                sign(ours, other),
+                size(ours, other),
+            ]
+        )
+    return cells
+
+
+def row_table(rows: Sequence[Row], beside: Mapping[str, sidecars.Sidecar]) -> str:
+    """What it took to make each row."""
+    headings = ["row", "clean", "AutoAttack", "worst case", "epochs", "training", "evaluation", "search"]
+    return markdown(headings, [_row(row, beside[row.file]) for row in in_order(rows)])
+
+
+def _row(row: Row, beside: sidecars.Sidecar) -> Cells:
+    result = row.result
+    curve = beside.curve or {}
+    percent = [result.columns["clean"].accuracy, result.columns["aa"].accuracy, result.worst_case.accuracy]
+    return [
+        f"{row.name}{seed_of(row)}",
+        *(f"{100 * value:.2f}" for value in percent),
+        f"{len(curve.get('epoch', ()))}",
+        duration(sum(curve.get("seconds", ()))),
+        duration(result.worst_case.seconds),
+        result.suite.precision,
+    ]
+
+
+def duration(seconds: float) -> str:
+    """In the unit that reads best; a dash for nothing recorded."""
+    if seconds <= 0:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def seed_of(row: Row) -> str:
+    """`` (seed 1)``, empty for seed 0."""
+    provenance = (row.result.checkpoint.trained_with or {}).get("provenance")
+    seed = provenance.get("seed") if isinstance(provenance, dict) else None
+    return f" (seed {seed})" if seed else ""
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """By recipe, the one without perturbation first, then by seed."""
+    order = ("natural", *paper())
+    return sorted(rows, key=lambda row: _place(row, order))
+
+
+def _place(row: Row, order: Sequence[str]) -> tuple[int, str, str, bool]:
+    recipe, awp = pairs.family(row.name)
+    return (order.index(recipe) if recipe in order else len(order)), recipe, seed_of(row), awp
+
+
+def overview(rows: Sequence[Row], link: str) -> str:
+    """The paper's columns of a board, best row first, for the README."""
+    titles = {name: column.title for name, column in rows[0].result.columns.items()}
+    able, unable = ranked(list(rows))
+    lines = [
+        [
+            f"{row.name}{seed_of(row)}",
+            *(f"{100 * row.result.columns[name].accuracy:.1f}" for name in titles),
+            f"**{100 * row.result.worst_case.accuracy:.1f}**",
+        ]
+        for row in (*able, *unable)
+    ]
+    board = f"[{boards.load(ROOT / link).title}]({link}/README.md), {rows[0].result.data.n:,} images"
+    return markdown([board, *titles.values(), "worst case"], lines)
+
+
+def tables() -> Iterator[tuple[str, str]]:
+    """(marker, table) for every board that is there."""
+    for name in BOARDS:
+        folder = ROOT / "leaderboards" / name
+        if (folder / "results").is_dir():
+            rows = read_board(folder)
+            yield f"pairs of {name}", pair_table(rows)
+            yield f"rows of {name}", row_table(rows, sidecars.read(folder, rows))
+            yield f"board {name}", overview(rows, f"leaderboards/{name}")
+
+
+def page(text: str, made: Mapping[str, str]) -> str:
+    """The page with its tables made anew."""
+    for name, table in made.items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def main() -> None:
+    made = dict(tables())
+    for path in PAGES:
+        path.write_text(page(path.read_text(), made))
+
+
+if __name__ == "__main__":
+    main()
