@@ -18,6 +18,7 @@ from robust_eval.core.records import Architecture
 from robust_eval.core.threat import ThreatModel
 from robust_eval.models import checkpoint, python_file
 
+RECORD = "run.json"
 Metrics = Mapping[str, Any]
 Selected = Literal["validation", "last", "unknown"]
 
@@ -91,4 +92,4 @@ def write_record(job: Job, identity: Mapping[str, Any]) -> None:
         **identity,
         "sources": dict(job.sources),
     }
-    write_atomically(job.folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(job.folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())

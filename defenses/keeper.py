@@ -100,6 +100,8 @@ class Keeper:
                 "(--out)."
             ) from None
         self._saved_epoch = run.progress.epoch
+        if not (self.folder / checkpoints.RECORD).exists():
+            self._keep(lambda: checkpoints.write_record(self.job, self._identity))
         if run.progress.rows and not run.progress.iteration:
             # A run that ended on a full disk may have saved its state alone: write the rest now.
             self.epoch(run.progress.rows[-1], run.progress.best_epoch == run.progress.epoch)

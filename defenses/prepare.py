@@ -81,7 +81,7 @@ class Job:
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "data": {name: images.slice().fingerprint for name, images in sets.items() if images},
-            "init": initial_weights.fingerprint(options.init) if options.init else None,
+            "init": initial_weights.fingerprint(options.init) if options.init is not None else None,
             "seed": options.seed,
             "precision": options.precision,
             "devices": options.devices * options.nodes,
@@ -207,6 +207,10 @@ def _suitable(recipe: Recipe, images: ImageSet, spec: str) -> None:
 
 
 def _no_contradictions(recipe: Recipe, options: Options) -> None:
+    named = {"--init": options.init, "--extra-data": options.extra_data, "--unlabelled": options.unlabelled}
+    for option, value in named.items():
+        if value is not None and not value.strip():
+            raise UserError(f"{option} is empty: name a file, or leave it out.")
     if recipe.training.unlabelled and options.unlabelled is None:
         raise UserError(
             f"Recipe {recipe.name} needs pseudo-labelled images: make them with defenses pseudo-label and "

@@ -48,11 +48,17 @@ def resolve(name: str, choices: Choices) -> Resolved:
     norm = next((v for k, v in reversed(typed) if k == "threat.norm"), None)
     table, sources = _layer(name, choices.data.partition(":")[0], norm)
     table["name"] = Path(name).stem
+    attacked = bool(table.get("inner", {}).get("steps"))
     for dotted, value in typed:
         _check_field(dotted)
         _put(table, dotted, value)
         sources[dotted] = "command line"
     recipe = parse_recipe({k: v for k, v in table.items() if k not in NOT_FIELDS})
+    if attacked and not recipe.inner.steps:
+        raise UserError(
+            f"inner.steps=0 trains on clean images, which is no longer {recipe.name}: use the recipe "
+            "natural, or one step or more."
+        )
     return Resolved(recipe, {d: sources.get(d, "") for d, _ in leaves(recipe.model_dump())})
 
 

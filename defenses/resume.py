@@ -16,6 +16,7 @@ import torch
 from defenses.files import write_atomically
 from defenses.resolve import leaves
 from robust_eval.errors import UserError
+from robust_eval.models.reading import damaged_part
 
 FORMAT = "defenses-resume"
 VERSION = 1
@@ -39,13 +40,16 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
     path = folder / FILE
     if not path.exists():
         raise UserError(f"There is nothing to resume in {folder}: {FILE} is missing. Leave --resume out.")
+    part = damaged_part(path)
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = None if part else torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged zip raises whatever its bytes happen to hit
+        part = type(error).__name__
+    if part:
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}) and cannot be resumed. last.pt holds the weights of "
-            "the last epoch: start from them with --init, in another folder (--out)."
-        ) from None
+            f"{path} is damaged ({part}) and cannot be resumed. last.pt holds the weights of the last epoch: "
+            "start from them with --init, in another folder (--out)."
+        )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"{path} is not a resume file of defenses. To start from its weights, use --init {path}."

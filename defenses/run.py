@@ -78,6 +78,7 @@ class Run:
             "optimiser": self.step.optimiser.state_dict(),
             "progress": vars(self.progress),
             "world": self.runtime.world,
+            "threads": torch.get_num_threads(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -92,6 +93,12 @@ class Run:
             self.notes += (
                 f"trained on {before} process{'es' * (before > 1)} so far, now on {now}: the batches stay "
                 "the same, but the attacks' noise differs, and what BatchNorm sees unless it is synchronised",
+            )
+        theirs, ours = state.get("threads"), torch.get_num_threads()
+        if self.runtime.device.type == "cpu" and theirs not in (None, ours):
+            self.notes += (
+                f"trained on {theirs} thread{'s' * (theirs > 1)} so far, now on {ours}: sums round "
+                "differently, so the run goes on, but not bit for bit",
             )
 
 

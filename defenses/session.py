@@ -26,6 +26,8 @@ def run(options: Options, console: Console, *, seeds: str | None, threads: int |
         if threads < 1:
             raise UserError(f"--threads must be at least 1, got {threads}.")
         torch.set_num_threads(threads)
+    if seeds is not None and options.seed:
+        raise UserError("--seed and --seeds contradict each other: give one of them.")
     chosen = many.parse_seeds(seeds) if seeds is not None else (options.seed,)
     if len(chosen) > 1 and options.out is not None:
         variants = [replace(options, seed=s, out=options.out / f"s{s}") for s in chosen]

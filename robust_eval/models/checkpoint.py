@@ -81,6 +81,8 @@ def load(
     job = _Job(path.name, reading.read(path), part, images, arch, normalisation, place)
     header = own_format.header_of(job.contents.value, job.contents.metadata, job.name)
     if header is not None:
+        if broken := reading.damaged_part(path):
+            raise UserError(f"{path} is damaged: the checksum of {broken} does not hold. Copy it again.")
         return _load_own(job, header)
     weights = foreign.weights(job.contents.value, job.name, part)
     if arch is not None and python_file.is_python_file(arch):

@@ -118,6 +118,21 @@ def _check_zip(path: Path) -> None:
         raise UserError(f"{path} unpacks to more than 20 times its size and was not opened. {_AGAIN}")
 
 
+def damaged_part(path: Path) -> str | None:
+    """The first part of a torch file whose checksum does not hold; None where all hold or there are none.
+
+    torch.save writes checksums, torch.load never looks at them. (torch can be told to leave them out, so only
+    files that this project wrote are held to them.)
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, EOFError):
+        return path.name
+
+
 def _read_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(pickles.STAND_INS):

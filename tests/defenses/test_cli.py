@@ -105,6 +105,14 @@ def test_threads() -> None:
         invoke("train", "at", *TINY, "--threads", "0")
 
 
+def test_options_that_would_be_ignored() -> None:
+    with pytest.raises(UserError, match="--seed and --seeds contradict each other"):
+        invoke("train", "at", *TINY, "--seed", "3", "--seeds", "0")
+    for option in ("--init", "--extra-data", "--unlabelled"):
+        with pytest.raises(UserError, match=f"{option} is empty: name a file, or leave it out"):
+            invoke("train", "at", *TINY, option, "")
+
+
 def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "defenses.cli", "train", "at-apw", "--data", "digits"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)

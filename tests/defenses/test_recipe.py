@@ -156,6 +156,12 @@ BAD = [
     ("at-awp", ("augment.mixup=1.4",), {}, "augment.mixup does not go with weight perturbation"),
     ("mart", ("augment.mixup=1.4",), {}, "augment.mixup does not go with mart"),
     ("trades", ("inner.steps=0",), {}, "inner.steps=0 leaves trades nothing to train on"),
+    (
+        "at-awp",
+        ("inner.steps=0",),
+        {},
+        "inner.steps=0 trains on clean images, which is no longer at-awp: use",
+    ),
     ("at-rwp", ("perturbation.steps=2",), {}, "a random perturbation is drawn once"),
     ("at", ("perturbation.regulariser=square",), {}, "perturbation.regulariser needs perturbation.kind=awp"),
     ("at", ("schedule.periods=[0.5, 0.5]",), {}, "schedule.periods must rise"),

@@ -12,6 +12,8 @@ from small_jobs import StopAfter, make_job, run, same, weights
 
 from defenses import files, keeper, resume
 from defenses.prepare import Job
+from defenses.run import begin
+from defenses.runtime import start
 from defenses.stopping import Stopped, Stopper
 from robust_eval.errors import UserError
 from robust_eval.models import checkpoint
@@ -87,6 +89,40 @@ def test_a_damaged_resume_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "resume.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"resume\.pt is damaged .* --init"):
         run(again(job))
+
+
+def test_a_resume_file_with_one_byte_changed(tmp_path: Path) -> None:
+    """torch.load would read it without a word, and the run would go on from ruined weights."""
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    before = weights(tmp_path / "last.pt")
+    file = tmp_path / "resume.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"resume\.pt is damaged \(\w+/data/\d+\)"):
+        run(again(job))
+    assert same(before, weights(tmp_path / "last.pt"))
+
+
+def test_a_lost_record_is_written_again(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    before = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").unlink()
+    run(again(job))
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    held = begin(job, start("cpu", "32", 1, 1))
+    state = held.state()
+    held.restore(state)
+    assert not any("bit for bit" in note for note in held.notes)
+    held.restore(state | {"threads": state["threads"] + 1})
+    assert held.notes[-1].startswith(f"trained on {state['threads'] + 1} threads so far, now on")
 
 
 def test_a_truncated_resume_file(tmp_path: Path) -> None:

@@ -137,6 +137,17 @@ def test_a_damaged_description_is_named(
         checkpoint.load(str(path), images=None)
 
 
+def test_one_changed_byte_of_the_weights_is_noticed(network: nn.Module, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.pt", network)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"m\.pt is damaged: the checksum of .* does not hold\. Copy it again\."
+    ):
+        checkpoint.load(str(path), images=None)
+
+
 def test_a_damaged_safetensors_description_is_named(network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors.torch.save({"a": torch.ones(1)}, metadata={"robust_eval": "{"}))
