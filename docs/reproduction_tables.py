@@ -68,7 +68,7 @@ def pair_table(rows: Sequence[Row]) -> str:
 def _pair(before: Row, after: Row) -> Cells:
     recipe = pairs.family(before.name)[0]
     found = {one.column: one for one in compare(after.result, before.result).differences}
-    cells = [f"{recipe}{seed_of(before)}", f"{before.result.data.n:,}"]
+    cells = [before.label, f"{before.result.data.n:,}"]
     theirs = paper().get(recipe, {})
     for column, title in COLUMNS.items():
         ours, other = found[column], theirs.get(title)
@@ -96,7 +96,7 @@ def _row(row: Row, beside: sidecars.Sidecar) -> Cells:
     curve = beside.curve or {}
     percent = [result.columns["clean"].accuracy, result.columns["aa"].accuracy, result.worst_case.accuracy]
     return [
-        f"{row.name}{seed_of(row)}",
+        row.label,
         *(f"{100 * value:.2f}" for value in percent),
         f"{len(curve.get('epoch', ()))}",
         duration(sum(curve.get("seconds", ()))),
@@ -114,13 +114,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def seed_of(row: Row) -> str:
-    """`` (seed 1)``, empty for seed 0."""
-    provenance = (row.result.checkpoint.trained_with or {}).get("provenance")
-    seed = provenance.get("seed") if isinstance(provenance, dict) else None
-    return f" (seed {seed})" if seed else ""
-
-
 def in_order(rows: Sequence[Row]) -> list[Row]:
     """By recipe, the one without perturbation first, then by seed."""
     order = ("natural", *paper())
@@ -129,7 +122,7 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 def _place(row: Row, order: Sequence[str]) -> tuple[int, str, str, bool]:
     recipe, awp = pairs.family(row.name)
-    return (order.index(recipe) if recipe in order else len(order)), recipe, seed_of(row), awp
+    return (order.index(recipe) if recipe in order else len(order)), recipe, str(row.seed), awp
 
 
 def overview(rows: Sequence[Row], link: str) -> str:
@@ -138,7 +131,7 @@ def overview(rows: Sequence[Row], link: str) -> str:
     able, unable = ranked(list(rows))
     lines = [
         [
-            f"{row.name}{seed_of(row)}",
+            row.label,
             *(f"{100 * row.result.columns[name].accuracy:.1f}" for name in titles),
             f"**{100 * row.result.worst_case.accuracy:.1f}**",
         ]

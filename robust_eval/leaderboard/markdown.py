@@ -82,7 +82,7 @@ def _table(rows: Sequence[Row], by: str) -> str:
 
 def _row(place: Place, columns: Sequence[str]) -> str:
     row, result = place.row, place.row.result
-    name = text(row.name) + (" (partial)" if result.status == "partial" else "")
+    name = text(row.label) + (" (partial)" if result.status == "partial" else "")
     cells = [place.text, name, text(result.checkpoint.architecture.id)]
     cells += [cell(result.columns.get(column)) for column in columns]
     cells += [f"**{cell(result.worst_case)}**", str(result.data.n)]

@@ -33,12 +33,10 @@ def find(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
 
 def _kind(row: Row) -> tuple[object, ...]:
     result = row.result
-    provenance = (result.checkpoint.trained_with or {}).get("provenance")
-    seed = provenance.get("seed") if isinstance(provenance, dict) else None
     return (
         family(row.name)[0],
         result.checkpoint.architecture,
-        seed,
+        row.seed,
         row.selected,
         result.labels_sha256,
         group_key(result),

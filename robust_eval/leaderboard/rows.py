@@ -44,6 +44,16 @@ class Row:
         return str(recipe.get("name") or self.result.checkpoint.name)
 
     @property
+    def seed(self) -> object:
+        """Of the training, by the checkpoint's own record; None where it has none."""
+        return self._trained("provenance").get("seed")
+
+    @property
+    def label(self) -> str:
+        """The name as readers see it: with its seed, where that is not the usual 0."""
+        return f"{self.name} (seed {self.seed})" if self.seed else self.name
+
+    @property
     def selected(self) -> provenance.Selected:
         """How the checkpoint was chosen among its training's epochs, by its own record."""
         checkpoint = self.result.checkpoint

@@ -59,7 +59,7 @@ class RowView:
 
     @property
     def name(self) -> str:
-        return visible(self.row.name, 80)
+        return visible(self.row.label, 80)
 
     @property
     def with_awp(self) -> bool:

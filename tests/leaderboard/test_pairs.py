@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import board_rows
 import pytest
+from synthetic import full
 
+from robust_eval.leaderboard import markdown
 from robust_eval.leaderboard.details import pair
 from robust_eval.leaderboard.pairs import family, find
 from robust_eval.leaderboard.rows import Row
@@ -76,3 +78,13 @@ def test_the_difference_is_counted_image_by_image(base: EvalResult) -> None:
     low, high = shown.span
     assert low < 0
     assert all(low < end < high for line in shown.lines for end in line.difference.interval)
+
+
+def test_a_seed_is_part_of_the_name_that_is_shown_but_not_of_the_recipe() -> None:
+    def row(seed: object) -> Row:
+        trained = {"recipe": {"name": "at-awp"}, "provenance": {"seed": seed}}
+        return Row("r.json", full(200, trained_with=trained))
+
+    assert [row(seed).label for seed in (0, None, 2)] == ["at-awp", "at-awp", "at-awp (seed 2)"]
+    assert "| at-awp (seed 2) |" in markdown.board("b", [row(2)])
+    assert family(row(2).name) == ("at", True)
