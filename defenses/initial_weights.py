@@ -28,9 +28,14 @@ def load_into(
 ) -> None:
     """Copy the checkpoint's tensors into ``network``; ``fresh_head``: all but the last linear layer's.
 
-    A UserError says what differs: architecture, number of classes, image size or normalisation.
+    A file that does not say how its inputs are normalised is taken to be like this run. A UserError says what
+    differs: architecture, number of classes, image size or normalisation.
     """
-    loaded = checkpoint.load(source, images=None, device=torch.device("cpu"))
+    loaded = checkpoint.load(source, images=None, device=torch.device("cpu"), fallback=normalisation)
+    if loaded.ref.architecture.id == "ensemble":
+        raise UserError(
+            f"--init {source} is an ensemble: start from one of its networks, such as snapshot-1.pt."
+        )
     theirs = loaded.ref.normalisation
     if (theirs.mean, theirs.std) != (normalisation.mean, normalisation.std):
         raise UserError(

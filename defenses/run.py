@@ -168,5 +168,6 @@ def _network(job: Job) -> nn.Module:
         return models.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
     except TypeError as error:
         raise UserError(
-            f"{recipe.architecture} cannot be built: {error}. Check architecture_arguments."
+            f"{recipe.architecture} cannot be built with {recipe.architecture_arguments} ({error}): check "
+            "architecture_arguments."
         ) from None

@@ -50,6 +50,7 @@ class _Job:
     arch: str | None
     normalisation: str | None
     device: torch.device
+    fallback: Normalisation | None = None
 
     @property
     def title(self) -> str:
@@ -63,13 +64,15 @@ def load(
     arch: str | None = None,
     normalisation: str | None = None,
     device: torch.device | str = "cpu",
+    fallback: Normalisation | None = None,
 ) -> LoadedModel:
     """A checkpoint file (``FILE`` or ``FILE#part``) or ``robustbench:MODEL_ID[@threat]``.
 
     ``images``: the slice to judge. It tells the input normalisation of files that do not record one, and
     is compared with the network's classes, channels and image size. ``arch`` (an id or
-    ``path.py:function``) and ``normalisation`` override what is detected. Every tensor must match; a
-    UserError says why a file cannot be used.
+    ``path.py:function``) and ``normalisation`` override what is detected; ``fallback`` is the normalisation
+    where there are no ``images`` and the file says nothing. Every tensor must match; a UserError says why a
+    file cannot be used.
     """
     place = torch.device(device)
     if source.startswith("robustbench:"):
@@ -78,7 +81,7 @@ def load(
         network, ref = zoo.load(source, images, place)
         return LoadedModel(_finished(network, NONE, place), ref)
     path, part = _split(source)
-    job = _Job(path.name, reading.read(path), part, images, arch, normalisation, place)
+    job = _Job(path.name, reading.read(path), part, images, arch, normalisation, place, fallback)
     header = own_format.header_of(job.contents.value, job.contents.metadata, job.name)
     if header is not None:
         if broken := reading.damaged_part(path):
@@ -203,7 +206,7 @@ def _choose(
         networks,
         job.name,
         channels=channels,
-        recorded=recorded,
+        recorded=recorded or (job.fallback if job.images is None else None),
         asked=job.normalisation,
         images=job.images,
         device=job.device,

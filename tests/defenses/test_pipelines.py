@@ -132,6 +132,24 @@ def test_initial_weights_that_do_not_fit(tmp_path: Path) -> None:
         initial_weights.fingerprint("nowhere.pt")
 
 
+def test_foreign_weights_are_taken_to_be_normalised_like_the_run(tmp_path: Path) -> None:
+    run(make_job(tmp_path / "first", "at", epochs=1))
+    old = weights(tmp_path / "first" / "last.pt")
+    torch.save(old, tmp_path / "bare.pt")
+    job = make_job(tmp_path / "second", "at", epochs=1, init=str(tmp_path / "bare.pt"))
+    new = begin(job, start("cpu", "32", 1)).network.state_dict()
+    assert all(torch.equal(new[name], old[name]) for name in old)
+
+
+def test_an_ensemble_is_no_starting_point(tmp_path: Path) -> None:
+    run(make_job(tmp_path / "first", "at-pas", epochs=4))
+    job = make_job(tmp_path / "second", "at", epochs=1, init=str(tmp_path / "first" / "ensemble.pt"))
+    with pytest.raises(
+        UserError, match="is an ensemble: start from one of its networks, such as snapshot-1.pt"
+    ):
+        begin(job, start("cpu", "32", 1))
+
+
 def test_extra_data_is_trained_on_but_not_held_out(tmp_path: Path) -> None:
     extra = archive(tmp_path / "extra.npz", labels=DIGITS.y_N[:60])
     job = make_job(tmp_path / "run", "at", extra_data=extra)
