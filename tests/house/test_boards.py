@@ -1,0 +1,86 @@
+"""The published boards keep their rules, their rows can be judged again, and the pages show their numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from robust_eval.compare import Difference
+from robust_eval.leaderboard import boards, build, kept
+from robust_eval.verify import Options, verify
+
+ROOT = Path(__file__).resolve().parents[2]
+BOARDS = sorted(path.parent for path in ROOT.glob("leaderboards/*/results"))
+# Of the published boards, the one whose images come with the package.
+ROWS = [row for row in sorted(ROOT.glob("leaderboards/digits/results/*.json")) if kept.checkpoint_beside(row)]
+_spec = importlib.util.spec_from_file_location(
+    "reproduction_tables", ROOT / "docs" / "reproduction_tables.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+tables = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tables)
+
+
+@pytest.mark.parametrize("folder", BOARDS, ids=lambda folder: folder.name)
+def test_a_board_keeps_its_rules_and_its_pages_are_those_of_its_rows(folder: Path) -> None:
+    board = boards.load(folder)
+    assert board.rules is not None, "a published board has rules"
+    rows, problems = build.check(board)
+    assert problems == []
+    assert all(row.standing.startswith("verified") for row in rows)
+    assert all(row.selected in ("validation", "last") for row in rows), "nothing is selected on test images"
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
+    found = verify(
+        Options(
+            result=path,
+            checkpoint=str(kept.checkpoint_beside(path)),
+            evidence=kept.evidence_beside(path),
+            device="cpu",
+        )
+    )
+    assert found.passed, [check for check in found.checks if not check.passed]
+
+
+def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
+    made = dict(tables.tables())
+    for path in tables.PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert tables.page(text, made) == text, "run python docs/reproduction_tables.py"
+    page = tables.PAGES[0].read_text(encoding="utf-8")
+    for folder in BOARDS:
+        assert f"<!-- pairs of {folder.name} -->\n| " in page
+        assert f"<!-- rows of {folder.name} -->\n| " in page
+
+
+def test_every_pair_of_the_paper_is_known() -> None:
+    assert tables.paper()["at"] == {"PGD-20": pytest.approx(2.04), "AA": pytest.approx(1.44)}
+    assert set(tables.paper()) == {"at", "trades", "mart", "pretraining", "rst"}
+
+
+@pytest.mark.parametrize(
+    ("only_ours", "only_theirs", "interval", "paper", "sign", "size"),
+    [
+        (40, 10, (0.01, 0.05), 2.0, "yes", "yes"),
+        (10, 40, (-0.05, -0.01), 2.0, "no", "no"),
+        (40, 10, (0.01, 0.05), 7.0, "yes", "no"),
+        (12, 10, (-0.02, 0.03), 2.0, "cannot tell", "yes"),
+    ],
+)
+def test_agreement_is_said_only_where_it_can_be_told(
+    only_ours: int, only_theirs: int, interval: tuple[float, float], paper: float, sign: str, size: str
+) -> None:
+    n = 1000
+    p = 0.001 if sign != "cannot tell" else 0.8
+    found = Difference("aa", n, 0.5, 0.5 - (only_ours - only_theirs) / n, only_ours, only_theirs, p, interval)
+    assert tables.sign(found, paper) == sign
+    assert tables.size(found, paper) == size
+
+
+def test_times_read_well() -> None:
+    assert [tables.duration(s) for s in (0, 42, 90, 5399, 7200)] == ["-", "42 s", "2 min", "90 min", "2.0 h"]
