@@ -62,6 +62,14 @@ class Recipe(Section):
             )
         if self.perturbation.kind != "awp" and self.perturbation.regulariser != "none":
             raise ValueError("perturbation.regulariser needs perturbation.kind=awp")
+        if self.perturbation.regulariser != "none" and not self.perturbation.strength:
+            raise ValueError(
+                "perturbation.strength=0 leaves perturbation.regulariser out: set it, 1 for example"
+            )
+        if self.perturbation.kind != "none" and self.perturbation.warmup == 1:
+            raise ValueError(
+                "perturbation.warmup=1 never perturbs: set it below 1, or perturbation.kind=none"
+            )
         if self.perturbation.kind == "rwp" and self.perturbation.alternations * self.perturbation.steps > 1:
             raise ValueError(
                 "a random perturbation is drawn once: set perturbation.alternations and steps to 1"

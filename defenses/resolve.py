@@ -77,6 +77,11 @@ def _layer(name: str, data: str, norm: object, seen: tuple[str, ...] = ()) -> tu
         raise UserError(f"Recipe {name} extends itself, by way of {' and '.join(seen)}.")
     own = read(name)
     parent = own.get("extends")
+    if not isinstance(parent, str | None):
+        raise UserError(f'{name}: extends = {parent} is not a recipe\'s name, such as "at-awp".')
+    if parent and parent.endswith(".toml") and name.endswith(".toml"):
+        # A file names its neighbours, wherever the command is given.
+        parent = str((Path(name).parent / parent).resolve())
     table, sources = _layer(parent, data, norm, (*seen, name)) if parent else ({}, {})
     named = Path(name).stem
     said = {k: str(v) for k, v in own.get("sources", {}).items()}

@@ -96,7 +96,10 @@ def _report(console: Console, job: Job, outcome: Outcome) -> None:
             for part in ("val", "test")
             if f"{part}_clean" in row
         ]
-        console.print(f"  {name}.pt      epoch {row['epoch']:.0f}: {'; '.join(figures)}", highlight=False)
+        measured = "; ".join(figures) or "not measured, for want of held-out images"
+        console.print(f"  {name}.pt      epoch {row['epoch']:.0f}: {measured}", highlight=False)
+    if job.validation is None:
+        console.print("  best.pt is the last epoch: selection.validation=0 leaves nothing to choose by")
     if outcome.ensemble is not None:
         found = outcome.ensemble
         console.print(

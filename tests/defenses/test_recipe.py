@@ -164,6 +164,8 @@ BAD = [
     ),
     ("at-rwp", ("perturbation.steps=2",), {}, "a random perturbation is drawn once"),
     ("at", ("perturbation.regulariser=square",), {}, "perturbation.regulariser needs perturbation.kind=awp"),
+    ("at-awp", ("perturbation.regulariser=square",), {}, "perturbation.strength=0 leaves"),
+    ("at-awp", ("perturbation.warmup=1",), {}, "perturbation.warmup=1 never perturbs"),
     ("at", ("schedule.periods=[0.5, 0.5]",), {}, "schedule.periods must rise"),
     ("at", ("optimiser.momentum=0", "optimiser.nesterov=true"), {}, "optimiser.nesterov needs a momentum"),
     ("at-pas", (), {"epochs": 3}, "training.epochs = 3 is too short for 3 periods"),
@@ -194,6 +196,22 @@ def test_wrong_input_gets_one_sentence(
         recipe(name, *sets, **choices)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_file_names_its_neighbours_wherever_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "base.toml").write_text('extends = "at-awp"\n[perturbation]\ngamma = 0.02\n')
+    (tmp_path / "own" / "mine.toml").write_text('extends = "base.toml"\ntitle = "Mine"\n')
+    monkeypatch.chdir(tmp_path)
+    assert resolve("own/mine.toml", Choices()).recipe.perturbation.gamma == 0.02
+    (tmp_path / "own" / "base.toml").write_text("extends = 3\n")
+    with pytest.raises(UserError, match="extends = 3 is not a recipe's name"):
+        resolve("own/mine.toml", Choices())
+    (tmp_path / "own" / "base.toml").write_text('extends = "../own/mine.toml"\n')
+    with pytest.raises(UserError, match="extends itself"):
+        resolve("own/mine.toml", Choices())
 
 
 def test_a_recipe_that_extends_itself(tmp_path: Path) -> None:
