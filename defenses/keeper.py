@@ -112,7 +112,8 @@ class Keeper:
         try:
             write()
         except (OSError, UserError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            cause = error if isinstance(error, OSError) else error.__cause__
+            reason = cause.strerror if isinstance(cause, OSError) else str(error)
             raise UserError(f"Writing to {self.folder} failed ({reason}). {self._rescue()}") from None
 
     def _rescue(self) -> str:
@@ -122,8 +123,10 @@ class Keeper:
         try:
             resume.save(self.folder, self._identity, self.run.state())
         except OSError:
-            kept = f"the state after epoch {self._saved_epoch}" if self._saved_epoch else "nothing"
-            return f"{kept[0].upper()}{kept[1:]} is saved; make room and go on with --resume."
+            if not (self.folder / resume.FILE).exists():
+                return "Nothing had been saved yet: make room and give the same command again."
+            kept = f"The state after epoch {self._saved_epoch}" if self._saved_epoch else "An earlier state"
+            return f"{kept} is saved; make room and go on with --resume."
         where = f"epoch {progress.epoch}" + (
             f" and {progress.iteration} updates" if progress.iteration else ""
         )

@@ -53,6 +53,8 @@ def pseudo_label(
         raise UserError(
             f"--out {out} must end in .npz: the pseudo-labelled images are written as a NumPy archive."
         )
+    if out.exists():
+        raise UserError(f"--out {out} exists: choose another name, or remove it first.")
     images = unlabelled_images(spec, data_root)
     place = torch.device(device)
     loaded = checkpoint.load(source, images=None, device=place)

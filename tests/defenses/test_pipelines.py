@@ -89,6 +89,7 @@ def test_pseudo_labelling_says_what_is_wrong(natural: Path, tmp_path: Path) -> N
         (source, tmp_path / "out.npz", {"min_confidence": 0.9999999}, "No image of .* reaches"),
         (big, tmp_path / "out.npz", {}, r"does not take the images of .* \(28x28, 1 channels\)"),
         ("npz:missing.npz", tmp_path / "out.npz", {}, "does not exist"),
+        (source, tmp_path / "more.npz", {}, r"more.npz exists: choose another name, or remove it first"),
     ]
     for spec, out, options, sentence in cases:
         with pytest.raises(UserError, match=sentence):

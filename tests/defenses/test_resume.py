@@ -203,6 +203,24 @@ def test_a_disk_so_full_that_even_the_state_does_not_fit(
     assert run(again(job)).epochs == 4
 
 
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is promised that is not there, and the advice works."""
+    job = make_job(tmp_path, "at", epochs=1)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", full)
+        with pytest.raises(UserError) as found:
+            run(job)
+    said = str(found.value)
+    assert said.endswith(
+        "(No space left on device). Nothing had been saved yet: make room and give the same command again."
+    )
+    assert run(job).epochs == 1
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
