@@ -93,9 +93,10 @@ def _not_finite(run: Run, loss: float) -> UntrainableError:
         tips += ", a smaller perturbation.gamma or a longer perturbation.warmup"
     if run.job.options.precision != "32":
         tips += ", or --precision 32"
+    look = "Look at the epochs before it in curve.csv, and try" if progress.epoch else "Try"
     return UntrainableError(
         f"The loss became {loss} in epoch {progress.epoch + 1}, update {progress.iteration + 1} of "
-        f"{run.mix.iterations}; {kept} ({folder}). Look at the epochs before it in curve.csv, and try {tips}."
+        f"{run.mix.iterations}; {kept} ({folder}). {look} {tips}."
     )
 
 

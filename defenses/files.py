@@ -33,7 +33,7 @@ def make_folder(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"The run folder {path} cannot be written ({error.strerror}): choose another one with --out."
+            f"The folder {path} cannot be written ({error.strerror}): choose another one with --out."
         ) from None
 
 

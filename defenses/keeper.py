@@ -43,6 +43,8 @@ class Keeper:
         if not self.writes:
             return
         make_folder(self.folder)
+        if self.folder.resolve() == Path.cwd() and any(self.folder.iterdir()):
+            raise UserError("The current folder is not empty: name a new one with --out.")
         if (self.folder / resume.FILE).exists():
             raise UserError(
                 f"{self.folder} already holds a run: go on with it with --resume, or choose another folder "

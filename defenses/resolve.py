@@ -110,23 +110,26 @@ def _source(file: str, said: Mapping[str, str], dotted: str) -> str:
 
 
 def _typed(choices: Choices) -> Iterator[tuple[str, object]]:
-    """The command line as dotted fields and values, ``--set`` last."""
-    if choices.eps is not None:
-        yield "threat.eps", choices.eps
-    if choices.norm is not None:
-        yield "threat.norm", parse_norm(choices.norm)
-    for dotted, value in (
-        ("architecture", choices.arch),
-        ("training.epochs", choices.epochs),
-        ("training.batch_size", choices.batch_size),
-    ):
-        if value is not None:
-            yield dotted, value
+    """The command line as dotted fields and values, ``--set`` last; the last ``--set`` of a field counts."""
+    options = {
+        "threat.eps": choices.eps,
+        "threat.norm": None if choices.norm is None else parse_norm(choices.norm),
+        "architecture": choices.arch,
+        "training.epochs": choices.epochs,
+        "training.batch_size": choices.batch_size,
+    }
+    options = {dotted: value for dotted, value in options.items() if value is not None}
+    yield from options.items()
     for text in choices.sets:
         dotted, equals, value_text = text.partition("=")
         if not equals or not dotted.strip():
             raise UserError(f"--set {text} is not FIELD=VALUE: write for example --set inner.steps=7.")
-        yield dotted.strip(), _value(value_text.strip())
+        dotted, value = dotted.strip(), _value(value_text.strip())
+        if dotted in options and str(options[dotted]) != str(value):
+            raise UserError(
+                f"{dotted} is {options[dotted]} by its own option and {value} by --set: give one."
+            )
+        yield dotted, value
 
 
 def _value(text: str) -> object:

@@ -32,8 +32,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             seeds += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
         raise UserError(f"--seeds {text} is not a list of seeds: write for example 0,1,2.") from None
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise UserError(f"--seeds {text} names no seed, or one twice: write for example 0,1,2.")
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise UserError(f"--seeds {text} names {twice[0]} twice: write for example 0,1,2.")
+    if not seeds:
+        raise UserError(f"--seeds {text} names no seed: write for example 0,1,2.")
     return tuple(seeds)
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from defenses import resume
 from defenses import seeds as many
 from defenses.display import Display, Lines, Silent
 from defenses.prepare import Job, Options, prepare
@@ -35,13 +36,19 @@ def run(options: Options, console: Console, *, seeds: str | None, threads: int |
         variants = [replace(options, seed=s) for s in chosen]
     jobs = [prepare(variants[0])]
     runtime = start(options.device, options.precision, options.devices, options.nodes)
-    outcomes = []
+    outcomes: list[Outcome] = []
     for variant in variants:
         job = jobs.pop() if jobs else prepare(variant)
-        outcomes.append(_one(job, runtime, console))
+        outcomes.append(_one(_continued(job) if len(chosen) > 1 else job, runtime, console))
     if len(chosen) > 1 and runtime.rank == 0:
         _report_seeds(console, chosen, outcomes, job)
     return outcomes
+
+
+def _continued(job: Job) -> Job:
+    """One of several seeds: with --resume, those that were begun go on and the others begin."""
+    begun = (job.folder / resume.FILE).exists()
+    return replace(job, options=replace(job.options, resume=job.options.resume and begun))
 
 
 def _one(job: Job, runtime: Runtime, console: Console) -> Outcome:

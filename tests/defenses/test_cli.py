@@ -105,6 +105,25 @@ def test_threads() -> None:
         invoke("train", "at", *TINY, "--threads", "0")
 
 
+def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    """Stopped in the first seed, the second has nothing to resume yet: it begins."""
+    invoke("train", "at", *TINY, "--seed", "0", "--out", str(tmp_path / "both" / "s0"))
+    before = (tmp_path / "both" / "s0" / "curve.csv").read_text()
+    invoke("train", "at", *TINY, "--seeds", "0,1", "--out", str(tmp_path / "both"), "--resume")
+    assert (tmp_path / "both" / "s0" / "curve.csv").read_text() == before
+    assert (tmp_path / "both" / "s1" / "best.pt").is_file()
+    assert json.loads((tmp_path / "both" / "seeds.json").read_text())["seeds"] == [0, 1]
+
+
+def test_the_current_folder_is_no_run_folder_by_accident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="The current folder is not empty: name a new one with --out"):
+        invoke("train", "at", *TINY, "--out", "")
+
+
 def test_options_that_would_be_ignored() -> None:
     with pytest.raises(UserError, match="--seed and --seeds contradict each other"):
         invoke("train", "at", *TINY, "--seed", "3", "--seeds", "0")

@@ -182,6 +182,7 @@ BAD = [
     ),
     ("at", (), {"eps": "8"}, "did you mean 8/255?"),
     ("at", (), {"eps": "0"}, "threat.eps must be above 0"),
+    ("at", ("threat.eps=8/255",), {"eps": "0.2"}, "threat.eps is 0.2 by its own option and 8/255 by"),
     ("at", (), {"norm": "L3"}, "Unknown norm 'L3'"),
     ("at", (), {"epochs": 0}, "training.epochs = 0"),
     ("nowhere.toml", (), {}, "nowhere.toml does not exist"),
