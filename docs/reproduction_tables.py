@@ -85,6 +85,23 @@ def _pair(before: Row, after: Row) -> Cells:
     return cells
 
 
+def summary(rows: Sequence[Row], column: str = "aa") -> str:
+    """In words: which pairs agree with the paper in sign."""
+    found: dict[str, list[str]] = {"yes": [], "no": [], "cannot tell": []}
+    for before, after in pairs.find(in_order(rows)):
+        theirs = paper().get(pairs.family(before.name)[0])
+        if theirs is not None:
+            ours = {one.column: one for one in compare(after.result, before.result).differences}[column]
+            found[sign(ours, theirs[COLUMNS[column]])].append(before.label)
+    words = {
+        "yes": "the paper's sign",
+        "no": "the opposite sign",
+        "cannot tell": "no difference that can be told",
+    }
+    said = [f"{words[kind]} for {', '.join(names)}" for kind, names in found.items() if names]
+    return f"Under {rows[0].result.columns[column].title}: {'; '.join(said)}." if said else ""
+
+
 def row_table(rows: Sequence[Row], beside: Mapping[str, sidecars.Sidecar]) -> str:
     """What it took to make each row."""
     headings = ["row", "clean", "AutoAttack", "worst case", "epochs", "training", "evaluation", "search"]
@@ -148,6 +165,7 @@ def tables() -> Iterator[tuple[str, str]]:
         if (folder / "results").is_dir():
             rows = read_board(folder)
             yield f"pairs of {name}", pair_table(rows)
+            yield f"summary of {name}", summary(rows)
             yield f"rows of {name}", row_table(rows, sidecars.read(folder, rows))
             yield f"board {name}", overview(rows, f"leaderboards/{name}")
 
