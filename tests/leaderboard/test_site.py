@@ -102,6 +102,26 @@ def test_pairs_are_shown_with_their_paired_difference(page: str) -> None:
     assert "Worst case 66.50 76.50 +10.0 ±3.2" in pairs[0].text
 
 
+@pytest.mark.parametrize(
+    ("strength", "said", "shown"),
+    [
+        (1.9, "better with AWP", "headline better"),
+        (1.2, "worse with AWP", "headline worse"),
+        (1.52, "no significant difference", "headline"),
+    ],
+)
+def test_a_loss_does_not_look_like_a_gain(base: EvalResult, strength: float, said: str, shown: str) -> None:
+    rows = [
+        Row("a.json", board_rows.result(base, "at")),
+        Row("b.json", board_rows.result(base, "at-awp", strength=strength)),
+    ]
+    (headline,) = (
+        one for one in elements(site.page("b", rows)) if "points of worst case" in one.text and one.tag == "p"
+    )
+    assert said in headline.text
+    assert headline.attributes["class"] == shown
+
+
 def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
     curve = {"epoch": [1.0, 2.0], "train_pgd": [0.3, 0.4], "val_pgd": [0.3, float("nan")]}
     example = Picture(
