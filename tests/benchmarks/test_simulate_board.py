@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from benchmarks import simulate_board as simulation
-from benchmarks.simulate_board import MEASURED, POLICIES, Measured, simulate
+from benchmarks.board import pieces
+from benchmarks.board.measured import Measured
+from benchmarks.board.pool import POLICIES, simulate
+from benchmarks.simulate_board import MEASURED
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,6 @@ def test_waiting_for_columns_costs_time(measured: Measured) -> None:
 
 
 def test_every_unit_is_done(measured: Measured) -> None:
-    board = simulation.Board(simulation.board_request(0))
+    board = pieces.Board(pieces.board_request(0))
     units = len(board.clean) + sum(len(wave) for column in board.columns for wave in column)
     assert simulate(measured, 7, 3, POLICIES[0], 100.0).units == 3 * units
