@@ -62,7 +62,8 @@ def pair_table(rows: Sequence[Row]) -> str:
     headings = ["pair", "images"]
     for title in COLUMNS.values():
         headings += [f"{title}, ours", "paper's", "same sign", "same size"]
-    return markdown(headings, [_pair(a, b) for a, b in pairs.find(in_order(rows))])
+    found = [_pair(a, b) for a, b in pairs.find(in_order(rows))]
+    return markdown(headings, found) if found else "No pair is complete yet."
 
 
 def _pair(before: Row, after: Row) -> Cells:

@@ -36,7 +36,7 @@ for seed in $(echo "$seeds" | tr , ' '); do
             --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" --batch-size 100 --out "$run/full"
         robust-eval verify "$run/full/result.json" --checkpoint "$run/best.pt" --data-root "$root"
         robust-eval leaderboard add "$run/full/result.json" "$board" --images --curve "$run/curve.csv" \
-            --data-root "$root" --checkpoint "$run/best.pt" --replace
+            --data-root "$root" --checkpoint "$run/best.pt" --evidence --replace
     done
 done
 robust-eval leaderboard build "$board"

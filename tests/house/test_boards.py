@@ -74,7 +74,7 @@ def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
         assert tables.page(text, made) == text, "run python docs/reproduction_tables.py"
     page = tables.PAGES[0].read_text(encoding="utf-8")
     for folder in BOARDS:
-        assert f"<!-- pairs of {folder.name} -->\n| " in page
+        assert f"<!-- pairs of {folder.name} -->\n<!-- end" not in page
         assert f"<!-- rows of {folder.name} -->\n| " in page
 
 
