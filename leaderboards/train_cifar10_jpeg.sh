@@ -5,7 +5,8 @@
 #   sh leaderboards/train_cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]
 # The images' folder is named cifar10-jpeg: the board's rules know it by that. Environment: NET (preact-resnet-18; small
 # is a four-layer network with a short recipe for machines without a GPU), DEVICE (auto), EPOCHS (30, small: 15),
-# PRECISION of training (bf16), SEARCH precision of the evaluation (auto), RECIPES (the eight below).
+# PRECISION of training (bf16), SEARCH precision of the evaluation (auto), EXECUTOR ("ray --address local" keeps every core
+# of a machine without a GPU busy), RECIPES (the eight below).
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
 images=${1:?usage: train_cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]}
@@ -64,7 +65,7 @@ for seed in $(echo "$seeds" | tr , ' '); do
         *) train "$run" "$recipe" --data "folder:$images" --seed "$seed" ;;
         esac
         robust-eval run "$run/best.pt" --data "folder:$images" --eps 8/255 --suite full --examples "$examples" \
-            --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" --out "$run/full"
+            --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" ${EXECUTOR:+--executor $EXECUTOR} --out "$run/full"
         robust-eval verify "$run/full/result.json" --checkpoint "$run/best.pt" --data "folder:$images"
         # Larger checkpoints than a board keeps are described by the hash in the result.
         small=$(find "$run/best.pt" -size -8192k)

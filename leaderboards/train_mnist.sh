@@ -4,7 +4,8 @@
 # done again, what was interrupted goes on.
 #   sh leaderboards/train_mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]
 # Environment: DEVICE (auto), EPOCHS (6), PRECISION of training (bf16), SEARCH precision of the evaluation (auto),
-# RECIPES (the six below). With a GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
+# EXECUTOR ("ray --address local" keeps every core of a machine without a GPU busy), RECIPES (the six below). With a
+# GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
 root=${1:?usage: train_mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]}
@@ -33,7 +34,7 @@ for seed in $(echo "$seeds" | tr , ' '); do
             --epochs "${EPOCHS:-6}" --precision "${PRECISION:-bf16}" --device "${DEVICE:-auto}" --seed "$seed" $same "$@" \
             --out "$run" $([ -f "$run/resume.pt" ] && echo --resume)
         robust-eval run "$run/best.pt" --data mnist --data-root "$root" --eps 0.3 --suite full --examples "$examples" \
-            --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" --batch-size 100 --out "$run/full"
+            --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" ${EXECUTOR:+--executor $EXECUTOR} --batch-size 100 --out "$run/full"
         robust-eval verify "$run/full/result.json" --checkpoint "$run/best.pt" --data-root "$root"
         robust-eval leaderboard add "$run/full/result.json" "$board" --images --curve "$run/curve.csv" \
             --data-root "$root" --checkpoint "$run/best.pt" --evidence --replace
