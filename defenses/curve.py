@@ -42,6 +42,14 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
+def is_written(path: Path, rows: Sequence[Row]) -> bool:
+    """Whether the file holds exactly these rows."""
+    try:
+        return path.read_text(encoding="utf-8") == csv_text(rows)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 class Board(Protocol):
     def add(self, row: Row) -> None: ...
 

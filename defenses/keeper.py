@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from defenses import checkpoints, resume, schedules
-from defenses.curve import write_csv
+from defenses.curve import is_written, write_csv
 from defenses.files import Reserve, make_folder
 from defenses.run import Run
 from robust_eval.errors import UserError
 
+CURVE = "curve.csv"
+"""The last that an epoch writes before its state."""
 # Within a long epoch the state is saved this often.
 EVERY_SECONDS = 600.0
 
@@ -83,7 +85,7 @@ class Keeper:
         if periods and schedules.ends_period(periods, recipe.training.epochs, done - 1):
             number = schedules.period(periods, recipe.training.epochs, done - 1)[0] + 1
             checkpoints.save_model(self.job, snapshot_path(folder, number), run.judged, row)
-        write_csv(folder / "curve.csv", run.progress.rows)
+        write_csv(folder / CURVE, run.progress.rows)
         self._write_state()
 
     def _write_state(self) -> None:
@@ -104,7 +106,8 @@ class Keeper:
         self._saved_epoch = run.progress.epoch
         if not (self.folder / checkpoints.RECORD).exists():
             self._keep(lambda: checkpoints.write_record(self.job, self._identity))
-        if run.progress.rows and not run.progress.iteration:
+        rows = run.progress.rows
+        if rows and not run.progress.iteration and not is_written(self.folder / CURVE, rows):
             # A run that ended on a full disk may have saved its state alone: write the rest now.
             self.epoch(run.progress.rows[-1], run.progress.best_epoch == run.progress.epoch)
 

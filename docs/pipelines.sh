@@ -26,9 +26,9 @@ np.savez(folder / "mnist8.npz", x=x_NHW, y=mnist.y_N, class_names=mnist.class_na
 np.savez(folder / "unlabelled.npz", x=x_NHW)
 PYTHON
 
-train() { # train FOLDER RECIPE OPTIONS...: once
+train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once
     folder=$at/$1; recipe=$2; shift 2
-    [ -f "$folder/last.pt" ] || defenses train "$recipe" --out "$folder" "$@"
+    defenses train "$recipe" --out "$folder" "$@" $([ ! -f "$folder/resume.pt" ] || echo --resume)
     [ -d "$folder/quick" ] || robust-eval run "$folder/best.pt" --data digits --eps 0.1 --suite quick --out "$folder/quick"
 }
 # The recipes' settings for digits, which an archive of the same size does not bring with it.

@@ -43,10 +43,9 @@ np.savez(
 np.savez(folder / "unlabelled.npz", x=images.x_NHWC[rest])
 PYTHON
 
-train() { # train FOLDER RECIPE OPTIONS...: once, or on from where it stopped
+train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once
     folder=$1 recipe=$2
     shift 2
-    [ ! -f "$folder/last.pt" ] || return 0
     case $recipe in *-awp) [ "$warm" = 0 ] || set -- --set "perturbation.warmup=$warm" "$@" ;; esac
     # shellcheck disable=SC2046,SC2086
     defenses train "$recipe" --eps 8/255 $same --precision "${PRECISION:-bf16}" --device "${DEVICE:-auto}" "$@" \

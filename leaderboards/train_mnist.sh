@@ -29,12 +29,14 @@ for seed in $(echo "$seeds" | tr , ' '); do
         case $recipe in
         trades*) set -- "$@" --set objective.beta=6 ;;
         esac
-        # shellcheck disable=SC2086
-        [ -f "$run/last.pt" ] || defenses train "$recipe" --data mnist --data-root "$root" --eps 0.3 --arch small-cnn \
+        # A run that is finished says so and ends at once.
+        # shellcheck disable=SC2046,SC2086
+        defenses train "$recipe" --data mnist --data-root "$root" --eps 0.3 --arch small-cnn \
             --epochs "${EPOCHS:-6}" --precision "${PRECISION:-bf16}" --device "${DEVICE:-auto}" --seed "$seed" $same "$@" \
-            --out "$run" $([ -f "$run/resume.pt" ] && echo --resume)
+            --out "$run" $([ ! -f "$run/resume.pt" ] || echo --resume)
         robust-eval run "$run/best.pt" --data mnist --data-root "$root" --eps 0.3 --suite full --examples "$examples" \
-            --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" ${EXECUTOR:+--executor $EXECUTOR} --batch-size 100 --out "$run/full"
+            --precision "${SEARCH:-auto}" --device "${DEVICE:-auto}" --batch-size 100 --out "$run/full" \
+            ${EXECUTOR:+--executor $EXECUTOR}
         robust-eval verify "$run/full/result.json" --checkpoint "$run/best.pt" --data-root "$root"
         robust-eval leaderboard add "$run/full/result.json" "$board" --images --curve "$run/curve.csv" \
             --data-root "$root" --checkpoint "$run/best.pt" --evidence --replace

@@ -65,7 +65,11 @@ def test_resuming_is_bit_for_bit(name: str, sets: tuple[str, ...], updates: int,
 
 def test_a_finished_run_resumes_to_its_outcome(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at")
-    assert run(job).last == run(again(job)).last
+    last = run(job).last
+    before = [(tmp_path / name).stat().st_mtime_ns for name in ("last.pt", "best.pt")]
+    assert run(again(job)).last == last
+    after = [(tmp_path / name).stat().st_mtime_ns for name in ("last.pt", "best.pt")]
+    assert after == before, "results name these files by their hash"
 
 
 def test_a_used_folder_is_not_overwritten(tmp_path: Path) -> None:
@@ -180,6 +184,30 @@ def test_a_full_disk_in_mid_run_loses_nothing(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "parts" / ".reserve").exists()
     run(again(parts))
     assert same(weights(tmp_path / "whole" / "last.pt"), weights(tmp_path / "parts" / "last.pt"))
+    assert same(weights(tmp_path / "whole" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
+    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+
+
+def test_a_disk_that_fills_up_between_the_files_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """last.pt is of the new epoch already, best.pt and the curve are not: both are made up for."""
+    whole, parts = (make_job(tmp_path / name, "at", epochs=3) for name in ("whole", "parts"))
+    run(whole)
+    save = checkpoint.save
+
+    def fails(path: Path, *args: object, **others: object) -> None:
+        if path.name == "best.pt":
+            raise UserError(f"{path} cannot be written: No space left on device.")
+        save(path, *args, **others)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", fails)
+        with pytest.raises(UserError, match=r"The state after epoch \d is saved"):
+            run(parts)
+    assert (tmp_path / "parts" / "last.pt").is_file()
+    assert not (tmp_path / "parts" / "best.pt").exists()
+    run(again(parts))
     assert same(weights(tmp_path / "whole" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
     assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
 
