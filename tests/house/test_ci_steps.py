@@ -156,6 +156,16 @@ def checked(checkouts: tuple[Path, Path]) -> tuple[int, str]:
     return run.returncode, run.stdout + run.stderr
 
 
+def test_our_own_boards_pass(tmp_path: Path) -> None:
+    """Against themselves: leaderboards/ holds boards and nothing else."""
+    shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
+    status, said = checked((tmp_path, ROOT))
+    assert (status, said.count("tables and rules hold")) == (
+        0,
+        len(list(ROOT.glob("leaderboards/*/results"))),
+    ), said
+
+
 def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
     board = checkouts[0] / "leaderboards" / "ours"
     (checkouts[0] / "result.json").write_text(full(205, name="second.pt").to_json())

@@ -2,7 +2,7 @@
 # The rows of leaderboards/digits, from nothing: the ten methods of Table 2 of the AWP paper and natural training,
 # trained by docs/pipelines.sh and judged by `full` on all 360 test images. Run it from the top of the checkout after
 # `make setup`; what is finished is not done again, what was interrupted goes on.
-#   sh leaderboards/train_digits.sh [DATA_ROOT [FOLDER]]     DATA_ROOT holds MNIST's four files, or receives them
+#   sh docs/boards/digits.sh [DATA_ROOT [FOLDER]]     DATA_ROOT holds MNIST's four files, or receives them
 # Environment: RECIPES (all eleven). The images are tiny and the networks too: one thread is faster than two.
 set -eu
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

@@ -2,13 +2,13 @@
 # The rows of leaderboards/mnist-linf-0.3, from nothing: every pair of the paper that needs no more data, trained
 # under one recipe and judged by `full`. Run it from the top of the checkout after `make setup`; what is finished is not
 # done again, what was interrupted goes on.
-#   sh leaderboards/train_mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]
+#   sh docs/boards/mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]
 # Environment: DEVICE (auto), EPOCHS (6), PRECISION of training (bf16), SEARCH precision of the evaluation (auto),
 # EXECUTOR ("ray --address local" keeps every core of a machine without a GPU busy), RECIPES (the six below). With a
 # GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
-root=${1:?usage: train_mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]}
+root=${1:?usage: mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]}
 examples=${2:-1000}
 seeds=${3:-0}
 at=${4:-runs/mnist}

@@ -2,14 +2,14 @@
 # The rows of leaderboards/cifar10-jpeg-linf-8-255, on CIFAR-10 as JPEG copies: the AT, TRADES and MART pairs, and the
 # RST pair with 20,000 training images held out as unlabelled. Judged by `full`. What is finished is not done again,
 # what was interrupted goes on.
-#   sh leaderboards/train_cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]
+#   sh docs/boards/cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]
 # The images' folder is named cifar10-jpeg: the board's rules know it by that. Environment: NET (preact-resnet-18; small
 # is a four-layer network with a short recipe for machines without a GPU), DEVICE (auto), EPOCHS (30, small: 15),
 # PRECISION of training (bf16), SEARCH precision of the evaluation (auto), EXECUTOR ("ray --address local" keeps every core
 # of a machine without a GPU busy), RECIPES (the eight below).
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
-images=${1:?usage: train_cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]}
+images=${1:?usage: cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]}
 examples=${2:-1000}
 seeds=${3:-0}
 net=${NET:-preact-resnet-18}
