@@ -12,13 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from defenses.files import write_atomically
+from defenses.files import RECORD, write_atomically
 from defenses.prepare import Job
 from robust_eval.core.records import Architecture
 from robust_eval.core.threat import ThreatModel
 from robust_eval.models import checkpoint, python_file
 
-RECORD = "run.json"
 Metrics = Mapping[str, Any]
 Selected = Literal["validation", "last", "unknown"]
 

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from robust_eval.errors import UserError
 
+# In a run's folder
+RECORD = "run.json"
+CURVE = "curve.csv"
+"""The last that an epoch writes before its state."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from defenses.curve import COLUMNS
+from defenses.files import CURVE, RECORD
 from robust_eval.core import strict_json
 from robust_eval.errors import UserError
 
@@ -68,7 +69,7 @@ class FinishedRun:
 
 def read_run(folder: Path) -> FinishedRun:
     """The run in ``folder``; a UserError says what is missing or damaged."""
-    path = folder / "run.json"
+    path = folder / RECORD
     if not path.is_file():
         raise UserError(
             f"{folder} is no run folder of defenses train: it holds no run.json. Name a folder that does."
@@ -107,14 +108,14 @@ def _run_folders(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"There is no folder {path}: name run folders, or a folder that holds some.")
-        below = sorted(file.parent for file in path.rglob("run.json"))
-        for folder in [path] if (path / "run.json").is_file() or not below else below:
+        below = sorted(file.parent for file in path.rglob(RECORD))
+        for folder in [path] if (path / RECORD).is_file() or not below else below:
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
 
 def _read_curve(folder: Path) -> tuple[Row, ...]:
-    path = folder / "curve.csv"
+    path = folder / CURVE
     try:
         with path.open(encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))

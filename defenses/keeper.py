@@ -8,12 +8,10 @@ from pathlib import Path
 
 from defenses import checkpoints, resume, schedules
 from defenses.curve import is_written, write_csv
-from defenses.files import Reserve, make_folder
+from defenses.files import CURVE, RECORD, Reserve, make_folder
 from defenses.run import Run
 from robust_eval.errors import UserError
 
-CURVE = "curve.csv"
-"""The last that an epoch writes before its state."""
 # Within a long epoch the state is saved this often.
 EVERY_SECONDS = 600.0
 
@@ -104,12 +102,12 @@ class Keeper:
                 "(--out)."
             ) from None
         self._saved_epoch = run.progress.epoch
-        if not (self.folder / checkpoints.RECORD).exists():
+        if not (self.folder / RECORD).exists():
             self._keep(lambda: checkpoints.write_record(self.job, self._identity))
         rows = run.progress.rows
         if rows and not run.progress.iteration and not is_written(self.folder / CURVE, rows):
             # A run that ended on a full disk may have saved its state alone: write the rest now.
-            self.epoch(run.progress.rows[-1], run.progress.best_epoch == run.progress.epoch)
+            self.epoch(rows[-1], run.progress.best_epoch == run.progress.epoch)
 
     def _keep(self, write: Callable[[], object]) -> None:
         if not self.writes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tables_in_pages import markdown, placed
+
 from defenses.tables import published
 from robust_eval.compare import Difference, compare
 from robust_eval.leaderboard import boards, pairs, sidecars
@@ -50,11 +52,6 @@ def size(ours: Difference, theirs: float) -> str:
 def points(found: Difference) -> str:
     low, high = found.interval
     return f"{100 * found.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def markdown(headings: Cells, rows: Sequence[Cells]) -> str:
-    lines = [headings, ["---"] + ["--:"] * (len(headings) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def pair_table(rows: Sequence[Row]) -> str:
@@ -174,10 +171,7 @@ def tables() -> Iterator[tuple[str, str]]:
 def page(text: str, made: Mapping[str, str]) -> str:
     """The page with its tables made anew."""
     for name, table in made.items():
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if start in text:
-            before, _, rest = text.partition(start)
-            text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+        text = placed(text, name, table)
     return text
 
 

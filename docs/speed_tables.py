@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tables_in_pages import markdown, placed
+
 ROOT = Path(__file__).resolve().parent
 FIGURES, PAGE = ROOT / "tables" / "speed.json", ROOT / "speed.md"
 REFERENCE = "plain"
@@ -47,11 +49,6 @@ def work(one: Figures, machine: Figures) -> Figures:
         kept = ("seconds", "processor_seconds", "peak_mib", "operations")
         sides[name] = {key: side[key] for key in kept} | {"columns": columns}
     return {**one["work"], "matrix_rates": machine["matrix_rates"], "measured": sides}
-
-
-def markdown(headings: Row, rows: Sequence[Row]) -> str:
-    lines = [headings, ["---"] + ["--:"] * (len(headings) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def evaluation(works: Mapping[str, Figures]) -> str:
@@ -192,10 +189,8 @@ TABLES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 def page(text: str, figures: Figures) -> str:
     """The page with its tables made anew."""
     for name, (key, table) in TABLES.items():
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if key in figures and start in text:
-            before, _, rest = text.partition(start)
-            text = f"{before}{start}\n{table(figures[key])}\n{end}{rest.partition(end)[2]}"
+        if key in figures:
+            text = placed(text, name, table(figures[key]))
     return text
 
 

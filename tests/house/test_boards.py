@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 from pathlib import Path
 
 import pytest
+import reproduction_tables as tables
 from typer.testing import CliRunner
 
 from robust_eval.cli import app
@@ -20,13 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted(path.parent for path in ROOT.glob("leaderboards/*/results"))
 # Of the published boards, the one whose images come with the package.
 ROWS = [row for row in sorted(ROOT.glob("leaderboards/digits/results/*.json")) if kept.checkpoint_beside(row)]
-_spec = importlib.util.spec_from_file_location(
-    "reproduction_tables", ROOT / "docs" / "reproduction_tables.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tables)
 
 
 @pytest.mark.parametrize("folder", BOARDS, ids=lambda folder: folder.name)

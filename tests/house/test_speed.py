@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
+import speed_tables
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-_spec = importlib.util.spec_from_file_location("speed_tables", DOCS / "speed_tables.py")
-assert _spec is not None
-assert _spec.loader is not None
-speed_tables = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(speed_tables)
 PAGE = (DOCS / "speed.md").read_text(encoding="utf-8")
 FIGURES = json.loads((DOCS / "tables" / "speed.json").read_text(encoding="utf-8"))
 
