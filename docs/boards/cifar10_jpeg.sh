@@ -4,7 +4,7 @@
 # what was interrupted goes on.
 #   sh docs/boards/cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]
 # The images' folder is named cifar10-jpeg: the board's rules know it by that. Environment: NET (preact-resnet-18; small
-# is a four-layer network with a short recipe for machines without a GPU), DEVICE (auto), EPOCHS (30, small: 15),
+# is a four-layer network with a short recipe for machines without a GPU), DEVICE (auto), EPOCHS (30, small: 10),
 # PRECISION of training (bf16), SEARCH precision of the evaluation (auto), EXECUTOR ("ray --address local" keeps every core
 # of a machine without a GPU busy), RECIPES (the eight below).
 set -eu
@@ -17,10 +17,11 @@ at=${4:-runs/cifar10-jpeg-$net}
 board=leaderboards/cifar10-jpeg-linf-8-255
 mkdir -p "$board/results" "$at"
 case $net in
-small) # PGD-5, no crops: what a processor trains in minutes
-    same="--arch small-cnn --set architecture_arguments.width=16 --epochs ${EPOCHS:-15} --set inner.steps=5"
+small) # PGD-5, no crops, epsilon growing at first: what a processor trains in minutes
+    same="--arch small-cnn --set architecture_arguments.width=16 --epochs ${EPOCHS:-10} --set inner.steps=5"
     same="$same --set inner.step_size=1/3 --set augment.crop_padding=0 --set optimiser.lr=0.05 --set schedule.kind=cosine"
     same="$same --set schedule.clock=iteration --set selection.validation=1000 --set selection.train_images=500"
+    same="$same --set budget.kind=linear --set budget.start=1/4 --set budget.peak=2"
     warm=1/5 ;;
 *) same="--arch $net --epochs ${EPOCHS:-30}" warm=0 ;;
 esac
