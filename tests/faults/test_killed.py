@@ -18,11 +18,11 @@ from robust_eval.store import FolderStore
 UNITS = 4 * 25
 
 
-def start(folder: Path) -> BaseProcess:
+def start(folder: Path, pause: float = 0.0) -> BaseProcess:
     """A process of its own, forked from a server that has imported the heavy libraries once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["robust_eval.evaluation", "robust_eval.attacks._art"])
-    process = context.Process(target=run_in_small_units, args=(str(folder),))
+    process = context.Process(target=run_in_small_units, args=(str(folder), pause))
     process.start()
     return process
 
@@ -39,13 +39,13 @@ def stored(folder: Path) -> int:
 
 def interrupt_after(folder: Path, units: int, with_signal: signal.Signals) -> None:
     """Stop the run once so many units are on disk."""
-    process = start(folder)
+    process = start(folder, pause=0.02)
     assert process.pid is not None
     deadline = time.monotonic() + 60
     while process.is_alive() and stored(folder) < units and time.monotonic() < deadline:
         time.sleep(0.002)
-    if process.is_alive():
-        os.kill(process.pid, with_signal)
+    assert process.is_alive(), "it ended before it could be stopped"
+    os.kill(process.pid, with_signal)
     process.join(60)
 
 
