@@ -25,7 +25,7 @@ def run_in_small_units(folder: str, pause: float = 0.0) -> None:
         put(store, key, content)
         time.sleep(pause)
 
-    FolderStore.put_packed = put_and_wait  # type: ignore[method-assign]
+    FolderStore.put_packed = put_and_wait  # type: ignore[assignment, method-assign]
     torch.set_num_threads(1)
     model, x, y = linear_problem(n=150)
     evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-10,pgd-20", batch_size=6, out=folder)
