@@ -89,7 +89,7 @@ def main() -> None:
 
     def autoattack() -> Tensor:
         suite = AutoAttack(model, norm="Linf", eps=eps, seed=SEED, device=given.device)
-        adv, _ = suite.run_standard_evaluation(x, y, batch_size=size)
+        adv: Tensor = suite.run_standard_evaluation(x, y, batch_size=size)[0]
         return adv
 
     stopwatch = Stopwatch()

@@ -23,11 +23,11 @@ def table(work: Work, reports: Mapping[str, Report], rates: Mapping[str, float])
     for heading in HEADINGS:
         shown.add_column(heading, justify="left" if heading in ("", "side") else "right", no_wrap=True)
     plain = reports.get(REFERENCE)
-    names = list(min((report.columns for report in reports.values()), key=len))
+    names = min((list(report.columns) for report in reports.values()), key=len)
     for name in names:
         for side, report in reports.items():
             mine, other = report.columns[name], plain.columns[name] if plain else None
-            seconds = _ratio(mine.seconds, other and other.seconds)
+            seconds = _ratio(mine.seconds, other.seconds if other else None)
             shown.add_row(name, side, *_verdicts(mine, other), *seconds)
         shown.add_section()
     for side, report in reports.items():
@@ -36,8 +36,8 @@ def table(work: Work, reports: Mapping[str, Report], rates: Mapping[str, float])
             side,
             "",
             "",
-            *_ratio(report.seconds, plain and plain.seconds),
-            *_ratio(report.processor_seconds, plain and plain.processor_seconds),
+            *_ratio(report.seconds, plain.seconds if plain else None),
+            *_ratio(report.processor_seconds, plain.processor_seconds if plain else None),
             f"{report.peak_mib:.0f}",
             _share(report, rates),
         )

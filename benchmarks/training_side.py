@@ -74,7 +74,7 @@ def autocast(given: argparse.Namespace, device: torch.device) -> AbstractContext
 class Count(TorchDispatchMode):
     """Operations by torch's formulas: products alone. (Its own counter refuses ``autograd.grad``.)"""
 
-    total = 0
+    total: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -86,9 +86,9 @@ class Count(TorchDispatchMode):
 
 def operations(step: TakeStep, x: Tensor, y: Tensor, rows: int) -> float:
     """Floating-point operations of a step on so many images."""
-    with Count() as count:
+    with Count() as count:  # type: ignore[no-untyped-call]
         step(x[:COUNTED], y[:COUNTED])
-    return count.total * rows / COUNTED
+    return float(count.total * rows / COUNTED)
 
 
 def reached(

@@ -24,7 +24,7 @@ def evaluate(
     x_NCHW: Tensor,
     y_N: Tensor,
     threat: ThreatModel | str,
-    suite: str = "full",
+    suite: str | Suite = "full",
     *,
     name: str = "model",
     batch_size: int | None = None,
@@ -40,15 +40,15 @@ def evaluate(
     ``model`` maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K), with any
     normalisation inside; it is put into eval mode for the run and given back as it was. ``y_N``
     holds int64 labels in 0..K-1. ``threat`` is a :class:`ThreatModel` or text such as
-    ``"Linf 8/255"``. ``suite`` is anything that ``robust-eval run --suite`` takes. With ``out`` the
-    run is kept in that folder and can be continued; without, it lives in memory. ``diagnose`` also asks
-    whether the attacks converged (:mod:`robust_eval.diagnose`). ``precision`` (float32, bfloat16, auto) and
-    ``compile`` (auto, on, off) are of the search alone; the judge is the model as it is.
+    ``"Linf 8/255"``. ``suite`` is a :class:`Suite` or anything that ``robust-eval run --suite`` takes. With
+    ``out`` the run is kept in that folder and can be continued; without, it lives in memory. ``diagnose``
+    also asks whether the attacks converged (:mod:`robust_eval.diagnose`). ``precision`` (float32, bfloat16,
+    auto) and ``compile`` (auto, on, off) are of the search alone; the judge is the model as it is.
 
     Runs on the device of the model's parameters. Raises :class:`UserError` for inputs outside
     these shapes and ranges.
     """
-    _check_types(model, x_NCHW, y_N, threat)
+    _check_types(model, x_NCHW, y_N, threat, suite)
     modes = {module: module.training for module in model.modules()}
     try:
         job = make_job(
@@ -108,7 +108,7 @@ def make_job(
     return Job(request, model, x, y, compile=parse_compile(compile, device), notes=notes)
 
 
-def _check_types(model: object, x_NCHW: object, y_N: object, threat: object) -> None:
+def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:
     """What a type checker would say, for those who have none running."""
     if not isinstance(model, nn.Module):
         raise UserError(
@@ -122,6 +122,8 @@ def _check_types(model: object, x_NCHW: object, y_N: object, threat: object) -> 
             )
     if not isinstance(threat, ThreatModel | str):
         raise UserError("The threat model must be a ThreatModel or text such as 'Linf 8/255'.")
+    if not isinstance(suite, str | Suite):
+        raise UserError("The suite must be a Suite or text such as 'full' or 'fgsm,pgd-20'.")
 
 
 def _classes(model: nn.Module, x_1CHW: Tensor) -> int:

@@ -12,7 +12,7 @@ from known_models import Linear, linear_margin, linear_problem
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from robust_eval import evaluate
+from robust_eval import evaluate, suites
 from robust_eval.core import norms
 from robust_eval.errors import UserError
 
@@ -154,6 +154,14 @@ def test_modules_without_parameters_work() -> None:
     assert result.worst_case.n_robust == 4
 
 
+def test_a_suite_may_be_given_as_what_its_name_stands_for() -> None:
+    model, x, y = linear_problem(n=20)
+    named = evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-20")
+    given = evaluate(model, x, y, "Linf 0.04", suite=suites.load("fgsm,pgd-20"))
+    assert given.suite == named.suite
+    assert given.worst_case.robust_bits == named.worst_case.robust_bits
+
+
 class Tuple(Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x), x  # type: ignore[return-value]  # what some models do
@@ -185,6 +193,7 @@ def test_wrong_kinds_of_arguments(arguments: object, message: str) -> None:
     [
         ({"seed": -1}, "The seed must be 0 or more, got -1"),
         ({"batch_size": 0}, "The batch size must be at least 1, got 0"),
+        ({"suite": ("fgsm", "pgd-20")}, "must be a Suite or text such as 'full' or 'fgsm,pgd-20'"),
         ({"threat": "Linf 0"}, "For clean accuracy alone use suite clean"),
         ({"out": Path(__file__).parents[1]}, "Choose a new or empty run folder"),
         ({"out": Path(__file__) / "below"}, r"Cannot write to .*Choose another folder\.$"),

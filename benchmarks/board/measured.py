@@ -68,7 +68,7 @@ def measure() -> Measured:
         clean = random_.integers(0, 256, (n, 3, 32, 32)) / 255
         adv = np.clip(clean + random_.choice([-1, 1], clean.shape) * 8 / 255, 0, 1).astype(np.float32)
         yes, whole = np.ones(n, bool), np.arange(n)
-        verdicts = Verdicts(whole, whole, whole, whole, whole * 0.1, yes, yes, yes, ~yes)
+        verdicts = Verdicts(whole, whole, whole, whole, np.full(n, 0.1), yes, yes, yes, ~yes)
         packed = store.pack("k", UnitResult(verdicts, adv, 1, 1, 1.0))
         place = store.open_run(Path(folder) / "run", {"a": 1})
         start = time.perf_counter()
