@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from defenses import curve
 from defenses.files import RECORD, write_atomically
 from defenses.prepare import Job
 from robust_eval.core.records import Architecture
@@ -52,12 +53,14 @@ def save_model(
         dataset=images.name,
         threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
         recipe=recipe.model_dump(mode="json"),
-        metrics=dict(metrics),
+        # Without times: the same run makes the same file, and a board knows it by its hash.
+        metrics={name: value for name, value in metrics.items() if name not in curve.TIMES},
         provenance={
             "seed": job.options.seed,
             "precision": job.options.precision,
             "selected": selected,
             "trained_on": job.trained_on,
+            **job.drawn_from,
             **environment(),
         },
     )

@@ -12,6 +12,8 @@ from typing import Protocol
 from defenses.files import write_atomically
 
 Row = Mapping[str, float]
+TIMES = ("images_per_second", "seconds")
+"""What differs when the same run is made again."""
 COLUMNS = (
     "epoch",
     "lr",
@@ -25,8 +27,7 @@ COLUMNS = (
     "robust_gap",
     "test_clean",
     "test_pgd",
-    "images_per_second",
-    "seconds",
+    *TIMES,
 )
 """``epoch`` counts from 1. ``loss`` is the mean over the epoch's updates, at w+v where ``perturbed``
 is 1. Accuracies are fractions, measured at w in eval mode, empty where nothing was measured;

@@ -69,19 +69,27 @@ class Job:
         """A sketch of every image that is trained on, for the checkpoints."""
         return seen.sketch(s.x_NHWC for s in (self.train, self.extra, self.pseudo) if s is not None)
 
-    def identity(self) -> dict[str, Any]:
-        """Everything the result depends on; a run folder belongs to one identity."""
+    @cached_property
+    def drawn_from(self) -> dict[str, Any]:
+        """Fingerprints of the image sets, and the hash of the initial weights."""
         sets = {
             "train": self.train,
             "validation": self.validation,
             "extra": self.extra,
             "pseudo": self.pseudo,
         }
+        init = self.options.init
+        return {
+            "data": {name: images.slice().fingerprint for name, images in sets.items() if images},
+            "init": initial_weights.fingerprint(init) if init is not None else None,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Everything the result depends on; a run folder belongs to one identity."""
         options = self.options
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            "data": {name: images.slice().fingerprint for name, images in sets.items() if images},
-            "init": initial_weights.fingerprint(options.init) if options.init is not None else None,
+            **self.drawn_from,
             "seed": options.seed,
             "precision": options.precision,
             "devices": options.devices * options.nodes,

@@ -45,6 +45,7 @@ def check(board: Board, base: Path | None = None) -> tuple[list[Row], list[Probl
             found.append(Problem(file, f"is malformed: {error}"))
     found += rules.problems(board, rows)
     found += kept.problems(board.folder, rows)
+    found += sidecars.problems(board.folder, rows)
     if base is not None:
         found += filing.submission(board.folder, base)
     if not any(problem.text.startswith("is malformed") for problem in found):

@@ -44,21 +44,24 @@ def add(
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="In place of the board's row for the same checkpoint.")
+        bool,
+        typer.Option("--replace", help="In place of the row for this checkpoint, or recipe and seed."),
     ] = False,
 ) -> None:
     """File a run on a board whose rules it keeps."""
-    from robust_eval.leaderboard import filing, pictures, sidecars
-    from robust_eval.schema import EVIDENCE_FILE
+    from robust_eval.leaderboard import filing, kept, pictures, sidecars
 
     shown = pictures.of_run(result, data, data_root) if images else None
     learned = sidecars.checked_curve(curve) if curve else None
-    proof = result.parent / EVIDENCE_FILE if evidence else None
+    proof = kept.evidence_near(result) if evidence else None
+    before = filing.filed(board)
     path = filing.add(result, board, replace=replace, checkpoint=checkpoint, evidence=proof)
     typer.echo(f"Filed: {path}")
     sidecars.write(path, learned, shown)
     for beside in filing.beside(path):
         typer.echo(f"Beside it: {beside}")
+    for gone in sorted(before - filing.filed(board)):
+        typer.echo(f"Gone with the row that gave way: {gone}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard build leaderboards/digits")

@@ -12,7 +12,17 @@ from robust_eval.core.files import write_text, writing
 from robust_eval.core.text import visible
 from robust_eval.errors import UserError
 from robust_eval.leaderboard import boards, kept, rules
-from robust_eval.leaderboard.rows import RESULTS, SIDECARS, Row, read_board, read_row
+from robust_eval.leaderboard.rows import (
+    CHECKPOINT_SUFFIXES,
+    CURVE_SUFFIX,
+    EVIDENCE_SUFFIX,
+    IMAGES_SUFFIX,
+    RESULTS,
+    SIDECARS,
+    Row,
+    read_board,
+    read_row,
+)
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.schema import content_digest
 
@@ -57,9 +67,9 @@ def add(
     """File a result, with its verification if one of this content lies beside it.
 
     The row must keep the board's rules and must not be there already. Raises :class:`UserError` otherwise;
-    nothing is written then. ``replace``: a row for the same checkpoint, and what lies beside it, gives way.
-    ``checkpoint`` and ``evidence``: files to keep beside the row. The board's folder may be new, but not its
-    parent.
+    nothing is written then. ``replace``: a row for the same checkpoint, or for the same recipe and seed
+    trained again, gives way; what lies beside it and is true of the new row too stays. ``checkpoint`` and
+    ``evidence``: files to keep beside the row. The board's folder may be new, but not its parent.
     """
     row = read_row(result, result.name)
     name = file_name(row)
@@ -70,7 +80,8 @@ def add(
     if home.is_symlink():
         raise UserError(f"{home} is a link out of the board. Put the folder itself there.")
     there = read_board(folder) if home.is_dir() and any(home.glob("*.json")) else []
-    before = [other for other in there if rules.same_claim(other.result, row.result)]
+    gives_way = rules.same_network if replace else rules.same_claim
+    before = [other for other in there if gives_way(other.result, row.result)]
     if before and not replace:
         raise UserError(
             f"{folder} already has a row for this checkpoint: {before[0].file}. Add --replace to replace it."
@@ -78,8 +89,9 @@ def add(
     wrong = list(rules.of_row(board, row))
     if wrong:
         raise UserError(f"{result} does not belong on {folder.resolve().name}: it {'; it '.join(wrong)}.")
-    files = [] if checkpoint is None else [kept.checkpoint_of(row.result, checkpoint)]
-    files += [] if evidence is None else [kept.evidence_of(row.result, evidence)]
+    given = [] if checkpoint is None else [kept.checkpoint_of(row.result, checkpoint)]
+    given += [] if evidence is None else [kept.evidence_of(row.result, evidence)]
+    files = [file for other in before for file in _still_true(folder, other, row, checkpoint is None)] + given
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
     for other in before:
@@ -94,11 +106,33 @@ def add(
     return path
 
 
+def _still_true(folder: Path, old: Row, new: Row, weights: bool) -> Iterator[tuple[str, bytes]]:
+    """(suffix, content) of what lies beside a row and belongs to the one in its place as well.
+
+    Its checkpoint only where ``weights``.
+    """
+    suffixes: tuple[str, ...] = ()
+    if old.result.checkpoint.sha256 == new.result.checkpoint.sha256:
+        suffixes += (CURVE_SUFFIX, *(CHECKPOINT_SUFFIXES if weights else ()))
+    if old.result.evidence is not None and old.result.evidence == new.result.evidence:
+        suffixes += (IMAGES_SUFFIX, EVIDENCE_SUFFIX)
+    for suffix in suffixes:
+        path = folder / old.file
+        path = path.with_name(path.stem + suffix)
+        if path.is_file():
+            yield suffix, path.read_bytes()
+
+
 def remove(folder: Path, row: Row) -> None:
     """A row and what lies beside it."""
     path = folder / row.file
     for file in (path, *beside(path)):
         file.unlink(missing_ok=True)
+
+
+def filed(folder: Path) -> set[Path]:
+    """The results of a board and all that lies beside them; none where the folder is new."""
+    return {path for path in (folder / RESULTS).glob("*") if path.is_file()}
 
 
 def beside(result: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from robust_eval.core.files import atomic, writing
 from robust_eval.errors import UserError
 from robust_eval.leaderboard.rows import CHECKPOINT_SUFFIXES, EVIDENCE_SUFFIX, Row
 from robust_eval.leaderboard.rules import Problem
-from robust_eval.schema import EvalResult
+from robust_eval.schema import EVIDENCE_FILE, EvalResult
 
 LARGEST = 8 * 2**20
 """Bytes of one file: a board lives in version control."""
@@ -31,6 +31,11 @@ def evidence_beside(result: Path) -> Path | None:
     """The evidence that is kept beside a filed result, if it is."""
     path = result.with_name(result.stem + EVIDENCE_SUFFIX)
     return path if path.is_file() else None
+
+
+def evidence_near(result: Path) -> Path:
+    """The evidence of a filed row or of a run, whichever lies there; where a run's would be, if none does."""
+    return evidence_beside(result) or result.with_name(EVIDENCE_FILE)
 
 
 def checkpoint_of(result: EvalResult, path: Path) -> tuple[str, bytes]:

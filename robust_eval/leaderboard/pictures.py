@@ -17,6 +17,7 @@ from robust_eval import data
 from robust_eval.core.records import Ints
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError
+from robust_eval.leaderboard import kept
 from robust_eval.leaderboard.sidecars import Picture, Pictures
 from robust_eval.schema import EvalResult, read_result
 from robust_eval.store import FolderStore
@@ -64,7 +65,7 @@ def thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4)
 
 
 def of_run(run: Path, spec: str | None = None, data_root: Path | None = None) -> Pictures | None:
-    """Pictures of a run, whose evidence lies beside its result file ``run``; None where nothing was broken.
+    """Pictures of a run or a filed row, whose evidence lies beside it; None where nothing was broken.
 
     ``spec`` names the data where the result's own name for it cannot be loaded (``folder:DIR``,
     ``npz:FILE``).
@@ -75,7 +76,7 @@ def of_run(run: Path, spec: str | None = None, data_root: Path | None = None) ->
     about = result.data
     split: data.Split = "train" if about.split == "train" else "test"
     images = data.load(spec or about.name, root=data_root, split=split).take(about.n)
-    return thumbnails(result, run.with_name(result.evidence.file), images)
+    return thumbnails(result, kept.evidence_near(run), images)
 
 
 def _seen_as(run: Path, wanted: set[int]) -> dict[tuple[int, bytes], int]:

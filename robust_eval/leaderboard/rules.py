@@ -104,12 +104,28 @@ def _attacks(record: ColumnRecord) -> list[tuple[str, int, dict[str, Any]]]:
 
 def same_claim(a: EvalResult, b: EvalResult) -> bool:
     """Two rows for one checkpoint under one setting."""
-    return (
-        a.checkpoint.sha256 == b.checkpoint.sha256
-        and a.data.fingerprint == b.data.fingerprint
-        and a.threat == b.threat
-        and (a.suite.name, a.suite.precision) == (b.suite.name, b.suite.precision)
-    )
+    return a.checkpoint.sha256 == b.checkpoint.sha256 and _setting(a) == _setting(b)
+
+
+def same_network(a: EvalResult, b: EvalResult) -> bool:
+    """Two rows for one checkpoint, or for two that were trained alike, by what they say, under one setting.
+
+    One recipe, seed and precision: trained again on another machine, the weights and the hash differ.
+    """
+    ours, theirs = _training(a), _training(b)
+    return same_claim(a, b) or (ours is not None and ours == theirs and _setting(a) == _setting(b))
+
+
+def _training(result: EvalResult) -> tuple[object, ...] | None:
+    said = result.checkpoint.trained_with or {}
+    recipe, provenance = said.get("recipe"), said.get("provenance")
+    if not isinstance(recipe, dict) or not isinstance(provenance, dict):
+        return None
+    return recipe, provenance.get("seed"), provenance.get("precision"), result.checkpoint.architecture
+
+
+def _setting(result: EvalResult) -> tuple[object, ...]:
+    return result.data.fingerprint, result.threat, result.suite.name, result.suite.precision
 
 
 def _duplicates(rows: Sequence[Row]) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,14 +16,18 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from robust_eval.core import strict_json
+from robust_eval.core.bits import parse_bits
 from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
 from robust_eval.leaderboard.rows import CURVE_SUFFIX, IMAGES_SUFFIX, Row
-from robust_eval.schema import Record, first_error
+from robust_eval.leaderboard.rules import Problem
+from robust_eval.schema import EvalResult, Record, first_error
 
 MOST_EPOCHS = 2000
 LARGEST = 64 * 2**10
 """Bytes of a file of images; those made here keep well below."""
+MEASURED = ("loss", "train_clean", "train_pgd", "val_clean", "val_pgd")
+"""What both a curve and a checkpoint of its run say of an epoch."""
 
 Png = Annotated[str, Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+={0,2}$")]
 
@@ -76,6 +80,50 @@ def read(board: Path, rows: Sequence[Row]) -> dict[str, Sidecar]:
             read_pictures(images) if images.is_file() else None,
         )
     return found
+
+
+def problems(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
+    """Curves and images that are not of the row they lie beside, as far as its record can tell."""
+    for row in rows:
+        result = board / row.file
+        for suffix, of_row in ((CURVE_SUFFIX, _curve_of), (IMAGES_SUFFIX, _images_of)):
+            path = result.with_name(result.stem + suffix)
+            if path.is_file():
+                try:
+                    fits = of_row(path, row.result)
+                except UserError:
+                    continue  # said where the pages are built
+                if not fits:
+                    yield Problem(path.relative_to(board).as_posix(), "is not of the row it lies beside")
+
+
+def _curve_of(path: Path, result: EvalResult) -> bool:
+    """At the checkpoint's epoch the curve holds what the checkpoint says was measured."""
+    metrics = (result.checkpoint.trained_with or {}).get("metrics")
+    said = metrics if isinstance(metrics, dict) else {}
+    curve = read_curve(path)
+    if "epoch" not in said:
+        return True
+    if said["epoch"] not in curve["epoch"]:
+        return False
+    place = curve["epoch"].index(said["epoch"])
+    shared = [
+        (said[name], curve[name][place])
+        for name in MEASURED
+        if isinstance(said.get(name), int | float) and name in curve
+    ]
+    return all(math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9) for one, other in shared)
+
+
+def _images_of(path: Path, result: EvalResult) -> bool:
+    """Every image is of an example that its column broke."""
+    robust = {column.title: parse_bits(column.robust_bits) for column in result.columns.values()}
+    return all(
+        found.column in robust
+        and found.index < len(robust[found.column])
+        and not robust[found.column][found.index]
+        for found in read_pictures(path).examples
+    )
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:

@@ -53,7 +53,7 @@ def test_resuming_is_bit_for_bit(name: str, sets: tuple[str, ...], updates: int,
     outcome = run(again(parts))
     assert outcome.epochs == 4
     for file in ("last.pt", "best.pt"):
-        assert same(weights(tmp_path / "whole" / file), weights(tmp_path / "parts" / file))
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
     assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
     one, other = (
         torch.load(tmp_path / f / "resume.pt", weights_only=True)["state"] for f in ("whole", "parts")

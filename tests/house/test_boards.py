@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from robust_eval.cli import app
 from robust_eval.compare import Difference
 from robust_eval.core.bits import parse_bits
 from robust_eval.leaderboard import boards, build, kept
+from robust_eval.leaderboard.rows import read_board
 from robust_eval.schema import read_result
 from robust_eval.verify import Options, verify
 
@@ -43,6 +45,37 @@ def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
         )
     )
     assert found.passed, [check for check in found.checks if not check.passed]
+
+
+@pytest.mark.parametrize("suffix", [".curve.csv", ".images.json"])
+def test_what_lies_beside_another_row_is_told(suffix: str, tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    shutil.copytree(ROOT / "leaderboards" / "digits", folder)
+    one, other = (next((folder / "results").glob(f"{name}-????????{suffix}")) for name in ("at", "rst"))
+    one.write_bytes(other.read_bytes())
+    build.write(boards.load(folder), read_board(folder))
+    _, problems = build.check(boards.load(folder))
+    assert [(problem.file, problem.text) for problem in problems] == [
+        (f"results/{one.name}", "is not of the row it lies beside")
+    ]
+
+
+def test_an_edited_curve_is_told(tmp_path: Path) -> None:
+    """At the epoch that was chosen; other epochs nobody but the training knows."""
+    folder = tmp_path / "digits"
+    shutil.copytree(ROOT / "leaderboards" / "digits", folder)
+    row = next(row for row in read_board(folder) if row.name == "at")
+    curve = (folder / row.file).with_suffix(".curve.csv")
+    metrics = row.result.checkpoint.trained_with["metrics"]
+    lines = [line.split(",") for line in curve.read_text().splitlines()]
+    place = lines[0].index("val_pgd")
+    chosen = next(line for line in lines[1:] if line[0] == str(metrics["epoch"]))
+    chosen[place] = "0.99"
+    curve.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    build.write(boards.load(folder), read_board(folder))
+    assert [problem.text for problem in build.check(boards.load(folder))[1]] == [
+        "is not of the row it lies beside"
+    ]
 
 
 @pytest.mark.slow

@@ -74,12 +74,51 @@ def test_a_row_without_them_is_complete(run: Path, tmp_path: Path) -> None:
     assert wrong(tmp_path / "ours") == []
 
 
-def test_they_go_with_their_row(run: Path, tmp_path: Path) -> None:
+def trained(correct: int, weights: bytes) -> EvalResult:
+    """A row whose checkpoint says how it was trained."""
+    made = row(correct, weights)
+    said = {"recipe": {"name": "at", "training": {"epochs": 3}}, "provenance": {"seed": 1, "precision": "32"}}
+    return made.model_copy(
+        update={"checkpoint": made.checkpoint.model_copy(update={"trained_with": said}), "evidence": None}
+    )
+
+
+def test_what_is_still_true_stays_when_a_row_gives_way(run: Path, tmp_path: Path) -> None:
     first = filed(run, tmp_path / "ours")
     (run / "result.json").write_text(row(210).to_json())
     second = filing.add(run / "result.json", tmp_path / "ours", replace=True)
     assert second != first
-    assert list((tmp_path / "ours" / "results").iterdir()) == [second]
+    assert second.with_suffix(".pt").read_bytes() == WEIGHTS
+    assert wrong(tmp_path / "ours") == []
+    (run / "net.pth").write_bytes(WEIGHTS)
+    again = filing.add(second, tmp_path / "ours", replace=True, checkpoint=run / "net.pth")
+    assert {path.suffix for path in again.parent.iterdir()} == {".json", ".pth", ".safetensors"}
+
+
+def test_a_network_trained_again_takes_the_place_of_its_row(run: Path, tmp_path: Path) -> None:
+    """Its weights have another hash on another machine; the recipe and the seed say that it is the same."""
+    board = tmp_path / "ours"
+    (run / "result.json").write_text(trained(200, WEIGHTS).to_json())
+    filing.add(run / "result.json", board, checkpoint=run / "net.pt")
+    (run / "result.json").write_text(trained(201, b"trained again").to_json())
+    command = ["leaderboard", "add", str(run / "result.json"), str(board), "--replace"]
+    said = CliRunner().invoke(app, command).output
+    assert [found.result.worst_case.n_robust for found in read_board(board)] == [201]
+    assert said.count("Gone with the row that gave way: ") == 2
+    assert ".pt\n" in said
+    (run / "result.json").write_text(trained(202, b"another machine's").to_json())
+    filing.add(run / "result.json", board)
+    assert len(read_board(board)) == 2, "without --replace both stand"
+
+
+def test_a_filed_row_goes_to_another_board_with_its_evidence(run: Path, tmp_path: Path) -> None:
+    first = filed(run, tmp_path / "ours")
+    command = ["leaderboard", "add", str(first), str(tmp_path / "theirs"), "--evidence"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (there,) = (tmp_path / "theirs" / "results").glob("*.json")
+    beside = kept.evidence_beside(there)
+    assert beside is not None
+    assert beside.read_bytes() == IMAGES
 
 
 def test_a_row_is_filed_again_from_the_board_itself(run: Path, tmp_path: Path) -> None:
