@@ -54,6 +54,8 @@ def verify(options: Options) -> Verification:
     path = options.evidence or (beside / result.evidence.file if result.evidence else None)
     if path is None:
         raise UserError(f"{options.result} has no evidence: it was made without a run folder (out=...).")
+    if options.evidence is None and not path.is_file():
+        raise UserError(f"No evidence lies beside {options.result}: name it with --evidence FILE.")
     proof = evidence.read(path)
     claimed = load(options, result)
     return check(result, content_digest(value), proof, claimed, options)
@@ -140,7 +142,10 @@ def _flags(result: EvalResult, claimed: Claimed) -> CheckRecord:
     here = flags.distinct((*flags.from_probe(job.probe()), *flags.from_result(result)))
     missing = flags.missing(result, here)
     failed = f"raised here, but not in the record: {', '.join(missing)}" if missing else ""
-    return verdict("flags", failed, f"{len(here)} raised here, all in the record")
+    raised = {flag.id for flag in here}
+    others = sorted({flag.id for flag in result.flags if flag.id not in raised})
+    trust = f"; on trust: {', '.join(others)}" if others else ""
+    return verdict("flags", failed, f"{len(here)} raised here, all in the record{trust}")
 
 
 def trusted(result: EvalResult, audited: int) -> Iterator[str]:
@@ -152,7 +157,7 @@ def trusted(result: EvalResult, audited: int) -> Iterator[str]:
         yield f"{invalid} images outside ball or box are not in the evidence"
     searched = "" if result.suite.precision == FLOAT32 else f", searching in {result.suite.precision}"
     yield f"that the attacks ran with the recorded settings{searched}, library versions, seconds and passes"
-    yield "environment, command and date"
+    yield "the checkpoint's name, environment, command and date"
     if result.checkpoint.trained_with:
         yield "what the checkpoint says of its own training"
 

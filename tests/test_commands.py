@@ -254,6 +254,10 @@ def test_verify(run: Run, evaluated: Path) -> None:
     assert re.search(r"Cost: [\d,]+ forward passes, .* of what the evaluation took", out)
     assert verification.read(evaluated.with_name("result.verification.json")).passed
 
+    record = evaluated.with_name("result.verification.json").read_bytes()
+    assert "On record already: o/result.verification.json. --out FILE" in run(*words)[1]
+    assert evaluated.with_name("result.verification.json").read_bytes() == record
+
     code, out, _ = run(*words, "--audit", "2", "--audit-seed", "1", "--out", "elsewhere.json")
     assert code in (0, 1)
     assert re.search(r"audit: \d of \d survivors fell to suite clean,fgsm, seed 1", out)
@@ -269,6 +273,9 @@ def test_verify(run: Run, evaluated: Path) -> None:
     refused(run(*words), "evidence.safetensors is not a safetensors file")
     refused(run(*words, "--audit", "-1"), "--audit and --audit-seed must be 0 or more")
     refused(run("verify", "cut.json", "--checkpoint", "net.pt"), "cut.json does not exist")
+    refused(run("verify", "o", "--checkpoint", "net.pt"), "o is a folder. Name a file in it")
+    (evaluated.parent / "evidence.safetensors").unlink()
+    refused(run(*words), "No evidence lies beside o/result.json: name it with --evidence FILE")
     assert run("verify", "o/result.json")[0] == 2
     refused(
         run("verify", "o/result.json", "--checkpoint", "absent.pt", "--out", "no/v.json"), "write to no: "

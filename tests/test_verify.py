@@ -489,7 +489,10 @@ def spoil(folder: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "evidence.safetensors").unlink(), "evidence.safetensors does not exist"),
+        (
+            lambda f: (f / "evidence.safetensors").unlink(),
+            "No evidence lies beside .*: name it with --evidence FILE",
+        ),
         (lambda f: spoil(f, (f / "evidence.safetensors").read_bytes()[:500]), "not a safetensors.*truncated"),
         (lambda f: spoil(f, b"<html>"), "is not a safetensors file"),
         (lambda f: spoil(f, save({"x": np.zeros(3)})), "but not the evidence of a run"),

@@ -36,7 +36,11 @@ def verify(
     ] = None,
     audit_seed: Annotated[int | None, typer.Option(help="Default: drawn afresh, and recorded.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The record; default: RESULT.verification.json beside the result.")
+        Path | None,
+        typer.Option(
+            help="The record; default: RESULT.verification.json beside the result, unless one that says the "
+            "same lies there."
+        ),
     ] = None,
 ) -> None:
     """Judge a result again with forward passes only, and say what was checked and what was not."""
@@ -71,9 +75,12 @@ def verify(
         audit_seed=secrets.randbelow(2**31) if audit_seed is None else audit_seed,
     )
     found = run(options)
-    verification.write(path, found)
     _print(found)
-    typer.echo(f"Written: {path}")
+    if out is None and verification.stands(path, found):
+        typer.echo(f"On record already: {path}. --out FILE writes this one.")
+    else:
+        verification.write(path, found)
+        typer.echo(f"Written: {path}")
     if not found.passed:
         raise typer.Exit(1)
 

@@ -17,6 +17,8 @@ def read(path: Path) -> Any:
     Raises :class:`UserError` for a file that is missing, larger than 64 MiB, cut off or no JSON, and for
     NaN, infinity and keys that come twice, which other readers take differently or not at all.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder. Name a file in it, such as result.json.")
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path} is larger than {LARGEST // 2**20} MiB, so it is no file of robust-eval.")

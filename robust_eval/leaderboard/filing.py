@@ -164,18 +164,20 @@ def submission(folder: Path, base: Path) -> Iterator[Problem]:
     """What somebody else may not do to a board: ``folder`` is theirs, ``base`` the board as it is.
 
     New results may come in. Results that are there stay as they are, and neither the board's rules nor
-    verifications are taken from a submission.
+    verifications are taken from a submission. Raises :class:`UserError` where ``base`` is no folder.
     """
+    if not base.is_dir():
+        raise UserError(f"{base} is not a folder. Give the board as it was before the submission.")
     ours, theirs = _contents(base), _contents(folder)
     for name in sorted(ours.keys() | theirs.keys()):
         if name in GENERATED or ours.get(name) == theirs.get(name):
             continue
-        if name.endswith(verification.SUFFIX):
-            yield Problem(name, "is a verification: maintainers make those, submissions do not")
-        elif name == boards.FILE:
+        if name == boards.FILE:
             yield Problem(name, "changes the board's rules")
         elif name not in theirs:
             yield Problem(name, "was there and is gone")
+        elif name.endswith(verification.SUFFIX):
+            yield Problem(name, "is a verification: maintainers make those, submissions do not")
         elif name in ours:
             yield Problem(name, "was there and is changed")
         elif any(name.removesuffix(suffix) + ".json" in ours for suffix in SIDECARS if name.endswith(suffix)):

@@ -280,6 +280,17 @@ def test_what_a_submission_may_not(
     assert any(message in text for _, text in wrong(folder, base))
 
 
+def test_a_verification_that_a_submission_takes_away_is_missed(folder: Path, base: Path) -> None:
+    (row,) = (base / "results").iterdir()
+    verified(row)
+    assert ("results/" + verification.path_beside(row).name, "was there and is gone") in wrong(folder, base)
+
+
+def test_a_base_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere is not a folder. Give the board as it was before"):
+        wrong(folder, tmp_path / "nowhere")
+
+
 def test_rules_of_a_submission_do_not_count(folder: Path, base: Path, tmp_path: Path) -> None:
     (folder / "board.toml").write_text(OWN.replace("400", "1"))
     filing.add(written(tmp_path, full(50, n=100, clean=90, name="few.pt")), folder)
