@@ -5,25 +5,34 @@
 #   sh docs/pipelines.sh [DATA_ROOT [SEEDS [FOLDER]]]    DATA_ROOT holds MNIST's four files, or receives them
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
+[ -f docs/pipelines.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
 root=${1:-$HOME/.cache/robust-eval}
 seeds=${2:-0}
 at=${3:-runs/pipelines}
 mkdir -p "$at"
 
 # MNIST at the size of digits: a border of 2 pixels goes, blocks of 3x3 are averaged; the first 10,000.
-[ -f "$at/mnist8.npz" ] || python - "$root" "$at" <<'PYTHON'
+[ -f "$at/unlabelled.npz" ] || python - "$root" "$at" <<'PYTHON'
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from robust_eval.core.files import atomic
 from robust_eval.data import load
+from robust_eval.errors import UserError
 
-mnist = load("mnist", root=Path(sys.argv[1]), split="train").take(10_000)
+try:
+    mnist = load("mnist", root=Path(sys.argv[1]), split="train").take(10_000)
+except UserError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
 x_NHW = mnist.x_NHWC[:, 2:26, 2:26, 0].reshape(-1, 8, 3, 8, 3).mean((2, 4)).round().astype(np.uint8)
 folder = Path(sys.argv[2])
-np.savez(folder / "mnist8.npz", x=x_NHW, y=mnist.y_N, class_names=mnist.class_names)
-np.savez(folder / "unlabelled.npz", x=x_NHW)
+with atomic(folder / "mnist8.npz") as file:
+    np.savez(file, x=x_NHW, y=mnist.y_N, class_names=mnist.class_names)
+with atomic(folder / "unlabelled.npz") as file:  # the last one: where it is, both are whole
+    np.savez(file, x=x_NHW)
 PYTHON
 
 train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once

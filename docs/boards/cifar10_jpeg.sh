@@ -9,13 +9,26 @@
 # of a machine without a GPU busy), RECIPES (the eight below).
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
-images=${1:?usage: cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]}
+[ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
+. docs/boards/asked.sh
+[ $# -gt 0 ] || refuse "usage: sh docs/boards/cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]"
+images=$1
 examples=${2:-1000}
 seeds=${3:-0}
 net=${NET:-preact-resnet-18}
 at=${4:-runs/cifar10-jpeg-$net}
 board=leaderboards/cifar10-jpeg-linf-8-255
-mkdir -p "$board/results" "$at"
+known="at at-awp trades trades-awp mart mart-awp rst rst-awp"
+whole EXAMPLES "$examples" 500
+whole EPOCHS "${EPOCHS:-10}" 1
+seeds "$seeds"
+recipes "${RECIPES:-$known}" "$known"
+for split in train test; do
+    [ -d "$images/$split" ] || refuse "$images/$split is not a folder: unpack the images, train/ and test/ with one of each class."
+done
+[ "$(basename "$(cd "$images" && pwd -P)")" = cifar10-jpeg ] ||
+    refuse "The images' folder must be named cifar10-jpeg: the board's rules know it by that."
+mkdir -p "$at"
 case $net in
 small) # PGD-5, no crops, epsilon growing at first: what a processor trains in minutes
     same="--arch small-cnn --set architecture_arguments.width=16 --epochs ${EPOCHS:-10} --set inner.steps=5"
@@ -27,21 +40,23 @@ small) # PGD-5, no crops, epsilon growing at first: what a processor trains in m
 esac
 
 # Self-training sees the labels of 30,000 images alone: two archives, in the folder's own order.
-[ -f "$at/labelled.npz" ] || python - "$images" "$at" <<'PYTHON'
+[ -f "$at/unlabelled.npz" ] || python - "$images" "$at" <<'PYTHON'
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from robust_eval.core.files import atomic
 from robust_eval.data import load
 
 images, folder = load(f"folder:{sys.argv[1]}", split="train"), Path(sys.argv[2])
 order = np.random.default_rng(0).permutation(images.n)
 labelled, rest = np.sort(order[:30_000]), np.sort(order[30_000:])
-np.savez(
-    folder / "labelled.npz", x=images.x_NHWC[labelled], y=images.y_N[labelled], class_names=images.class_names
-)
-np.savez(folder / "unlabelled.npz", x=images.x_NHWC[rest])
+x, y, names = images.x_NHWC, images.y_N, images.class_names
+with atomic(folder / "labelled.npz") as file:
+    np.savez(file, x=x[labelled], y=y[labelled], class_names=names)
+with atomic(folder / "unlabelled.npz") as file:  # the last one: where it is, both are whole
+    np.savez(file, x=x[rest])
 PYTHON
 
 train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once
@@ -54,7 +69,7 @@ train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that
 }
 
 for seed in $(echo "$seeds" | tr , ' '); do
-    for recipe in ${RECIPES:-at at-awp trades trades-awp mart mart-awp rst rst-awp}; do
+    for recipe in ${RECIPES:-$known}; do
         run=$at/$recipe-s$seed
         case $recipe in
         rst*)

@@ -3,16 +3,19 @@
 # trained by docs/pipelines.sh and judged by `full` on all 360 test images. Run it from the top of the checkout after
 # `make setup`; what is finished is not done again, what was interrupted goes on.
 #   sh docs/boards/digits.sh [DATA_ROOT [FOLDER]]     DATA_ROOT holds MNIST's four files, or receives them
-# Environment: RECIPES (all eleven). The images are tiny and the networks too: one thread is faster than two.
+# Environment: RECIPES (of which models to make rows, all eleven; all are trained). The images are tiny and the networks too: one thread is faster than two.
 set -eu
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+[ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
+. docs/boards/asked.sh
 root=${1:-$HOME/.cache/robust-eval}
 at=${2:-runs/pipelines}
 board=leaderboards/digits
-mkdir -p "$board/results"
+known="natural at at-awp trades trades-awp mart mart-awp rst rst-awp pretraining pretraining-awp"
+recipes "${RECIPES:-$known}" "$known"
 sh docs/pipelines.sh "$root" 0 "$at"
 
-for recipe in ${RECIPES:-natural at at-awp trades trades-awp mart mart-awp rst rst-awp pretraining pretraining-awp}; do
+for recipe in ${RECIPES:-$known}; do
     run=$at/$recipe-s0
     # The labeller of self-training is the naturally trained network.
     [ "$recipe" != natural ] || run=$at/labeller-s0

@@ -8,19 +8,28 @@
 # GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
-root=${1:?usage: mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]}
+[ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
+. docs/boards/asked.sh
+[ $# -gt 0 ] || refuse "usage: sh docs/boards/mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]"
+root=$1
 examples=${2:-1000}
 seeds=${3:-0}
 at=${4:-runs/mnist}
 board=leaderboards/mnist-linf-0.3
-mkdir -p "$board/results" "$at"
+known="at at-awp trades trades-awp mart mart-awp"
+whole EXAMPLES "$examples" 1000
+whole EPOCHS "${EPOCHS:-6}" 1
+seeds "$seeds"
+recipes "${RECIPES:-$known}" "$known"
+[ -d "$root" ] || refuse "$root is not a folder. Name the one that holds mnist's four files, or make it to receive them."
+mkdir -p "$at"
 # What all of them share: PGD-10, cosine schedule, epsilon and perturbation growing at first.
 same="--set inner.steps=10 --set inner.step_size=1/6 --set optimiser.lr=0.05 --set schedule.kind=cosine"
 same="$same --set schedule.clock=iteration --set budget.kind=linear --set budget.start=1/3 --set budget.peak=3"
 same="$same --set selection.train_images=500"
 
 for seed in $(echo "$seeds" | tr , ' '); do
-    for recipe in ${RECIPES:-at at-awp trades trades-awp mart mart-awp}; do
+    for recipe in ${RECIPES:-$known}; do
         run=$at/$recipe-s$seed
         set --
         case $recipe in
