@@ -14,6 +14,7 @@ from defenses.tables import published
 from robust_eval.compare import Difference, compare
 from robust_eval.leaderboard import boards, pairs, sidecars
 from robust_eval.leaderboard.rows import Row, ranked, read_board
+from robust_eval.schema import Count
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ("mnist-linf-0.3", "cifar10-jpeg-linf-8-255", "digits")
@@ -102,7 +103,8 @@ def summary(rows: Sequence[Row], column: str = "aa") -> str:
 
 def row_table(rows: Sequence[Row], beside: Mapping[str, sidecars.Sidecar]) -> str:
     """What it took to make each row."""
-    headings = ["row", "clean", "AutoAttack", "worst case", "epochs", "training", "evaluation", "search"]
+    numbers = ("clean", "AutoAttack", "worst case", "epochs", "training", "evaluation")
+    headings = ["row", *numbers, "search", "flags"]
     return markdown(headings, [_row(row, beside[row.file]) for row in in_order(rows)])
 
 
@@ -117,7 +119,13 @@ def _row(row: Row, beside: sidecars.Sidecar) -> Cells:
         duration(sum(curve.get("seconds", ()))),
         duration(result.worst_case.seconds),
         result.suite.precision,
+        flagged(row),
     ]
+
+
+def flagged(row: Row) -> str:
+    """The red flags of a row, a dash for none."""
+    return ", ".join(sorted({flag.id for flag in row.result.flags})) or "-"
 
 
 def duration(seconds: float) -> str:
@@ -148,12 +156,18 @@ def overview(rows: Sequence[Row], link: str) -> str:
         [
             row.label,
             *(f"{100 * row.result.columns[name].accuracy:.1f}" for name in titles),
-            f"**{100 * row.result.worst_case.accuracy:.1f}**",
+            with_interval(row.result.worst_case),
+            flagged(row),
         ]
         for row in (*able, *unable)
     ]
     board = f"[{boards.load(ROOT / link).title}]({link}/README.md), {rows[0].result.data.n:,} images"
-    return markdown([board, *titles.values(), "worst case"], lines)
+    return markdown([board, *titles.values(), "worst case (95%)", "flags"], lines)
+
+
+def with_interval(count: Count) -> str:
+    low, high = count.ci95
+    return f"**{100 * count.accuracy:.1f}** ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def tables() -> Iterator[tuple[str, str]]:
