@@ -145,6 +145,10 @@ def test_a_boards_life(run: Run, files: Path) -> None:
     assert "README.md is missing: run robust-eval leaderboard build" in out
     assert run("leaderboard", "build", "board")[0] == 0
     assert run("leaderboard", "check", "board") == (0, "board: 2 rows, tables and rules hold\n", "")
+    (files / "board" / "results" / "twice.json").write_text((files / "a.json").read_text())
+    said = run("leaderboard", "build", "board")[1]
+    assert re.search(r"check will refuse results/\S+: it is a second row for the checkpoint of", said)
+    (files / "board" / "results" / "twice.json").unlink()
     (files / "board" / "results" / "cut.json").write_text((files / "cut.json").read_text())
     code, out, _ = run("leaderboard", "check", "board")
     assert code == 1

@@ -70,13 +70,15 @@ def build(
     title: Annotated[str | None, typer.Option(help="Heading; the board's own by default.")] = None,
 ) -> None:
     """Write README.md and index.html, with ranks, intervals and flags."""
-    from robust_eval.core.text import counted
-    from robust_eval.leaderboard import boards, rows
+    from robust_eval.core.text import counted, visible
+    from robust_eval.leaderboard import boards, rows, rules
     from robust_eval.leaderboard import build as building
 
-    found = rows.read_board(board)
-    for path in building.write(boards.load(board, title), found):
+    found, described = rows.read_board(board), boards.load(board, title)
+    for path in building.write(described, found):
         typer.echo(f"{path}: {counted(len(found), 'row')}")
+    for problem in rules.problems(described, found):
+        typer.echo(f"check will refuse {visible(problem.file)}: it {visible(problem.text)}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
