@@ -20,6 +20,7 @@ from robust_eval.leaderboard.rows import (
     RESULTS,
     SIDECARS,
     Row,
+    companion,
     read_board,
     read_row,
 )
@@ -117,8 +118,7 @@ def _still_true(folder: Path, old: Row, new: Row, weights: bool) -> Iterator[tup
     if old.result.evidence is not None and old.result.evidence == new.result.evidence:
         suffixes += (IMAGES_SUFFIX, EVIDENCE_SUFFIX)
     for suffix in suffixes:
-        path = folder / old.file
-        path = path.with_name(path.stem + suffix)
+        path = companion(folder / old.file, suffix)
         if path.is_file():
             yield suffix, path.read_bytes()
 
@@ -137,7 +137,7 @@ def filed(folder: Path) -> set[Path]:
 
 def beside(result: Path) -> list[Path]:
     """What lies beside a filed result."""
-    files = (result.with_name(result.stem + suffix) for suffix in SIDECARS)
+    files = (companion(result, suffix) for suffix in SIDECARS)
     return [path for path in files if path.is_file()]
 
 

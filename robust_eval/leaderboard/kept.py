@@ -13,7 +13,7 @@ from pathlib import Path
 
 from robust_eval.core.files import atomic, writing
 from robust_eval.errors import UserError
-from robust_eval.leaderboard.rows import CHECKPOINT_SUFFIXES, EVIDENCE_SUFFIX, Row
+from robust_eval.leaderboard.rows import CHECKPOINT_SUFFIXES, EVIDENCE_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.schema import EVIDENCE_FILE, EvalResult
 
@@ -23,13 +23,13 @@ LARGEST = 8 * 2**20
 
 def checkpoint_beside(result: Path) -> Path | None:
     """The checkpoint that is kept beside a filed result, if one is."""
-    candidates = (result.with_name(result.stem + suffix) for suffix in CHECKPOINT_SUFFIXES)
+    candidates = (companion(result, suffix) for suffix in CHECKPOINT_SUFFIXES)
     return next((path for path in candidates if path.is_file()), None)
 
 
 def evidence_beside(result: Path) -> Path | None:
     """The evidence that is kept beside a filed result, if it is."""
-    path = result.with_name(result.stem + EVIDENCE_SUFFIX)
+    path = companion(result, EVIDENCE_SUFFIX)
     return path if path.is_file() else None
 
 
@@ -57,7 +57,7 @@ def evidence_of(result: EvalResult, path: Path) -> tuple[str, bytes]:
 def keep(result: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write (suffix, content) beside a filed result."""
     for suffix, content in files:
-        path = result.with_name(result.stem + suffix)
+        path = companion(result, suffix)
         with writing(path.parent), atomic(path) as file:
             file.write(content)
 
@@ -69,7 +69,7 @@ def problems(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
         wanted = dict.fromkeys(CHECKPOINT_SUFFIXES, row.result.checkpoint.sha256)
         wanted[EVIDENCE_SUFFIX] = row.result.evidence.sha256 if row.result.evidence else ""
         for suffix in row.kept:
-            path = result.with_name(result.stem + suffix)
+            path = companion(result, suffix)
             name = path.relative_to(board).as_posix()
             if path.stat().st_size > LARGEST:
                 yield Problem(name, f"is larger than {LARGEST // 2**20} MiB: the row's hash describes it")

@@ -25,6 +25,11 @@ SIDECARS = (verification.SUFFIX, IMAGES_SUFFIX, CURVE_SUFFIX, *KEPT)
 WORST_CASE = "worst-case"
 
 
+def companion(result: Path, suffix: str) -> Path:
+    """The file with this suffix beside a result, whether it is there or not."""
+    return result.with_name(result.stem + suffix)
+
+
 @dataclass(frozen=True)
 class Row:
     """One result and where it lies, relative to the board's folder."""
@@ -106,7 +111,7 @@ def read_row(path: Path, file: str) -> Row:
     """One result with its verification. Raises :class:`UserError` for files that are neither."""
     value = strict_json.read(path)
     result = parse_result(value, path)
-    kept = tuple(suffix for suffix in KEPT if path.with_name(path.stem + suffix).is_file())
+    kept = tuple(suffix for suffix in KEPT if companion(path, suffix).is_file())
     beside = verification.path_beside(path)
     if not beside.is_file():
         return Row(file, result, kept=kept)

@@ -19,7 +19,7 @@ from robust_eval.core import strict_json
 from robust_eval.core.bits import parse_bits
 from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
-from robust_eval.leaderboard.rows import CURVE_SUFFIX, IMAGES_SUFFIX, Row
+from robust_eval.leaderboard.rows import CURVE_SUFFIX, IMAGES_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.schema import EvalResult, Record, first_error
 
@@ -73,8 +73,8 @@ def read(board: Path, rows: Sequence[Row]) -> dict[str, Sidecar]:
     found = {}
     for row in rows:
         result = board / row.file
-        curve = result.with_name(result.stem + CURVE_SUFFIX)
-        images = result.with_name(result.stem + IMAGES_SUFFIX)
+        curve = companion(result, CURVE_SUFFIX)
+        images = companion(result, IMAGES_SUFFIX)
         found[row.file] = Sidecar(
             read_curve(curve) if curve.is_file() else None,
             read_pictures(images) if images.is_file() else None,
@@ -87,7 +87,7 @@ def problems(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
     for row in rows:
         result = board / row.file
         for suffix, of_row in ((CURVE_SUFFIX, _curve_of), (IMAGES_SUFFIX, _images_of)):
-            path = result.with_name(result.stem + suffix)
+            path = companion(result, suffix)
             if path.is_file():
                 try:
                     fits = of_row(path, row.result)
@@ -157,10 +157,10 @@ def write(result: Path, curve: str | None, pictures: Pictures | None) -> list[Pa
     """Put a curve and pictures beside a filed result."""
     written = []
     if curve is not None:
-        written.append(result.with_name(result.stem + CURVE_SUFFIX))
+        written.append(companion(result, CURVE_SUFFIX))
         write_text(written[-1], curve)
     if pictures is not None:
-        written.append(result.with_name(result.stem + IMAGES_SUFFIX))
+        written.append(companion(result, IMAGES_SUFFIX))
         write_text(written[-1], pictures.model_dump_json(indent=1) + "\n")
     return written
 
