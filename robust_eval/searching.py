@@ -15,7 +15,7 @@ from robust_eval import attacks
 from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
 from robust_eval.models import accelerate, compiling, reduced, tuning
-from robust_eval.models.accelerate import BFLOAT16, FLOAT32
+from robust_eval.models.accelerate import BFLOAT16, DIFFERENCES, FLOAT32
 from robust_eval.models.tuning import Tuning
 from robust_eval.plan import Request
 
@@ -103,7 +103,8 @@ def choose(
         rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
         limits = {name: largest_calls(request, name) for name in precisions}
         ways = {
-            name: Tuning(min(rows, a or rows), min(rows, b), True, True) for name, (a, b) in limits.items()
+            name: Tuning(min(rows, a or rows), min(rows, b), True, True, _near_rows(name, rows))
+            for name, (a, b) in limits.items()
         }
         return Search(ways, ("compiled",))
     if not long:
@@ -150,9 +151,17 @@ def _measured(
     model: nn.Module, x_NCHW: Tensor, precision: str, compile: bool, largest: tuple[int | None, int]
 ) -> Tuning:
     parts = accelerate.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
-    return tuning.measured(
-        lambda way: accelerate.tuned(parts, tuning=way), x_NCHW[:128], compile=compile, largest=largest
-    )
+
+    def build(way: Tuning) -> accelerate.SearchModel:
+        return accelerate.tuned(parts, sample=x_NCHW[:SAMPLE], tuning=way)
+
+    if precision == DIFFERENCES:
+        return tuning.measured_near(build, x_NCHW[:128], compile=compile)
+    return tuning.measured(build, x_NCHW[:128], compile=compile, largest=largest)
+
+
+def _near_rows(precision: str, rows: int) -> int | None:
+    return tuning.near_rows(rows) if precision == DIFFERENCES else None
 
 
 def _stored(folder: Path | None, device: torch.device) -> dict[str, Tuning] | None:
@@ -176,5 +185,7 @@ def _words(way: Tuning) -> str:
     def one(rows: int | None, quick: bool) -> str:
         return f"{rows or 'all'} images a call{', compiled' if quick else ''}"
 
-    gradients = one(way.gradient_rows, way.gradient_compiled)
-    return f"{one(way.rows, way.compiled)}; with gradients {gradients}"
+    others = f"with gradients {one(way.gradient_rows, way.gradient_compiled)}"
+    if way.near_rows:
+        others = f"small steps {way.near_rows} a call, compiled"
+    return f"{one(way.rows, way.compiled)}; {others}"

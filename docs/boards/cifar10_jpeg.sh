@@ -60,12 +60,12 @@ with atomic(folder / "unlabelled.npz") as file:  # the last one: where it is, bo
 PYTHON
 
 train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once
-    folder=$1 recipe=$2
+    out=$1 method=$2 # a function's variables are the script's: not the loop's "run" and "recipe"
     shift 2
-    case $recipe in *-awp) [ "$warm" = 0 ] || set -- --set "perturbation.warmup=$warm" "$@" ;; esac
+    case $method in *-awp) [ "$warm" = 0 ] || set -- --set "perturbation.warmup=$warm" "$@" ;; esac
     # shellcheck disable=SC2046,SC2086
-    defenses train "$recipe" --eps 8/255 $same --precision "${PRECISION:-bf16}" --device "${DEVICE:-auto}" "$@" \
-        --out "$folder" $([ ! -f "$folder/resume.pt" ] || echo --resume)
+    defenses train "$method" --eps 8/255 $same --precision "${PRECISION:-bf16}" --device "${DEVICE:-auto}" "$@" \
+        --out "$out" $([ ! -f "$out/resume.pt" ] || echo --resume)
 }
 
 for seed in $(echo "$seeds" | tr , ' '); do

@@ -7,6 +7,7 @@ taken at the current iterate, and every image has random directions of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +15,12 @@ from torch import Tensor
 
 from robust_eval.core.norms import project
 from robust_eval.core.threat import Norm
+from robust_eval.models.search import queried
 
 Scores = Callable[[Tensor], Tensor]
 """x_NCHW to logits_NK."""
+Near = Callable[[Tensor, Tensor], Tensor]
+"""(x_NCHW, steps_NSCHW) to the logits_NSK at x + steps."""
 Draw = Callable[[int, int], Tensor]
 """(first image, end) to directions r_NPCHW in {-1, +1}, P pairs for each image."""
 
@@ -58,27 +62,25 @@ def directions(
 
 
 def estimate(
-    scores: Scores, x_NCHW: Tensor, y_N: Tensor, draw: Draw, *, pairs: int, delta: float, rows: int
+    near: Near, x_NCHW: Tensor, y_N: Tensor, draw: Draw, *, pairs: int, delta: float, rows: int
 ) -> Tensor:
     """An estimate of the margin's gradient at ``x``, shape (N, C, H, W).
 
     The mean over pairs of (L(x + delta r) - L(x - delta r)) / (2 delta) * r, where L is the margin and
-    ``draw`` gives a range of images their directions r; at most ``rows`` queries in a call of ``scores``.
+    ``draw`` gives a range of images their directions r; at most ``rows`` queries in a call of ``near``.
     """
     gradient = torch.zeros_like(x_NCHW)
     images = max(1, rows // (2 * pairs))
     per_call = max(1, min(pairs, rows // 2))
     for start in range(0, len(x_NCHW), images):
         chunk = slice(start, start + images)
-        x, y = x_NCHW[chunk, None], y_N[chunk]
+        x, y = x_NCHW[chunk], y_N[chunk]
         r_NPCHW = draw(start, min(start + images, len(x_NCHW)))
         for first in range(0, pairs, per_call):
             r = r_NPCHW[:, first : first + per_call]
-            queries = torch.cat([x + delta * r, x - delta * r], dim=1)
-            labels = y[:, None].expand(queries.shape[:2]).flatten()
-            plus, minus = (
-                margin(scores(queries.flatten(0, 1)).to(x.dtype), labels).view(len(y), 2, -1).unbind(1)
-            )
+            logits_NSK = near(x, torch.cat([delta * r, -delta * r], dim=1)).to(x.dtype)
+            labels = y[:, None].expand(logits_NSK.shape[:2]).flatten()
+            plus, minus = margin(logits_NSK.flatten(0, 1), labels).view(len(y), 2, -1).unbind(1)
             slopes = (plus - minus) / (2 * delta)
             gradient[chunk] += torch.einsum("np,npchw->nchw", slopes, r) / pairs
     # A model that answers NaN or infinity to a query teaches nothing there.
@@ -99,12 +101,15 @@ def attack(
     learning_rate: float,
     seed: int,
     rows: int | None = None,
+    near: Near | None = None,
 ) -> Tensor:
     """Minimise each image's margin by Adam on estimated gradients, projected to ball and box each step.
 
     Starts at the clean image. An image stops as soon as it is misclassified. ``samples`` queries per
-    estimate (``samples // 2`` antithetic pairs). Returns candidates, shape (N, C, H, W).
+    estimate (``samples // 2`` antithetic pairs), answered by ``near`` if that is given. Returns
+    candidates, shape (N, C, H, W).
     """
+    near = near or partial(queried, scores)
     rows = rows or rows_per_call(x_NCHW.device, x_NCHW.shape[1:].numel())
     pairs, shape = samples // 2, x_NCHW.shape[1:]
     result = x_NCHW.clone()
@@ -121,7 +126,7 @@ def attack(
             )
             return torch.from_numpy(signs).to(x_NCHW.device).float().view(-1, pairs, *shape)
 
-        gradient = estimate(scores, adv, y, draw, pairs=pairs, delta=delta, rows=rows)
+        gradient = estimate(near, adv, y, draw, pairs=pairs, delta=delta, rows=rows)
         first = BETA_1 * first + (1 - BETA_1) * gradient
         second = BETA_2 * second + (1 - BETA_2) * gradient.square()
         update = first / (1 - BETA_1**step) / ((second / (1 - BETA_2**step)).sqrt() + TINY)

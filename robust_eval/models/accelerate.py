@@ -9,14 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robust_eval.core.precisions import BFLOAT16, DIFFERENCES, FLOAT32
+from robust_eval.models import differences
 from robust_eval.models.compiling import compiled
 from robust_eval.models.copying import copied
 from robust_eval.models.folding import folded
+from robust_eval.models.nearby import Nearby
 from robust_eval.models.reduced import described, reduced
 from robust_eval.models.search import Engine, SearchModel
 from robust_eval.models.tuning import Tuning, sizes, usual
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16)
 
 
@@ -58,7 +60,7 @@ def tuned(
     sample: Tensor | None = None,
     tuning: Tuning | None = None,
 ) -> SearchModel:
-    """The search copy around a :func:`prepared` network."""
+    """The search copy around a :func:`prepared` network; ``sample`` as in :func:`frozen`."""
     network, notes = parts
     if tuning is None:
         tuning = Tuning() if sample is None else usual(sample.device, sample.shape[1:].numel())
@@ -67,13 +69,20 @@ def tuned(
         call = compiled(network, gradient=gradient) if quick else network
         return Engine(call, rows, tuple(sizes(rows, quick)))
 
+    nearby = None
+    if tuning.near_rows and sample is not None:
+        steps, note = differences.near(network, sample)
+        notes = (*notes, note)
+        nearby = Nearby(compiled(steps, gradient=False), tuning.near_rows) if steps is not None else None
+
     return SearchModel(
         network,
         batch,
         forward=engine(tuning.rows, tuning.compiled, False),
         gradient=engine(tuning.gradient_rows, tuning.gradient_compiled, True),
+        nearby=nearby,
         notes=notes,
     )
 
 
-__all__ = ["BFLOAT16", "FLOAT32", "PRECISIONS", "SearchModel", "frozen", "prepared", "tuned"]
+__all__ = ["BFLOAT16", "DIFFERENCES", "FLOAT32", "PRECISIONS", "SearchModel", "frozen", "prepared", "tuned"]

@@ -30,7 +30,7 @@ def unavailable(device: torch.device) -> str:
     return ""
 
 
-def compiled(network: nn.Module, *, gradient: bool) -> Callable[[Tensor], Tensor]:
+def compiled(network: nn.Module, *, gradient: bool) -> Callable[..., Tensor]:
     """``network`` compiled anew for each batch size it meets.
 
     Without gradients its weights become constants, laid out as the convolutions like them. On a GPU
@@ -41,13 +41,13 @@ def compiled(network: nn.Module, *, gradient: bool) -> Callable[[Tensor], Tensor
     # Torch's CUDA build warns of a missing GPU here, which nobody asked for.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     graphs = device.type == "cuda"
-    quick: Callable[[Tensor], Tensor] = torch.compile(
+    quick: Callable[..., Tensor] = torch.compile(
         network, dynamic=False, options={"freezing": not gradient, "triton.cudagraphs": graphs}
     )
 
-    def call(x_NCHW: Tensor) -> Tensor:
+    def call(*inputs: Tensor) -> Tensor:
         try:
-            return quick(x_NCHW).clone() if graphs else quick(x_NCHW)
+            return quick(*inputs).clone() if graphs else quick(*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             text = " ".join(str(error).split("\n\n")[0].split())
             raise UncompilableError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ class Tuning:
     gradient_rows: int | None = None
     compiled: bool = False
     gradient_compiled: bool = False
+    near_rows: int | None = None
+    """Small steps in a compiled call around an image; None: they are asked like any other images."""
 
 
 def usual(device: torch.device, pixels: int) -> Tuning:
@@ -54,23 +57,16 @@ def measured(
     best of them. ``x_NCHW``: some images in [0, 1] on the device. ``largest``: the most images that will
     come at once, without and with gradients (None: any number); compiled for more, all would be padding.
     """
-    start = usual(x_NCHW.device, x_NCHW.shape[1:].numel())
-    base = start.rows or 256
-    choices = [max(_SMALLEST, base * f // 2) for f in (1, 2, 4, 8)] if start.rows else [64, 256, 1024, None]
-    best = {}
-    for gradient in (False, True):
-        rates = {
-            rows: _rate(build(Tuning(rows, rows)), x_NCHW, rows, gradient)
-            for rows in _within(choices, largest[gradient])
-        }
-        best[gradient] = max(rates, key=lambda rows: rates[rows])
-    tuning = Tuning(best[False], best[True])
+    rows, gradient_rows = (
+        _best_rows(build, x_NCHW, gradient, largest[gradient]) for gradient in (False, True)
+    )
+    tuning = Tuning(rows, gradient_rows)
     if not compile:
         return tuning
-    rows, gradient_rows = tuning.rows or largest[0] or 256, tuning.gradient_rows or largest[1] or 256
-    fixed = replace(tuning, rows=rows, gradient_rows=gradient_rows)
+    counts = rows or largest[0] or 256, gradient_rows or largest[1] or 256
+    fixed = replace(tuning, rows=counts[0], gradient_rows=counts[1])
     plain, quick = build(tuning), build(replace(fixed, compiled=True, gradient_compiled=True))
-    for gradient, count in ((False, rows), (True, gradient_rows)):
+    for gradient, count in zip((False, True), counts, strict=True):
         if _rate(quick, x_NCHW, count, gradient) > _WORTH * _rate(plain, x_NCHW, count, gradient):
             tuning = (
                 replace(tuning, gradient_compiled=True, gradient_rows=count)
@@ -78,6 +74,38 @@ def measured(
                 else replace(tuning, compiled=True, rows=count)
             )
     return tuning
+
+
+def measured_near(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
+    """The fastest way found for an attack that takes small steps around images, and no gradients.
+
+    Code for the steps (:mod:`robust_eval.models.differences`) must be compiled to be quicker than asking
+    for their images: eagerly, what it spares in the layers it spends between them.
+    """
+    rows = _best_rows(build, x_NCHW, False, None)
+    tuning = Tuning(rows, rows)
+    if not compile:
+        return tuning
+    count = rows or 256
+    quick = replace(tuning, rows=count, compiled=True)
+    asked = {way: _rate(build(way), x_NCHW, count, False) for way in (tuning, quick)}
+    best = quick if asked[quick] > _WORTH * asked[tuning] else tuning
+    near = replace(best, near_rows=near_rows(count))
+    return near if _near_rate(build(near), x_NCHW) > _WORTH * asked[best] else best
+
+
+def near_rows(rows: int) -> int:
+    """Steps in a call where ``rows`` images go well: a power of two, as numbers of samples are."""
+    return 1 << round(math.log2(rows))
+
+
+def _best_rows(build: Build, x_NCHW: Tensor, gradient: bool, largest: int | None) -> int | None:
+    usually = usual(x_NCHW.device, x_NCHW.shape[1:].numel()).rows
+    choices = [max(_SMALLEST, usually * f // 2) for f in (1, 2, 4, 8)] if usually else [64, 256, 1024, None]
+    rates = {
+        rows: _rate(build(Tuning(rows, rows)), x_NCHW, rows, gradient) for rows in _within(choices, largest)
+    }
+    return max(rates, key=lambda rows: rates[rows])
 
 
 def _within(choices: Sequence[int | None], largest: int | None) -> list[int | None]:
@@ -88,20 +116,37 @@ def _within(choices: Sequence[int | None], largest: int | None) -> list[int | No
 
 
 def _rate(search: SearchModel, x_NCHW: Tensor, rows: int | None, gradient: bool) -> float:
-    """Images per second, the best of three calls after one that warms up; 0 where it fails."""
+    """Images per second, with or without gradients; 0 where it fails."""
     count = rows or 1024
     x = x_NCHW.repeat(-(-count // len(x_NCHW)), 1, 1, 1)[:count]
+
+    def call() -> None:
+        if gradient:
+            leaf = x.clone().requires_grad_()
+            torch.autograd.grad(search(leaf).sum(), leaf)
+        else:
+            search(x)
+
+    return _per_second(call, count, x.device)
+
+
+def _near_rate(search: SearchModel, x_NCHW: Tensor) -> float:
+    """Steps per second; 0 where it fails, or where there is no code for steps."""
+    if search.nearby is None:
+        return 0.0
+    steps = torch.full((1, search.nearby.rows, *x_NCHW.shape[1:]), 1e-3, device=x_NCHW.device)
+    return _per_second(lambda: search.near(x_NCHW[:1], steps), search.nearby.rows, x_NCHW.device)
+
+
+def _per_second(call: Callable[[], object], count: int, device: torch.device) -> float:
+    """``count`` over the seconds of the best of three calls after one that warms up; 0 where it fails."""
     seconds = []
     try:
         for _ in range(4):
             start = time.perf_counter()
-            if gradient:
-                leaf = x.clone().requires_grad_()
-                torch.autograd.grad(search(leaf).sum(), leaf)
-            else:
-                search(x)
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
     except RuntimeError:
         # A model without gradients, or one that the compiler cannot take.

@@ -178,6 +178,8 @@ class TuningRecord(Record):
     gradient_rows: int | None
     compiled: bool
     gradient_compiled: bool
+    near_rows: int | None = None
+    """SPSA's steps in a call that takes them as changes, in bfloat16; None: asked like other images."""
 
 
 class SearchRecord(Record):

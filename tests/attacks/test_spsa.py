@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from robust_eval import attacks
 from robust_eval.attacks import _art, _spsa
 from robust_eval.core.threat import NORMS, Norm, parse_threat
+from robust_eval.models.search import queried
 
 SHAPE = (2, 4, 4)
 
@@ -52,10 +55,14 @@ def draw(pairs: int, seed: int = 0) -> _spsa.Draw:
     return directions
 
 
+def asking(model: nn.Module) -> _spsa.Near:
+    return partial(queried, model)
+
+
 def cosine_with_truth(model: nn.Module, pairs: int) -> float:
     x = images(20)
     y = model(x).argmax(1)
-    found = _spsa.estimate(model, x, y, draw(pairs), pairs=pairs, delta=0.001, rows=512)
+    found = _spsa.estimate(asking(model), x, y, draw(pairs), pairs=pairs, delta=0.001, rows=512)
     leaf = x.clone().requires_grad_()
     (truth,) = torch.autograd.grad(_spsa.margin(model(leaf), y).sum(), leaf)
     return float(nn.functional.cosine_similarity(found.flatten(1), truth.flatten(1)).mean())
@@ -73,7 +80,7 @@ def test_the_cosine_with_the_true_gradient_rises_with_the_samples(make: type[nn.
 def test_the_scale_is_the_gradients_too() -> None:
     model, x = linear(), images(4)
     y = model(x).argmax(1)
-    found = _spsa.estimate(model, x, y, draw(4096), pairs=4096, delta=0.001, rows=512)
+    found = _spsa.estimate(asking(model), x, y, draw(4096), pairs=4096, delta=0.001, rows=512)
     weight = model[1].weight  # type: ignore[index]  # nn.Sequential
     truth = torch.stack([weight[k] - weight[1 - k] for k in y.tolist()]).view_as(x)
     assert (found - truth).abs().max() < 0.1 * truth.flatten(1).norm(dim=1).min()
@@ -153,10 +160,10 @@ def test_the_size_of_a_call_changes_nothing(rows: int) -> None:
     def exact(start: int, stop: int) -> Tensor:
         return draw(16)(start, stop).double()
 
-    found = _spsa.estimate(model, x, y, exact, pairs=16, delta=0.001, rows=rows)
+    found = _spsa.estimate(asking(model), x, y, exact, pairs=16, delta=0.001, rows=rows)
     assert max(map(len, model.asked)) <= max(rows, 2)
     model.asked.clear()
-    whole = _spsa.estimate(model, x, y, exact, pairs=16, delta=0.001, rows=10_000)
+    whole = _spsa.estimate(asking(model), x, y, exact, pairs=16, delta=0.001, rows=10_000)
     assert torch.allclose(found, whole, atol=1e-5)
 
 
