@@ -1,12 +1,13 @@
 #!/bin/sh
-# The rows of leaderboards/cifar10-jpeg-linf-8-255, on CIFAR-10 as JPEG copies: the AT, TRADES and MART pairs, and the
-# RST pair with 20,000 training images held out as unlabelled. Judged by `full`. What is finished is not done again,
-# what was interrupted goes on.
+# The rows of leaderboards/cifar10-jpeg-linf-8-255, on CIFAR-10 as JPEG copies: the AT, TRADES and MART pairs, the RST
+# pair with 20,000 training images held out as unlabelled, and, where MNIST is at hand, the pre-training pair, which
+# begins with networks trained on it. Judged by `full`. What is finished is not done again, what was interrupted goes on.
 #   sh docs/boards/cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]
 # The images' folder is named cifar10-jpeg: the board's rules know it by that. Environment: NET (preact-resnet-18; small
 # is a four-layer network with a short recipe for machines without a GPU), DEVICE (auto), EPOCHS (30, small: 10),
 # PRECISION of training (bf16), SEARCH precision of the evaluation (auto), EXECUTOR ("ray --address local" keeps every core
-# of a machine without a GPU busy), RECIPES (the eight below).
+# of a machine without a GPU busy), MNIST (the folder that holds its four files), RECIPES (the ten below; without MNIST
+# the first eight).
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
 [ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
@@ -18,7 +19,7 @@ seeds=${3:-0}
 net=${NET:-preact-resnet-18}
 at=${4:-runs/cifar10-jpeg-$net}
 board=leaderboards/cifar10-jpeg-linf-8-255
-known="at at-awp trades trades-awp mart mart-awp rst rst-awp"
+known="at at-awp trades trades-awp mart mart-awp rst rst-awp${MNIST:+ pretraining pretraining-awp}"
 whole EXAMPLES "$examples" 500
 whole EPOCHS "${EPOCHS:-10}" 1
 seeds "$seeds"
@@ -28,6 +29,7 @@ for split in train test; do
 done
 [ "$(basename "$(cd "$images" && pwd -P)")" = cifar10-jpeg ] ||
     refuse "The images' folder must be named cifar10-jpeg: the board's rules know it by that."
+[ -z "${MNIST:-}" ] || [ -d "$MNIST" ] || refuse "MNIST: $MNIST is not a folder. Name the one that holds its four files."
 mkdir -p "$at"
 case $net in
 small) # PGD-5, no crops, epsilon growing at first: what a processor trains in minutes
@@ -59,6 +61,22 @@ with atomic(folder / "unlabelled.npz") as file:  # the last one: where it is, bo
     np.savez(file, x=x[rest])
 PYTHON
 
+# Pre-training sees MNIST's first 30,000 images, grey as red, green and blue, with a black border of 2 pixels.
+[ -z "${MNIST:-}" ] || [ -f "$at/mnist32.npz" ] || python - "$MNIST" "$at/mnist32.npz" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from robust_eval.core.files import atomic
+from robust_eval.data import load
+
+mnist = load("mnist", root=Path(sys.argv[1]), split="train").take(30_000)
+x_NHWC = np.pad(mnist.x_NHWC, ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=3)
+with atomic(Path(sys.argv[2])) as file:
+    np.savez(file, x=x_NHWC, y=mnist.y_N, class_names=mnist.class_names)
+PYTHON
+
 train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once
     out=$1 method=$2 # a function's variables are the script's: not the loop's "run" and "recipe"
     shift 2
@@ -77,6 +95,13 @@ for seed in $(echo "$seeds" | tr , ' '); do
             [ -f "$at/pseudo-s$seed.npz" ] || defenses pseudo-label "$at/labeller-s$seed/best.pt" \
                 --data "npz:$at/unlabelled.npz" --out "$at/pseudo-s$seed.npz"
             train "$run" "$recipe" --data "npz:$at/labelled.npz" --unlabelled "$at/pseudo-s$seed.npz" --seed "$seed" ;;
+        pretraining*)
+            # As the network they become: with or without weight perturbation, and scaled alike. What they learn on
+            # digits is no ImageNet: fine-tuning goes on at the rate of the others.
+            before=$at/mnist32${recipe#pretraining}-s$seed
+            train "$before" "at${recipe#pretraining}" --data "npz:$at/mnist32.npz" --set normalisation=2x-1 --seed "$seed"
+            train "$run" "$recipe" --data "folder:$images" --init "$before/best.pt" --set optimiser.lr=0.05 \
+                --seed "$seed" ;;
         *) train "$run" "$recipe" --data "folder:$images" --seed "$seed" ;;
         esac
         robust-eval run "$run/best.pt" --data "folder:$images" --eps 8/255 --suite full --examples "$examples" \

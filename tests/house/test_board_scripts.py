@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -54,6 +56,8 @@ def test_cifar10_jpeg(images: Path, tmp_path: Path) -> None:
     assert "usage: " in refused("cifar10_jpeg.sh")
     assert "train is not a folder: unpack the images" in refused("cifar10_jpeg.sh", tmp_path)
     assert "at least 500 on this board, got 100" in refused("cifar10_jpeg.sh", images, 100)
+    assert "MNIST: absent is not a folder" in refused("cifar10_jpeg.sh", images, MNIST="absent")
+    assert "'pretraining' is none" in refused("cifar10_jpeg.sh", images, RECIPES="pretraining")
     other = images.rename(images.with_name("pictures"))
     assert "must be named cifar10-jpeg" in refused("cifar10_jpeg.sh", other)
 
@@ -66,3 +70,81 @@ def test_elsewhere_than_at_the_top(script: str, tmp_path: Path) -> None:
 
 def test_digits() -> None:
     assert "RECIPES: 'natual' is none" in refused("digits.sh", ".", RECIPES="natual")
+
+
+RECORDER = """#!/bin/sh
+[ "$1" = - ] && { cat > /dev/null; exit; }
+echo "$(basename "$0") $*" >> "$RECORDED"
+[ "$1" = train ] || exit 0
+while [ "$1" != --out ]; do shift; done
+mkdir -p "$2" && touch "$2/best.pt"
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose commands just say what they were asked; a training leaves an empty checkpoint."""
+    top = tmp_path / "checkout"
+    shutil.copytree(ROOT / "docs" / "boards", top / "docs" / "boards")
+    (top / ".venv" / "bin").mkdir(parents=True)
+    for name in ("defenses", "robust-eval", "python"):
+        command = top / ".venv" / "bin" / name
+        command.write_text(RECORDER)
+        command.chmod(0o755)
+    return top
+
+
+def asked(checkout: Path, script: str, *words: object, **environment: str) -> list[str]:
+    """The commands that a script runs, with nothing behind them."""
+    recorded = checkout / "recorded"
+    done = subprocess.run(
+        ["sh", f"docs/boards/{script}", *map(str, words)],
+        cwd=checkout,
+        env={"PATH": "/usr/bin:/bin", "RECORDED": str(recorded), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return recorded.read_text().splitlines()
+
+
+def trained(commands: list[str]) -> list[tuple[str, str]]:
+    """(recipe, folder) of every training."""
+    words = [line.split() for line in commands if line.startswith("defenses train")]
+    return [(line[2], Path(line[line.index("--out") + 1]).name) for line in words]
+
+
+def test_every_recipe_is_trained_and_judged_where_its_name_says(checkout: Path, images: Path) -> None:
+    """A shell function's variables are the script's own: one took the loop's recipe away once."""
+    commands = asked(checkout, "cifar10_jpeg.sh", images, NET="small", MNIST=str(checkout))
+    pairs = [r for name in ("at", "trades", "mart", "rst", "pretraining") for r in (name, f"{name}-awp")]
+    beside = {"labeller-s0": "natural", "mnist32-s0": "at", "mnist32-awp-s0": "at-awp"}
+    found = trained(commands)
+    rows = [(recipe, folder) for recipe, folder in found if folder not in beside]
+    assert rows == [(recipe, f"{recipe}-s0") for recipe in pairs]
+    assert {(recipe, folder) for recipe, folder in found} - set(rows) == {(r, f) for f, r in beside.items()}
+    for verb in ("robust-eval run", "robust-eval verify", "robust-eval leaderboard add"):
+        lines = [line for line in commands if line.startswith(verb)]
+        assert [f"/{recipe}-s0/" in line for recipe, line in zip(pairs, lines, strict=True)] == [True] * 10
+    for line in commands:
+        assert ("--unlabelled" in line) == line.startswith("defenses train rst")
+        assert ("--init" in line) == line.startswith("defenses train pretraining")
+        if line.startswith("defenses train"):
+            assert ("perturbation.warmup" in line) == ("-awp --eps" in line), line
+
+
+def test_both_members_of_a_pair_are_trained_alike(checkout: Path, images: Path) -> None:
+    """Nothing differs but the recipe, its folder, and when the perturbation begins."""
+    commands = asked(checkout, "mnist.sh", checkout) + asked(checkout, "cifar10_jpeg.sh", images, NET="small")
+    lines = [line for line in commands if line.startswith("defenses train") and "labeller" not in line]
+    plain, perturbed = lines[0::2], lines[1::2]
+    for before, after in zip(plain, perturbed, strict=True):
+        same = re.sub(r" --set perturbation\.warmup=\S+", "", after).replace("-awp", "")
+        assert same == before
+
+
+def test_seeds_have_folders_of_their_own(checkout: Path) -> None:
+    commands = asked(checkout, "mnist.sh", checkout, 1000, "0,1", RECIPES="at")
+    assert trained(commands) == [("at", "at-s0"), ("at", "at-s1")]
