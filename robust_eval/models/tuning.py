@@ -18,6 +18,9 @@ _VALUES = 2**17
 _SMALLEST = 16
 # Compiled code must win clearly; a tie goes to the plain network.
 _WORTH = 1.05
+# Timed calls: at least and at most so many, the latter while they have not taken so long. On a machine that
+# is busy with something else, three short ones told wrong.
+_CALLS, _SECONDS = (3, 15), 1.0
 
 
 @dataclass(frozen=True)
@@ -139,19 +142,25 @@ def _near_rate(search: SearchModel, x_NCHW: Tensor) -> float:
 
 
 def _per_second(call: Callable[[], object], count: int, device: torch.device) -> float:
-    """``count`` over the seconds of the best of three calls after one that warms up; 0 where it fails."""
-    seconds = []
+    """``count`` over the seconds of the best of some calls after one that warms up; 0 where it fails."""
+    seconds: list[float] = []
     try:
-        for _ in range(4):
+        call()
+        while len(seconds) < _CALLS[0] or (len(seconds) < _CALLS[1] and sum(seconds) < _SECONDS):
+            _wait(device)
             start = time.perf_counter()
             call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            _wait(device)
             seconds.append(time.perf_counter() - start)
     except RuntimeError:
         # A model without gradients, or one that the compiler cannot take.
         return 0.0
-    return count / min(seconds[1:])
+    return count / min(seconds)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def flops(model: nn.Module, x_NCHW: Tensor) -> int:
