@@ -15,7 +15,7 @@ from robust_eval import attacks
 from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
 from robust_eval.models import accelerate, compiling, reduced, tuning
-from robust_eval.models.accelerate import BFLOAT16, DIFFERENCES, FLOAT32
+from robust_eval.models.accelerate import BFLOAT16, FLOAT32
 from robust_eval.models.tuning import Tuning
 from robust_eval.plan import Request
 
@@ -101,26 +101,24 @@ def choose(
     )
     if asked == "on":
         rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
-        limits = {name: largest_calls(request, name) for name in precisions}
-        ways = {
-            name: Tuning(min(rows, a or rows), min(rows, b), True, True, _near_rows(name, rows))
-            for name, (a, b) in limits.items()
-        }
+        ways = {name: _compiled(request, name, rows) for name in precisions}
         return Search(ways, ("compiled",))
     if not long:
         return Search({}, ())
     allowed = asked == "auto" and not problem
     notes = (f"not compiled: {problem}",) if asked == "auto" and problem else ()
+    kept = {name: _kept_as(request, name) for name in precisions}
     known = _stored(folder, device)
-    if known is None or any(name not in known for name in precisions):
+    missing = {name: label for name, label in kept.items() if label not in known}
+    if missing:
         tell("Measuring how the attacks best call this model: up to a minute or two, once for a run.")
-        known = {
-            name: _measured(model, x_NCHW, name, allowed, largest_calls(request, name)) for name in precisions
-        }
+        for name, label in missing.items():
+            known[label] = _measured(request, model, x_NCHW, name, compile=allowed)
         if folder is not None:
-            kept = {"device": _name(device), "tunings": {name: asdict(t) for name, t in known.items()}}
-            write_text(folder / TUNING_FILE, json.dumps(kept, indent=1) + "\n")
-    return Search(known, (*notes, *(f"{name}: {_words(known[name])}" for name in precisions)))
+            table = {"device": _name(device), "tunings": {label: asdict(t) for label, t in known.items()}}
+            write_text(folder / TUNING_FILE, json.dumps(table, indent=1) + "\n")
+    found = {name: known[label] for name, label in kept.items()}
+    return Search(found, (*notes, *(f"{name}: {_words(way)}" for name, way in found.items())))
 
 
 def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
@@ -147,34 +145,49 @@ def largest_calls(request: Request, precision: str) -> tuple[int | None, int]:
     return None if queries else unit, unit
 
 
-def _measured(
-    model: nn.Module, x_NCHW: Tensor, precision: str, compile: bool, largest: tuple[int | None, int]
-) -> Tuning:
+def by_steps(request: Request, precision: str) -> bool:
+    """Whether a copy serves attacks that need float32 alone, in a run that asks for bfloat16.
+
+    Their small steps may then be taken as changes (:mod:`robust_eval.models.differences`).
+    """
+    return precision == FLOAT32 and request.precision == BFLOAT16
+
+
+def _kept_as(request: Request, precision: str) -> str:
+    """A name for the folder: the same run may be continued in another precision."""
+    return f"{precision} in a {request.precision} run" if by_steps(request, precision) else precision
+
+
+def _compiled(request: Request, precision: str, rows: int) -> Tuning:
+    """Compiled for so many images a call, or for as many as come at once."""
+    free, with_gradients = largest_calls(request, precision)
+    near = tuning.near_rows(rows) if by_steps(request, precision) else None
+    return Tuning(min(rows, free or rows), min(rows, with_gradients), True, True, near)
+
+
+def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str, *, compile: bool) -> Tuning:
     parts = accelerate.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
 
     def build(way: Tuning) -> accelerate.SearchModel:
         return accelerate.tuned(parts, sample=x_NCHW[:SAMPLE], tuning=way)
 
-    if precision == DIFFERENCES:
+    if by_steps(request, precision):
         return tuning.measured_near(build, x_NCHW[:128], compile=compile)
+    largest = largest_calls(request, precision)
     return tuning.measured(build, x_NCHW[:128], compile=compile, largest=largest)
 
 
-def _near_rows(precision: str, rows: int) -> int | None:
-    return tuning.near_rows(rows) if precision == DIFFERENCES else None
-
-
-def _stored(folder: Path | None, device: torch.device) -> dict[str, Tuning] | None:
+def _stored(folder: Path | None, device: torch.device) -> dict[str, Tuning]:
     """What an earlier command measured in this folder on the same kind of device."""
     if folder is None:
-        return None
+        return {}
     try:
         kept = json.loads((folder / TUNING_FILE).read_text(encoding="utf-8"))
         if kept["device"] != _name(device):
-            return None
+            return {}
         return {name: Tuning(**table) for name, table in kept["tunings"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return {}
 
 
 def _name(device: torch.device) -> str:

@@ -41,6 +41,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setitem(searching.LONG, "cpu", 0.0)
     monkeypatch.setattr(tuning, "measured", measured)
+    monkeypatch.setattr(tuning, "measured_near", lambda *_, compile: Tuning(9, 9, compile, near_rows=64))
     return asked
 
 
@@ -114,8 +115,26 @@ def test_what_is_asked_to_be_compiled_is_not_padded_beyond_a_unit(
     assert choose(job, "on").tunings["float32"] == Tuning(100, 12, True, True)
 
 
+def low(job: Job) -> Job:
+    return replace(job, request=replace(job.request, precision="bfloat16"))
+
+
+def test_small_steps_are_changes_where_bfloat16_is_asked_for(
+    job: Job, measurements: list[bool], tmp_path: Path
+) -> None:
+    """Never in a run that asks for float32, in the same folder before or after."""
+    for _ in range(2):
+        assert choose(job, "auto", tmp_path).tunings["float32"] == Tuning(7, 5, True)
+        found = choose(low(job), "auto", tmp_path)
+        assert found.tunings == {"bfloat16": Tuning(7, 5, True), "float32": Tuning(9, 9, True, near_rows=64)}
+        assert "float32: 9 images a call, compiled; small steps 64 a call, compiled" in found.notes
+    assert len(measurements) == 2, "each once: the folder keeps them apart"
+    assert choose(job, "on").tunings["float32"].near_rows is None
+    assert choose(low(job), "on").tunings["float32"].near_rows == 8192
+
+
 def test_each_precision_is_measured(job: Job, measurements: list[bool]) -> None:
-    found = choose(replace(job, request=replace(job.request, precision="bfloat16")), "off")
+    found = choose(low(job), "off")
     assert set(found.tunings) == {"bfloat16", "float32"}, "SPSA stays in float32"
     assert any(note.startswith("bfloat16: 7 images a call; with gradients 5") for note in found.notes)
 

@@ -7,8 +7,8 @@ A family is a module with ``VERSION``, ``CITATION``, ``LIBRARY``, a frozen datac
   [0, 1]. The model maps [0, 1] pixels to logits_NK, is frozen and in eval mode; every x is classified
   correctly. Whether an image is broken is for the judge alone to say.
 
-It may have ``note(params, classes) -> str`` (what few classes change) and ``precision(params, asked)
--> str`` (another arithmetic than the one asked for, where that would find less).
+It may have ``note(params, classes) -> str`` (what few classes change) and ``needs_float32(params) ->
+bool`` (true where a search in lower precision would find less).
 
 Nothing here imports torch: listing and planning stay quick.
 """
@@ -88,9 +88,9 @@ def note(attack: AttackSpec, classes: int) -> str:
 
 
 def precision(attack: AttackSpec, asked: str) -> str:
-    """In what arithmetic an attack searches: as asked, or a finer one where that would blunt it."""
-    own = getattr(family(attack.family), "precision", None)
-    return asked if own is None else str(own(parse(attack.family, attack.params), asked))
+    """In what arithmetic an attack searches: as asked, or float32 where less would blunt it."""
+    fine = getattr(family(attack.family), "needs_float32", None)
+    return "float32" if fine is not None and fine(parse(attack.family, attack.params)) else asked
 
 
 def library(name: str) -> str:

@@ -2,8 +2,8 @@
 
 "256 samples" are 256 model evaluations, that is 128 pairs, as in the reference implementation of the
 attack (CleverHans, TensorFlow); two PyTorch ports mean 256 pairs. The query count is in ``cost``.
-The estimates are differences of about 1e-3 in the logits, which bfloat16 rounds away: it searches in
-float32, or in bfloat16 by way of the differences themselves (:mod:`robust_eval.models.differences`).
+The estimates are differences of about 1e-3 in the logits: run it in float32, never in bfloat16. Where
+that is asked for, the differences themselves may be computed in it (:mod:`robust_eval.models.differences`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
 from robust_eval.attacks._params import Between
-from robust_eval.core.precisions import BFLOAT16, DIFFERENCES
 from robust_eval.core.records import Cost
 from robust_eval.core.threat import ThreatModel
 
@@ -36,9 +35,9 @@ class Params:
     learning_rate: Annotated[Fraction, Between(Fraction(1, 100_000), Fraction(1))] = Fraction(1, 100)
 
 
-def precision(params: Params, asked: str) -> str:
-    """Differences of margins over a step of 0.001 drown where each margin is rounded to bfloat16."""
-    return DIFFERENCES if asked == BFLOAT16 else asked
+def needs_float32(params: Params) -> bool:
+    """Differences of margins over a step of 0.001 drown in the rounding of anything shorter."""
+    return True
 
 
 def cost(params: Params, classes: int) -> Cost:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robust_eval.core.precisions import BFLOAT16, DIFFERENCES, FLOAT32
 from robust_eval.models import differences
 from robust_eval.models.compiling import compiled
 from robust_eval.models.copying import copied
@@ -19,6 +18,7 @@ from robust_eval.models.reduced import described, reduced
 from robust_eval.models.search import Engine, SearchModel
 from robust_eval.models.tuning import Tuning, sizes, usual
 
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16)
 
 
@@ -85,4 +85,4 @@ def tuned(
     )
 
 
-__all__ = ["BFLOAT16", "DIFFERENCES", "FLOAT32", "PRECISIONS", "SearchModel", "frozen", "prepared", "tuned"]
+__all__ = ["BFLOAT16", "FLOAT32", "PRECISIONS", "SearchModel", "frozen", "prepared", "tuned"]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from robust_eval import attacks, models
 from robust_eval.attacks import _spsa
-from robust_eval.core.precisions import BFLOAT16, DIFFERENCES, FLOAT32
 from robust_eval.core.threat import parse_threat
 from robust_eval.models import accelerate, compiling, differences, tuning
 from robust_eval.models.nearby import Nearby
@@ -178,13 +177,6 @@ def test_without_memory_for_it_steps_are_asked_like_images() -> None:
     assert search.forwards == 14
 
 
-def test_spsa_alone_searches_by_differences_and_only_where_bfloat16_is_asked_for() -> None:
-    spsa, pgd = attacks.spec("spsa", "spsa", {}), attacks.spec("pgd", "pgd", {})
-    assert attacks.precision(spsa, BFLOAT16) == DIFFERENCES
-    assert attacks.precision(spsa, FLOAT32) == FLOAT32
-    assert attacks.precision(pgd, BFLOAT16) == BFLOAT16
-
-
 def test_the_estimate_is_the_same_estimate() -> None:
     """Against float32 it moves by a hundredth of what 128 directions leave open."""
     network, x = known("small-cnn")
@@ -248,16 +240,16 @@ def test_compiled_steps_find_what_float32_finds() -> None:
     y = network(x).argmax(1)
     params = attacks.parse("spsa", {"iterations": 3, "samples": 32})
 
-    def found(precision: str, way: Tuning, seed: int) -> Tensor:
-        search = accelerate.frozen(network, sample=x, precision=precision, tuning=way)
+    def found(way: Tuning, seed: int) -> Tensor:
+        search = accelerate.frozen(network, sample=x, tuning=way)
         threat = parse_threat("Linf", "0.1")
         adv = attacks.family("spsa").search(search, x, y, threat, params, classes=10, seed=seed)
         assert search.forwards == 3 * 33 * 3
-        assert any("changes in bfloat16" in note for note in search.notes) == (precision == DIFFERENCES)
+        assert any("changes in bfloat16" in note for note in search.notes) == bool(way.near_rows)
         return adv
 
-    plain = found(FLOAT32, Tuning(16, 16), 3)
-    quick = found(DIFFERENCES, Tuning(16, 16, near_rows=16), 3)
-    other = found(FLOAT32, Tuning(16, 16), 4)
+    plain = found(Tuning(16, 16), 3)
+    quick = found(Tuning(16, 16, near_rows=16), 3)
+    other = found(Tuning(16, 16), 4)
     assert 0 < ((quick - plain).abs() > 0.002).float().mean() < 0.01
     assert ((other - plain).abs() > 0.002).float().mean() > 0.3

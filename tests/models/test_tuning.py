@@ -12,7 +12,7 @@ from robust_eval import models
 from robust_eval.attacks import _spsa
 from robust_eval.models import compiling, tuning
 from robust_eval.models.accelerate import frozen
-from robust_eval.models.search import Engine, SearchModel
+from robust_eval.models.search import Engine, SearchModel, queried
 from robust_eval.models.tuning import Tuning
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_spsa_fills_the_slices_of_compiled_code() -> None:
     rows = _spsa.rows_per_call(CPU, 28 * 28)
     draw = torch.ones(40, 128, 1, 28, 28)
     _spsa.estimate(
-        lambda queries: search(queries[..., :4, :4]),
+        lambda at, steps: queried(search, at[..., :4, :4], steps[..., :4, :4]),
         x,
         torch.zeros(40, dtype=torch.long),
         lambda start, stop: draw[start:stop],
