@@ -13,16 +13,23 @@ if TYPE_CHECKING:
 
 
 def operations(result: EvalResult, per_pass: int) -> dict[str, float]:
-    """By precision, of all passes; one back to the pixels repeats the forward's products once."""
+    """By precision, of all passes; one back to the pixels repeats the forward's products once.
+
+    What takes float32 for its small steps, but takes them as changes, multiplies in bfloat16.
+    """
     from robust_eval import attacks
     from robust_eval.core.records import AttackSpec
+    from robust_eval.models.accelerate import BFLOAT16, FLOAT32
 
     found: Counter[str] = Counter()
+    fine = result.search.tunings.get(FLOAT32) if result.search else None
+    by_changes = fine is not None and fine.near_rows is not None
     for column in result.columns.values():
         for record in column.attacks:
             spec = AttackSpec(record.id, record.family, record.version, record.params)
             passes = record.forwards + record.backwards
-            found[attacks.precision(spec, result.suite.precision)] += passes * per_pass
+            precision = attacks.precision(spec, result.suite.precision)
+            found[BFLOAT16 if precision == FLOAT32 and by_changes else precision] += passes * per_pass
     return dict(found)
 
 

@@ -22,6 +22,7 @@ from benchmarks.tables import table
 from benchmarks.work import SIDES, WORKS, Work
 from robust_eval import evaluate
 from robust_eval.errors import UserError
+from robust_eval.schema import TuningRecord
 
 
 def test_a_gpu_also_trains_what_the_papers_train(tmp_path: Path) -> None:
@@ -183,6 +184,11 @@ def test_operations_are_those_of_the_passes() -> None:
     fgsm, spsa = result.columns["fgsm"], result.columns["spsa"]
     passes = fgsm.forwards + fgsm.backwards
     assert operations(result, 10) == {"bfloat16": 10 * passes, "float32": 10 * spsa.forwards}
+    assert result.search is not None
+    tuning = TuningRecord(rows=7, gradient_rows=7, compiled=True, gradient_compiled=True, near_rows=64)
+    search = result.search.model_copy(update={"tunings": {"float32": tuning}})
+    changes = result.model_copy(update={"search": search})
+    assert operations(changes, 10) == {"bfloat16": 10 * (passes + spsa.forwards)}
 
 
 @pytest.mark.slow

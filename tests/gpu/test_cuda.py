@@ -57,6 +57,21 @@ def test_a_compiled_pass_is_the_eager_one(precision: str) -> None:
     assert torch.nn.functional.cosine_similarity(*(s.flatten() for s in slopes), dim=0) > 0.99
 
 
+@pytest.mark.parametrize("rows", [64, 1024])
+def test_small_steps_are_those_of_float32(rows: int) -> None:
+    torch.manual_seed(0)
+    network = models.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
+    x = torch.rand(5, 3, 32, 32, device="cuda")
+    steps = 1e-3 * (2 * torch.randint(0, 2, (5, 256, 3, 32, 32), device="cuda").float() - 1)
+    quick = frozen(network, sample=x, tuning=Tuning(256, 256, near_rows=rows))
+    assert quick.nearby is not None, quick.notes
+    with torch.no_grad():
+        at = network.double()(x.double())[:, None]
+        truth = torch.cat([network(some.double())[None] for some in x[:, None] + steps]) - at
+    for _ in range(3):  # the first calls record a graph, the others replay it
+        assert (quick.near(x, steps) - at - truth).norm() < 0.05 * truth.norm()
+
+
 def test_running_out_of_memory_is_survived() -> None:
     network = models.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
     torch.cuda.set_per_process_memory_fraction(0.01)
