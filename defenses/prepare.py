@@ -15,12 +15,13 @@ from defenses import initial_weights
 from defenses.data_mix import check_alike
 from defenses.recipe import Recipe
 from defenses.resolve import Choices, resolve
-from defenses.runtime import PRECISIONS, check_compile, pick_device
+from defenses.runtime import PRECISIONS, pick_device
 from robust_eval import data
 from robust_eval.core import seen
 from robust_eval.core.records import Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError, unknown
+from robust_eval.models import compiling
 from robust_eval.models.normalised import NORMALISATIONS, parse_normalisation
 
 
@@ -101,7 +102,7 @@ def prepare(options: Options) -> Job:
     recipe, spec = resolved.recipe, options.choices.data
     if options.precision not in PRECISIONS:
         raise unknown("precision", options.precision, PRECISIONS)
-    check_compile(options.compile, pick_device(options.device))
+    compiling.parse(options.compile, pick_device(options.device))
     if options.seed < 0:
         raise UserError(f"--seed must be 0 or more, got {options.seed}.")
     _no_contradictions(recipe, options)

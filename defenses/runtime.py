@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from robust_eval.errors import UserError, unknown
-from robust_eval.models import compiling
 
 Precision = Literal["32", "bf16"]
 PRECISIONS = ("32", "bf16")
 # Set by torchrun, by SLURM, or by hand.
 _RENDEZVOUS = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
-COMPILE = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -103,15 +101,6 @@ def pick_device(text: str) -> torch.device:
             f"There is no {text} here: torch sees {torch.cuda.device_count()} CUDA devices. Use --device cpu."
         )
     return device
-
-
-def check_compile(asked: str, device: torch.device) -> None:
-    """A UserError where ``--compile`` names no mode, or asks for what cannot be had on the device."""
-    if asked not in COMPILE:
-        raise unknown("compile mode", asked, COMPILE)
-    problem = compiling.unavailable(device) if asked == "on" else ""
-    if problem:
-        raise UserError(f"--compile on is not possible here: {problem}. Use --compile auto or off.")
 
 
 def _cpu_autocast() -> AbstractContextManager[object]:

@@ -15,8 +15,9 @@ from robust_eval.core.records import Architecture, CheckpointRef, Normalisation,
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job
+from robust_eval.models import compiling
 from robust_eval.schema import EvalResult
-from robust_eval.searching import parse_compile, resolve_precision, tried
+from robust_eval.searching import resolve_precision, tried
 
 
 def evaluate(
@@ -105,7 +106,7 @@ def make_job(
         precision=arithmetic,
     )
     notes = (note,) if note else ()
-    return Job(request, model, x, y, compile=parse_compile(compile, device), notes=notes)
+    return Job(request, model, x, y, compile=compiling.parse(compile, device), notes=notes)
 
 
 def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:

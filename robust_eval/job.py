@@ -16,7 +16,7 @@ from robust_eval.core.seen import Overlap
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.errors import UserError
 from robust_eval.estimate import Estimate, estimates, measure
-from robust_eval.models import memory
+from robust_eval.models import compiling, memory
 from robust_eval.models.accelerate import FLOAT32
 from robust_eval.plan import SPLIT, Request, auto_batch_size
 from robust_eval.probes import Probe
@@ -36,7 +36,7 @@ class Job:
     y_N: Tensor
     fresh: closer.FreshLogits | None = None
     """How to ask a fresh process about the same file; None for a model in memory."""
-    compile: searching.Compile = "auto"
+    compile: compiling.Mode = "auto"
     notes: tuple[str, ...] = ()
     """What was decided about the search before there was a model to try."""
     overlap: Overlap | None = None

@@ -16,9 +16,9 @@ from robust_eval.data import ImageSet
 from robust_eval.environment import pick_device
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job, make_request
-from robust_eval.models import checkpoint
+from robust_eval.models import checkpoint, compiling
 from robust_eval.plan import Request
-from robust_eval.searching import parse_compile, resolve_precision, tried
+from robust_eval.searching import resolve_precision, tried
 
 # The budgets of the AWP paper (section 4.4) and, for MNIST, of Madry et al. 2018; digits is ours.
 DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
@@ -107,7 +107,7 @@ def prepare(options: Options) -> Job:
     suite = suites.load(options.suite)
     device = pick_device(options.device)
     precision, note = resolve_precision(options.precision, device)
-    compile = parse_compile(options.compile, device)
+    compile = compiling.parse(options.compile, device)
     if options.norm is not None or options.eps is not None:
         _check_threat_early(options)
     images = None if options.data is None else load_images(options, None)

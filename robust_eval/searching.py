@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from robust_eval.models.accelerate import BFLOAT16, FLOAT32
 from robust_eval.models.tuning import Tuning
 from robust_eval.plan import Request
 
-Compile = Literal["auto", "on", "off"]
 TUNING_FILE = "tuning.json"
 SAMPLE = 8
 """Images on which a changed network is compared with the original."""
@@ -71,21 +69,11 @@ def tried(asked: str, precision: str, note: str, model: nn.Module, x_NCHW: Tenso
     return precision, note
 
 
-def parse_compile(asked: str, device: torch.device) -> Compile:
-    """``--compile auto | on | off``, refused where it cannot be had."""
-    if asked not in ("auto", "on", "off"):
-        raise UserError(f"Unknown compile mode '{asked}'. Use auto, on or off.")
-    problem = compiling.unavailable(device) if asked == "on" else ""
-    if problem:
-        raise UserError(f"Compiling is not possible here: {problem}. Use compile mode auto or off.")
-    return cast(Compile, asked)
-
-
 def choose(
     request: Request,
     model: nn.Module,
     x_NCHW: Tensor,
-    asked: Compile,
+    asked: compiling.Mode,
     folder: Path | None,
     tell: Tell = nobody,
 ) -> Search:

@@ -45,7 +45,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return asked
 
 
-def choose(job: Job, asked: searching.Compile, folder: Path | None = None) -> searching.Search:
+def choose(job: Job, asked: compiling.Mode, folder: Path | None = None) -> searching.Search:
     return searching.choose(job.request, job.model, job.x_NCHW, asked, folder)
 
 
@@ -147,12 +147,12 @@ def test_without_a_compiler_auto_stays_eager_and_says_so(
     assert measurements == [False]
     assert "not compiled: there is no C++ compiler" in found.notes
     with pytest.raises(UserError, match="Compiling is not possible here: there is no C"):
-        searching.parse_compile("on", CPU)
+        compiling.parse("on", CPU)
 
 
 def test_bad_values_are_named() -> None:
-    with pytest.raises(UserError, match="Unknown compile mode 'yes'. Use auto, on or off."):
-        searching.parse_compile("yes", CPU)
+    with pytest.raises(UserError, match="Unknown compile mode 'yes'. Known: auto, off, on."):
+        compiling.parse("yes", CPU)
     with pytest.raises(UserError, match="Unknown precision 'half'. Use float32, bfloat16 or auto."):
         searching.resolve_precision("half", CPU)
 

@@ -7,11 +7,15 @@ import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from robust_eval.errors import UserError
+from robust_eval.errors import UserError, unknown
+
+Mode = Literal["auto", "on", "off"]
+MODES = get_args(Mode)
 
 
 class UncompilableError(UserError, RuntimeError):
@@ -28,6 +32,16 @@ def unavailable(device: torch.device) -> str:
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++")):
         return "there is no C++ compiler (install g++, or set CXX)"
     return ""
+
+
+def parse(asked: str, device: torch.device) -> Mode:
+    """``--compile auto | on | off``, refused where it cannot be had."""
+    if asked not in MODES:
+        raise unknown("compile mode", asked, MODES)
+    problem = unavailable(device) if asked == "on" else ""
+    if problem:
+        raise UserError(f"Compiling is not possible here: {problem}. Use compile mode auto or off.")
+    return cast(Mode, asked)
 
 
 def compiled(network: nn.Module, *, gradient: bool) -> Callable[..., Tensor]:

@@ -128,7 +128,7 @@ def test_long_work_is_compiled_where_it_can_be(tmp_path: Path, monkeypatch: pyte
     problem = "there is no C++ compiler (install g++, or set CXX)"
     monkeypatch.setattr("robust_eval.models.compiling.unavailable", lambda device: problem)
     assert decided(job_of(tmp_path, precision="bf16")) == (None, f"not compiled: {problem}")
-    with pytest.raises(UserError, match=r"--compile on is not possible here: there is no C\+\+ compiler"):
+    with pytest.raises(UserError, match=r"Compiling is not possible here: there is no C\+\+ compiler"):
         job_of(tmp_path, asked="on")
 
 
