@@ -97,6 +97,34 @@ def test_a_large_step_is_exact_too() -> None:
     assert error(found, truth) < 0.03
 
 
+class Overwriting(nn.Module):
+    """As most public networks: activations in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.unit, self.head = nn.ReLU(inplace=True), nn.Linear(6 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.unit(self.first(x))
+        y = nn.functional.relu(self.second(x), inplace=True)
+        y += x
+        y *= 2
+        logits: Tensor = self.head(y.sub_(0.1).relu_().flatten(1))
+        return logits
+
+
+def test_values_that_the_network_overwrites_are_kept() -> None:
+    torch.manual_seed(0)
+    network, x = Overwriting().eval().requires_grad_(False), torch.rand(3, 3, 8, 8)
+    near, note = differences.near(network, x)
+    assert near is not None, note
+    assert network.unit.inplace, "the network itself is left as it is"
+    d = steps(x, 4)
+    truth = slopes(queried(network, x, d), network(x))
+    assert error(slopes(near(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x)), truth) < 0.03
+
+
 class Deciding(nn.Module):
     """Its code looks at values: no graph can be read."""
 
