@@ -13,7 +13,7 @@ import torch
 from known_models import linear_problem
 from rich.console import Console
 
-from benchmarks import growth, options, training_step
+from benchmarks import growth, options, spsa_steps, training_step
 from benchmarks.__main__ import TRAINED, main, parse, training_words, works
 from benchmarks.matrix_rate import rate
 from benchmarks.ours import operations
@@ -206,3 +206,14 @@ def test_both_sides_agree_on_a_few_digits(tmp_path: Path) -> None:
         for name in mine:
             differ = sum(a != b for a, b in zip(mine[name]["bits"], plain[name]["bits"], strict=True))
             assert differ <= 1, name
+
+
+@pytest.mark.slow
+def test_small_steps_are_timed_and_held_to_float64(tmp_path: Path) -> None:
+    out = tmp_path / "steps.json"
+    words = ["--arch", "digits-cnn", "--images", "1", "--rows", "64", "--repeats", "1", "--threads", "1"]
+    spsa_steps.main([*words, "--out", str(out)])
+    ways = json.loads(out.read_text())["ways"]
+    assert list(ways) == ["float32", "float32, compiled", "changes in bfloat16, compiled"]
+    assert all(one["rate"] > 0 for one in ways.values())
+    assert ways["float32"]["error"] < 0.005 < 0.05 > ways["changes in bfloat16, compiled"]["error"]
