@@ -9,16 +9,11 @@ all other operations see a and a + c in float32. Without rounding it would be f(
 from __future__ import annotations
 
 import copy
-import operator
 
 import torch
 from torch import Tensor, fx, nn
 
-from robust_eval.models.copying import copied
-
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
-_OUT_OF_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
 
 # Of the changes' own length. An estimate from 128 directions in 784 dimensions is off by twice its length.
 TOLERANCE = 0.05
@@ -62,7 +57,7 @@ class _Writer:
         elif node.op == "output":
             self.graph.node_copy(node, self.moved)
         else:
-            self.at[node] = self.graph.node_copy(node, self.at.__getitem__)
+            # First: an operation in place takes with it the value from which the moved one is made.
             if self._is_linear(node):
                 name = f"{node.target}_changes".replace(".", "_")
                 self.traced.add_submodule(name, _Changes(self.traced.get_submodule(str(node.target))))
@@ -70,6 +65,7 @@ class _Writer:
                 self._changes[node] = self.graph.call_module(name, (change,))
             else:
                 self._moved[node] = self.graph.node_copy(node, self.moved)
+            self.at[node] = self.graph.node_copy(node, self.at.__getitem__)
 
     def _is_linear(self, node: fx.Node) -> bool:
         if node.op != "call_module" or len(node.all_input_nodes) != 1:
@@ -95,27 +91,11 @@ class Near(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         # Around the graph's module, which the compiler would pass over if it were given that itself.
-        traced = fx.symbolic_trace(copied(network))
-        _keep_inputs(traced)
-        self.graph = _Writer(traced).module().eval().requires_grad_(False)
+        self.graph = _Writer(fx.symbolic_trace(network)).module().eval().requires_grad_(False)
 
     def forward(self, x_NCHW: Tensor, change: Tensor) -> Tensor:
         logits: Tensor = self.graph(x_NCHW, change)
         return logits
-
-
-def _keep_inputs(traced: fx.GraphModule) -> None:
-    """Let no operation overwrite its input, which is read twice here."""
-    for module in traced.modules():
-        if getattr(module, "inplace", False):
-            vars(module)["inplace"] = False
-    for node in traced.graph.nodes:
-        if node.kwargs.get("inplace"):
-            node.update_kwarg("inplace", False)
-        if node.op == "call_function":
-            node.target = _OUT_OF_PLACE.get(node.target, node.target)
-        elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
-            node.target = node.target.removesuffix("_")
 
 
 def _add(at: Tensor, change: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class Overwriting(nn.Module):
         self.unit, self.head = nn.ReLU(inplace=True), nn.Linear(6 * 64, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.unit(self.first(x))
+        x = torch.relu_(self.unit(self.first(x)))
         y = nn.functional.relu(self.second(x), inplace=True)
         y += x
         y *= 2
