@@ -65,21 +65,20 @@ def tuned(
     if tuning is None:
         tuning = Tuning() if sample is None else usual(sample.device, sample.shape[1:].numel())
 
-    def engine(rows: int | None, quick: bool, gradient: bool) -> Engine:
-        call = compiled(network, gradient=gradient) if quick else network
+    def engine(rows: int | None, quick: bool) -> Engine:
+        call = compiled(network) if quick else network
         return Engine(call, rows, tuple(sizes(rows, quick)))
 
     nearby = None
     if tuning.near_rows and sample is not None:
         steps, note = differences.near(network, sample)
         notes = (*notes, note)
-        nearby = Nearby(compiled(steps, gradient=False), tuning.near_rows) if steps is not None else None
-
+        nearby = Nearby(compiled(steps), tuning.near_rows) if steps is not None else None
     return SearchModel(
         network,
         batch,
-        forward=engine(tuning.rows, tuning.compiled, False),
-        gradient=engine(tuning.gradient_rows, tuning.gradient_compiled, True),
+        forward=engine(tuning.rows, tuning.compiled),
+        gradient=engine(tuning.gradient_rows, tuning.gradient_compiled),
         nearby=nearby,
         notes=notes,
     )

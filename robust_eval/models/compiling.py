@@ -44,11 +44,11 @@ def parse(asked: str, device: torch.device) -> Mode:
     return cast(Mode, asked)
 
 
-def compiled(network: nn.Module, *, gradient: bool) -> Callable[..., Tensor]:
+def compiled(network: nn.Module) -> Callable[..., Tensor]:
     """``network`` compiled anew for each batch size it meets.
 
-    Without gradients its weights become constants, laid out as the convolutions like them. On a GPU
-    the kernels of a pass are launched as one graph, whose output is copied: the next pass overwrites it.
+    On a GPU the kernels of a pass are launched as one graph, whose output is copied: the next pass
+    overwrites it. Weights stay inputs: as constants (``freezing``) they were no faster on a CPU.
     """
     tensors = [*network.parameters(), *network.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
@@ -56,7 +56,7 @@ def compiled(network: nn.Module, *, gradient: bool) -> Callable[..., Tensor]:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     graphs = device.type == "cuda"
     quick: Callable[..., Tensor] = torch.compile(
-        network, dynamic=False, options={"freezing": not gradient, "triton.cudagraphs": graphs}
+        network, dynamic=False, options={"triton.cudagraphs": graphs}
     )
 
     def call(*inputs: Tensor) -> Tensor:
