@@ -36,9 +36,9 @@ with atomic(folder / "unlabelled.npz") as file:  # the last one: where it is, bo
 PYTHON
 
 train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once
-    folder=$at/$1; recipe=$2; shift 2
-    defenses train "$recipe" --out "$folder" "$@" $([ ! -f "$folder/resume.pt" ] || echo --resume)
-    [ -d "$folder/quick" ] || robust-eval run "$folder/best.pt" --data digits --eps 0.1 --suite quick --out "$folder/quick"
+    out=$at/$1 method=$2; shift 2 # a function's variables are the script's: not the loops' "recipe"
+    defenses train "$method" --out "$out" "$@" $([ ! -f "$out/resume.pt" ] || echo --resume)
+    [ -d "$out/quick" ] || robust-eval run "$out/best.pt" --data digits --eps 0.1 --suite quick --out "$out/quick"
 }
 # The recipes' settings for digits, which an archive of the same size does not bring with it.
 small="--arch digits-cnn --eps 0.1 --set augment.crop_padding=0 --set augment.flip=false --set normalisation=2x-1"

@@ -186,7 +186,6 @@ def _words(way: Tuning) -> str:
     def one(rows: int | None, quick: bool) -> str:
         return f"{rows or 'all'} images a call{', compiled' if quick else ''}"
 
-    others = f"with gradients {one(way.gradient_rows, way.gradient_compiled)}"
-    if way.near_rows:
-        others = f"small steps {way.near_rows} a call, compiled"
-    return f"{one(way.rows, way.compiled)}; {others}"
+    gradients = f"with gradients {one(way.gradient_rows, way.gradient_compiled)}"
+    steps = f"small steps {way.near_rows} a call, compiled"
+    return f"{one(way.rows, way.compiled)}; {steps if way.near_rows else gradients}"
