@@ -4,8 +4,8 @@
 # done again, what was interrupted goes on.
 #   sh docs/boards/mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]
 # Environment: DEVICE (auto), EPOCHS (6), PRECISION of training (bf16), SEARCH precision of the evaluation (auto),
-# EXECUTOR ("ray --address local" keeps every core of a machine without a GPU busy), RECIPES (the six below). With a
-# GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
+# EXECUTOR ("ray --address local" keeps every core of a machine without a GPU busy), RECIPES (the pairs; the
+# regularisers of the paper's section 5.3 where they are named). With a GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
 set -eu
 export PATH="$PWD/.venv/bin:$PATH"
 [ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
@@ -16,11 +16,12 @@ examples=${2:-1000}
 seeds=${3:-0}
 at=${4:-runs/mnist}
 board=leaderboards/mnist-linf-0.3
-known="at at-awp trades trades-awp mart mart-awp"
+pairs="at at-awp trades trades-awp mart mart-awp"
+regularised="at-rwp at-l1 at-l2 at-cutout at-mixup"
 whole EXAMPLES "$examples" 1000
 whole EPOCHS "${EPOCHS:-6}" 1
 seeds "$seeds"
-recipes "${RECIPES:-$known}" "$known"
+recipes "${RECIPES:-$pairs}" "$pairs $regularised"
 [ -d "$root" ] || refuse "$root is not a folder. Name the one that holds mnist's four files, or make it to receive them."
 mkdir -p "$at"
 # What all of them share: PGD-10, cosine schedule, epsilon and perturbation growing at first.
@@ -29,11 +30,11 @@ same="$same --set schedule.clock=iteration --set budget.kind=linear --set budget
 same="$same --set selection.train_images=500"
 
 for seed in $(echo "$seeds" | tr , ' '); do
-    for recipe in ${RECIPES:-$known}; do
+    for recipe in ${RECIPES:-$pairs}; do
         run=$at/$recipe-s$seed
         set --
         case $recipe in
-        *-awp) set -- --set perturbation.warmup=1/6 ;;
+        *-awp | *-rwp) set -- --set perturbation.warmup=1/6 ;;
         esac
         case $recipe in
         trades*) set -- "$@" --set objective.beta=6 ;;

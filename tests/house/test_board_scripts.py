@@ -97,6 +97,7 @@ def checkout(tmp_path: Path) -> Path:
 def asked(checkout: Path, script: str, *words: object, **environment: str) -> list[str]:
     """The commands that a script runs, with nothing behind them."""
     recorded = checkout / "recorded"
+    recorded.unlink(missing_ok=True)
     done = subprocess.run(
         ["sh", f"docs/boards/{script}", *map(str, words)],
         cwd=checkout,
@@ -144,6 +145,17 @@ def test_both_members_of_a_pair_are_trained_alike(checkout: Path, images: Path) 
         same = re.sub(r" --set perturbation\.warmup=\S+", "", after).replace("-awp", "")
         assert same == before
 
+
+def test_the_regularisers_are_trained_where_they_are_named(checkout: Path) -> None:
+    """Under the recipe of the pairs; a random perturbation begins when the adversarial one does."""
+    names = ["at", "at-awp", "at-rwp", "at-l1", "at-l2", "at-cutout", "at-mixup"]
+    unasked = trained(asked(checkout, "mnist.sh", checkout))
+    assert set(names[2:]).isdisjoint(recipe for recipe, _ in unasked)
+    commands = asked(checkout, "mnist.sh", checkout, RECIPES=" ".join(names))
+    assert trained(commands) == [(name, f"{name}-s0") for name in names]
+    plain, perturbed, *others = (line for line in commands if line.startswith("defenses train"))
+    for name, line in zip(names[2:], others, strict=True):
+        assert line.replace(name, "at") == (perturbed.replace("at-awp", "at") if name == "at-rwp" else plain)
 
 def test_seeds_have_folders_of_their_own(checkout: Path) -> None:
     commands = asked(checkout, "mnist.sh", checkout, 1000, "0,1", RECIPES="at")
