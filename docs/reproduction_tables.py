@@ -123,6 +123,23 @@ def _row(row: Row, beside: sidecars.Sidecar) -> Cells:
     ]
 
 
+def machine(rows: Sequence[Row]) -> str:
+    """Where the rows were trained and attacked, and with what; every way that occurs."""
+    found = dict.fromkeys(_machine(row) for row in in_order(rows))
+    return f"Attacked on {'; '.join(found)}."
+
+
+def _machine(row: Row) -> str:
+    on = row.result.environment
+    before = row.result.checkpoint.trained_with["provenance"]
+    precision = {"32": "float32", "bf16": "bfloat16"}.get(before["precision"], before["precision"])
+    threads = f"{on.threads} thread{'s' * (on.threads != 1)}"
+    return (
+        f"{on.device} with {threads}, torch {on.libraries['torch']}, Python {on.python}, "
+        f"after training on {before['device']} in {precision}"
+    )
+
+
 def flagged(row: Row) -> str:
     """The red flags of a row, a dash for none."""
     return ", ".join(sorted({flag.id for flag in row.result.flags})) or "-"
@@ -179,6 +196,7 @@ def tables() -> Iterator[tuple[str, str]]:
             yield f"pairs of {name}", pair_table(rows)
             yield f"summary of {name}", summary(rows)
             yield f"rows of {name}", row_table(rows, sidecars.read(folder, rows))
+            yield f"machine of {name}", machine(rows)
             yield f"board {name}", overview(rows, f"leaderboards/{name}")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
+import board_commands
 import pytest
+from board_commands import asked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,43 +73,9 @@ def test_digits() -> None:
     assert "RECIPES: 'natual' is none" in refused("digits.sh", ".", RECIPES="natual")
 
 
-RECORDER = """#!/bin/sh
-[ "$1" = - ] && { cat > /dev/null; exit; }
-echo "$(basename "$0") $*" >> "$RECORDED"
-[ "$1" = train ] || exit 0
-while [ "$1" != --out ]; do shift; done
-mkdir -p "$2" && touch "$2/best.pt"
-"""
-
-
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose commands just say what they were asked; a training leaves an empty checkpoint."""
-    top = tmp_path / "checkout"
-    shutil.copytree(ROOT / "docs" / "boards", top / "docs" / "boards")
-    (top / ".venv" / "bin").mkdir(parents=True)
-    for name in ("defenses", "robust-eval", "python"):
-        command = top / ".venv" / "bin" / name
-        command.write_text(RECORDER)
-        command.chmod(0o755)
-    return top
-
-
-def asked(checkout: Path, script: str, *words: object, **environment: str) -> list[str]:
-    """The commands that a script runs, with nothing behind them."""
-    recorded = checkout / "recorded"
-    recorded.unlink(missing_ok=True)
-    done = subprocess.run(
-        ["sh", f"docs/boards/{script}", *map(str, words)],
-        cwd=checkout,
-        env={"PATH": "/usr/bin:/bin", "RECORDED": str(recorded), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return recorded.read_text().splitlines()
+    return board_commands.stage(tmp_path / "checkout")
 
 
 def trained(commands: list[str]) -> list[tuple[str, str]]:
@@ -157,6 +124,13 @@ def test_the_regularisers_are_trained_where_they_are_named(checkout: Path) -> No
     for name, line in zip(names[2:], others, strict=True):
         assert line.replace(name, "at") == (perturbed.replace("at-awp", "at") if name == "at-rwp" else plain)
 
+
 def test_seeds_have_folders_of_their_own(checkout: Path) -> None:
     commands = asked(checkout, "mnist.sh", checkout, 1000, "0,1", RECIPES="at")
     assert trained(commands) == [("at", "at-s0"), ("at", "at-s1")]
+
+
+def test_the_page_has_the_commands_of_the_scripts() -> None:
+    assert board_commands.PAGE.read_text(encoding="utf-8") == board_commands.page(), (
+        "run python docs/board_commands.py"
+    )
