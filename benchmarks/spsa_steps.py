@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     import torch
 
     from robust_eval import models
-    from robust_eval.models import accelerate
+    from robust_eval.models import accelerate, timing
     from robust_eval.models.search import queried
     from robust_eval.models.tuning import Tuning
     from robust_eval.worker import full_precision
@@ -80,32 +79,19 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     searchers = {name: accelerate.frozen(network, sample=sample, tuning=way) for name, way in ways.items()}
     calls = {name: partial(one.near, x, steps) for name, one in searchers.items()}
     changes = {name: call() - searchers["float32"](x)[:, None] for name, call in calls.items()}
-    wait = torch.cuda.synchronize if given.device.startswith("cuda") else lambda: None
-    seconds = _best(calls, given.repeats, wait)
+    # In turn, so that a busy machine disturbs all alike.
+    rounds = [
+        {name: timing.seconds(call, x.device) for name, call in calls.items()} for _ in range(given.repeats)
+    ]
     exact = network.double()
     truth = queried(exact, x.double(), steps.double()) - exact(x.double())[:, None]
     return {
         name: {
-            "rate": given.images * SAMPLES / seconds[name],
+            "rate": given.images * SAMPLES / min(taken[name] for taken in rounds),
             "error": float((changes[name] - truth).norm() / truth.norm()),
         }
         for name in ways
     }
-
-
-def _best(
-    calls: Mapping[str, Callable[[], object]], repeats: int, wait: Callable[[], None]
-) -> dict[str, float]:
-    """The least seconds of each, taken in turn so that a busy machine disturbs all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            wait()
-            start = time.perf_counter()
-            call()
-            wait()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: min(taken) for name, taken in seconds.items()}
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> Table:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from robust_eval import attacks
 from robust_eval.core.records import Cost, Suite
+from robust_eval.models import timing
 from robust_eval.models.accelerate import FLOAT32, frozen
 from robust_eval.plan import CLEAN
 
@@ -49,21 +49,11 @@ def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: st
     def forward() -> None:
         search(x_NCHW)
 
-    one_way = _fastest(forward, x_NCHW, repeats) / len(x_NCHW)
-    both = _fastest(backward, x_NCHW, repeats) / len(x_NCHW)
+    one_way, both = (
+        timing.least(work, x_NCHW.device, calls=(repeats, repeats)) / len(x_NCHW)
+        for work in (forward, backward)
+    )
     return Speed(one_way, max(both - one_way, 0.0))
-
-
-def _fastest(work: Callable[[], None], x: Tensor, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        times.append(time.perf_counter() - start)
-    # The first pass warms up.
-    return min(times[1:])
 
 
 def estimates(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from robust_eval.models import timing
 from robust_eval.models.search import SearchModel
 
 # A CPU's caches should hold the activations of a slice: 2**17 input values are 167 MNIST or 42 CIFAR
@@ -20,9 +20,6 @@ _SMALLEST = 16
 _SAMPLES = 256
 # Compiled code must win clearly; a tie goes to the plain network.
 _WORTH = 1.05
-# Timed calls: at least and at most so many, the latter while they have not taken so long. On a machine that
-# is busy with something else, three short ones told wrong.
-_CALLS, _SECONDS = (3, 15), 1.0
 
 
 @dataclass(frozen=True)
@@ -146,25 +143,12 @@ def _near_rate(search: SearchModel, x_NCHW: Tensor) -> float:
 
 
 def _per_second(call: Callable[[], object], count: int, device: torch.device) -> float:
-    """``count`` over the seconds of the best of some calls after one that warms up; 0 where it fails."""
-    seconds: list[float] = []
+    """``count`` over the seconds of the fastest call; 0 where it fails."""
     try:
-        call()
-        while len(seconds) < _CALLS[0] or (len(seconds) < _CALLS[1] and sum(seconds) < _SECONDS):
-            _wait(device)
-            start = time.perf_counter()
-            call()
-            _wait(device)
-            seconds.append(time.perf_counter() - start)
+        return count / timing.least(call, device)
     except RuntimeError:
         # A model without gradients, or one that the compiler cannot take.
         return 0.0
-    return count / min(seconds)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def flops(model: nn.Module, x_NCHW: Tensor) -> int:
