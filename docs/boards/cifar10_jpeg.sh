@@ -1,7 +1,7 @@
 #!/bin/sh
 # The rows of leaderboards/cifar10-jpeg-linf-8-255, on CIFAR-10 as JPEG copies: the AT, TRADES and MART pairs, the RST
 # pair with 20,000 training images held out as unlabelled, and, where MNIST is at hand, the pre-training pair, which
-# begins with networks trained on it. Judged by `full`. What is finished is not done again, what was interrupted goes on.
+# begins with a network trained on it. Judged by `full`. What is finished is not done again, what was interrupted goes on.
 #   sh docs/boards/cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]
 # The images' folder is named cifar10-jpeg: the board's rules know it by that. Environment: NET (preact-resnet-18; small
 # is a four-layer network with a short recipe for machines without a GPU), DEVICE (auto), EPOCHS (30, small: 10),
@@ -33,12 +33,15 @@ done
 mkdir -p "$at"
 case $net in
 small) # PGD-5, no crops, epsilon growing at first: what a processor trains in minutes
-    same="--arch small-cnn --set architecture_arguments.width=16 --epochs ${EPOCHS:-10} --set inner.steps=5"
+    epochs=${EPOCHS:-10}
+    same="--arch small-cnn --set architecture_arguments.width=16 --epochs $epochs --set inner.steps=5"
     same="$same --set inner.step_size=1/3 --set augment.crop_padding=0 --set optimiser.lr=0.05 --set schedule.kind=cosine"
     same="$same --set schedule.clock=iteration --set selection.validation=1000 --set selection.train_images=500"
     same="$same --set budget.kind=linear --set budget.start=1/4 --set budget.peak=2"
     warm=1/5 ;;
-*) same="--arch $net --epochs ${EPOCHS:-30}" warm=0 ;;
+*)
+    epochs=${EPOCHS:-30}
+    same="--arch $net --epochs $epochs" warm=0 ;;
 esac
 
 # Self-training sees the labels of 30,000 images alone: two archives, in the folder's own order.
@@ -61,7 +64,7 @@ with atomic(folder / "unlabelled.npz") as file:  # the last one: where it is, bo
     np.savez(file, x=x[rest])
 PYTHON
 
-# Pre-training sees MNIST's first 30,000 images, grey as red, green and blue, with a black border of 2 pixels.
+# Pre-training sees MNIST's first 10,000 images, grey as red, green and blue, with a black border of 2 pixels.
 [ -z "${MNIST:-}" ] || [ -f "$at/mnist32.npz" ] || python - "$MNIST" "$at/mnist32.npz" <<'PYTHON'
 import sys
 from pathlib import Path
@@ -71,7 +74,7 @@ import numpy as np
 from robust_eval.core.files import atomic
 from robust_eval.data import load
 
-mnist = load("mnist", root=Path(sys.argv[1]), split="train").take(30_000)
+mnist = load("mnist", root=Path(sys.argv[1]), split="train").take(10_000)
 x_NHWC = np.pad(mnist.x_NHWC, ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=3)
 with atomic(Path(sys.argv[2])) as file:
     np.savez(file, x=x_NHWC, y=mnist.y_N, class_names=mnist.class_names)
@@ -96,12 +99,11 @@ for seed in $(echo "$seeds" | tr , ' '); do
                 --data "npz:$at/unlabelled.npz" --out "$at/pseudo-s$seed.npz"
             train "$run" "$recipe" --data "npz:$at/labelled.npz" --unlabelled "$at/pseudo-s$seed.npz" --seed "$seed" ;;
         pretraining*)
-            # As the network they become: with or without weight perturbation, and scaled alike. What they learn on
-            # digits is no ImageNet: fine-tuning goes on at the rate of the others.
-            before=$at/mnist32${recipe#pretraining}-s$seed
-            train "$before" "at${recipe#pretraining}" --data "npz:$at/mnist32.npz" --set normalisation=2x-1 --seed "$seed"
-            train "$run" "$recipe" --data "folder:$images" --init "$before/best.pt" --set optimiser.lr=0.05 \
-                --seed "$seed" ;;
+            # Both members begin with one network. What it learned on digits is no ImageNet: fine-tuning goes on at the
+            # rate of the others, for half of their epochs.
+            train "$at/mnist32-s$seed" at --data "npz:$at/mnist32.npz" --set normalisation=2x-1 --seed "$seed"
+            train "$run" "$recipe" --data "folder:$images" --init "$at/mnist32-s$seed/best.pt" --set optimiser.lr=0.05 \
+                --epochs $(((epochs + 1) / 2)) --seed "$seed" ;;
         *) train "$run" "$recipe" --data "folder:$images" --seed "$seed" ;;
         esac
         robust-eval run "$run/best.pt" --data "folder:$images" --eps 8/255 --suite full --examples "$examples" \
