@@ -38,9 +38,9 @@ MODELS := natural at at-awp
 ATTACK := $(BIN)/robust-eval run $(MODELS:%=$(DEMO)/%.pt) --suite full --eps 0.1 --examples 120 --out $(DEMO)/rows
 demo: $(STAMP)
 	@rm -rf $(DEMO)
-	$(BIN)/defenses train natural --data digits --out $(DEMO)/natural
-	$(BIN)/defenses train at --data digits --out $(DEMO)/at
-	$(BIN)/defenses train at-awp --data digits --out $(DEMO)/at-awp
+	$(BIN)/defenses train natural --data digits --threads 1 --out $(DEMO)/natural
+	$(BIN)/defenses train at --data digits --threads 1 --out $(DEMO)/at
+	$(BIN)/defenses train at-awp --data digits --threads 1 --out $(DEMO)/at-awp
 	@for model in $(MODELS); do cp $(DEMO)/$$model/best.pt $(DEMO)/$$model.pt || exit 1; done
 	$(ATTACK) --executor ray --address local || $(ATTACK)
 	$(BIN)/robust-eval verify $(DEMO)/rows/at-awp-full-*/result.json --checkpoint $(DEMO)/at-awp.pt

@@ -15,6 +15,7 @@ from torch import nn
 from defenses import curve
 from defenses.files import RECORD, write_atomically
 from defenses.prepare import Job
+from defenses.runtime import pick_device
 from robust_eval.core.records import Architecture
 from robust_eval.core.threat import ThreatModel
 from robust_eval.models import checkpoint, python_file
@@ -61,7 +62,7 @@ def save_model(
             "selected": selected,
             "trained_on": job.trained_on,
             **job.drawn_from,
-            **environment(),
+            **environment(pick_device(job.options.device)),
         },
     )
 
@@ -74,12 +75,18 @@ def _portable(architecture: str) -> str:
     return f"{Path(path).name}:{function}"
 
 
-def environment() -> dict[str, str]:
+def environment(device: torch.device) -> dict[str, str | int]:
+    """What else the bits of the weights depend on. A processor's sums round by the number of its threads."""
+    on: dict[str, str | int] = (
+        {"device": torch.cuda.get_device_name(device)}
+        if device.type == "cuda"
+        else {"device": platform.machine(), "threads": torch.get_num_threads()}
+    )
     return {
         "robust_eval": version("robust-eval"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        **on,
     }
 
 
@@ -90,7 +97,7 @@ def write_record(job: Job, identity: Mapping[str, Any]) -> None:
         "command": job.options.command,
         "dataset": job.train.name,
         "images": {name: found.n for name, found in sets.items() if found is not None},
-        "environment": environment(),
+        "environment": environment(pick_device(job.options.device)),
         **identity,
         "sources": dict(job.sources),
     }

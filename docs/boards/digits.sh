@@ -3,8 +3,8 @@
 # trained by docs/pipelines.sh and judged by `full` on all 360 test images. Run it from the top of the checkout after
 # `make setup`; what is finished is not done again, what was interrupted goes on.
 #   sh docs/boards/digits.sh [DATA_ROOT [FOLDER]]     DATA_ROOT holds MNIST's four files, or receives them
-# Environment: RECIPES (of which models to make rows, all eleven; all are trained). The images are tiny and the networks
-# too: one thread is faster than two.
+# Environment: RECIPES (of which models to make rows, all eleven; all are trained), OMP_NUM_THREADS (1, with which the
+# board's rows were made: with another number the weights are others, for sums round by it).
 set -eu
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 [ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }

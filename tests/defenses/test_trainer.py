@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from small_jobs import make_job, run, same, weights
 from torch import Tensor
 
 from defenses import measure as measuring
+from defenses.checkpoints import environment
 from defenses.curve import COLUMNS
 from defenses.measure import Measured, measure
 from defenses.run import Progress, begin
@@ -61,6 +63,9 @@ def test_a_run_leaves_its_curve_checkpoints_and_record(tmp_path: Path) -> None:
     assert ref.trained_with["metrics"]["epoch"] == outcome.best["epoch"]
     assert ref.trained_with["threat"] == {"norm": "Linf", "eps": "0.1"}
     assert ref.dataset == "digits"
+    on = {"device": platform.machine(), "threads": torch.get_num_threads()}
+    assert on.items() <= ref.trained_with["provenance"].items()
+    assert on.items() <= record["environment"].items()
     assert selected(tmp_path / "run") == {"best": "validation", "last": "last", "epoch-0002": "unknown"}
 
 
@@ -72,6 +77,15 @@ def selected(folder: Path) -> dict[str, str]:
             ref = checkpoint.load(str(path), images=None).ref
             found[path.stem] = provenance.selected(ref.trained_with, "renamed.pt")
     return found
+
+
+def test_a_run_names_the_device_it_ran_on_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU {device}")
+    assert environment(torch.device("cpu"))["device"] == platform.machine()
+    found = environment(torch.device("cuda:1"))
+    assert found["device"] == "the GPU cuda:1"
+    assert "threads" not in found
 
 
 def test_without_held_out_images_the_best_is_the_last(tmp_path: Path) -> None:
