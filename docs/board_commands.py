@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from reproduction_tables import in_order
+
+from robust_eval.leaderboard.rows import read_board
+
 ROOT = Path(__file__).resolve().parents[1]
+BOARDS = ROOT / "leaderboards"
 PAGE = ROOT / "docs" / "boards" / "README.md"
 # Stands where a command should be: writes down what it is asked. A training leaves an empty checkpoint.
 RECORDER = """#!/bin/sh
@@ -23,12 +28,12 @@ mkdir -p "$2" && touch "$2/best.pt"
 """
 # Board, script, its arguments and its environment: as the rows that are there were made.
 MADE = (
-    ("mnist-linf-0.3", "mnist.sh", ("DATA_ROOT",), {}),
+    ("mnist-linf-0.3", "mnist.sh", ("DATA_ROOT",), {"OMP_NUM_THREADS": "1"}),
     (
         "cifar10-jpeg-linf-8-255",
         "cifar10_jpeg.sh",
         ("cifar10-jpeg", "500"),
-        {"NET": "small", "MNIST": "DATA_ROOT"},
+        {"NET": "small", "MNIST": "DATA_ROOT", "OMP_NUM_THREADS": "1"},
     ),
     ("digits", "digits.sh", ("DATA_ROOT",), {}),
 )
@@ -41,7 +46,8 @@ four files, or receives them; `cifar10-jpeg` holds the folders train and test; t
 made by the scripts. What came out stands in [reproduction.md](../reproduction.md).
 
 After each evaluation the scripts also run `robust-eval verify` on the result and
-`robust-eval leaderboard add`; at the end `robust-eval leaderboard build` and `check`.
+`robust-eval leaderboard add`; at the end `robust-eval leaderboard build` and `check`. digits.sh sets
+OMP_NUM_THREADS=1 itself: on a processor the number of threads decides how sums round, and so the bits of the weights.
 """
 
 
@@ -89,6 +95,7 @@ def _sections() -> Iterator[str]:
             )
             lines = [line for line in asked(checkout, script, *words, **environment) if _makes(line)]
             yield f"## [{board}](../../leaderboards/{board}/README.md)\n\n`{call}`\n"
+            yield f"On the board: {', '.join(row.label for row in in_order(read_board(BOARDS / board)))}.\n"
             yield "\n".join(["```", *dict.fromkeys(lines), "```\n"])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tables_in_pages import markdown, placed
 
@@ -20,7 +21,17 @@ ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ("mnist-linf-0.3", "cifar10-jpeg-linf-8-255", "digits")
 PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
 # Our column and the one of Table 2 of the AWP paper that it repeats.
-COLUMNS = {"pgd-20": "PGD-20", "aa": "AA"}
+PAPER = {
+    "clean": "Natural",
+    "fgsm": "FGSM",
+    "pgd-20": "PGD-20",
+    "pgd-100": "PGD-100",
+    "cw-inf": "CW-inf",
+    "spsa": "SPSA",
+    "aa": "AA",
+}
+# Those that stand in the table of pairs with their intervals.
+COLUMNS = {name: PAPER[name] for name in ("pgd-20", "aa")}
 Cells = Sequence[str]
 
 
@@ -31,7 +42,7 @@ def paper() -> dict[str, dict[str, float]]:
     return {
         recipe: {
             column: rows[f"{method}-AWP"][column].mean - rows[method][column].mean
-            for column in COLUMNS.values()
+            for column in PAPER.values()
         }
         for recipe, method in names.items()
     }
@@ -84,6 +95,23 @@ def _pair(before: Row, after: Row) -> Cells:
     return cells
 
 
+def column_table(rows: Sequence[Row]) -> str:
+    """Each pair's difference in every column over the paper's; in bold where it can be told from zero."""
+    found = [line for pair in pairs.find(in_order(rows)) for line in _columns(*pair)]
+    titles = {name: column.title for name, column in rows[0].result.columns.items()}
+    return markdown(["pair", *titles.values()], found)
+
+
+def _columns(before: Row, after: Row) -> Iterator[Cells]:
+    ours = {one.column: one for one in compare(after.result, before.result).differences}
+    cells = {name: f"{100 * ours[name].value:+.1f}" for name in before.result.columns}
+    told = {name: f"**{cell}**" if ours[name].significant else cell for name, cell in cells.items()}
+    yield [f"{before.label}, ours", *told.values()]
+    theirs = paper().get(pairs.family(before.name)[0])
+    if theirs is not None:
+        yield [f"{before.label}, the paper's", *(f"{theirs[PAPER[name]]:+.2f}" for name in cells)]
+
+
 def summary(rows: Sequence[Row], column: str = "aa") -> str:
     """In words: which pairs agree with the paper in sign."""
     found: dict[str, list[str]] = {"yes": [], "no": [], "cannot tell": []}
@@ -125,19 +153,39 @@ def _row(row: Row, beside: sidecars.Sidecar) -> Cells:
 
 def machine(rows: Sequence[Row]) -> str:
     """Where the rows were trained and attacked, and with what; every way that occurs."""
-    found = dict.fromkeys(_machine(row) for row in in_order(rows))
-    return f"Attacked on {'; '.join(found)}."
+    found: dict[str, list[str]] = {}
+    for row in in_order(rows):
+        found.setdefault(_machine(row), []).append(row.label)
+    names = [f" ({', '.join(labels)})" if len(found) > 1 else "" for labels in found.values()]
+    said = [f"Attacked on {'; '.join(f'{way}{who}' for way, who in zip(found, names, strict=True))}."]
+    before = [row.label for row in in_order(rows) if "data" not in _provenance(row)]
+    if before:
+        said.append(
+            "Filed before checkpoints named the fingerprints of their images and the hash of their initial "
+            f"weights: {', '.join(before)}."
+        )
+    return " ".join(said)
+
+
+def _provenance(row: Row) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = row.result.checkpoint.trained_with["provenance"]
+    return found
 
 
 def _machine(row: Row) -> str:
     on = row.result.environment
-    before = row.result.checkpoint.trained_with["provenance"]
+    before = _provenance(row)
     precision = {"32": "float32", "bf16": "bfloat16"}.get(before["precision"], before["precision"])
-    threads = f"{on.threads} thread{'s' * (on.threads != 1)}"
     return (
-        f"{on.device} with {threads}, torch {on.libraries['torch']}, Python {on.python}, "
-        f"after training on {before['device']} in {precision}"
+        f"{on.device} with {_threads(on.threads)}, torch {on.libraries['torch']}, Python {on.python}, "
+        f"after training on {before['device']} with {_threads(before.get('threads'))} in {precision}"
     )
+
+
+def _threads(n: int | None) -> str:
+    if n is None:
+        return "threads not recorded"
+    return f"{n} thread{'s' * (n != 1)}"
 
 
 def flagged(row: Row) -> str:
@@ -194,6 +242,7 @@ def tables() -> Iterator[tuple[str, str]]:
         if any((folder / "results").glob("*.json")):
             rows = read_board(folder)
             yield f"pairs of {name}", pair_table(rows)
+            yield f"columns of {name}", column_table(rows)
             yield f"summary of {name}", summary(rows)
             yield f"rows of {name}", row_table(rows, sidecars.read(folder, rows))
             yield f"machine of {name}", machine(rows)

@@ -44,8 +44,8 @@ small) # PGD-5, no crops, epsilon growing at first: what a processor trains in m
     same="--arch $net --epochs $epochs" warm=0 ;;
 esac
 
-# Self-training sees the labels of 30,000 images alone: two archives, in the folder's own order.
-[ -f "$at/unlabelled.npz" ] || python - "$images" "$at" <<'PYTHON'
+held_out() { # Self-training sees the labels of 30,000 images alone: two archives, in the folder's own order.
+    [ -f "$at/unlabelled.npz" ] || python - "$images" "$at" <<'PYTHON'
 import sys
 from pathlib import Path
 
@@ -63,9 +63,10 @@ with atomic(folder / "labelled.npz") as file:
 with atomic(folder / "unlabelled.npz") as file:  # the last one: where it is, both are whole
     np.savez(file, x=x[rest])
 PYTHON
+}
 
-# Pre-training sees MNIST's first 10,000 images, grey as red, green and blue, with a black border of 2 pixels.
-[ -z "${MNIST:-}" ] || [ -f "$at/mnist32.npz" ] || python - "$MNIST" "$at/mnist32.npz" <<'PYTHON'
+other_images() { # Pre-training: MNIST's first 10,000, grey as red, green and blue, with a black border of 2 pixels.
+    [ -f "$at/mnist32.npz" ] || python - "$MNIST" "$at/mnist32.npz" <<'PYTHON'
 import sys
 from pathlib import Path
 
@@ -79,6 +80,7 @@ x_NHWC = np.pad(mnist.x_NHWC, ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=3
 with atomic(Path(sys.argv[2])) as file:
     np.savez(file, x=x_NHWC, y=mnist.y_N, class_names=mnist.class_names)
 PYTHON
+}
 
 train() { # train FOLDER RECIPE OPTIONS...: on from where it stopped; a run that is finished says so and ends at once
     out=$1 method=$2 # a function's variables are the script's: not the loop's "run" and "recipe"
@@ -94,6 +96,7 @@ for seed in $(echo "$seeds" | tr , ' '); do
         run=$at/$recipe-s$seed
         case $recipe in
         rst*)
+            held_out
             train "$at/labeller-s$seed" natural --data "npz:$at/labelled.npz" --seed "$seed"
             [ -f "$at/pseudo-s$seed.npz" ] || defenses pseudo-label "$at/labeller-s$seed/best.pt" \
                 --data "npz:$at/unlabelled.npz" --out "$at/pseudo-s$seed.npz"
@@ -101,6 +104,7 @@ for seed in $(echo "$seeds" | tr , ' '); do
         pretraining*)
             # Both members begin with one network. What it learned on digits is no ImageNet: fine-tuning goes on at the
             # rate of the others, for half of their epochs.
+            other_images
             train "$at/mnist32-s$seed" at --data "npz:$at/mnist32.npz" --set normalisation=2x-1 --seed "$seed"
             train "$run" "$recipe" --data "folder:$images" --init "$at/mnist32-s$seed/best.pt" --set optimiser.lr=0.05 \
                 --epochs $(((epochs + 1) / 2)) --seed "$seed" ;;

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from robust_eval.cli import app
 from robust_eval.compare import Difference
 from robust_eval.core.bits import parse_bits
-from robust_eval.leaderboard import boards, build, kept
+from robust_eval.leaderboard import boards, build, kept, sidecars
 from robust_eval.leaderboard.rows import read_board
 from robust_eval.schema import read_result
 from robust_eval.verify import Options, verify
@@ -104,8 +104,19 @@ def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
         assert f"<!-- rows of {folder.name} -->\n| " in page
 
 
+@pytest.mark.parametrize(("board", "points"), [("mnist-linf-0.3", 2), ("cifar10-jpeg-linf-8-255", 5)])
+def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
+    folder = ROOT / "leaderboards" / board
+    rows = read_board(folder)
+    gaps = [beside.curve["robust_gap"][-1] for beside in sidecars.read(folder, rows).values() if beside.curve]
+    assert len(gaps) == len(rows)
+    assert max(abs(gap) for gap in gaps) <= points / 100
+    assert f"within {points} points of zero" in " ".join(tables.PAGES[0].read_text(encoding="utf-8").split())
+
+
 def test_every_pair_of_the_paper_is_known() -> None:
-    assert tables.paper()["at"] == {"PGD-20": pytest.approx(2.04), "AA": pytest.approx(1.44)}
+    gains = [-0.5, 1.14, 2.04, 2.15, 1.77, 1.25, 1.44]  # Table 2, AT-AWP minus AT
+    assert list(tables.paper()["at"].values()) == [pytest.approx(gain) for gain in gains]
     assert set(tables.paper()) == {"at", "trades", "mart", "pretraining", "rst"}
 
 
