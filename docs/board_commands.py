@@ -47,7 +47,8 @@ made by the scripts. What came out stands in [reproduction.md](../reproduction.m
 
 After each evaluation the scripts also run `robust-eval verify` on the result and
 `robust-eval leaderboard add`; at the end `robust-eval leaderboard build` and `check`. digits.sh sets
-OMP_NUM_THREADS=1 itself: on a processor the number of threads decides how sums round, and so the bits of the weights.
+OMP_NUM_THREADS=1 itself: on a processor the number of threads decides how sums round, and so the bits of
+the weights.
 """
 
 
