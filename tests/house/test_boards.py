@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import pipeline_tables
 import pytest
 import reproduction_tables as tables
 from typer.testing import CliRunner
@@ -112,6 +113,24 @@ def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
     assert len(gaps) == len(rows)
     assert max(abs(gap) for gap in gaps) <= points / 100
     assert f"within {points} points of zero" in " ".join(tables.PAGES[0].read_text(encoding="utf-8").split())
+
+
+def test_the_tables_of_the_pipelines_are_in_the_pages() -> None:
+    for path in pipeline_tables.PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert "<!-- end of pipelines" in text
+        assert pipeline_tables.page(text) == text, "run python docs/pipeline_tables.py"
+
+
+def test_means_and_differences_over_seeds() -> None:
+    found = {
+        "at": {"0": {"pgd-20": 0.80}, "1": {"pgd-20": 0.84}},
+        "at-awp": {"0": {"pgd-20": 0.85}, "1": {"pgd-20": 0.83}},
+    }
+    columns = {name: dict.fromkeys(("clean", "fgsm"), 0.9) for name in ("0", "1")}
+    whole = {recipe: {s: {**columns[s], **one[s]} for s in one} for recipe, one in found.items()}
+    assert "| at | 90.0 ± 0.0 | 90.0 ± 0.0 | 82.0 ± 2.8 |" in pipeline_tables.accuracy_table(whole)
+    assert pipeline_tables.seed_table(whole).splitlines()[-1] == "| at | +5.0 | -1.0 | +2.0 |"
 
 
 def test_every_pair_of_the_paper_is_known() -> None:
