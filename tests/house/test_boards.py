@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -120,6 +121,18 @@ def test_the_tables_of_the_pipelines_are_in_the_pages() -> None:
         text = path.read_text(encoding="utf-8")
         assert "<!-- end of pipelines" in text
         assert pipeline_tables.page(text) == text, "run python docs/pipeline_tables.py"
+
+
+def test_what_the_page_says_of_five_seeds() -> None:
+    """AT and TRADES gain on the mean, RST loses with every seed, MART's sign changes."""
+    found = json.loads(pipeline_tables.FIGURES.read_text(encoding="utf-8"))
+    lines = [line.split("|")[1:-1] for line in pipeline_tables.seed_table(found["accuracy"]).splitlines()[2:]]
+    gains = {name.strip(): [float(cell) for cell in cells] for name, *cells in lines}
+    assert gains["at"][-1] > 0
+    assert gains["trades"][-1] > 0
+    assert all(gain < 0 for gain in gains["rst"])
+    assert min(gains["mart"]) < 0 < max(gains["mart"])
+    assert all(share < 0.5 for share in found["pseudo_labels_right"].values())
 
 
 def test_means_and_differences_over_seeds() -> None:
