@@ -123,6 +123,14 @@ def test_the_tables_of_the_pipelines_are_in_the_pages() -> None:
         assert pipeline_tables.page(text) == text, "run python docs/pipeline_tables.py"
 
 
+def test_the_row_that_was_made_again_is_on_the_board() -> None:
+    row = next(row for row in read_board(ROOT / "leaderboards" / "digits") if row.name == "trades")
+    assert row.result.evidence is not None
+    text = tables.PAGES[0].read_text(encoding="utf-8")
+    assert f"{row.result.checkpoint.sha256[:12]}..." in text
+    assert f"{row.result.evidence.sha256[:12]}..." in text
+
+
 def test_what_the_page_says_of_five_seeds() -> None:
     """AT and TRADES gain on the mean, RST loses with every seed, MART's sign changes."""
     found = json.loads(pipeline_tables.FIGURES.read_text(encoding="utf-8"))
