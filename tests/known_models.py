@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import torch
@@ -19,6 +20,8 @@ def run_in_small_units(folder: str, pause: float = 0.0) -> None:
     from robust_eval import evaluate
     from robust_eval.store import FolderStore
 
+    # Shells start what runs in the background deaf to Ctrl-C, and a test run hands that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     put = FolderStore.put_packed
 
     def put_and_wait(store: FolderStore, key: str, content: bytes) -> None:
