@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reproduction_tables import in_order
+from pair_tables import in_order
 
 from robust_eval.leaderboard.rows import read_board
 

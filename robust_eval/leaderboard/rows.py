@@ -49,9 +49,14 @@ class Row:
         return str(recipe.get("name") or self.result.checkpoint.name)
 
     @property
+    def training(self) -> dict[str, Any]:
+        """Seed, device and images of it, by the checkpoint's own record; empty where it has none."""
+        return self._trained("provenance")
+
+    @property
     def seed(self) -> object:
         """Of the training, by the checkpoint's own record; None where it has none."""
-        return self._trained("provenance").get("seed")
+        return self.training.get("seed")
 
     @property
     def label(self) -> str:
