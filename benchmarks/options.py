@@ -45,7 +45,7 @@ def positive(text: str) -> float:
 def device(text: str) -> str:
     """A device that is there; nothing is imported for the usual one."""
     if text != "cpu":
-        from robust_eval.environment import pick_device
+        from robust_eval.core.devices import pick_device
 
         try:
             return str(pick_device(text))

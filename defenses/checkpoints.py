@@ -15,7 +15,7 @@ from torch import nn
 from defenses import curve
 from defenses.files import RECORD, write_atomically
 from defenses.prepare import Job
-from defenses.runtime import pick_device
+from robust_eval.core.devices import device_name, pick_device
 from robust_eval.core.records import Architecture
 from robust_eval.core.threat import ThreatModel
 from robust_eval.models import checkpoint, python_file
@@ -78,7 +78,7 @@ def _portable(architecture: str) -> str:
 def environment(device: torch.device) -> dict[str, str | int]:
     """What else the bits of the weights depend on. A processor's sums round by the number of its threads."""
     on: dict[str, str | int] = (
-        {"device": torch.cuda.get_device_name(device)}
+        {"device": device_name(device)}
         if device.type == "cuda"
         else {"device": platform.machine(), "threads": torch.get_num_threads()}
     )

@@ -140,7 +140,7 @@ def pseudo_label(
 ) -> None:
     """Label images with a model's predictions, for `defenses train rst --unlabelled`."""
     from defenses.pseudo_labels import pseudo_label as label
-    from defenses.runtime import pick_device
+    from robust_eval.core.devices import pick_device
 
     place = str(pick_device(device))
     done = label(checkpoint, data, out, data_root=data_root, min_confidence=min_confidence, device=place)

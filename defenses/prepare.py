@@ -15,9 +15,10 @@ from defenses import initial_weights
 from defenses.data_mix import check_alike
 from defenses.recipe import Recipe
 from defenses.resolve import Choices, resolve
-from defenses.runtime import PRECISIONS, pick_device
+from defenses.runtime import PRECISIONS
 from robust_eval import data
 from robust_eval.core import seen
+from robust_eval.core.devices import pick_device
 from robust_eval.core.records import Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError, unknown

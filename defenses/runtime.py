@@ -14,6 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from robust_eval.core.devices import pick_device
 from robust_eval.errors import UserError, unknown
 
 Precision = Literal["32", "bf16"]
@@ -85,22 +86,6 @@ def _check_torchrun(devices: int, nodes: int) -> None:
             f"torchrun has started {world} processes, but --devices and --nodes make {devices * nodes}: add "
             f"--devices {each}{more}."
         )
-
-
-def pick_device(text: str) -> torch.device:
-    if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise UserError(f"Unknown device '{text}'. Write auto, cpu, cuda or cuda:N.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"Unknown device '{text}'. Write auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"There is no {text} here: torch sees {torch.cuda.device_count()} CUDA devices. Use --device cpu."
-        )
-    return device
 
 
 def _cpu_autocast() -> AbstractContextManager[object]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from robust_eval import data, suites
 from robust_eval.core import seen
+from robust_eval.core.devices import pick_device
 from robust_eval.core.records import CheckpointRef
 from robust_eval.core.threat import ThreatModel, parse_norm, parse_threat
 from robust_eval.data import ImageSet
-from robust_eval.environment import pick_device
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job, make_request
 from robust_eval.models import checkpoint, compiling

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
+from robust_eval.core.devices import device_name
 from robust_eval.core.files import write_text
 from robust_eval.errors import UserError
 from robust_eval.models import accelerate, compiling, reduced, tuning
@@ -103,7 +104,8 @@ def choose(
         for name, label in missing.items():
             known[label] = _measured(request, model, x_NCHW, name, compile=allowed)
         if folder is not None:
-            table = {"device": _name(device), "tunings": {label: asdict(t) for label, t in known.items()}}
+            tunings = {label: asdict(way) for label, way in known.items()}
+            table = {"device": device_name(device), "tunings": tunings}
             write_text(folder / TUNING_FILE, json.dumps(table, indent=1) + "\n")
     found = {name: known[label] for name, label in kept.items()}
     return Search(found, (*notes, *(f"{name}: {_words(way)}" for name, way in found.items())))
@@ -171,15 +173,11 @@ def _stored(folder: Path | None, device: torch.device) -> dict[str, Tuning]:
         return {}
     try:
         kept = json.loads((folder / TUNING_FILE).read_text(encoding="utf-8"))
-        if kept["device"] != _name(device):
+        if kept["device"] != device_name(device):
             return {}
         return {name: Tuning(**table) for name, table in kept["tunings"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _words(way: Tuning) -> str:

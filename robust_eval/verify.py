@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from robust_eval import audit, data, evidence, flags, identity, rejudge, summary
 from robust_eval.core import strict_json
+from robust_eval.core.devices import pick_device
 from robust_eval.data import ImageSet
-from robust_eval.environment import library_version, pick_device
+from robust_eval.environment import library_version
 from robust_eval.errors import UserError
 from robust_eval.evaluation import Job
 from robust_eval.evidence import Evidence

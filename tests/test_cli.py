@@ -180,7 +180,7 @@ def test_leaderboard_from_two_runs(run: Run, checkpoint: Path) -> None:
         (["--suite", "pdg-20"], "Did you mean pgd-20"),
         (["--data", "digitz"], "Did you mean digits"),
         (["--device", "tpu9"], "Unknown device 'tpu9'"),
-        (["--device", "cuda:99"], "Device 'cuda:99' is not there"),
+        (["--device", "cuda:99"], "There is no cuda:99 here"),
         (["--arch", "small-cn"], "small-c"),
         (["--normalisation", "cifar11"], "Did you mean"),
         (["--split", "validation"], "Unknown split"),

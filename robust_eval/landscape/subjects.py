@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from robust_eval.core.devices import pick_device
 from robust_eval.core.records import CheckpointRef, Slice
 from robust_eval.core.text import visible
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.data import ImageSet
-from robust_eval.environment import pick_device
 from robust_eval.errors import UserError
 from robust_eval.landscape.directions import movable
 from robust_eval.models import checkpoint

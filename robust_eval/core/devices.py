@@ -1,0 +1,33 @@
+"""Which device a command computes on, and what results call it."""
+
+from __future__ import annotations
+
+import torch
+
+from robust_eval.errors import UserError
+
+
+def pick_device(text: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``, checked to exist.
+
+    Raises:
+        UserError: for another device, and for one that torch does not see here.
+    """
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"Unknown device '{text}'. Write auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"There is no {text} here: torch sees {torch.cuda.device_count()} CUDA devices. Use --device cpu."
+        )
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what the maker calls the GPU, e.g. ``NVIDIA H200``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
