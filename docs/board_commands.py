@@ -27,7 +27,7 @@ while [ "$1" != --out ]; do shift; done
 mkdir -p "$2" && touch "$2/best.pt"
 """
 # Board, script, its arguments and its environment: as the rows that are there were made.
-MADE = (
+MADE: tuple[tuple[str, str, tuple[str, ...], dict[str, str]], ...] = (
     ("mnist-linf-0.3", "mnist.sh", ("DATA_ROOT",), {"OMP_NUM_THREADS": "1"}),
     (
         "cifar10-jpeg-linf-8-255",

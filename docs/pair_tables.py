@@ -32,13 +32,14 @@ Cells = Sequence[str]
 def paper() -> dict[str, dict[str, float]]:
     """Recipe to the gain of its ``-awp`` in the columns of Table 2, in points."""
     rows = {row.method: row.values for row in published.read("2").rows}
-    names = {recipe: published.method(recipe) for recipe in ("at", "trades", "mart", "pretraining", "rst")}
+    recipes = ("at", "trades", "mart", "pretraining", "rst")
     return {
         recipe: {
             column: rows[f"{method}-AWP"][column].mean - rows[method][column].mean
             for column in PAPER.values()
         }
-        for recipe, method in names.items()
+        for recipe in recipes
+        if (method := published.method(recipe))
     }
 
 

@@ -108,7 +108,14 @@ AIMS = (
 def aims(works: Mapping[str, Figures]) -> str:
     """What was reached beside what was aimed for, and what the machine would allow in bfloat16."""
     headings = ("work", "beside", "float32", "aim", "bfloat16", "aim", "at the limit")
-    return markdown(headings, [_aim(works[name], *rest) for name, *rest in AIMS if name in works])
+    return markdown(
+        headings,
+        [
+            _aim(works[name], peer, float32, bfloat16)
+            for name, peer, float32, bfloat16 in AIMS
+            if name in works
+        ],
+    )
 
 
 def _aim(one: Figures, peer: str, float32: float, bfloat16: float) -> Row:
@@ -124,7 +131,8 @@ def _aim(one: Figures, peer: str, float32: float, bfloat16: float) -> Row:
 def _attack_seconds(side: Figures, like: Figures) -> float:
     """Of the columns that ``like`` has too, without the clean one: sides time that differently."""
     shared = side["columns"].keys() & like["columns"].keys() - {"clean"}
-    return sum(side["columns"][name]["seconds"] for name in sorted(shared))
+    seconds: list[float] = [side["columns"][name]["seconds"] for name in sorted(shared)]
+    return sum(seconds)
 
 
 def training(found: Figures) -> str:
