@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pair_tables
+import regulariser_tables
 from pair_tables import Cells, in_order
 from tables_in_pages import markdown, placed
 
@@ -121,6 +122,7 @@ def tables() -> Iterator[tuple[str, str]]:
             yield f"pairs of {name}", pair_tables.pair_table(found)
             yield f"columns of {name}", pair_tables.column_table(found)
             yield f"summary of {name}", pair_tables.summary(found)
+            yield f"regularisers of {name}", regulariser_tables.table(rows)
             yield f"rows of {name}", row_table(rows, sidecars.read(folder, rows))
             yield f"machine of {name}", machine(rows)
             yield f"board {name}", overview(rows, f"leaderboards/{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pair_tables
 import pipeline_tables
 import pytest
+import regulariser_tables
 import reproduction_tables as tables
 from typer.testing import CliRunner
 
@@ -17,7 +19,7 @@ from robust_eval.cli import app
 from robust_eval.compare import Difference
 from robust_eval.core.bits import parse_bits
 from robust_eval.leaderboard import boards, build, kept, sidecars
-from robust_eval.leaderboard.rows import read_board
+from robust_eval.leaderboard.rows import Row, read_board
 from robust_eval.schema import read_result
 from robust_eval.verify import Options, verify
 
@@ -159,6 +161,31 @@ def test_every_pair_of_the_paper_is_known() -> None:
     gains = [-0.5, 1.14, 2.04, 2.15, 1.77, 1.25, 1.44]  # Table 2, AT-AWP minus AT
     assert list(pair_tables.paper()["at"].values()) == [pytest.approx(gain) for gain in gains]
     assert set(pair_tables.paper()) == {"at", "trades", "mart", "pretraining", "rst"}
+
+
+def renamed(row: Row, recipe: str) -> Row:
+    found = copy.deepcopy(row)
+    found.result.checkpoint.trained_with["recipe"]["name"] = recipe
+    return found
+
+
+def test_a_regulariser_stands_beside_the_plain_row_of_its_own_seed() -> None:
+    """And beside Table 4 of the paper: PGD-20 at the most robust epoch, each minus AT."""
+    gains = {"at-l1": -0.84, "at-l2": -1.19, "at-cutout": -0.01, "at-mixup": 0.08, "at-awp": 2.6}
+    assert regulariser_tables.paper() == pytest.approx(gains)
+    digits = read_board(ROOT / "leaderboards" / "digits")
+    assert regulariser_tables.table(digits) == "", "the paper's pairs alone"
+    at, rst = (next(row for row in digits if row.name == name) for name in ("at", "rst"))
+    cutout, mixup, other = renamed(rst, "at-cutout"), renamed(rst, "at-mixup"), renamed(at, "at")
+    other.training["seed"] = 7
+    head, _, *lines = regulariser_tables.table([other, cutout, mixup, at]).splitlines()
+    ours = 100 * (rst.result.columns["aa"].accuracy - at.result.columns["aa"].accuracy)
+    assert head.startswith("| minus AT |")
+    assert [line.split(" | ")[0] for line in lines] == ["| at-cutout", "| at-mixup"]
+    assert all(f"| {ours:+.1f} (" in line for line in lines)
+    assert "| -0.01 | yes |" in lines[0]
+    assert "| +0.08 | no |" in lines[1]
+    assert len(regulariser_tables.table([other, cutout]).splitlines()) == 2, "only its heading"
 
 
 @pytest.mark.parametrize(
