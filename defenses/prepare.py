@@ -22,7 +22,7 @@ from robust_eval.core.devices import pick_device
 from robust_eval.core.records import Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError, unknown
-from robust_eval.models import compiling
+from robust_eval.models import compiling, python_file
 from robust_eval.models.normalised import NORMALISATIONS, parse_normalisation
 
 
@@ -88,9 +88,11 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """Everything the result depends on; a run folder belongs to one identity."""
-        options = self.options
+        options, architecture = self.options, self.recipe.architecture
+        own = python_file.is_python_file(architecture)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
+            **({"code_sha256": python_file.sha256(architecture)} if own else {}),
             **self.drawn_from,
             "seed": options.seed,
             "precision": options.precision,

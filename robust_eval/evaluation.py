@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from robust_eval import continuity, disagreement, flags, probes, row, runner, searching
 from robust_eval import diagnose as closer
-from robust_eval import disagreement, flags, probes, row, runner, searching
 from robust_eval.core.files import write_text
 from robust_eval.core.records import Cost
 from robust_eval.environment import environment
@@ -52,6 +52,8 @@ def _execute(
 ) -> EvalResult:
     finished: dict[str, runner.Finished] = {}
     session = Session(job, folder, display.say)
+    if folder is not None:
+        continuity.check(folder, session.answers)
     for note in (*job.notes, *session.search.notes):
         display.say(f"search: {note}")
     try:
@@ -75,6 +77,11 @@ class Session:
         self.search = job.search(folder, tell)
         self.worker = job.worker(self.search)
         self._before = _logits(job.model, job.x_NCHW)
+
+    @property
+    def answers(self) -> Tensor | None:
+        """The logits on the first images, before any attack; None where they differ from call to call."""
+        return None if flags.is_random(self.probed) else self._before
 
     def look(self, clean: runner.Finished | None = None, store: Store | None = None) -> Look:
         """What the row says of model and machine; after the attacks (``clean`` given) all of it."""

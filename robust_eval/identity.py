@@ -60,6 +60,10 @@ def _checkpoint(result: EvalResult, ref: CheckpointRef) -> str:
     differing = [part for part in parts if here[part] != there[part]]
     if not differing:
         return ""
+    if differing == ["architecture"] and here["architecture"]["id"] == there["architecture"]["id"]:
+        ours, its = (str(one["architecture"]["arguments"].get("code_sha256", "")) for one in (here, there))
+        if ours != its:
+            return f"the network's code has sha256 {ours[:12]}, the record {its[:12] or 'none'}: other code"
     hint = ""
     if set(differing) <= {"architecture", "normalisation"}:
         hint = "; if the run was given --arch or --normalisation, give them here too"

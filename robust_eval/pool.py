@@ -126,9 +126,7 @@ class Pool:
         if method == "identify":
             self._opened(run, value)
         elif method == "ready":
-            assert run.waves is not None
-            run.ready(*value)
-            self._open_waves(run, run.waves.open())
+            self._ready_to_attack(run, value)
         elif method == "look" and run.diagnose and run.only is None:
             run.look = value
             self._submit(run, self._task(run, "diagnose", run.about, f"{run.name}: diagnosis"), 0.0)
@@ -148,6 +146,16 @@ class Pool:
             self._display.say(text)
             return
         self._submit(run, self._task(run, "ready", run.about, f"{run.name}: first look"), 0.0)
+
+    def _ready_to_attack(self, run: Run, value: Any) -> None:
+        assert run.waves is not None
+        try:
+            run.ready(*value)
+        except UserError as error:
+            run.failures.append(str(error))
+            self._display.say(str(error))
+            return
+        self._open_waves(run, run.waves.open())
 
     def _twin(self, run: Run) -> str | None:
         """What to say where this pool itself holds the folder."""

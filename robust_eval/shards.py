@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from robust_eval import flags, row, runner
+from robust_eval import continuity, flags, row, runner
 from robust_eval.core.files import write_text
 from robust_eval.core.records import UnitResult, WorkUnit
 from robust_eval.errors import UserError
@@ -103,6 +103,7 @@ def merge(places: Sequence[Path], out: Path | None) -> tuple[Path, EvalResult]:
             f"Of {request.blocks} shards these are missing: {named}. Run them, or give their folders too."
         )
     target = out or _target(places)
+    continuity.check_all(list(by_number.values()))
     with exclusive(target):
         store = _Gathering(open_run(target, request.identity()), list(by_number.values()))
         finished = dict(runner.run(request, _Nobody(), store, Silent()))

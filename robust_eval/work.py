@@ -6,7 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robust_eval import row, shards
+from torch import Tensor
+
+from robust_eval import continuity, row, shards
 from robust_eval.core.files import write_text
 from robust_eval.core.records import WorkUnit
 from robust_eval.plan import CLEAN, Request
@@ -65,10 +67,15 @@ class Run:
         file = self.folder / TUNING_FILE
         self.tuning = file.read_text(encoding="utf-8") if file.exists() else None
 
-    def ready(self, tuning: str | None, look: Look) -> None:
-        """A worker has loaded it and says how the search copies are to be called."""
+    def ready(self, tuning: str | None, look: Look, answers: Tensor | None) -> None:
+        """A worker has loaded it and says how the search copies are to be called.
+
+        Raises :class:`UserError` where it answers otherwise than the model that began the run.
+        """
+        assert self.folder is not None
+        continuity.check(self.folder, answers)
         self.tuning, self.look = tuning, look
-        if tuning is not None and self.folder is not None:
+        if tuning is not None:
             write_text(self.folder / TUNING_FILE, tuning)
 
     def keep_diagnosis(self, found: DiagnosisRecord) -> None:

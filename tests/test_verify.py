@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -186,6 +187,10 @@ def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Pat
     if own_code:
         with pytest.raises(UserError, match=r"was built by mine\.py:make: name that file with --arch"):
             verified(tmp_path)
+        (tmp_path / "mine.py").write_text(code + "# Another version.\n")
+        other = next(check for check in verified(tmp_path, **given).checks if check.name == "checkpoint")
+        assert not other.passed
+        assert re.fullmatch("the network's code has sha256 .{12}, the record .{12}: other code", other.detail)
 
 
 def test_the_request_can_be_recovered_from_the_record(honest: Path) -> None:

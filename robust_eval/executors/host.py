@@ -10,6 +10,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from robust_eval import diagnose, fresh, store
 from robust_eval.core.records import WorkUnit
 from robust_eval.errors import UserError
@@ -37,10 +39,12 @@ class Host:
         """What the options ask for, found out by loading checkpoint and data."""
         return self._job(options).request
 
-    def ready(self, options: Options, request: Request, tuning: str | None) -> tuple[str | None, Look]:
-        """How this run's copies are called - as ``tuning`` says, else measured - and a first look."""
+    def ready(
+        self, options: Options, request: Request, tuning: str | None
+    ) -> tuple[str | None, Look, Tensor | None]:
+        """How this run's copies are called (as ``tuning`` says, else measured), a look, the first logits."""
         session, tuning = self._open(options, request, tuning)
-        return tuning, session.look()
+        return tuning, session.look(), None if session.answers is None else session.answers.cpu()
 
     def unit(self, options: Options, request: Request, tuning: str | None, unit: WorkUnit) -> bytes:
         """Do a unit; the result as :func:`robust_eval.store.pack` writes it."""

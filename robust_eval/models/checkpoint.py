@@ -184,7 +184,8 @@ def _load_python(
     notes += (f"removed '{prefix}' from the names",) if prefix else ()
     network = network.float().to(job.device).eval()
     file, _, function = arch.rpartition(":")
-    architecture = Architecture(f"{Path(file).name}:{function}")
+    code = {"code_sha256": python_file.sha256(arch)}
+    architecture = Architecture(f"{Path(file).name}:{function}", code)
     if header is not None:
         return _own_result(job, header, architecture, network, notes)
     if images is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -20,6 +21,19 @@ def is_python_file(arch: str) -> bool:
     """True for ``path.py:function``."""
     path, colon, function = arch.rpartition(":")
     return bool(colon and function) and path.endswith(".py")
+
+
+def sha256(arch: str) -> str:
+    """Of the file's bytes: the same weights under other code are another model."""
+    path = Path(arch.rpartition(":")[0]).expanduser()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise _absent(path) from None
+
+
+def _absent(path: Path) -> UserError:
+    return UserError(f"{path} does not exist. --arch takes path.py:function, or an architecture's id.")
 
 
 def build(arch: str, offered: Mapping[str, Any]) -> nn.Module:
@@ -42,7 +56,7 @@ def build(arch: str, offered: Mapping[str, Any]) -> nn.Module:
 
 def _function(path: Path, name: str) -> Callable[..., Any]:
     if not path.is_file():
-        raise UserError(f"{path} does not exist. --arch takes path.py:function, or an architecture's id.")
+        raise _absent(path)
     spec = importlib.util.spec_from_file_location(f"_robust_eval_user_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

@@ -149,6 +149,18 @@ def test_a_foreign_resume_file(tmp_path: Path) -> None:
         run(again(job))
 
 
+def test_edited_network_code_does_not_go_on(tmp_path: Path) -> None:
+    code = (
+        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    (tmp_path / "net.py").write_text(code)
+    job = make_job(tmp_path / "run", "at", epochs=2, arch=f"{tmp_path / 'net.py'}:make")
+    interrupted(job, 3)
+    (tmp_path / "net.py").write_text(code.replace("nn.Flatten(),", "nn.Flatten(), nn.Tanh(),"))
+    with pytest.raises(UserError, match=r"belongs to another run: code_sha256 was .*, now "):
+        run(again(job))
+
+
 def test_another_runs_folder(tmp_path: Path) -> None:
     run(make_job(tmp_path, "at", epochs=1))
     other = make_job(tmp_path, "at", "optimiser.lr=0.05", epochs=1, seed=3)

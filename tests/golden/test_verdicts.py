@@ -1,4 +1,8 @@
-"""A refactor reproduces every verdict. A deliberate change of an attack raises its version, and this file."""
+"""A refactor reproduces every verdict.
+
+A deliberate change of an attack raises its version and changes this file; so does a change of what a model is
+known by, from which the seeds follow.
+"""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ LAYERS = (
         "waves",
         "row",
         "consistency",
+        "continuity",
         "compare",
         "gate",
         "verification",

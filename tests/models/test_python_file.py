@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def test_the_names_as_stored_come_first(code: Path, images: ImageSet, tmp_path: 
     path = tmp_path / "c.pt"
     torch.save({"net": weights(), "epoch": 2}, path)
     loaded = checkpoint.load(str(path), images=images, arch=f"{code}:plain", normalisation="none")
-    assert loaded.ref.architecture == Architecture("net.py:plain"), "the file's name, never its path"
+    code_sha256 = hashlib.sha256(code.read_bytes()).hexdigest()
+    wanted = Architecture("net.py:plain", {"code_sha256": code_sha256})
+    assert loaded.ref.architecture == wanted, "the file's name, never its path"
     assert loaded.ref.notes == ("input normalisation 'none' as asked",)
     assert loaded.ref.trained_with == {"file_says": {"epoch": 2}}
     assert torch.equal(loaded.network.get_parameter("module.weight"), weights()["module.weight"])
