@@ -42,10 +42,12 @@ def random_crop(x_NCHW: Tensor, padding: int, mode: str) -> Tensor:
 
 def random_rotation(x_NCHW: Tensor, degrees: float) -> Tensor:
     """Turn each image by its own angle from (-degrees, degrees); nearest pixel, black outside."""
-    n = len(x_NCHW)
+    n, _, height, width = x_NCHW.shape
     angle = (torch.rand(n, device=x_NCHW.device) * 2 - 1) * (degrees * math.pi / 180)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    turn = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    # The grid's sides run from -1 to 1, however long they are.
+    across, down = -sin * (height / width), sin * (width / height)
+    turn = torch.stack([torch.stack([cos, across, zero], 1), torch.stack([down, cos, zero], 1)], 1)
     grid = F.affine_grid(turn, list(x_NCHW.shape), align_corners=False)
     return F.grid_sample(x_NCHW, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class FinishedRun:
     seed: int
     rows: tuple[Row, ...]
     """The curve by epoch; a figure that was not measured is missing from its row."""
+    terms: Mapping[str, object] = field(default_factory=dict)
+    """What besides the recipe seeds must share: precision, and the fingerprints of the images."""
 
     @property
     def name(self) -> str:
@@ -80,7 +82,14 @@ def read_run(folder: Path) -> FinishedRun:
         recipe["name"], recipe["threat"]["norm"], recipe["inner"]["steps"], recipe["training"]["epochs"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not the record of a training run ({_missing(error)}).") from None
-    return FinishedRun(folder, recipe, dataset, seed, _read_curve(folder))
+    return FinishedRun(folder, recipe, dataset, seed, _read_curve(folder), terms(record))
+
+
+def terms(record: Mapping[str, Any]) -> dict[str, object]:
+    """What a run's record, or a checkpoint's provenance, says of its precision and its labelled images."""
+    data = record.get("data") or {}
+    images = {f"{name} images": data.get(name) for name in ("train", "validation")}
+    return {"precision": record.get("precision"), **images}
 
 
 def _missing(error: Exception) -> str:

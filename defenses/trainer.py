@@ -88,4 +88,5 @@ def _epoch(run: Run, keeper: Keeper, board: Board, display: Display, stopper: St
 def _share_statistics(run: Run) -> None:
     """BatchNorm's running statistics averaged over processes: all then measure the same model."""
     if run.runtime.reduce is not None:
-        run.runtime.reduce([b for b in run.network.buffers() if torch.is_floating_point(b)])
+        networks = dict.fromkeys((run.network, run.judged))
+        run.runtime.reduce([b for one in networks for b in one.buffers() if torch.is_floating_point(b)])

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from defenses.sections import Perturbation
 
 Reduce = Callable[[Sequence[Tensor]], None]
-"""Averages gradients over processes, in place."""
+"""Averages gradients, or random directions, over processes, in place."""
 
 
 def perturbed_parameters(network: nn.Module) -> list[nn.Parameter]:
@@ -73,7 +73,11 @@ class WeightPerturbation:
         if not self.parameters:
             return
         if self.config.kind == "rwp":
-            self._move([torch.randn_like(p) for p in self.parameters], self.config.gamma)
+            drawn = [torch.randn_like(p) for p in self.parameters]
+            if self._reduce is not None:
+                # The mean of several draws is one too; of its own v's, each process would perturb less.
+                self._reduce(drawn)
+            self._move(drawn, self.config.gamma)
             return
         fraction = float(self.config.step_size) or 1 / (self.config.alternations * self.config.steps)
         for _ in range(self.config.steps):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from robust_eval import flags
 from robust_eval.compare import WORST
 from robust_eval.errors import UserError, unknown
@@ -38,7 +40,8 @@ def failures(result: EvalResult, column: str, min_percent: float) -> list[str]:
     raised = flags.distinct((*result.flags, *flags.from_result(result)))
     blocking = [flag for flag in raised if flag.severity == flags.BLOCKS]
     found += [f"Flag {flag.id} blocks ranking: {flag.figure}. {flag.advice}" for flag in blocking]
-    if 100 * count.accuracy < min_percent:
+    # Exactly: 57 of 100 meet a floor of 57, but 100 * 0.57 is below it.
+    if Fraction(100 * count.n_robust, count.n) < Fraction(str(min_percent)):
         found.append(
             f"Robust accuracy under {column} is {100 * count.accuracy:.2f}% "
             f"({count.n_robust}/{count.n}), below the floor of {min_percent:g}%."

@@ -17,6 +17,13 @@ def test_above_and_below_the_floor() -> None:
     ]
 
 
+def test_a_floor_that_is_exactly_met_is_passed() -> None:
+    for met in range(101):
+        row = result({"clean": bits(100, 100), "fgsm": bits(100, met)}, suite="quick")
+        assert not [why for why in gate.failures(row, "fgsm", met) if "floor" in why]
+        assert [why for why in gate.failures(row, "fgsm", met + 0.01) if "floor" in why]
+
+
 def test_partial_and_blocked_results_pass_no_gate() -> None:
     row = result({"clean": bits(100, 90), "fgsm": bits(100, 80)}, suite="quick", status="partial")
     assert gate.failures(row, "fgsm", 0) == ["The result is partial: pgd-20 not finished."]

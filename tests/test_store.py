@@ -45,6 +45,11 @@ def test_damaged_or_renamed_units_count_as_absent(tmp_path: Path) -> None:
     ):
         folder.path("k").write_bytes(damaged)
         assert folder.get("k") is None
+    for bit in range(0, 8 * len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        found = store.unpack("k", bytes(damaged))
+        assert found is None or np.array_equal(found.verdicts.robust, a_result().verdicts.robust)
     folder.path("other").write_bytes(whole)
     assert folder.get("other") is None
 

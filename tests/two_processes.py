@@ -65,6 +65,7 @@ def _one_epoch(
         {
             "trained": before,
             "shared": run.network.state_dict(),
+            "judged": run.judged.state_dict(),
             "measured": {name: [value.clean, value.pgd] for name, value in found.items()},
             "loss": run.progress.loss_sum / run.progress.images,
             "images": run.progress.images,

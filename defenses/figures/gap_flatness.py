@@ -17,7 +17,7 @@ from robust_eval.models import checkpoint
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SETTING = ("data", "threat", "attack", "seed", "directions", "alphas")
+SETTING = ("data", "threat", "attack", "seed", "batch_size", "precision", "directions", "alphas")
 
 
 @dataclass(frozen=True)

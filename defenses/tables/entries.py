@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from defenses.finished import FinishedRun, Row
+from defenses.finished import FinishedRun, Row, terms
 from defenses.tables import published
 from robust_eval.core.threat import format_fraction, parse_fraction
 from robust_eval.errors import UserError
@@ -38,6 +38,8 @@ class Entry:
     recipe: Mapping[str, Any]
     how: str
     """How it was trained and measured, in a few words; the same for all seeds of a row."""
+    terms: Mapping[str, object] = field(default_factory=dict)
+    """What besides the recipe is the same for all seeds of a row."""
 
 
 def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
@@ -79,6 +81,7 @@ def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
         values,
         run.recipe,
         f"{data}, {how}" if number == "1" else how,
+        run.terms,
     )
 
 
@@ -115,7 +118,8 @@ def from_result(path: Path) -> Entry | str:
         TABLE_2[name]: 100 * column.accuracy for name, column in result.columns.items() if name in TABLE_2
     }
     group = f"{published.dataset(result.data.name)} {result.threat.norm}"
-    seed = (trained.get("provenance") or {}).get("seed")
+    provenance = trained.get("provenance") or {}
+    seed = provenance.get("seed")
     return Entry(
         str(path),
         group,
@@ -124,6 +128,7 @@ def from_result(path: Path) -> Entry | str:
         values,
         recipe,
         _judging(result, recipe),
+        {**terms(provenance), "images judged": result.data.fingerprint},
     )
 
 

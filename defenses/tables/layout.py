@@ -104,7 +104,8 @@ def _check_seeds(cell: str, members: Sequence[Entry]) -> None:
 
 
 def _settings(entry: Entry) -> dict[str, object]:
-    return {name: value for name, value in leaves(entry.recipe) if name not in _NAMES}
+    recipe = {name: value for name, value in leaves(entry.recipe) if name not in _NAMES}
+    return {**recipe, **entry.terms, "what was measured": entry.how}
 
 
 def _sources(entries: Sequence[Entry]) -> tuple[str, ...]:

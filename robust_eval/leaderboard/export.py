@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from robust_eval import suites
+from robust_eval import flags, suites
 from robust_eval.core.text import visible
 from robust_eval.errors import UserError
 from robust_eval.leaderboard.views import link
@@ -44,7 +44,9 @@ def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
     standard = [(attack.family, attack.version, attack.params) for attack in suites.column("aa").attacks]
     if [(attack.family, attack.version, attack.params) for attack in aa.attacks] != standard:
         raise UserError("This result's aa column is not the standard AutoAttack: evaluate with --suite aa.")
-    blocking = [flag.id for flag in result.flags if flag.severity == "blocks ranking"]
+    # Those that somebody took out of the record are raised again by its numbers.
+    raised = flags.distinct((*result.flags, *flags.from_result(result)))
+    blocking = [flag.id for flag in raised if flag.severity == flags.BLOCKS]
     if blocking:
         raise UserError(f"A row that is blocked here is not for submission: {', '.join(blocking)}.")
     if paper.link and link(paper.link) is None:

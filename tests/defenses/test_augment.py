@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from defenses import augment as augmentation
@@ -64,6 +67,24 @@ def test_rotation_is_bounded_and_keeps_the_centre() -> None:
     turned = random_rotation(edge, 15.0).nonzero()
     assert len({tuple(place.tolist()) for place in turned[:, 2:]}) > 1
     assert (turned[:, 2] - 4).abs().max() <= 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 33), (17, 65), (65, 17)])
+def test_rotation_turns_images_that_are_not_square(height: int, width: int) -> None:
+    """A bar through the centre lies at the angle it was turned by, and keeps its length."""
+    torch.manual_seed(0)
+    bar = torch.zeros(1, 1, height, width)
+    reach = min(height, width) // 2
+    bar[0, 0, height // 2, width // 2 - reach : width // 2 + reach + 1] = 1.0
+    for _ in range(5):
+        state = torch.get_rng_state()
+        angle = float((torch.rand(1) * 2 - 1) * math.radians(30))
+        torch.set_rng_state(state)
+        y, x = random_rotation(bar, 30.0)[0, 0].nonzero().double().T
+        y, x = y - height // 2, x - width // 2
+        found = torch.atan2((x * y).sum() * 2, (x * x - y * y).sum()) / 2
+        assert abs(abs(float(found)) - abs(angle)) < math.radians(2)
+        assert float((x * x + y * y).max()) ** 0.5 == pytest.approx(reach, abs=1.5)
 
 
 def test_mixup_mixes_images_and_labels_alike() -> None:

@@ -175,6 +175,9 @@ def test_flatness_that_cannot_be_used(tmp_path: Path) -> None:
     other = landscape(tmp_path / "m.json", {digest: 1.0}, seed=1)
     with pytest.raises(UserError, match="measured with different seed"):
         gap_flatness.read_flatness([fine, other])
+    finer = landscape(tmp_path / "p.json", {digest: 1.0}, batch_size=50)
+    with pytest.raises(UserError, match="measured with different batch_size"):
+        gap_flatness.read_flatness([fine, finer])
     with pytest.raises(UserError, match="is no landscape: name the .json that robust-eval landscape"):
         gap_flatness.read_flatness([landscape(tmp_path / "n.json", {}, kind="other")])
     with pytest.raises(UserError, match="None of the landscape's checkpoints lies in these run folders"):

@@ -93,6 +93,14 @@ def test_batchnorm_without_synchronisation_shares_its_statistics_for_measuring(
     assert two[0]["measured"] == two[1]["measured"]
 
 
+def test_the_average_that_is_judged_shares_its_statistics_too(tmp_path: Path, network: str) -> None:
+    two = one_epoch(2, tmp_path, "at", *ALIKE, "training.ema=0.5", arch=network, **UNEVEN)
+    assert not torch.equal(two[0]["judged"]["1.running_mean"], two[0]["shared"]["1.running_mean"])
+    assert same(two, "judged")
+    assert same(two, "shared")
+    assert two[0]["measured"] == two[1]["measured"]
+
+
 @pytest.mark.parametrize("n", [7, 64, 65, 66])
 def test_parts_of_batches_are_disjoint_and_complete(n: int) -> None:
     mix = Mix(Pool(torch.zeros(n, 1, 1, 1), torch.arange(n)), None, 8, 0, 0)

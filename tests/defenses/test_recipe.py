@@ -93,6 +93,7 @@ def test_other_data_and_norms_bring_their_own_settings() -> None:
     svhn = recipe("at-awp", data="svhn")
     assert (svhn.optimiser.lr, svhn.augment.flip, svhn.normalisation) == (0.01, False, "2x-1")
     assert svhn.inner.step_size * svhn.threat.eps == Fraction(1, 255)
+    assert svhn.selection.step_size == svhn.inner.step_size, "PGD-20 of 2/255 is another test on SVHN"
     assert svhn.perturbation.warmup == Fraction(5, 200)
     l2 = recipe("trades-awp", norm="l2")
     assert (l2.threat.eps, l2.inner.step_size * l2.threat.eps) == (Fraction(128, 255), Fraction(15, 255))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import make_run
@@ -119,6 +120,36 @@ def test_table_2_comes_from_results(tmp_path: Path) -> None:
     assert cells(text, "CIFAR-10 Linf", "TRADES-AWP", "ours")[-1] == "51.00 ± 1.41"
     assert cells(text, "", "", "paper")[-1] == "56.17"
     assert "its checkpoint names no recipe" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 200, "clean": 180}, "differ in (images judged|what was measured)"),
+        ({"eps": "16/255"}, "differ in what was measured .*judged at eps 8/255.*judged at eps 16/255"),
+        ({"precision": "bf16"}, r"differ in precision \(32, bf16\)"),
+        ({"train": "b"}, r"differ in train images \(a, b\)"),
+    ],
+)
+def test_evaluations_that_do_not_compare_share_no_cell(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    trained: list[dict[str, Any]] = [
+        {"recipe": {"name": "at"}, "provenance": {"seed": seed, "precision": "32", "data": {"train": "a"}}}
+        for seed in (0, 1)
+    ]
+    given = {"n": 400, "clean": 360, "eps": "8/255", **changes}
+    trained[1]["provenance"]["precision"] = given.pop("precision", "32")
+    trained[1]["provenance"]["data"] = {"train": given.pop("train", "a")}
+    rows = [
+        full(100, n=400, clean=360, eps="8/255", data="cifar10", trained_with=trained[0]),
+        full(100, data="cifar10", trained_with=trained[1], **given),
+    ]
+    for seed, row in enumerate(rows):
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "result.json").write_text(row.to_json())
+    with pytest.raises(UserError, match=message):
+        invoke("2", tmp_path)
 
 
 def test_runs_that_are_not_seeds_of_one_recipe(tmp_path: Path) -> None:

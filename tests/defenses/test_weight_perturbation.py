@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -241,6 +241,28 @@ def test_awp_raises_the_loss_and_a_random_direction_of_the_same_size_hardly_does
             rises[kind] = loss().item() - at_w
     assert rises["awp"] > 0
     assert abs(rises["rwp"]) < rises["awp"] / 3
+
+
+def test_processes_agree_on_a_random_direction() -> None:
+    """Each draws its own; what is added is what they agree on, at the full size."""
+    moved = []
+    for seed in (0, 1):
+        net = network()
+        perturbation = WeightPerturbation(net, config(kind="rwp", gamma=0.05), halves_of_one_draw)
+        torch.manual_seed(seed)
+        with perturbation.scope():
+            before = weights(net)
+            perturbation.ascend(lambda: torch.zeros(()))
+            moved.append(weights(net)["4.weight"] - before["4.weight"])
+    assert torch.equal(moved[0], moved[1])
+    assert (moved[0].norm() / before["4.weight"].norm()).item() == pytest.approx(0.05, rel=1e-4)
+
+
+def halves_of_one_draw(drawn: Sequence[Tensor]) -> None:
+    """Stands for the mean over processes."""
+    generator = torch.Generator().manual_seed(5)
+    for tensor in drawn:
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) / 2)
 
 
 def test_a_loss_without_gradient_gives_no_perturbation() -> None:

@@ -147,6 +147,11 @@ def test_rows_that_robustbench_has_no_place_for() -> None:
         model_info(no_aa, PAPER)
     with pytest.raises(UserError, match="blocked here is not for submission: train-mode"):
         model_info(full(200, data="cifar10", extra_flags=["train-mode"]), PAPER)
+    nonfinite = full(200, data="cifar10")
+    aa = nonfinite.columns["aa"].model_copy(update={"n_nonfinite": 5})
+    edited = nonfinite.model_copy(update={"flags": (), "columns": {**nonfinite.columns, "aa": aa}})
+    with pytest.raises(UserError, match="not for submission: non-finite-under-attack"):
+        model_info(edited, PAPER)
     row = full(200, data="cifar10")
     aa = row.columns["aa"].model_copy(update={"attacks": row.columns["aa"].attacks[:1]})
     with pytest.raises(UserError, match="aa column is not the standard AutoAttack"):
