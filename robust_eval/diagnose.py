@@ -73,6 +73,10 @@ def diagnose(
     """Look closer. ``fresh``: where the model came from a file."""
     worker.searcher.reset_counts()
     x, y = _right(worker, examples)
+    difference, problem = _fresh(worker, fresh)
+    if not len(x):
+        # Not every network bears an empty batch.
+        return _nothing(difference, problem)
     session, every = _Session(worker, x, y, seed), torch.ones(len(x), dtype=torch.bool, device=x.device)
     threat = worker.threat
     adv, broken = session.attack("pgd", _pgd(), threat, every)
@@ -83,7 +87,6 @@ def diagnose(
     _, short = session.attack("short", _pgd(scale=Fraction(1, 4)), threat, every)
     _, long = session.attack("long", _pgd(scale=Fraction(4)), threat, every)
     noise = _noise(session, threat, ~(restarts | more | short | long))
-    difference, problem = _fresh(worker, fresh)
     return DiagnosisRecord(
         images=len(x),
         broken=int(broken.sum()),
@@ -99,6 +102,12 @@ def diagnose(
         forwards=worker.searcher.forwards,
         backwards=worker.searcher.backwards,
     )
+
+
+def _nothing(difference: float | None, problem: str) -> DiagnosisRecord:
+    """Of a model that gets no example right."""
+    counts = dict.fromkeys(DiagnosisRecord.model_fields.keys() - {"fresh", "fresh_problem"}, 0)
+    return DiagnosisRecord.model_validate({**counts, "fresh": difference, "fresh_problem": problem})
 
 
 @torch.no_grad()

@@ -95,6 +95,9 @@ def make_request(
     Raises :class:`UserError` for a budget, batch size or seed that cannot be meant.
     """
     refuse_unbounded(threat, prod(shape_CHW))
+    for column in suite.columns:
+        for attack in column.attacks:
+            attacks.refuse_impossible(attack, threat, (shape_CHW[1], shape_CHW[2]))
     if batch_size is not None and batch_size < 1:
         raise UserError(f"The batch size must be at least 1, got {batch_size}.")
     if seed < 0:

@@ -37,10 +37,23 @@ def test_it_looks_at_no_more_examples_than_asked_and_only_at_right_ones() -> Non
     assert closer.diagnose(worker("Linf", "0.04"), examples=100).images == 27
 
 
+class NoEmptyBatches(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        # As networks are often written; torch cannot tell the -1 of an empty batch.
+        x_NCHW.view(x_NCHW.size(0), -1)
+        logits: torch.Tensor = self.inner(x_NCHW)
+        return logits
+
+
 def test_nothing_is_right() -> None:
     model, x, _ = linear_problem(n=10)
     with torch.no_grad():
         wrong = (model(x).argmax(1) + 1) % 4
+    model = NoEmptyBatches(model)
     found = closer.diagnose(Worker(model, x, wrong, parse_threat("Linf", "0.04"), 4))
     assert found.images == found.broken == found.forwards == 0
 

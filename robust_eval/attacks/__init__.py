@@ -7,8 +7,9 @@ A family is a module with ``VERSION``, ``CITATION``, ``LIBRARY``, a frozen datac
   [0, 1]. The model maps [0, 1] pixels to logits_NK, is frozen and in eval mode; every x is classified
   correctly. Whether an image is broken is for the judge alone to say.
 
-It may have ``note(params, classes) -> str`` (what few classes change) and ``needs_float32(params) ->
-bool`` (true where a search in lower precision would find less).
+It may have ``note(params, classes) -> str`` (what few classes change), ``needs_float32(params) -> bool``
+(true where a search in lower precision would find less) and ``problem(params, threat, image_size) -> str``
+(why it cannot be made on such images).
 
 Nothing here imports torch: listing and planning stay quick.
 """
@@ -23,7 +24,7 @@ from robust_eval.attacks._params import parse_params, to_table
 from robust_eval.core import discover
 from robust_eval.core.records import AttackSpec, Cost
 from robust_eval.core.threat import ThreatModel
-from robust_eval.errors import unknown
+from robust_eval.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -85,6 +86,14 @@ def note(attack: AttackSpec, classes: int) -> str:
     """How few classes change the attack ('' when they do not), for the result and the reader."""
     describe = getattr(family(attack.family), "note", None)
     return "" if describe is None else str(describe(parse(attack.family, attack.params), classes))
+
+
+def refuse_impossible(attack: AttackSpec, threat: ThreatModel, image_size: tuple[int, int]) -> None:
+    """Raise :class:`UserError` for an attack that cannot be made on images of this height and width."""
+    ask = getattr(family(attack.family), "problem", None)
+    problem = "" if ask is None else str(ask(parse(attack.family, attack.params), threat, image_size))
+    if problem:
+        raise UserError(f"{problem} Choose a suite without {attack.id}.")
 
 
 def precision(attack: AttackSpec, asked: str) -> str:

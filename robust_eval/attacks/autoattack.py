@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from robust_eval.core.records import Cost
 from robust_eval.core.threat import ThreatModel
-from robust_eval.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,6 +67,18 @@ def note(params: Params, classes: int) -> str:
     return ""
 
 
+def problem(params: Params, threat: ThreatModel, image_size: tuple[int, int]) -> str:
+    """In L2 Square begins with tiles of a fifth of the height, which the library cannot lay everywhere."""
+    if params.phase != "square" or threat.norm != "L2":
+        return ""
+    side = image_size[0] // 5
+    margin = (image_size[0] - 5 * side) // 2
+    # A tile of one pixel may lie beyond the border, where it changes nothing.
+    fits = side == 1 or (side and all(margin + n // side * side <= n for n in image_size))
+    size = " x ".join(map(str, image_size))
+    return "" if fits else f"AutoAttack's Square in L2 cannot lay its tiles on images of {size} pixels."
+
+
 def cost(params: Params, classes: int) -> Cost:
     gradients, targets = ITERATIONS + 1, _targets(classes)
     if params.phase == "fab-t":
@@ -101,8 +112,6 @@ def search(
     x_NCHW = x_NCHW.detach().contiguous()
     if len(x_NCHW) == 0 or (params.phase == "apgd-t" and classes == 2):
         return x_NCHW.clone()
-    if params.phase == "square" and threat.norm == "L2" and x_NCHW.shape[2] < 5:
-        raise UserError("Square in L2 tiles images of at least 5 x 5 pixels; choose a suite without it.")
     phase = _phase(_standard(model, x_NCHW, threat, seed), params, classes)
     with torch.no_grad():
         adv: Tensor = phase.perturb(x_NCHW, y_N)

@@ -35,7 +35,10 @@ POINTS = 21
 
 @dataclass(frozen=True)
 class Between:
-    """The model at (1-t) A + t B, by its adversarial loss in nats and its accuracies as fractions."""
+    """The model at (1-t) A + t B, by its adversarial loss in nats and its accuracies as fractions.
+
+    ``robust``: right on the adversarial images, whatever it says of the clean ones.
+    """
 
     t: float
     loss: float | None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.square import SquareAttack
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -190,11 +191,23 @@ def test_fabs_images_never_leave_the_ball_to_get_there() -> None:
     assert torch.allclose((moved - x).amax((1, 2, 3)), torch.tensor([0.0505, 0.1, 0.1]), atol=1e-6)
 
 
-def test_square_in_l2_refuses_images_it_cannot_tile() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).requires_grad_(False)
-    x = torch.rand(2, 1, 4, 4)
-    with pytest.raises(UserError, match="at least 5 x 5 pixels; choose a suite without it"):
-        run("square", model, x, model(x).argmax(1), parse_threat("L2", "0.5"), 4)
+@pytest.mark.parametrize("sides", [(4, 4), (8, 8), (12, 12), (13, 13), (24, 24), (28, 28), (28, 5), (12, 3)])
+def test_square_in_l2_names_the_images_that_the_library_cannot_tile(sides: tuple[int, int]) -> None:
+    """Those on which its first step fails, said before anything has run."""
+    threat, square = parse_threat("L2", "0.5"), attacks.spec("square", "autoattack", {"phase": "square"})
+    model = nn.Sequential(nn.Flatten(), nn.Linear(sides[0] * sides[1], 4)).requires_grad_(False)
+    model[1].bias[0] = 100.0  # right on every image, or nothing would be attacked
+    library = SquareAttack(model, norm="L2", eps=0.5, n_queries=1, loss="margin", device="cpu", seed=0)
+    try:
+        library.perturb(torch.rand(2, 1, *sides), torch.zeros(2, dtype=torch.long))
+    except (RuntimeError, ZeroDivisionError):
+        with pytest.raises(
+            UserError, match=r"cannot lay its tiles on images of .* Choose a suite without square"
+        ):
+            attacks.refuse_impossible(square, threat, sides)
+    else:
+        attacks.refuse_impossible(square, threat, sides)
+    attacks.refuse_impossible(square, parse_threat("Linf", "0.1"), sides)
 
 
 def test_the_librarys_warnings_do_not_reach_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
