@@ -40,7 +40,7 @@ def check(folder: Path, logits_NK: Tensor | None) -> None:
         raise UserError(
             f"The model answers otherwise than the one that began {folder} (its first logits differ by "
             f"{found:.2g} of their spread): its code, or a library, has changed since. Choose another run "
-            "folder with --out, or delete this one."
+            "folder, or delete this one."
         )
 
 

@@ -24,7 +24,7 @@ from robust_eval.errors import UserError
 from robust_eval.landscape import figure
 from robust_eval.landscape.setup import Pieces, Setup, name, parts
 from robust_eval.landscape.subjects import Subject
-from robust_eval.store import exclusive, open_run
+from robust_eval.store import exclusive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,7 +117,8 @@ def measure(
     line = Line(a, b, made.subjects.x_NCHW, recompute=recompute, batch=made.batch_size)
     found = []
     with exclusive(folder):
-        open_run(folder, made.identity() | {"batch_norm": "recompute" if recompute else "interpolate"})
+        how = {"batch_norm": "recompute" if recompute else "interpolate"}
+        made.subjects.open(folder, made.identity() | how)
         pieces = Pieces(folder)
         for t in ts:
             between = pieces.once(name(t=t), Between, partial(_at, made, line, t))

@@ -17,7 +17,7 @@ from robust_eval.landscape import figure, setup
 from robust_eval.landscape.hessian import Eigenpair, Hessian, top_eigenpairs
 from robust_eval.landscape.setup import Pieces, Setup
 from robust_eval.landscape.subjects import Subject
-from robust_eval.store import exclusive, open_run
+from robust_eval.store import exclusive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ def measure(
     """
     found: list[Eigenvalue] = []
     with exclusive(folder):
-        open_run(folder, made.identity() | {"tolerance": tolerance, "iterations": iterations})
+        made.subjects.open(folder, made.identity() | {"tolerance": tolerance, "iterations": iterations})
         for subject in made.subjects.each:
             own = []
             for stored in _eigenvalues(made, subject, count, folder, tolerance, iterations):

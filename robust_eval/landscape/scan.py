@@ -20,7 +20,7 @@ from robust_eval.landscape.subjects import Subject, Subjects
 from robust_eval.models.accelerate import FLOAT32
 from robust_eval.plan import digest
 from robust_eval.searching import resolve_precision
-from robust_eval.store import exclusive, open_run
+from robust_eval.store import exclusive
 
 Values = Mapping[tuple[str, Point], Measured]
 """By checkpoint's label and point."""
@@ -148,7 +148,7 @@ def run(
     leaves every finished point, and no checkpoint was changed.
     """
     with exclusive(folder):
-        open_run(folder, scan.identity())
+        scan.subjects.open(folder, scan.identity())
         store, meters, found = PointStore(folder), {}, {}
         for place in wanted:
             for subject in scan.subjects.each:

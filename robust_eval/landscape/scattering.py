@@ -29,7 +29,7 @@ from robust_eval.landscape.directions import Vector, filter_normalised
 from robust_eval.landscape.moving import Moving
 from robust_eval.landscape.setup import Pieces, Setup
 from robust_eval.landscape.subjects import Subject
-from robust_eval.store import exclusive, open_run
+from robust_eval.store import exclusive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def measure(
     how = {"radius": distance, "neighbours": neighbours}
     found = []
     with exclusive(folder):
-        open_run(folder, made.identity() | how)
+        made.subjects.open(folder, made.identity() | how)
         pieces = Pieces(folder)
         drawn = directions.draw(made.subjects.shapes, neighbours, made.seed)
         for subject in made.subjects.each:

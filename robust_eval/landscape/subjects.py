@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from robust_eval import continuity
 from robust_eval.core.devices import pick_device
 from robust_eval.core.records import CheckpointRef, Slice
 from robust_eval.core.text import visible
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.data import ImageSet
 from robust_eval.errors import UserError
+from robust_eval.job import PROBED
 from robust_eval.landscape.directions import movable
-from robust_eval.models import checkpoint
+from robust_eval.models import checkpoint, memory
 from robust_eval.models.architectures import Shapes
 from robust_eval.models.checkpoint import LoadedModel
 from robust_eval.models.comparing import shapes_of
 from robust_eval.models.normalised import Normalised
 from robust_eval.prepare import Options, load_images, resolve_threat
+from robust_eval.store import open_run
+from robust_eval.worker import full_precision
 
 EXAMPLES = 1000
 
@@ -47,6 +53,17 @@ class Subjects:
     def shapes(self) -> Shapes:
         """Of the weights that move, by name; the same for all."""
         return shapes_of(movable(self.each[0].model.network))
+
+    def open(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Take up the folder of a question about them, which this process alone holds.
+
+        Raises :class:`UserError` where it holds another question's figures, or other models'.
+        """
+        open_run(folder, identity)
+        full_precision()
+        x_NCHW = self.x_NCHW[:PROBED]
+        first, again = (torch.cat([memory.logits(one.model, x_NCHW) for one in self.each]) for _ in range(2))
+        continuity.check(folder, first if torch.equal(first, again) else None)
 
 
 def prepare(sources: Sequence[str], options: Options, names: str | None = None) -> Subjects:

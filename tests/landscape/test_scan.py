@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_scans
+import torch
 from matplotlib.text import Text
 
 from robust_eval.errors import UserError
@@ -85,6 +86,17 @@ def test_another_request_is_refused_and_finds_another_folder(tmp_path: Path) -> 
         scanning.run(other, [point()], tmp_path / "scan")
     assert other.default_folder() != scan.default_folder()
     assert scan.default_folder() == two(tmp_path).default_folder()
+
+
+def test_another_model_under_the_same_names_is_refused(tmp_path: Path) -> None:
+    """As when the code of a network has changed: the points that are there would be another's."""
+    scan = two(tmp_path)
+    scanning.run(scan, [point()], tmp_path / "scan")
+    with torch.no_grad():
+        for subject in scan.subjects.each:
+            next(iter(subject.model.parameters())).mul_(2)
+    with pytest.raises(UserError, match="answers otherwise than the one that began"):
+        scanning.run(scan, [point()], tmp_path / "scan")
 
 
 def test_keys_name_the_question(tmp_path: Path) -> None:
