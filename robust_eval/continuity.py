@@ -26,6 +26,8 @@ OTHER = 0.01
 def check(folder: Path, logits_NK: Tensor | None) -> None:
     """Keep a model's logits on the run's first images; None for a model that answers at random.
 
+    Of several models at once: logits_MNK.
+
     Raises :class:`UserError` where the folder keeps those of another model.
     """
     if logits_NK is None:
@@ -56,10 +58,17 @@ def check_all(folders: Sequence[Path]) -> None:
 
 
 def difference(a_NK: Tensor, b_NK: Tensor) -> float:
-    """Of the median image, so that a model with steps inside may fall on either side for a few."""
-    n = min(len(a_NK), len(b_NK))
-    if a_NK.shape[1:] != b_NK.shape[1:]:
+    """Of the median image, so that a model with steps inside may fall on either side for a few.
+
+    Of several models, logits_MNK, the largest.
+    """
+    if a_NK.dim() != b_NK.dim() or a_NK.shape[-1] != b_NK.shape[-1]:
         return float("inf")
+    if a_NK.dim() == 3:
+        if len(a_NK) != len(b_NK):
+            return float("inf")
+        return max(difference(a, b) for a, b in zip(a_NK, b_NK, strict=True))
+    n = min(len(a_NK), len(b_NK))
     each = [probes.largest_difference(a, b) for a, b in zip(a_NK[:n], b_NK[:n], strict=True)]
     return float(np.median(each)) / probes.spread(b_NK)
 

@@ -50,7 +50,7 @@ class Request:
         # Left out where they change nothing, so that older rows keep their key.
         cut = {name: value for name in ("split", "blocks") if (value := getattr(self, name)) != 1}
         return {
-            "checkpoint": _model_identity(self.checkpoint),
+            "checkpoint": self.checkpoint.identity(),
             "data": asdict(self.data),
             "threat": str(self.threat),
             "suite": asdict(self.suite),
@@ -72,23 +72,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _model_identity(ref: CheckpointRef) -> dict[str, Any]:
-    """The function that is attacked: the file, how it is built, how its input is scaled."""
-    return {
-        "sha256": ref.sha256,
-        "architecture": asdict(ref.architecture),
-        "normalisation": asdict(ref.normalisation),
-        "classes": ref.classes,
-    }
-
-
 def unit(
     request: Request, column: str, attack: AttackSpec | None, stage: int, indices: Sequence[int]
 ) -> WorkUnit:
     """One attack (None: clean predictions) on the examples ``indices`` of the slice."""
     precision = request.precision if attack is None else attacks.precision(attack, request.precision)
     identity = {
-        "checkpoint": _model_identity(request.checkpoint),
+        "checkpoint": request.checkpoint.identity(),
         "data": request.data.fingerprint,
         "attack": None if attack is None else asdict(attack),
         "library": None if attack is None else request.library(attack.family),

@@ -84,16 +84,20 @@ def _bare(text: str) -> str:
     return text if colon or "/" not in text else Path(text).name
 
 
-def load_images(options: Options, dataset: str | None) -> ImageSet:
-    """The slice to judge: the named data, or what the checkpoint says it was trained on."""
+def load_whole(options: Options, dataset: str | None) -> ImageSet:
+    """All images of the named data, or of what the checkpoint says it was trained on."""
     spec = options.data or dataset
     if spec is None:
         raise UserError(
             "Which images? This checkpoint does not say what it was trained on: add --data, for example "
             "--data cifar10, --data npz:images.npz or --data folder:images."
         )
-    images = data.load(spec, root=options.data_root, split="train" if options.split == "train" else "test")
-    return images if options.examples is None else images.take(options.examples)
+    return data.load(spec, root=options.data_root, split="train" if options.split == "train" else "test")
+
+
+def asked_for(options: Options, whole: ImageSet) -> ImageSet:
+    """The slice to judge."""
+    return whole if options.examples is None else whole.take(options.examples)
 
 
 def prepare(options: Options) -> Job:
@@ -110,18 +114,22 @@ def prepare(options: Options) -> Job:
     compile = compiling.parse(options.compile, device)
     if options.norm is not None or options.eps is not None:
         _check_threat_early(options)
-    images = None if options.data is None else load_images(options, None)
+    whole = None if options.data is None else load_whole(options, None)
+    if whole is not None:
+        asked_for(options, whole)
+    # What a foreign file leaves open is found out on the same images whatever the slice: else another
+    # --examples could make another model of it.
     loaded = checkpoint.load(
         options.checkpoint,
-        images=images,
+        images=whole,
         arch=options.arch,
         normalisation=options.normalisation,
         device=device,
     )
-    if images is None:
-        images = load_images(options, loaded.ref.dataset)
-        images.refuse_misfit(loaded.ref.classes, loaded.ref.name)
-    images = images.for_outputs(loaded.ref.classes)
+    if whole is None:
+        whole = load_whole(options, loaded.ref.dataset)
+        whole.refuse_misfit(loaded.ref.classes, loaded.ref.name)
+    images = asked_for(options, whole).for_outputs(loaded.ref.classes)
     x, y = images.tensors()
     precision, note = tried(options.precision, precision, note, loaded.model, x.to(device))
     request = make_request(
@@ -179,4 +187,13 @@ def first(job: Job, n: int) -> Job:
     return replace(job, x_NCHW=job.x_NCHW[:n], y_N=job.y_N[:n])
 
 
-__all__ = ["DEFAULT_EPS", "Options", "default_folder", "first", "load_images", "prepare", "resolve_threat"]
+__all__ = [
+    "DEFAULT_EPS",
+    "Options",
+    "asked_for",
+    "default_folder",
+    "first",
+    "load_whole",
+    "prepare",
+    "resolve_threat",
+]

@@ -64,7 +64,8 @@ def verify(options: Options) -> Verification:
 
 def load(options: Options, result: EvalResult) -> Claimed:
     """The checkpoint and the images, built by the same code as in a run."""
-    images = _images(options, result)
+    whole = _images(options, result)
+    images = whole.take(min(whole.n, result.data.n))
     recorded = result.checkpoint
     if python_file.is_python_file(recorded.architecture.id) and options.arch is None:
         raise UserError(
@@ -79,7 +80,7 @@ def load(options: Options, result: EvalResult) -> Claimed:
     )
     loaded = checkpoint.load(
         options.checkpoint,
-        images=images,
+        images=whole,
         arch=options.arch,
         normalisation=options.normalisation or (recorded.normalisation.name if known else None),
         device=pick_device(options.device),
@@ -96,10 +97,7 @@ def _images(options: Options, result: EvalResult) -> ImageSet:
             f"Which images? The result's are {spec}, {result.data.n} of them: name them with --data, for "
             "example --data npz:PATH."
         )
-    images = data.load(
-        spec, root=options.data_root, split="train" if result.data.split == "train" else "test"
-    )
-    return images.take(min(images.n, result.data.n))
+    return data.load(spec, root=options.data_root, split="train" if result.data.split == "train" else "test")
 
 
 def check(

@@ -78,3 +78,12 @@ def test_a_unit_is_small_enough_to_lose() -> None:
     assert plan.auto_batch_size((1, 8, 8), "cpu") == 500
     assert plan.auto_batch_size((1, 28, 28), "cpu") == plan.auto_batch_size((3, 32, 32), "cpu") == 100
     assert plan.auto_batch_size((3, 32, 32), "cuda") == 500
+
+
+def test_parts_of_one_file_are_models_of_their_own() -> None:
+    plain = a_request()
+    ema = replace(plain, checkpoint=replace(plain.checkpoint, name="m.pt#ema"))
+    assert "part" not in plain.identity()["checkpoint"], "files with one network keep their key"
+    assert ema.identity()["checkpoint"]["part"] == "ema"
+    assert plain.key != ema.key
+    assert not set(keys(ema)) & set(keys(plain))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class CheckpointRef:
     """What was attacked, so that a stranger can tell whether theirs is the same."""
 
     name: str
-    """File name or zoo id; never a path."""
+    """File name or zoo id; never a path. ``FILE#part`` for one of several networks in a file."""
     sha256: str
     architecture: Architecture
     classes: int
@@ -49,6 +49,21 @@ class CheckpointRef:
     """The recipe, threat model and metrics the checkpoint says of itself."""
     notes: tuple[str, ...] = ()
     """How the file was understood: prefixes stripped, normalisation probed, ..."""
+
+    def identity(self) -> dict[str, Any]:
+        """The function that is attacked: the file, how it is built, how its input is scaled."""
+        return {
+            **self.weights,
+            "architecture": asdict(self.architecture),
+            "normalisation": asdict(self.normalisation),
+            "classes": self.classes,
+        }
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The file, and the part of it where it has several."""
+        part = self.name.partition("#")[2]
+        return {"sha256": self.sha256, **({"part": part} if part else {})}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from robust_eval.data import default_root
 from robust_eval.errors import UserError
 from robust_eval.executors.cluster import first_line, installed
+from robust_eval.models import checkpoint
 from robust_eval.prepare import Options
 
 LOOK_SECONDS = 120.0
@@ -38,7 +39,7 @@ def paths(options: Options) -> dict[str, str]:
     """What every node must be able to see: path to what it is. Options as :func:`absolute` gives them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
-        found[options.checkpoint] = "the checkpoint"
+        found[str(checkpoint.split(options.checkpoint)[0])] = "the checkpoint"
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder"):
         found[rest] = "the data"

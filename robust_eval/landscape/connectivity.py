@@ -76,13 +76,16 @@ class Line:
             self._recompute()
 
     def _recompute(self) -> None:
-        """Running statistics: the average over batches of the clean images, in train mode."""
+        """Running statistics: those of the clean images' batches in train mode, each by its share."""
         momenta = [norm.momentum for norm in self._norms]
         for norm in self._norms:
             norm.reset_running_stats()
-            norm.momentum = None
             norm.train()
+        seen = 0
         for part in parts(self._x, self._batch):
+            seen += len(part)
+            for norm in self._norms:
+                norm.momentum = len(part) / seen
             self.model(part)
         for norm, momentum in zip(self._norms, momenta, strict=True):
             norm.momentum = momentum
@@ -114,6 +117,11 @@ def measure(
             f"{a.label} and {b.label} normalise their input differently ({a.ref.normalisation.name}, "
             f"{b.ref.normalisation.name}), so nothing lies between them: give checkpoints that agree."
         )
+    if a.ref.architecture != b.ref.architecture or _shapes(a) != _shapes(b):
+        raise UserError(
+            f"{a.label} and {b.label} are built differently, so nothing lies between them: give checkpoints "
+            "of one architecture with the same arguments."
+        )
     line = Line(a, b, made.subjects.x_NCHW, recompute=recompute, batch=made.batch_size)
     found = []
     with exclusive(folder):
@@ -125,6 +133,10 @@ def measure(
             found.append(between)
             told(between)
     return found
+
+
+def _shapes(subject: Subject) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in subject.model.network.state_dict().items()}
 
 
 def _at(made: Setup, line: Line, t: float) -> Between:

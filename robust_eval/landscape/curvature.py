@@ -76,7 +76,7 @@ def _eigenvalues(
     hessian: Hessian | None = None
     total = sum(p.numel() for p in subject.model.parameters())
     for rank in range(1, min(count, total) + 1):
-        name = setup.name(sha256=subject.ref.sha256, rank=rank)
+        name = setup.name(**subject.ref.weights, rank=rank)
         file = pieces.folder / f"{name}.npy"
         stored, vector_P = pieces.get(name, Eigenvalue), _read(file, total)
         if stored is None or vector_P is None:

@@ -104,17 +104,7 @@ def key(setting: Setting, ref: CheckpointRef, place: Point) -> str:
     """Names a measured point: equal for equal questions, and for no others."""
     if place.checked:
         setting, place = replace(setting, precision="float32"), replace(place, checked=False)
-    return digest({"setting": setting.identity(), "model": identity(ref), "point": asdict(place)})[:32]
-
-
-def identity(ref: CheckpointRef) -> dict[str, Any]:
-    """The function whose weights move: the file, how it is built, how its input is scaled."""
-    return {
-        "sha256": ref.sha256,
-        "architecture": asdict(ref.architecture),
-        "normalisation": asdict(ref.normalisation),
-        "classes": ref.classes,
-    }
+    return digest({"setting": setting.identity(), "model": ref.identity(), "point": asdict(place)})[:32]
 
 
 class PointStore:

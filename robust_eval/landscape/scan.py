@@ -39,7 +39,7 @@ class Scan:
 
     def identity(self) -> dict[str, Any]:
         """What a folder holds points of. The grid is no part of it: another grid adds points."""
-        models = [points.identity(subject.ref) for subject in self.subjects.each]
+        models = [subject.ref.identity() for subject in self.subjects.each]
         return {**self.setting.identity(), "checkpoints": models}
 
     def default_folder(self) -> Path:

@@ -106,7 +106,7 @@ def measure(
         for subject in made.subjects.each:
             meter = _Meter(made, subject, drawn, distance)
             for ratio in budgets:
-                name = setup.name(sha256=subject.ref.sha256, ratio=str(ratio))
+                name = setup.name(**subject.ref.weights, ratio=str(ratio))
                 scatter = pieces.once(name, Scatter, partial(meter.at, ratio))
                 scatter = replace(scatter, label=subject.label)
                 found.append(scatter)

@@ -19,7 +19,6 @@ from robust_eval.core.records import AttackSpec
 from robust_eval.core.threat import ThreatModel
 from robust_eval.environment import environment
 from robust_eval.errors import UserError
-from robust_eval.landscape import points
 from robust_eval.landscape.subjects import Subjects
 from robust_eval.models.accelerate import SearchModel, frozen
 from robust_eval.plan import auto_batch_size, digest
@@ -50,7 +49,7 @@ class Setup:
         return {
             "kind": self.kind,
             "version": self.version,
-            "checkpoints": [points.identity(subject.ref) for subject in subjects.each],
+            "checkpoints": [subject.ref.identity() for subject in subjects.each],
             "data": asdict(subjects.images),
             "threat": str(subjects.threat),
             "attack": asdict(self.attack),

@@ -24,7 +24,7 @@ from robust_eval.models.architectures import Shapes
 from robust_eval.models.checkpoint import LoadedModel
 from robust_eval.models.comparing import shapes_of
 from robust_eval.models.normalised import Normalised
-from robust_eval.prepare import Options, load_images, resolve_threat
+from robust_eval.prepare import Options, load_whole, resolve_threat
 from robust_eval.store import open_run
 from robust_eval.worker import full_precision
 
@@ -62,7 +62,9 @@ class Subjects:
         open_run(folder, identity)
         full_precision()
         x_NCHW = self.x_NCHW[:PROBED]
-        first, again = (torch.cat([memory.logits(one.model, x_NCHW) for one in self.each]) for _ in range(2))
+        first, again = (
+            torch.stack([memory.logits(one.model, x_NCHW) for one in self.each]) for _ in range(2)
+        )
         continuity.check(folder, first if torch.equal(first, again) else None)
 
 
@@ -75,10 +77,10 @@ def prepare(sources: Sequence[str], options: Options, names: str | None = None) 
     if options.split not in ("train", "test"):
         raise UserError(f"Unknown split '{options.split}'. Use test or train.")
     labels = labelled(sources, names)
-    images = None if options.data is None else _images(options, None)
-    if images is None:
-        images = _images(options, _load(sources[0], options, None).ref.dataset)
-    loaded = [_load(source, options, images) for source in sources]
+    dataset = None if options.data is not None else _load(sources[0], options, None).ref.dataset
+    whole = load_whole(options, dataset)
+    images = _slice(options, whole)
+    loaded = [_load(source, options, whole) for source in sources]
     same_architecture(labels, loaded)
     images = images.for_outputs(loaded[0].ref.classes)
     threats = [resolve_threat(options, model.ref, images) for model in loaded]
@@ -95,9 +97,8 @@ def prepare(sources: Sequence[str], options: Options, names: str | None = None) 
     return Subjects(each, images.slice(), x.to(device), y.to(device), threats[0])
 
 
-def _images(options: Options, dataset: str | None) -> ImageSet:
-    images = load_images(options, dataset)
-    return images if options.examples is not None else images.take(min(EXAMPLES, images.n))
+def _slice(options: Options, whole: ImageSet) -> ImageSet:
+    return whole.take(min(EXAMPLES, whole.n) if options.examples is None else options.examples)
 
 
 def _load(source: str, options: Options, images: ImageSet | None) -> LoadedModel:

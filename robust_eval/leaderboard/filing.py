@@ -29,7 +29,7 @@ from robust_eval.schema import content_digest
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
 # Separators that honest names use; everything else has no business in a file name.
-_MILD = re.compile(r"[ :@+=,()\[\]]+")
+_MILD = re.compile(r"[ :@+=,()\[\]#]+")
 GENERATED = ("README.md", "index.html")
 
 

@@ -103,8 +103,12 @@ def _attacks(record: ColumnRecord) -> list[tuple[str, int, dict[str, Any]]]:
 
 
 def same_claim(a: EvalResult, b: EvalResult) -> bool:
-    """Two rows for one checkpoint under one setting."""
-    return a.checkpoint.sha256 == b.checkpoint.sha256 and _setting(a) == _setting(b)
+    """Two rows for one checkpoint, or one part of it, under one setting."""
+    return _weights(a) == _weights(b) and _setting(a) == _setting(b)
+
+
+def _weights(result: EvalResult) -> tuple[str, str]:
+    return result.checkpoint.sha256, result.checkpoint.name.partition("#")[2]
 
 
 def same_network(a: EvalResult, b: EvalResult) -> bool:

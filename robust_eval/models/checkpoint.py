@@ -19,7 +19,7 @@ from robust_eval.models.comparing import compare, completed, shapes_of
 from robust_eval.models.normalised import NONE, Normalised, checked, parse_normalisation
 from robust_eval.models.own_format import save
 
-__all__ = ["LoadedModel", "load", "save"]
+__all__ = ["LoadedModel", "load", "save", "split"]
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,11 @@ def load(
             raise UserError("robustbench: models bring their own --arch and --normalisation; leave both out.")
         network, ref = zoo.load(source, images, place)
         return LoadedModel(_finished(network, NONE, place), ref)
-    path, part = _split(source)
+    path, part = split(source)
     job = _Job(path.name, reading.read(path), part, images, arch, normalisation, place, fallback)
     header = own_format.header_of(job.contents.value, job.contents.metadata, job.name)
+    if header is not None and part is not None:
+        raise UserError(f"{job.name} holds one network: leave '#{part}' out.")
     if header is not None:
         if broken := reading.damaged_part(path):
             raise UserError(f"{path} is damaged: the checksum of {broken} does not hold. Copy it again.")
@@ -93,7 +95,7 @@ def load(
     return _load_foreign(job, weights)
 
 
-def _split(source: str) -> tuple[Path, str | None]:
+def split(source: str) -> tuple[Path, str | None]:
     """``FILE#part``, unless a file has that very name."""
     path = Path(source).expanduser()
     if path.exists() or "#" not in source:
@@ -196,7 +198,9 @@ def _load_python(
             f"{arch} gives outputs of shape {tuple(logits.shape[1:])}, but {images.name} has "
             f"{images.classes} classes."
         )
-    chosen, why = _choose(job, [(architecture, network)], images.channels, None)
+    # Where the names as stored fit, the code keeps the normalisation's tensors, and so applies them itself.
+    recorded = weights.normalisation if which else None
+    chosen, why = _choose(job, [(architecture, network)], images.channels, recorded)
     return _foreign_result(job, chosen, logits.shape[1], weights.facts, (*notes, *why))
 
 

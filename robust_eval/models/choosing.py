@@ -55,7 +55,9 @@ def choose(
         for entry in tried
     ]
     x, y = images.take(min(images.n, probe.ROUNDS[-1])).tensors()
-    chosen, sentence = probe.probe(candidates, x.to(device), y.to(device), images.classes, name)
+    chosen, sentence = probe.probe(
+        candidates, x.to(device), y.to(device), images.classes, name, asked=wanted is not None
+    )
     return chosen, (sentence,)
 
 

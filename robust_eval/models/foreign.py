@@ -117,8 +117,10 @@ def _state_dicts(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, 
         value = {str(index): entry for index, entry in enumerate(value) if isinstance(entry, Mapping)}
     if not isinstance(value, Mapping) or depth > 3:
         return
-    tensors = sum(isinstance(entry, Tensor) and isinstance(key, str) for key, entry in value.items())
-    if tensors >= 2 or (tensors and tensors == len(value)):
+    named = {key: entry for key, entry in value.items() if isinstance(entry, Tensor) and isinstance(key, str)}
+    # Numbers such as best_acc1 and best_acc5 lie beside the weights, which are further down.
+    weights = sum(entry.dim() > 0 or "." in key for key, entry in named.items())
+    if weights >= 2 or (named and len(named) == len(value)):
         yield place, value
         return
     for key, entry in value.items():

@@ -105,12 +105,18 @@ def _same(one: Normalisation, other: Normalisation) -> bool:
 
 
 def probe(
-    candidates: Sequence[Candidate], x_NCHW: Tensor, y_N: Tensor, classes: int, name: str
+    candidates: Sequence[Candidate],
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    classes: int,
+    name: str,
+    *,
+    asked: bool = False,
 ) -> tuple[Candidate, str]:
     """The best candidate, and a sentence with everybody's figures.
 
     ``x_NCHW`` in [0, 1] and ``y_N`` on the networks' device; up to 500 are used. A UserError with the
-    figures where even the best is near chance.
+    figures where even the best is near chance, unless the user ``asked`` for this normalisation.
     """
     tried, left = _compete(candidates, x_NCHW, y_N)
     recorded = [trial for trial in tried if trial.candidate.recorded and not trial.candidate.variant]
@@ -119,6 +125,7 @@ def probe(
     table = ", ".join(str(trial) for trial in (chosen, *rest))
     # A handful of images cannot tell a weak model from chance.
     floor = near_chance(classes) if len(x_NCHW) >= ROUNDS[0] else 1 / classes
+    floor = 0.0 if asked else floor
     if max(trial.accuracy for trial in left) < floor:
         raise UserError(
             f"{name} is near chance on these images whatever its input normalisation ({table}; chance is "
@@ -181,7 +188,10 @@ def _settle(contenders: Sequence[_Trial], x: Tensor) -> tuple[_Trial, str]:
         if (found := [value for view in views if (value := mismatch(trial.model, view)) is not None])
     ]
     if len(mismatches) == len(contenders):
-        chosen = contenders[mismatches.index(min(mismatches))]
+        # What comes after the first BatchNorm leaves it as it is: of those, the most accurate.
+        least = min(mismatches) + 1e-9
+        alike = [trial for trial, value in zip(contenders, mismatches, strict=True) if value <= least]
+        chosen = max(alike, key=lambda trial: trial.accuracy)
         return chosen, (
             f"by the first BatchNorm's statistics, where accuracy does not rule out {others(chosen)}"
         )
@@ -189,7 +199,8 @@ def _settle(contenders: Sequence[_Trial], x: Tensor) -> tuple[_Trial, str]:
     close = [trial for trial in contenders if best - trial.accuracy <= _POINT]
     none = [trial for trial in close if trial.candidate.normalisation.name == "none"]
     chosen = none[0] if none else max(close, key=lambda trial: trial.accuracy)
-    return chosen, f"as the most natural, though accuracy does not rule out {others(chosen)}"
+    why = "as the most natural" if none else "as the most accurate"
+    return chosen, f"{why}, though accuracy does not rule out {others(chosen)}"
 
 
 def shifted(x_NCHW: Tensor) -> Tensor:

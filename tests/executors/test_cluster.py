@@ -138,6 +138,8 @@ def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         str(tmp_path / "net.py"): "the architecture",
         str(tmp_path / "mine.toml"): "the suite",
     }
+    part = nodes.absolute(Options(checkpoint="a.pt#ema", data="mnist", data_root=tmp_path))
+    assert str(tmp_path / "a.pt") in nodes.paths(part)
     zoo = nodes.absolute(Options(checkpoint="robustbench:A", data="mnist", data_root=tmp_path))
     assert nodes.paths(zoo) == {str(tmp_path): "the data"}
 

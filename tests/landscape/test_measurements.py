@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from torch import nn
 from robust_eval.cli import main
 from robust_eval.core.records import Architecture, CheckpointRef, Normalisation
 from robust_eval.landscape import connectivity, curvature, scattering
+from robust_eval.landscape import scan as scanning
 from robust_eval.landscape.connectivity import Between, Line
 from robust_eval.landscape.hessian import Hessian
+from robust_eval.landscape.points import point
 from robust_eval.landscape.subjects import Subject
 from robust_eval.models.normalised import NONE, Normalised
 
@@ -189,6 +192,9 @@ def test_running_statistics_are_taken_anew_and_the_checkpoints_stay() -> None:
     inner = convolution(x)
     torch.testing.assert_close(norm.running_mean, inner.mean((0, 2, 3)))
     assert not norm.training
+    uneven = Line(a, b, x[:13], recompute=True, batch=12)
+    uneven.place(0.5)
+    torch.testing.assert_close(uneven.model.network[1].running_mean, inner[:13].mean((0, 2, 3)))
     torch.testing.assert_close(
         convolution.weight, (a.model.network[0].weight + b.model.network[0].weight) / 2
     )
@@ -197,6 +203,29 @@ def test_running_statistics_are_taken_anew_and_the_checkpoints_stay() -> None:
     plain.place(1)
     assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in plain.model.state_dict().items())
     assert connectivity.has_batchnorm(a.model)
+
+
+def test_networks_that_are_built_differently_have_nothing_between(run: Run, tmp_path: Path) -> None:
+    """Names and shapes that move agree, and the function does not."""
+    for name, shortcut in (("one", "activated"), ("two", "input")):
+        tiny_scans.write(tmp_path / f"{name}.pt", arch="preact-resnet-18", width=2, shortcut=shortcut)
+    outcome = run("connectivity", "one.pt", "two.pt", "--data", "digits", "--points", "3", *SMALL)
+    refused(outcome, "one and two are built differently, so nothing lies between them")
+
+
+def test_two_parts_of_one_file_are_two_networks(run: Run, tmp_path: Path) -> None:
+    states = [torch.load(tmp_path / f"{name}.pt", weights_only=True)["state_dict"] for name in ("at", "awp")]
+    torch.save({"state_dict": states[0], "ema": states[1]}, tmp_path / "c.pt")
+    both = ("c.pt#state_dict", "c.pt#ema", "--names", "plain,ema", "--data", "digits", *SMALL)
+    code, out, err = run("hessian", *both, "--normalisation", "none", "--count", "1", "--out", "h")
+    assert code == 0, (out, err)
+    one, other = (found["value"] for found in written("h/hessian")["eigenvalues"])
+    assert one != other
+    options = replace(tiny_scans.OPTIONS, normalisation="none")
+    scan = tiny_scans.scan(*(tmp_path / f"c.pt#{part}" for part in ("state_dict", "ema")), options=options)
+    found = scanning.run(scan, [point()], tmp_path / "scan")
+    one, other = (measured.loss for measured in found.values())
+    assert one != other
 
 
 def test_linear_experiment(run: Run) -> None:

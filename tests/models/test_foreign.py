@@ -76,6 +76,11 @@ LAYOUTS: dict[str, Layout] = {
         "optimizer_states": [optimiser_state()],
     },
     "net": lambda s: {"net": s, "acc": 93.1, "epoch": 12},
+    "numbers beside the weights": lambda s: {
+        "best_acc1": torch.tensor(93.0),
+        "best_acc5": torch.tensor(99.0),
+        "state_dict": s,
+    },
     "state_dict": lambda s: {"state_dict": prefixed("module.", s), "optimizer": optimiser_state()},
     "model_state_dict": lambda s: {"model_state_dict": s, "optimizer_state_dict": optimiser_state()},
     "model": lambda s: {"model": s, "args": {"lr": 0.1}},

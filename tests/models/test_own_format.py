@@ -170,6 +170,12 @@ def test_weights_that_are_not_finite_are_refused(network: nn.Module, tmp_path: P
         checkpoint.load(str(path), images=None)
 
 
+def test_a_file_of_one_network_has_no_parts(network: nn.Module, tmp_path: Path) -> None:
+    save(tmp_path / "m.pt", network)
+    with pytest.raises(UserError, match="m.pt holds one network: leave '#ema' out"):
+        checkpoint.load(f"{tmp_path / 'm.pt'}#ema", images=None)
+
+
 def test_options_that_contradict_the_file(network: nn.Module, tmp_path: Path) -> None:
     path = str(save(tmp_path / "m.pt", network))
     with pytest.raises(UserError, match=r"m\.pt is a wrn-10-1, not a resnet-18\. Leave --arch out\."):

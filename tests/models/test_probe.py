@@ -171,6 +171,42 @@ def test_variants_are_tried_only_where_the_plain_network_does_badly() -> None:
     assert why.endswith("clean accuracy: none 100.0% of 128")
 
 
+class Behind(nn.Module):
+    """A first BatchNorm, and another network that reads the image."""
+
+    def __init__(self, norm: nn.BatchNorm2d, network: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.network = norm, network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x) + 0 * self.norm(x).mean((1, 2, 3))[:, None]
+        return logits
+
+
+def test_what_the_first_batchnorm_cannot_tell_accuracy_does() -> None:
+    """On a few images even a network that is half wrong is not ruled out."""
+    x, y = levels(12)
+    norm = nn.BatchNorm2d(3)
+    half, right = Brightness(NONE), Brightness(NONE)
+    with torch.no_grad():
+        half.centres[::2] += 5
+    tried = candidates(Behind(norm, half).eval(), [NONE])
+    tried += candidates(Behind(norm, right).eval(), [NONE], variant=True)
+    chosen, why = probe(tried, x, y, 10, "c.pt")
+    assert chosen.variant
+    assert why.startswith("input normalisation 'none' by the first BatchNorm's statistics")
+
+
+def test_a_normalisation_that_was_asked_for_needs_no_accuracy() -> None:
+    """There may still be variants to tell apart."""
+    x, y = levels()
+    tried = candidates(Brightness(NONE), [NONE])
+    with pytest.raises(UserError, match="near chance"):
+        probe(tried, x, (y + 5) % 10, 10, "c.pt")
+    chosen, _ = probe(tried, x, (y + 5) % 10, 10, "c.pt", asked=True)
+    assert chosen.normalisation == NONE
+
+
 def test_logits_that_are_not_finite_are_not_right() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

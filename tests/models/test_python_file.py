@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,32 @@ def test_its_own_normalisation_belongs_to_it(code: Path, images: ImageSet, tmp_p
     loaded = checkpoint.load(str(path), images=images, arch=f"{code}:own", normalisation="none")
     assert loaded.ref.normalisation.name == "none"
     assert torch.equal(loaded.network.get_buffer("mean"), buffers["mean"])
+
+
+HEAD = """
+from torch import nn
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3)))
+"""
+
+
+def test_a_normalisation_that_the_code_leaves_out_is_the_files(images: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "head.py").write_text(HEAD)
+    head = python_file.build(f"{tmp_path / 'head.py'}:Head", {})
+    parts = {f"normalize.{name}": torch.full((3,), value) for name, value in (("mean", 0.8), ("std", 0.2))}
+    torch.save({**{f"model.{key}": v for key, v in head.state_dict().items()}, **parts}, tmp_path / "c.pt")
+    with torch.no_grad():
+        labels = head((images.tensors()[0] - 0.8) / 0.2).argmax(1).numpy()
+    labelled = replace(images, y_N=labels)
+    ref = checkpoint.load(str(tmp_path / "c.pt"), images=labelled, arch=f"{tmp_path / 'head.py'}:Head").ref
+    assert ref.normalisation.mean == pytest.approx((0.8, 0.8, 0.8))
+    assert "as recorded; clean accuracy: " in ref.notes[-1]
 
 
 def test_a_checkpoint_of_ours_with_foreign_code(code: Path, tmp_path: Path) -> None:
