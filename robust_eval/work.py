@@ -58,8 +58,9 @@ class Run:
 
     def open(self, request: Request, locks: ExitStack) -> None:
         """Take or make the run folder and lock it. Raises UserError where it is another request's."""
-        usual = shards.folder(default_folder(request), self.only, request.blocks)
-        self.folder = usual if self.out is None else self.out / usual.name if self.several else self.out
+        usual = default_folder(request)
+        run = usual if self.out is None else self.out / usual.name if self.several else self.out
+        self.folder = shards.folder(run, self.only, request.blocks)
         locks.enter_context(exclusive(self.folder))
         self.request = request
         self.store = open_run(self.folder, request.identity())

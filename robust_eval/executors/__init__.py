@@ -50,6 +50,12 @@ class Trouble:
     text: str
 
 
+def reason(error: Exception) -> str:
+    """An exception that nobody expected, in a line."""
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
 Event = Done | Failed | Trouble
 Choose = Callable[[frozenset[Options]], Task | None]
 """From what a worker has loaded to its next task."""

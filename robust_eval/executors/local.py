@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from robust_eval.errors import UserError
-from robust_eval.executors import Choose, Done, Event, Failed, Task, WorkerState
+from robust_eval.executors import Choose, Done, Event, Failed, Task, WorkerState, reason
 from robust_eval.executors.host import Host
 
 HERE = "this process"
@@ -38,6 +38,9 @@ class LocalExecutor:
             value = getattr(self._host, task.method)(task.options, *task.arguments)
         except UserError as error:
             return [Failed(task, str(error), HERE, 1)]
+        except Exception as error:
+            # The other checkpoints are not to suffer for it.
+            return [Failed(task, reason(error), HERE, 1)]
         finally:
             self._state.busy += time.monotonic() - start
             self._state.alive = time.monotonic() - self._started

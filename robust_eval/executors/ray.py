@@ -17,7 +17,7 @@ import ray
 from ray import exceptions
 
 from robust_eval.errors import UserError
-from robust_eval.executors import Choose, Done, Event, Failed, Task, Trouble, WorkerState, addresses
+from robust_eval.executors import Choose, Done, Event, Failed, Task, Trouble, WorkerState, addresses, reason
 from robust_eval.executors.cluster import GIB, Granted
 from robust_eval.executors.retries import Retries
 from robust_eval.prepare import Options
@@ -51,8 +51,7 @@ class Remote:
         except UserError as error:
             kind, value = "refused", str(error)
         except Exception as error:
-            lines = str(error).strip().splitlines() or ["no reason given"]
-            kind, value = "failed", f"{type(error).__name__}: {lines[0][:300]}"
+            kind, value = "failed", reason(error)
         return kind, value, time.perf_counter() - start
 
 
@@ -109,7 +108,9 @@ class RayExecutor:
             actor.state.loaded.add(task.options)
 
     def _again(self, actor: _Actor, *, suspect: bool) -> Task | None:
-        return self._retries.take(actor.state.name, alone=len(self._actors) == 1, suspect=suspect)
+        # A worker that has not come up may never: nothing waits for it.
+        up = sum(one.state.state != "starting" for one in self._actors)
+        return self._retries.take(actor.state.name, alone=up <= 1, suspect=suspect)
 
     def wait(self, seconds: float) -> Sequence[Event]:
         under_way = {actor.ref: actor for actor in self._actors if actor.ref is not None}

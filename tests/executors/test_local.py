@@ -122,6 +122,34 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
     assert good.result.status == "complete"
 
 
+def test_a_failure_that_nobody_expected_does_not_stop_the_others(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(host: Host, asked: Options, *arguments: Any) -> bytes:
+        if asked.seed == 0:
+            raise RuntimeError("a library's complaint\nof two lines")
+        return unit(host, asked, *arguments)
+
+    unit = Host.unit
+    monkeypatch.setattr(Host, "unit", breaks)
+    bad, good = work([options, replace(options, seed=1)], LocalExecutor(), tmp_path)
+    assert "RuntimeError: a library's complaint" in bad.failures[0]
+    assert "two lines" not in bad.failures[0]
+    assert good.result is not None
+    assert good.result.status == "complete"
+
+
+def test_shards_told_one_folder_get_one_each(options: Options, tmp_path: Path) -> None:
+    places = []
+    for number in range(2):
+        run = Run(replace(options, blocks=2), 0, out=tmp_path / "mine", only=number)
+        Pool([run], LocalExecutor(), Quiet()).work()
+        places.append(run.folder)
+    assert [place.name for place in places if place] == ["mine.shard-1-of-2", "mine.shard-2-of-2"]
+    target, merged = shards.merge([place for place in places if place], None)
+    assert (target, merged.status) == (tmp_path / "mine", "complete")
+
+
 def test_interrupted_it_writes_what_is_there(options: Options, tmp_path: Path) -> None:
     def stop(runs: Sequence[Run]) -> None:
         if runs[0].waves is not None and len(runs[0].waves.finished) == 2:

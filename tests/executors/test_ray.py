@@ -81,6 +81,30 @@ def test_a_head_that_is_silent_for_long_ends_the_run_with_a_sentence(
     place._head_lost = False  # It was not: the workers are to be ended after the test.
 
 
+def test_nothing_waits_for_a_worker_that_has_not_come_up(options: Options) -> None:
+    """Its node may be lost for good: what failed on the other worker is tried there again."""
+    from robust_eval.executors import Task, WorkerState
+    from robust_eval.executors import ray as executors_ray
+    from robust_eval.executors.retries import Retries
+
+    asked: list[str] = []
+
+    class Handle:
+        class ask:  # noqa: N801
+            @staticmethod
+            def remote(method: str, *arguments: object) -> str:
+                asked.append(method)
+                return "under way"
+
+    executor = executors_ray.RayExecutor.__new__(executors_ray.RayExecutor)
+    up = executors_ray._Actor(Handle(), WorkerState("one", "idle"), None, 0.0)
+    lost = executors_ray._Actor(Handle(), WorkerState("two"), "never ready", 0.0)
+    executor._retries, executor._events, executor._actors = Retries(), [], [up, lost]
+    executor._retry(Task(options, "unit", (), "a unit"), up, "RuntimeError: once", died=False)
+    executor.feed(lambda loaded: None)
+    assert asked == ["unit"]
+
+
 class Killing(Quiet):
     """Kills a busy worker, one at random, when so many units are done; ``killed`` holds the process ids."""
 
