@@ -39,7 +39,9 @@ def save_model(
     this epoch was chosen; leaderboards show it, whatever the file is called later.
     """
     recipe, images = job.recipe, job.train
-    architecture = Architecture(_portable(recipe.architecture), recipe.architecture_arguments)
+    own = python_file.is_python_file(recipe.architecture)
+    name = python_file.portable(recipe.architecture) if own else recipe.architecture
+    architecture = Architecture(name, recipe.architecture_arguments)
     if members:
         arguments = {"of": architecture.id, "members": members, "arguments": dict(architecture.arguments)}
         architecture = Architecture("ensemble", arguments)
@@ -65,14 +67,6 @@ def save_model(
             **environment(pick_device(job.options.device)),
         },
     )
-
-
-def _portable(architecture: str) -> str:
-    """``path.py:function`` without the folders: a checkpoint names no machine's paths."""
-    if not python_file.is_python_file(architecture):
-        return architecture
-    path, _, function = architecture.rpartition(":")
-    return f"{Path(path).name}:{function}"
 
 
 def environment(device: torch.device) -> dict[str, str | int]:

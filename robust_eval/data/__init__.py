@@ -147,10 +147,13 @@ def _path_hint(spec: str) -> str | None:
 
 
 def _fair_order(images: ImageSet) -> ImageSet:
-    """Shuffle with seed 0 where the labels come in one block per class."""
-    blocks = 1 + np.count_nonzero(np.diff(images.y_N))
-    present = len(np.unique(images.y_N))
-    if present < 2 or images.n == present or blocks != present:
+    """Shuffle with seed 0 where labels come in a block per class, or in far fewer blocks than by chance."""
+    changes = np.count_nonzero(np.diff(images.y_N))
+    counts = np.unique(images.y_N, return_counts=True)[1]
+    present = len(counts)
+    # Of a random order's neighbours, as many differ as of its pairs.
+    by_chance = (images.n**2 - int((counts**2).sum())) / max(images.n, 1)
+    if present < 2 or images.n == present or (changes + 1 != present and 4 * changes >= by_chance):
         return images
     # RandomState's stream is frozen across numpy versions; Generator's is not.
     order = np.random.RandomState(0).permutation(images.n)

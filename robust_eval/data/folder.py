@@ -77,11 +77,19 @@ def _read(paths: Sequence[Path], base: Path) -> NDArray[np.uint8]:
     return x_NHWC
 
 
+def _sixteen_bits(path: Path, image: Image.Image) -> bool:
+    """Colours of 16 bits, of which Pillow keeps the upper 8 without a word and under the mode of 8."""
+    if image.format != "PNG":
+        return False
+    with path.open("rb") as file:
+        return file.read(25)[24] > 8  # in IHDR, the first chunk
+
+
 def _decode(path: Path, base: Path) -> NDArray[np.uint8]:
     """One image as (H, W, 1) or (H, W, 3); transparency is dropped."""
     try:
         with Image.open(path) as image:
-            if image.mode not in _DEEP:
+            if image.mode not in _DEEP and not _sixteen_bits(path, image):
                 array = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
                 return array if array.ndim == 3 else array[..., None]
             mode = image.mode

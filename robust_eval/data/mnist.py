@@ -6,6 +6,7 @@ Read from its four IDX files, gzipped or not, wherever they lie under the data r
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from robust_eval.errors import UserError
 
 ARGUMENT = None
 _STEM = {"train": "train", "test": "t10k"}
+# Of pixels and labels, without the files' headers.
+_MD5 = {
+    "train": ("6510e85a72c3e9475c492d559d3770d2", "e86ee40d66677c011a9abda399ec8c4d"),
+    "test": ("240610fa99e73bfa49df8e7fc24d3206", "073c3904dfbd3e141ff8aa01cfde6b15"),
+}
 # The largest array read from a header's word alone; MNIST's own is 47 MB.
 _LARGEST_BYTES = 2**30
 
@@ -49,6 +55,12 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
         raise UserError(f"{files[0].name} has {len(x_NHW)} images and {files[1].name} {len(y_N)} labels.")
     if y_N.max(initial=0) > 9:
         raise UserError(f"{files[1].name} has the label {y_N.max()}; MNIST's are 0 to 9.")
+    found = tuple(hashlib.md5(array.tobytes(), usedforsecurity=False).hexdigest() for array in (x_NHW, y_N))
+    if found != _MD5[split]:
+        raise UserError(
+            f"{files[0].parent} holds other images than MNIST's under its file names (FashionMNIST and "
+            "KMNIST share them). Keep MNIST in another folder, or give these images as npz:FILE."
+        )
     return ImageSet("mnist", split, x_NHW[..., None], y_N.astype(np.int64), tuple("0123456789"))
 
 

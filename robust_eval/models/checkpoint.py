@@ -83,9 +83,9 @@ def load(
     path, part = split(source)
     job = _Job(path.name, reading.read(path), part, images, arch, normalisation, place, fallback)
     header = own_format.header_of(job.contents.value, job.contents.metadata, job.name)
-    if header is not None and part is not None:
-        raise UserError(f"{job.name} holds one network: leave '#{part}' out.")
     if header is not None:
+        if part is not None:
+            raise UserError(f"{job.name} holds one network: leave '#{part}' out.")
         if broken := reading.damaged_part(path):
             raise UserError(f"{path} is damaged: the checksum of {broken} does not hold. Copy it again.")
         return _load_own(job, header)
@@ -185,9 +185,7 @@ def _load_python(
     notes = weights.notes if which else ()
     notes += (f"removed '{prefix}' from the names",) if prefix else ()
     network = network.float().to(job.device).eval()
-    file, _, function = arch.rpartition(":")
-    code = {"code_sha256": python_file.sha256(arch)}
-    architecture = Architecture(f"{Path(file).name}:{function}", code)
+    architecture = Architecture(python_file.portable(arch), {"code_sha256": python_file.sha256(arch)})
     if header is not None:
         return _own_result(job, header, architecture, network, notes)
     if images is None:

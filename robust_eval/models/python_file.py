@@ -23,6 +23,12 @@ def is_python_file(arch: str) -> bool:
     return bool(colon and function) and path.endswith(".py")
 
 
+def portable(arch: str) -> str:
+    """``path.py:function`` without the folders: results and checkpoints name no machine's paths."""
+    file, _, function = arch.rpartition(":")
+    return f"{Path(file).name}:{function}"
+
+
 def sha256(arch: str) -> str:
     """Of the file's bytes: the same weights under other code are another model."""
     path = Path(arch.rpartition(":")[0]).expanduser()
@@ -93,8 +99,7 @@ def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str)
                 return index, prefix
             differences.append(difference)
     closest = max(differences, key=lambda difference: difference.share)
-    file, _, function = arch.rpartition(":")
-    raise UserError(f"{name} does not fit the network of {Path(file).name}:{function}: {closest}.")
+    raise UserError(f"{name} does not fit the network of {portable(arch)}: {closest}.")
 
 
 def _shared_prefixes(state: State) -> list[str]:

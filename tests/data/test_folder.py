@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +125,20 @@ def test_ten_thousand_jpegs_take_seconds(tmp_path: Path) -> None:
     images = load(f"folder:{tmp_path}")
     assert images.n == 10_000
     assert time.perf_counter() - started < 20 / min(4, os.cpu_count() or 1)
+
+
+def test_colours_of_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow would keep the upper half of each value: 255 of 65,535 would become 0."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    pixels = b"".join(b"\0" + struct.pack(">12H", *[255] * 12) for _ in range(4))
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(pixels)), chunk(b"IEND", b""))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(UserError, match="a/1.png has more than 8 bits per channel"):
+        load(f"folder:{tmp_path}")

@@ -142,7 +142,16 @@ def save(path: Path, labels: list[int]) -> str:
     return f"npz:{path}"
 
 
-@pytest.mark.parametrize("labels", [[0] * 10 + [1] * 10, [1] * 10 + [0] * 10, [2] * 8 + [0] * 8 + [1] * 8])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0] * 10 + [1] * 10,
+        [1] * 10 + [0] * 10,
+        [2] * 8 + [0] * 8 + [1] * 8,
+        # Two sorted files, one after the other.
+        [*([0] * 10 + [1] * 10), *([0] * 10 + [1] * 10)],
+    ],
+)
 def test_a_source_stored_class_by_class_is_shuffled_once(tmp_path: Path, labels: list[int]) -> None:
     spec = save(tmp_path / "a.npz", labels)
     first, second = load(spec), load(spec)
@@ -153,7 +162,11 @@ def test_a_source_stored_class_by_class_is_shuffled_once(tmp_path: Path, labels:
     assert first.slice() == second.slice()
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 0, 1], [0, 1, 2, 3], [0, 0, 0], [0]])
+# Shuffled with very uneven classes there are few blocks too, but no fewer than by chance.
+RARE = [int(k) for k in np.random.default_rng(0).random(300) < 0.03]
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1], [0, 1, 2, 3], [0, 0, 0], [0], [0, 0, 1, 1, 0, 0], RARE])
 def test_other_sources_stay_as_stored(tmp_path: Path, labels: list[int]) -> None:
     images = load(save(tmp_path / "a.npz", labels))
     assert images.order == "stored"

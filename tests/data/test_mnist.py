@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robust_eval.data import load
+from robust_eval.data import load, mnist
 from robust_eval.data.mnist import read_idx
 from robust_eval.errors import UserError
 
@@ -31,6 +31,13 @@ def write(folder: Path, *, packed: bool, dotted: bool = False) -> None:
             (folder / name).write_bytes(idx(array))
 
 
+@pytest.fixture
+def taken_for_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = tuple(hashlib.md5(part.astype(np.uint8).tobytes()).hexdigest() for part in (IMAGES, LABELS))
+    monkeypatch.setitem(mnist._MD5, "test", digests)
+
+
+@pytest.mark.usefixtures("taken_for_mnist")
 @pytest.mark.parametrize("place", ["", "mnist", "MNIST/raw"])
 @pytest.mark.parametrize("packed", [True, False])
 def test_files_are_found_in_the_usual_places(tmp_path: Path, place: str, packed: bool) -> None:
@@ -42,6 +49,13 @@ def test_files_are_found_in_the_usual_places(tmp_path: Path, place: str, packed:
     assert images.classes == 10
 
 
+def test_other_images_under_its_names_are_not_mnist(tmp_path: Path) -> None:
+    write(tmp_path / "FashionMNIST" / "raw", packed=True)
+    with pytest.raises(UserError, match="raw holds other images than MNIST's under its file names"):
+        load("mnist", root=tmp_path / "FashionMNIST" / "raw")
+
+
+@pytest.mark.usefixtures("taken_for_mnist")
 def test_the_dotted_spelling_is_found(tmp_path: Path) -> None:
     write(tmp_path, packed=False, dotted=True)
     assert load("mnist", root=tmp_path).n == 5

@@ -94,7 +94,7 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
         data="npz:images.npz",
         suite="fgsm",
         device="cpu",
-        board="board",
+        board="leaderboards/ours",
         **{"min-robust": "30"},
     )
     report = {"GITHUB_OUTPUT": str(place / "output"), "GITHUB_STEP_SUMMARY": str(place / "summary.md")}
@@ -102,15 +102,16 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
     assert run.returncode == 0, run.stdout + run.stderr
     assert (place / "output").read_text() == "result=runs/ci/result.json\n"
     assert "tables and rules hold" in run.stdout
-    (row,) = read_board(place / "board")
+    board = place / "leaderboards" / "ours"  # whose parent nobody had made
+    (row,) = read_board(board)
     assert row.result == read_result(place / "runs" / "ci" / "result.json")
-    assert (place / "summary.md").read_text() == (place / "board" / "README.md").read_text()
-    assert (place / "board" / "index.html").is_file()
+    assert (place / "summary.md").read_text() == (board / "README.md").read_text()
+    assert (board / "index.html").is_file()
 
     # The same inputs once more, as on the next push: the row gives way to itself.
     run = shell(ROOT / ".ci" / "evaluate", cwd=place, **given)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert len(read_board(place / "board")) == 1
+    assert len(read_board(board)) == 1
 
     # The same run again, held against a floor that it does not reach: it fails before anything is filed.
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
@@ -191,6 +192,27 @@ def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
         "leaderboards/old was there and is gone",
     ):
         assert sentence in text
+
+
+def test_a_new_board_may_be_submitted_without_rules_and_verifications(checkouts: tuple[Path, Path]) -> None:
+    board = checkouts[0] / "leaderboards" / "new"
+    filing.add(checkouts[1].parent / "result.json", board)
+    rebuild(board)
+    code, text = checked(checkouts)
+    assert code == 0, text
+    rules = (
+        'title = "Mine"',
+        'data = ["digits"]',
+        'norm = "Linf"',
+        'eps = "0.1"',
+        'suite = "full"',
+        "minimum_n = 1",
+    )
+    (board / boards.FILE).write_text("\n".join(rules))
+    rebuild(board)
+    code, text = checked(checkouts)
+    assert code == 1
+    assert "changes the board's rules" in text
 
 
 def steps(path: Path) -> list[dict[str, Any]]:
