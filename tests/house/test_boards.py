@@ -119,6 +119,21 @@ def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
     assert f"within {points} points of zero" in " ".join(tables.PAGES[0].read_text(encoding="utf-8").split())
 
 
+def test_what_the_page_says_of_mnists_pairs() -> None:
+    """The paper's sign under AutoAttack, no gain under gradients, nothing told from zero; all rows flagged."""
+    rows = read_board(ROOT / "leaderboards" / "mnist-linf-0.3")
+    found = pair_tables.find(rows)
+    assert [pair.before.name for pair in found] == ["at", "trades", "mart"]
+    for pair in found:
+        assert pair.ours["aa"].value > 0
+        assert not pair.ours["aa"].significant
+        for name in ("fgsm", "pgd-20", "pgd-100", "cw-inf"):
+            assert pair.ours[name].value <= 0 or not pair.ours[name].significant
+    assert all("black-box-beats-white-box" in tables.flagged(row) for row in rows)
+    text = " ".join(tables.PAGES[0].read_text(encoding="utf-8").split())
+    assert "under AutoAttack all three differences have its sign, and none can be told from zero" in text
+
+
 def test_the_tables_of_the_pipelines_are_in_the_pages() -> None:
     for path in pipeline_tables.PAGES:
         text = path.read_text(encoding="utf-8")
