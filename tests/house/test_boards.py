@@ -120,7 +120,7 @@ def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
 
 
 def test_what_the_page_says_of_mnists_pairs() -> None:
-    """The paper's sign under AutoAttack, no gain under gradients, nothing told from zero; all rows flagged."""
+    """Its sign under AutoAttack, no gain under gradients, nothing told from zero; all rows flagged."""
     rows = read_board(ROOT / "leaderboards" / "mnist-linf-0.3")
     found = pair_tables.find(rows)
     assert [pair.before.name for pair in found] == ["at", "trades", "mart"]
