@@ -51,6 +51,9 @@ def machine(rows: Sequence[Row]) -> str:
         found.setdefault(_machine(row), []).append(row.label)
     names = [f" ({', '.join(labels)})" if len(found) > 1 else "" for labels in found.values()]
     said = [f"Attacked on {'; '.join(f'{way}{who}' for way, who in zip(found, names, strict=True))}."]
+    near = [row.label for row in in_order(rows) if _small_steps(row)]
+    if near:
+        said.append(f"SPSA took its small steps as changes in bfloat16 for: {', '.join(near)}.")
     before = [row.label for row in in_order(rows) if "data" not in row.training]
     if before:
         said.append(
@@ -68,6 +71,11 @@ def _machine(row: Row) -> str:
         f"{on.device} with {_threads(on.threads)}, torch {on.libraries['torch']}, Python {on.python}, "
         f"after training on {before['device']} with {_threads(before.get('threads'))} in {precision}"
     )
+
+
+def _small_steps(row: Row) -> bool:
+    search = row.result.search
+    return search is not None and any(way.near_rows for way in search.tunings.values())
 
 
 def _threads(n: int | None) -> str:

@@ -122,7 +122,7 @@ def _complete(columns: Sequence[_Column], strange: Sequence[str], recorded: int)
     total = sum(len(column.indices) for column in columns)
     if not parts and total != recorded:
         parts.append(f"the file has {total} images, the record {recorded}")
-    detail = "; ".join(parts) or f"an image for each of the {total} broken examples, and no other"
+    detail = "; ".join(parts) or f"an image for each of the {total} verdicts that say broken, and no other"
     return CheckRecord(name="evidence complete", passed=not parts, detail=detail)
 
 

@@ -56,7 +56,10 @@ def verify(options: Options) -> Verification:
     if path is None:
         raise UserError(f"{options.result} has no evidence: it was made without a run folder (out=...).")
     if options.evidence is None and not path.is_file():
-        raise UserError(f"No evidence lies beside {options.result}: name it with --evidence FILE.")
+        raise UserError(
+            f"No evidence lies beside {options.result}: name it with --evidence FILE. Where a board leaves "
+            "it out, the row's command makes it again."
+        )
     proof = evidence.read(path)
     claimed = load(options, result)
     return check(result, content_digest(value), proof, claimed, options)

@@ -262,6 +262,17 @@ def test_verify(run: Run, evaluated: Path) -> None:
     assert "On record already: o/result.verification.json. --out FILE" in run(*words)[1]
     assert evaluated.with_name("result.verification.json").read_bytes() == record
 
+    # Another network's file is a slip of whoever verifies, and takes nothing from the row.
+    at = evaluated.parents[1]
+    weights = torch.load(at / "net.pt", weights_only=True)["state_dict"]
+    torch.save({name: value + 1 for name, value in weights.items()}, at / "other.pt")
+    code, out, _ = run("verify", "o/result.json", "--checkpoint", "other.pt", "--normalisation", "none")
+    assert code == 1
+    assert "FAILED  checkpoint" in out
+    assert "On record already: o/result.verification.json. --out FILE" in out
+    assert evaluated.with_name("result.verification.json").read_bytes() == record
+    refused(run("verify", "."), "is a folder")
+
     code, out, _ = run(*words, "--audit", "2", "--audit-seed", "1", "--out", "elsewhere.json")
     assert code in (0, 1)
     assert re.search(r"audit: \d of \d survivors fell to suite clean,fgsm, seed 1", out)

@@ -7,9 +7,9 @@
 # is a four-layer network with a short recipe for machines without a GPU), DEVICE (auto), EPOCHS (30, small: 10),
 # PRECISION of training (bf16), SEARCH precision of the evaluation (auto), EXECUTOR ("ray --address local" keeps every core
 # of a machine without a GPU busy), MNIST (the folder that holds its four files), RECIPES (the ten below; without MNIST
-# the first eight).
+# the first eight), OMP_NUM_THREADS (1, as for the rows that are there).
 set -eu
-export PATH="$PWD/.venv/bin:$PATH"
+export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 [ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
 . docs/boards/asked.sh
 [ $# -gt 0 ] || refuse "usage: sh docs/boards/cifar10_jpeg.sh FOLDER_WITH_TRAIN_AND_TEST [EXAMPLES [SEEDS [FOLDER]]]"
@@ -30,6 +30,9 @@ done
 [ "$(basename "$(cd "$images" && pwd -P)")" = cifar10-jpeg ] ||
     refuse "The images' folder must be named cifar10-jpeg: the board's rules know it by that."
 [ -z "${MNIST:-}" ] || [ -d "$MNIST" ] || refuse "MNIST: $MNIST is not a folder. Name the one that holds its four files."
+searches "${SEARCH:-auto}" "${EXECUTOR:-}"
+[ -z "${MNIST:-}" ] || enough mnist "$MNIST" train 10000
+enough "folder:$images" . test "$examples"
 mkdir -p "$at"
 case $net in
 small) # PGD-5, no crops, epsilon growing at first: what a processor trains in minutes

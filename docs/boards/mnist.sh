@@ -5,9 +5,10 @@
 #   sh docs/boards/mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]
 # Environment: DEVICE (auto), EPOCHS (6), PRECISION of training (bf16), SEARCH precision of the evaluation (auto),
 # EXECUTOR ("ray --address local" keeps every core of a machine without a GPU busy), RECIPES (the pairs; the
-# regularisers of the paper's section 5.3 where they are named). With a GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
+# regularisers of the paper's section 5.3 where they are named), OMP_NUM_THREADS (1, as for the rows that are there).
+# With a GPU: EXAMPLES 10000, SEEDS 0,1,2, EPOCHS 40.
 set -eu
-export PATH="$PWD/.venv/bin:$PATH"
+export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 [ -f docs/boards/asked.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
 . docs/boards/asked.sh
 [ $# -gt 0 ] || refuse "usage: sh docs/boards/mnist.sh DATA_ROOT [EXAMPLES [SEEDS [FOLDER]]]"
@@ -23,6 +24,9 @@ whole EPOCHS "${EPOCHS:-6}" 1
 seeds "$seeds"
 recipes "${RECIPES:-$pairs}" "$pairs $regularised"
 [ -d "$root" ] || refuse "$root is not a folder. Name the one that holds mnist's four files, or make it to receive them."
+searches "${SEARCH:-auto}" "${EXECUTOR:-}"
+enough mnist "$root" train 1
+enough mnist "$root" test "$examples"
 mkdir -p "$at"
 # What all of them share: PGD-10, cosine schedule, epsilon and perturbation growing at first.
 same="--set inner.steps=10 --set inner.step_size=1/6 --set optimiser.lr=0.05 --set schedule.kind=cosine"

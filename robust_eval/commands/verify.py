@@ -38,8 +38,8 @@ def verify(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The record; default: RESULT.verification.json beside the result, unless one that says the "
-            "same lies there."
+            help="The record; default: RESULT.verification.json beside the result. One that stands there is "
+            "left alone, unless an audit has more to say or the row fails."
         ),
     ] = None,
 ) -> None:
@@ -50,17 +50,18 @@ def verify(
     from robust_eval.core.files import refuse_unwritable
     from robust_eval.errors import UserError
     from robust_eval.leaderboard import kept
+    from robust_eval.schema import read_result
     from robust_eval.verify import Options
     from robust_eval.verify import verify as run
 
     if audit < 0 or (audit_seed is not None and audit_seed < 0):
         raise UserError("--audit and --audit-seed must be 0 or more.")
+    read_result(result)
     beside = kept.checkpoint_beside(result)
     if checkpoint is None and beside is None:
         raise UserError(f"No checkpoint lies beside {result}: name it with --checkpoint FILE.")
     path = out or verification.path_beside(result)
-    if result.is_file():
-        refuse_unwritable(path.parent)
+    refuse_unwritable(path.parent)
     options = Options(
         result=result,
         checkpoint=checkpoint or str(beside),

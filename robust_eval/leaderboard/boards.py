@@ -23,6 +23,8 @@ class Rules(Record):
     """What belongs on a board. ``configs/boards`` has examples."""
 
     title: str
+    about: str = ""
+    """What a reader must know before comparing, in a sentence or two."""
     data: tuple[str, ...] = Field(min_length=1)
     """Names that the same images go by."""
     split: str = "test"
@@ -50,6 +52,10 @@ class Board:
     @property
     def rank_by(self) -> str:
         return WORST_CASE if self.rules is None else self.rules.rank_by
+
+    @property
+    def about(self) -> str:
+        return "" if self.rules is None else self.rules.about
 
     def threat(self) -> ThreatModel | None:
         return None if self.rules is None else parse_threat(self.rules.norm, self.rules.eps)

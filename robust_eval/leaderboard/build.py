@@ -17,8 +17,10 @@ def pages(board: Board, rows: Sequence[Row]) -> dict[str, str]:
     """File name to content: the Markdown table and the page."""
     reported = robustbench.reported(board)
     return {
-        "README.md": markdown.board(board.title, rows, board.rank_by, reported),
-        site.FILE: site.page(board.title, rows, sidecars.read(board.folder, rows), board.rank_by, reported),
+        "README.md": markdown.board(board.title, rows, board.rank_by, reported, board.about),
+        site.FILE: site.page(
+            board.title, rows, sidecars.read(board.folder, rows), board.rank_by, reported, board.about
+        ),
     }
 
 

@@ -32,12 +32,19 @@ def cell(count: Count | None) -> str:
     return f"{100 * count.accuracy:.2f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def board(title: str, rows: Sequence[Row], by: str = WORST_CASE, reported: Sequence[Reported] = ()) -> str:
+def board(
+    title: str,
+    rows: Sequence[Row],
+    by: str = WORST_CASE,
+    reported: Sequence[Reported] = (),
+    about: str = "",
+) -> str:
     """The whole page. One table for each (images, threat model, suite): other rows do not compare.
 
-    ``by``: the column that ranks. ``reported``: published entries, in a table of their own.
+    ``by``: the column that ranks. ``reported``: published entries, in a table of their own. ``about``: what a
+    reader must know first.
     """
-    parts = [f"# {text(title)}", _preamble(by)]
+    parts = [f"# {text(title)}", *([f"**{text(about)}**"] if about else []), _preamble(by)]
     for members in grouped(rows):
         parts += [f"## {_group(members[0].result)}", _table(members, by)]
         notes = _notes(members)

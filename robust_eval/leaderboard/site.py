@@ -40,11 +40,12 @@ def page(
     beside: Mapping[str, Sidecar] | None = None,
     by: str = WORST_CASE,
     reported: Sequence[Reported] = (),
+    about: str = "",
 ) -> str:
     """The whole page.
 
     ``beside``: what lies beside each result, by the row's file. ``by``: the column that ranks.
-    ``reported``: published entries, in a table of their own.
+    ``reported``: published entries, in a table of their own. ``about``: what a reader must know first.
     """
     found = groups(rows, beside, by)
     css, early_js, js = (_asset(name) for name in ("page.css", "early.js", "page.js"))
@@ -53,6 +54,7 @@ def page(
         .get_template("page.html.j2")
         .render(
             title=title,
+            about=about,
             groups=found,
             charts={
                 group.id: SimpleNamespace(scatter=charts.scatter(group), attacks=charts.attacks(group))

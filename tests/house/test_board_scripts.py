@@ -9,6 +9,7 @@ from pathlib import Path
 import board_commands
 import pytest
 from board_commands import asked
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +46,10 @@ def refused(script: str, *words: object, at: Path = ROOT, **environment: str) ->
         ([".", "abc"], {}, "EXAMPLES must be a whole number, got 'abc'"),
         ([".", "100"], {}, "EXAMPLES must be at least 1000 on this board, got 100"),
         ([".", "1000", "zero"], {}, "SEEDS must be whole numbers with commas between"),
+        ([".", "1000", ","], {}, "SEEDS must be whole numbers with commas between"),
+        (["."], {"RECIPES": " "}, "RECIPES is empty"),
+        (["."], {"SEARCH": "fp16"}, "SEARCH must be auto, float32 or bfloat16, got 'fp16'"),
+        (["."], {"EXECUTOR": "foo"}, "EXECUTOR must be local or ray, got 'foo'"),
         (["."], {"RECIPES": "at trads"}, "RECIPES: 'trads' is none of this board's: at at-awp trades"),
         (["."], {"EPOCHS": "0"}, "EPOCHS must be at least 1"),
     ],
@@ -67,6 +72,23 @@ def test_cifar10_jpeg(images: Path, tmp_path: Path) -> None:
 def test_elsewhere_than_at_the_top(script: str, tmp_path: Path) -> None:
     assert refused(script, tmp_path, at=tmp_path) == "Run this from the top of the checkout.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_fewer_images_than_asked_for_are_told_before_any_training(images: Path, tmp_path: Path) -> None:
+    for name in ("images-idx3", "labels-idx1"):
+        for split in ("train", "t10k"):
+            (tmp_path / f"{split}-{name}-ubyte").write_bytes(b"no images")
+    said = refused("mnist.sh", tmp_path, 20_000, tmp_path / "at", "x", at=ROOT)
+    assert "SEEDS" in said, "a folder in the place of the seeds"
+    assert "is not an IDX file" in refused("mnist.sh", tmp_path, 1000, "0", tmp_path / "at")
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (images / split / name).mkdir()
+            for number in range(3):
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(images / split / name / f"{number}.png")
+    said = refused("cifar10_jpeg.sh", images, 600, "0", tmp_path / "at")
+    assert "Asked for 600 examples, but folder:cifar10-jpeg (test) has 6" in said
+    assert not (tmp_path / "at").exists()
 
 
 def test_digits() -> None:
