@@ -5,6 +5,7 @@ usage: python docs/board_commands.py
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -28,7 +29,12 @@ mkdir -p "$2" && touch "$2/best.pt"
 """
 # Board, script, its arguments and its environment: as the rows that are there were made.
 MADE: tuple[tuple[str, str, tuple[str, ...], dict[str, str]], ...] = (
-    ("mnist-linf-0.3", "mnist.sh", ("DATA_ROOT",), {}),
+    (
+        "mnist-linf-0.3",
+        "mnist.sh",
+        ("DATA_ROOT",),
+        {"RECIPES": "at at-awp trades trades-awp mart mart-awp at-rwp"},
+    ),
     (
         "cifar10-jpeg-linf-8-255",
         "cifar10_jpeg.sh",
@@ -92,7 +98,12 @@ def _sections() -> Iterator[str]:
             (checkout / name).mkdir(parents=True)
         for board, script, words, environment in MADE:
             call = " ".join(
-                [*(f"{k}={v}" for k, v in environment.items()), "sh", f"docs/boards/{script}", *words]
+                [
+                    *(f"{k}={shlex.quote(v)}" for k, v in environment.items()),
+                    "sh",
+                    f"docs/boards/{script}",
+                    *words,
+                ]
             )
             lines = [line for line in asked(checkout, script, *words, **environment) if _makes(line)]
             yield f"## [{board}](../../leaderboards/{board}/README.md)\n\n`{call}`\n"

@@ -16,7 +16,7 @@ import reproduction_tables as tables
 from typer.testing import CliRunner
 
 from robust_eval.cli import app
-from robust_eval.compare import Difference
+from robust_eval.compare import Difference, compare
 from robust_eval.core.bits import parse_bits
 from robust_eval.leaderboard import boards, build, kept, sidecars
 from robust_eval.leaderboard.rows import Row, read_board
@@ -130,6 +130,8 @@ def test_what_the_page_says_of_mnists_pairs() -> None:
         for name in ("fgsm", "pgd-20", "pgd-100", "cw-inf"):
             assert pair.ours[name].value <= 0 or not pair.ours[name].significant
     assert all("black-box-beats-white-box" in tables.flagged(row) for row in rows)
+    at, rwp = (next(row.result for row in rows if row.name == name) for name in ("at", "at-rwp"))
+    assert not any(found.significant for found in compare(rwp, at).differences)
     text = " ".join(tables.PAGES[0].read_text(encoding="utf-8").split())
     assert "under AutoAttack all three differences have its sign, and none can be told from zero" in text
 
