@@ -39,9 +39,7 @@ def save_model(
     this epoch was chosen; leaderboards show it, whatever the file is called later.
     """
     recipe, images = job.recipe, job.train
-    own = python_file.is_python_file(recipe.architecture)
-    name = python_file.portable(recipe.architecture) if own else recipe.architecture
-    architecture = Architecture(name, recipe.architecture_arguments)
+    architecture = Architecture(python_file.portable(recipe.architecture), recipe.architecture_arguments)
     if members:
         arguments = {"of": architecture.id, "members": members, "arguments": dict(architecture.arguments)}
         architecture = Architecture("ensemble", arguments)

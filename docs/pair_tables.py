@@ -9,22 +9,13 @@ from functools import cache
 from tables_in_pages import markdown
 
 from defenses.tables import published
+from defenses.tables.entries import TABLE_2
 from robust_eval.compare import Difference, compare
 from robust_eval.leaderboard import pairs
 from robust_eval.leaderboard.rows import Row
 
-# Our column and the one of Table 2 of the AWP paper that it repeats.
-PAPER = {
-    "clean": "Natural",
-    "fgsm": "FGSM",
-    "pgd-20": "PGD-20",
-    "pgd-100": "PGD-100",
-    "cw-inf": "CW-inf",
-    "spsa": "SPSA",
-    "aa": "AA",
-}
 # Those that stand in the table of pairs with their intervals.
-COLUMNS = {name: PAPER[name] for name in ("pgd-20", "aa")}
+COLUMNS = {name: TABLE_2[name] for name in ("pgd-20", "aa")}
 Cells = Sequence[str]
 
 
@@ -36,7 +27,7 @@ def paper() -> dict[str, dict[str, float]]:
     return {
         recipe: {
             column: rows[f"{method}-AWP"][column].mean - rows[method][column].mean
-            for column in PAPER.values()
+            for column in TABLE_2.values()
         }
         for recipe in recipes
         if (method := published.method(recipe))
@@ -122,7 +113,7 @@ def _columns(pair: Pair) -> Iterator[Cells]:
     cells = {name: f"{100 * pair.ours[name].value:+.1f}" for name in names}
     yield [f"{label}, ours", *(f"**{c}**" if pair.ours[n].significant else c for n, c in cells.items())]
     if pair.theirs:
-        yield [f"{label}, the paper's", *(f"{pair.theirs[PAPER[name]]:+.2f}" for name in names)]
+        yield [f"{label}, the paper's", *(f"{pair.theirs[TABLE_2[name]]:+.2f}" for name in names)]
 
 
 def summary(found: Sequence[Pair], column: str = "aa") -> str:
@@ -130,7 +121,7 @@ def summary(found: Sequence[Pair], column: str = "aa") -> str:
     labels: dict[str, list[str]] = {"yes": [], "no": [], "cannot tell": []}
     for pair in found:
         if pair.theirs:
-            labels[sign(pair.ours[column], pair.theirs[PAPER[column]])].append(pair.before.label)
+            labels[sign(pair.ours[column], pair.theirs[TABLE_2[column]])].append(pair.before.label)
     words = {
         "yes": "the paper's sign",
         "no": "the opposite sign",

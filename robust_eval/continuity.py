@@ -32,13 +32,13 @@ def check(folder: Path, logits_NK: Tensor | None) -> None:
     """
     if logits_NK is None:
         return
-    kept = _read(folder)
+    kept, logits_NK = _read(folder), logits_NK.float().cpu()
     if kept is None:
         file = io.BytesIO()
-        np.save(file, logits_NK.float().cpu().numpy(), allow_pickle=False)
+        np.save(file, logits_NK.numpy(), allow_pickle=False)
         with writing(folder), atomic(folder / FILE) as out:
             out.write(file.getvalue())
-    elif (found := difference(logits_NK.float().cpu(), kept)) > OTHER:
+    elif (found := difference(logits_NK, kept)) > OTHER:
         raise UserError(
             f"The model answers otherwise than the one that began {folder} (its first logits differ by "
             f"{found:.2g} of their spread): its code, or a library, has changed since. Choose another run "

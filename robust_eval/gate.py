@@ -36,10 +36,9 @@ def failures(result: EvalResult, column: str, min_percent: float) -> list[str]:
     found = []
     if result.status == "partial":
         found.append(f"The result is partial: {', '.join(result.missing)} not finished.")
-    # Those that somebody took out of the record are raised again by its numbers.
-    raised = flags.distinct((*result.flags, *flags.from_result(result)))
-    blocking = [flag for flag in raised if flag.severity == flags.BLOCKS]
-    found += [f"Flag {flag.id} blocks ranking: {flag.figure}. {flag.advice}" for flag in blocking]
+    found += [
+        f"Flag {flag.id} blocks ranking: {flag.figure}. {flag.advice}" for flag in flags.blocking(result)
+    ]
     # Exactly: 57 of 100 meet a floor of 57, but 100 * 0.57 is below it.
     if Fraction(100 * count.n_robust, count.n) < Fraction(str(min_percent)):
         found.append(

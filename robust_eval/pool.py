@@ -118,6 +118,9 @@ class Pool:
         text = f"{event.task.label} failed{times} on {event.worker}: {event.reason}"
         if event.task.method == "identify":
             text = event.reason
+        self._give_up(concerned, text)
+
+    def _give_up(self, concerned: Sequence[Run], text: str) -> None:
         for run in concerned:
             run.failures.append(text)
         self._display.say(text)
@@ -141,9 +144,7 @@ class Pool:
         try:
             run.open(request, self._locks)
         except UserError as error:
-            text = self._twin(run) or str(error)
-            run.failures.append(text)
-            self._display.say(text)
+            self._give_up([run], self._twin(run) or str(error))
             return
         self._submit(run, self._task(run, "ready", run.about, f"{run.name}: first look"), 0.0)
 
@@ -152,8 +153,7 @@ class Pool:
         try:
             run.ready(*value)
         except UserError as error:
-            run.failures.append(str(error))
-            self._display.say(str(error))
+            self._give_up([run], str(error))
             return
         self._open_waves(run, run.waves.open())
 

@@ -116,7 +116,7 @@ def prepare(options: Options) -> Job:
         _check_threat_early(options)
     whole = None if options.data is None else load_whole(options, None)
     if whole is not None:
-        asked_for(options, whole)
+        asked_for(options, whole)  # refuses too many before a model is loaded
     # What a foreign file leaves open is found out on the same images whatever the slice: else another
     # --examples could make another model of it.
     loaded = checkpoint.load(

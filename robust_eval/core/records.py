@@ -62,8 +62,13 @@ class CheckpointRef:
     @property
     def weights(self) -> dict[str, str]:
         """The file, and the part of it where it has several."""
-        part = self.name.partition("#")[2]
+        part = part_of(self.name)
         return {"sha256": self.sha256, **({"part": part} if part else {})}
+
+
+def part_of(name: str) -> str:
+    """Which of several networks in a file a checkpoint's name speaks of: ``ema`` of ``c.pt#ema``, else ''."""
+    return name.partition("#")[2]
 
 
 @dataclass(frozen=True)
@@ -183,4 +188,5 @@ __all__ = [
     "UnitResult",
     "Verdicts",
     "WorkUnit",
+    "part_of",
 ]

@@ -3,7 +3,7 @@
 A rule yields the id of a flag and the measured figure; :data:`RULES` says what the flag means.
 """
 
-from robust_eval.flags.again import from_result, missing
+from robust_eval.flags.again import blocking, from_result, missing
 from robust_eval.flags.columns import from_columns, from_reach
 from robust_eval.flags.diagnosis import from_diagnosis
 from robust_eval.flags.model import from_probe, is_random
@@ -16,6 +16,7 @@ __all__ = [
     "RULES",
     "WARNS",
     "Rule",
+    "blocking",
     "distinct",
     "from_changes",
     "from_columns",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from robust_eval.flags.columns import from_columns
 from robust_eval.flags.diagnosis import from_diagnosis
 from robust_eval.flags.record import from_record, from_search
-from robust_eval.flags.rules import distinct
+from robust_eval.flags.rules import BLOCKS, distinct
 from robust_eval.schema import EvalResult, FlagRecord
 
 
@@ -18,6 +18,12 @@ def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
         *(from_diagnosis(result.diagnosis) if result.diagnosis is not None else ()),
     ]
     return distinct(found)
+
+
+def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:
+    """Those that keep a row from ranking. Taken out of the record, they are raised again by its numbers."""
+    raised = distinct((*result.flags, *from_result(result)))
+    return tuple(flag for flag in raised if flag.severity == BLOCKS)
 
 
 def missing(result: EvalResult, here: tuple[FlagRecord, ...]) -> list[str]:

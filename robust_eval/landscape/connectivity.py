@@ -24,6 +24,7 @@ from robust_eval.errors import UserError
 from robust_eval.landscape import figure
 from robust_eval.landscape.setup import Pieces, Setup, name, parts
 from robust_eval.landscape.subjects import Subject
+from robust_eval.models.comparing import shapes_of
 from robust_eval.store import exclusive
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def measure(
             f"{a.label} and {b.label} normalise their input differently ({a.ref.normalisation.name}, "
             f"{b.ref.normalisation.name}), so nothing lies between them: give checkpoints that agree."
         )
-    if a.ref.architecture != b.ref.architecture or _shapes(a) != _shapes(b):
+    shapes = [shapes_of(one.model.network.state_dict()) for one in (a, b)]
+    if a.ref.architecture != b.ref.architecture or shapes[0] != shapes[1]:
         raise UserError(
             f"{a.label} and {b.label} are built differently, so nothing lies between them: give checkpoints "
             "of one architecture with the same arguments."
@@ -133,10 +135,6 @@ def measure(
             found.append(between)
             told(between)
     return found
-
-
-def _shapes(subject: Subject) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in subject.model.network.state_dict().items()}
 
 
 def _at(made: Setup, line: Line, t: float) -> Between:

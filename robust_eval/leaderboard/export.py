@@ -44,11 +44,9 @@ def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
     standard = [(attack.family, attack.version, attack.params) for attack in suites.column("aa").attacks]
     if [(attack.family, attack.version, attack.params) for attack in aa.attacks] != standard:
         raise UserError("This result's aa column is not the standard AutoAttack: evaluate with --suite aa.")
-    # Those that somebody took out of the record are raised again by its numbers.
-    raised = flags.distinct((*result.flags, *flags.from_result(result)))
-    blocking = [flag.id for flag in raised if flag.severity == flags.BLOCKS]
-    if blocking:
-        raise UserError(f"A row that is blocked here is not for submission: {', '.join(blocking)}.")
+    if blocking := flags.blocking(result):
+        names = ", ".join(flag.id for flag in blocking)
+        raise UserError(f"A row that is blocked here is not for submission: {names}.")
     if paper.link and link(paper.link) is None:
         raise UserError(f"The paper's address '{visible(paper.link)}' is not an http or https one.")
     return {

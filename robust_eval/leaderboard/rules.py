@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from robust_eval import flags
 from robust_eval.consistency import contradictions
+from robust_eval.core.records import part_of
 from robust_eval.leaderboard.boards import Board
 from robust_eval.leaderboard.rows import Row
 from robust_eval.schema import ColumnRecord, EvalResult
@@ -108,7 +109,7 @@ def same_claim(a: EvalResult, b: EvalResult) -> bool:
 
 
 def _weights(result: EvalResult) -> tuple[str, str]:
-    return result.checkpoint.sha256, result.checkpoint.name.partition("#")[2]
+    return result.checkpoint.sha256, part_of(result.checkpoint.name)
 
 
 def same_network(a: EvalResult, b: EvalResult) -> bool:

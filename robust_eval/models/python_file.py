@@ -24,7 +24,9 @@ def is_python_file(arch: str) -> bool:
 
 
 def portable(arch: str) -> str:
-    """``path.py:function`` without the folders: results and checkpoints name no machine's paths."""
+    """``path.py:function`` without the folders, so that no machine's paths are named; an id as it is."""
+    if not is_python_file(arch):
+        return arch
     file, _, function = arch.rpartition(":")
     return f"{Path(file).name}:{function}"
 
