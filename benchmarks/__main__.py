@@ -22,11 +22,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import options, peers, training_step
-from benchmarks.side import Report
-from benchmarks.tables import table
-from benchmarks.work import PEERS_DO, SIDES, SUITES, WORKS, Work
-from robust_eval.errors import UserError
+from benchmarks import options
+from benchmarks.evaluation import peer_environment
+from benchmarks.evaluation.case import PEERS_DO, SIDES, SUITES, WORKS, Work
+from benchmarks.evaluation.side import Report
+from benchmarks.evaluation.tables import table
+from benchmarks.training import step
+from robust_eval.core.errors import UserError
 
 TRAINED = ("preact-resnet-18", "wrn-34-10")
 
@@ -109,7 +111,7 @@ def prepare(work: Work, given: argparse.Namespace, folder: Path) -> str:
     words = ["--data", data, "--eps", work.eps, "--examples", str(work.examples), "--folder", str(folder)]
     words += ["--data-root", str(given.data_root.resolve())] if given.data_root else []
     words += ["--checkpoint", str(checkpoint.resolve())] if checkpoint else []
-    done = child(["benchmarks.prepare"], *words, threads=given.threads)
+    done = child(["benchmarks.evaluation.inputs"], *words, threads=given.threads)
     return options.last_line(done.stderr) if done.returncode else ""
 
 
@@ -134,7 +136,7 @@ def measure(work: Work, given: argparse.Namespace, console: Console) -> dict[str
         side, out = SIDES[name], folder / f"{name.replace(' ', '-')}.json"
         console.print(f"{work.name}: {name}")
         try:
-            python = peers.python((given.out / "peers").resolve()) if side.peer else None
+            python = peer_environment.python((given.out / "peers").resolve()) if side.peer else None
         except subprocess.CalledProcessError as error:
             console.print(f"[yellow]{name}: skipped.[/] {options.last_line(error.stderr or '')}")
             continue
@@ -152,7 +154,7 @@ def measure(work: Work, given: argparse.Namespace, console: Console) -> dict[str
 
 def matrix_rates(given: argparse.Namespace) -> Mapping[str, float]:
     """Operations per second of large products, by precision; empty where they cannot be measured."""
-    done = child(["benchmarks.matrix_rate"], given.device, threads=given.threads)
+    done = child(["benchmarks.evaluation.matrix_rate"], given.device, threads=given.threads)
     rates: dict[str, float] = {} if done.returncode else json.loads(done.stdout.splitlines()[-1])
     return rates
 
@@ -183,7 +185,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if given.device != "cpu" and not given.work and not given.checkpoint:
         # What a step on a CPU costs is a benchmark of its own, and many minutes.
         for arch in TRAINED:
-            training_step.main(training_words(arch, given.device, given.out))
+            step.main(training_words(arch, given.device, given.out))
 
 
 def training_words(arch: str, device: str, out: Path) -> list[str]:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from robust_eval.core.errors import UserError
 from robust_eval.core.files import refuse_unwritable, writing
 from robust_eval.core.threat import parse_threat
-from robust_eval.errors import UserError
 
 
 def guarded(work: Callable[[], None]) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from robust_eval.core.threat import ThreatModel
-    from robust_eval.in_memory import evaluate
-    from robust_eval.schema import EvalResult
+    from robust_eval.evaluation.in_memory import evaluate
+    from robust_eval.results import EvalResult
 
 _HOMES = {
-    "evaluate": "robust_eval.in_memory",
-    "EvalResult": "robust_eval.schema",
+    "evaluate": "robust_eval.evaluation.in_memory",
+    "EvalResult": "robust_eval.results",
     "ThreatModel": "robust_eval.core.threat",
 }
 

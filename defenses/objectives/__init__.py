@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import Field
 
-from defenses.sections import Section
-from robust_eval.core.discover import module, module_ids
-from robust_eval.errors import unknown
+from defenses.recipes.sections import Section
+from robust_eval.core.discovery import module, module_ids
+from robust_eval.core.errors import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from defenses.recipe import known_fields
-from robust_eval.errors import UserError, unknown
+from defenses.recipes.recipe import known_fields
+from robust_eval.core.errors import UserError, unknown
 
 # The AWP paper's letters (Algorithm 2), and what people call these fields.
 ALIASES: Mapping[str, str] = {

@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from defenses import resume
-from defenses.display import Display
-from defenses.files import make_folder, write_atomically
-from defenses.prepare import Job, Options, prepare
-from defenses.resolve import resolve
-from defenses.runtime import Runtime
-from defenses.stopping import Stopper, UntrainableError
+from defenses.recipes.resolve import resolve
+from defenses.runs.files import make_folder, write_atomically
 from defenses.sweeps.axes import Place
-from defenses.trainer import train
+from defenses.training import resume_file as resume
+from defenses.training.display import Display
+from defenses.training.job import Job, Options, prepare
+from defenses.training.runtime import Runtime
+from defenses.training.signals import Stopper, UntrainableError
+from defenses.training.trainer import train
 from robust_eval.core import strict_json
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
 
 FILE = "outcome.json"
 

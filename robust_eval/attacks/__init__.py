@@ -20,11 +20,11 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from robust_eval.attacks._params import parse_params, to_table
-from robust_eval.core import discover
-from robust_eval.core.records import AttackSpec, Cost
+from robust_eval.core import discovery as discover
+from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.parameters import parse_params, to_table
 from robust_eval.core.threat import ThreatModel
-from robust_eval.errors import UserError, unknown
+from robust_eval.core.types import AttackSpec, Cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robust_eval.core.norms import project
 from robust_eval.core.threat import Norm
-from robust_eval.models.search import queried
+from robust_eval.models.acceleration.attack_model import queried
 
 Scores = Callable[[Tensor], Tensor]
 """x_NCHW to logits_NK."""
@@ -32,7 +32,7 @@ def rows_per_call(device: torch.device, pixels: int) -> int:
     """Queries in one forward pass: what keeps the device busy.
 
     On a CPU about 2**22 input values. The network is called on slices that its caches hold
-    (:mod:`robust_eval.models.tuning`); compiled for one size, it computes a whole slice for what is left
+    (:mod:`robust_eval.models.acceleration.tuning`); compiled for one size, it computes a whole slice for what is left
     over, so many slices must come together: small-cnn runs 1.25 times as fast on 5,350 queries as on 256.
     """
     return min(8192, max(256, 2**22 // max(pixels, 1))) if device.type == "cpu" else 8192

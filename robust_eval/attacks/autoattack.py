@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
-from robust_eval.core.records import Cost
 from robust_eval.core.threat import ThreatModel
+from robust_eval.core.types import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

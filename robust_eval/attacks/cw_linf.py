@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
-from robust_eval.attacks._params import Between
-from robust_eval.core.records import Cost
+from robust_eval.core.parameters import Between
 from robust_eval.core.threat import ThreatModel
+from robust_eval.core.types import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

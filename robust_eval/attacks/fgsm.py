@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from robust_eval.core.records import Cost
 from robust_eval.core.threat import ThreatModel
+from robust_eval.core.types import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -3,7 +3,7 @@
 "256 samples" are 256 model evaluations, that is 128 pairs, as in the reference implementation of the
 attack (CleverHans, TensorFlow); two PyTorch ports mean 256 pairs. The query count is in ``cost``.
 The estimates are differences of about 1e-3 in the logits: run it in float32, never in bfloat16. Where
-that is asked for, the differences themselves may be computed in it (:mod:`robust_eval.models.differences`).
+that is asked for, the differences themselves may be computed in it (:mod:`robust_eval.models.acceleration.activation_differences`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
-from robust_eval.attacks._params import Between
-from robust_eval.core.records import Cost
+from robust_eval.core.parameters import Between
 from robust_eval.core.threat import ThreatModel
+from robust_eval.core.types import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,7 +57,7 @@ def search(
 ) -> Tensor:
     """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
     from robust_eval.attacks import _spsa
-    from robust_eval.models.search import SearchModel
+    from robust_eval.models.acceleration.attack_model import SearchModel
 
     return _spsa.attack(
         model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
 
 
 def pick_device(text: str) -> torch.device:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
 
 
 @contextmanager

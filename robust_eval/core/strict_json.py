@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
 
 LARGEST = 64 * 2**20
 

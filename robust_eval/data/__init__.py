@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from robust_eval.core.discover import module, module_ids
-from robust_eval.core.records import Slice
-from robust_eval.errors import UserError, unknown
+from robust_eval.core.discovery import module, module_ids
+from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.types import Slice
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from robust_eval.core.download import find_or_download
 from robust_eval.data import ImageSet, Split
-from robust_eval.data._download import find_or_download
 
 
 def load_cifar(name: str, dataset: Any, root: Path, split: Split) -> ImageSet:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet, Split
-from robust_eval.errors import UserError
 
 ARGUMENT = "DIR"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}

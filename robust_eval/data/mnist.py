@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_eval.core.download import find_or_download
+from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet, Split
-from robust_eval.data._download import find_or_download
-from robust_eval.errors import UserError
 
 ARGUMENT = None
 _STEM = {"train": "train", "test": "t10k"}

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet, Split
-from robust_eval.errors import UserError
 
 ARGUMENT = "FILE"
 # Arrays are read whole; a small file that declares more than this is damaged or a zip bomb.

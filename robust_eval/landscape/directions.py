@@ -18,10 +18,10 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from robust_eval.core import seeds
+from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, writing
-from robust_eval.errors import UserError
 from robust_eval.models.architectures import Shapes
-from robust_eval.models.comparing import compare, shapes_of
+from robust_eval.models.loading.state_dict_diff import compare, shapes_of
 
 Vector = Mapping[str, Tensor]
 """A displacement of the weights: one tensor for each that moves, by parameter name."""

@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
-from robust_eval.errors import UserError
-from robust_eval.leaderboard import filing, kept, markdown, robustbench, rules, sidecars, site
-from robust_eval.leaderboard.boards import Board
-from robust_eval.leaderboard.rows import Row, read_row, result_files
+from robust_eval.leaderboard import (
+    attachments as kept,
+)
+from robust_eval.leaderboard import (
+    page_extras as sidecars,
+)
+from robust_eval.leaderboard import (
+    robustbench_import as robustbench,
+)
+from robust_eval.leaderboard import (
+    rules,
+)
+from robust_eval.leaderboard import (
+    submission as filing,
+)
+from robust_eval.leaderboard.board import Board
+from robust_eval.leaderboard.page import html as site
+from robust_eval.leaderboard.page import markdown
+from robust_eval.leaderboard.row import Row, read_row, result_files
 from robust_eval.leaderboard.rules import Problem
 
 

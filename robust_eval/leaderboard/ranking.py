@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from robust_eval.compare import SIGNIFICANT
-from robust_eval.core.bits import parse_bits
-from robust_eval.core.intervals import mcnemar
-from robust_eval.leaderboard.rows import WORST_CASE, Row, ranked
-from robust_eval.schema import EvalResult
+from robust_eval.core.statistics import mcnemar
+from robust_eval.core.verdict_bits import parse_bits
+from robust_eval.leaderboard.row import WORST_CASE, Row, ranked
+from robust_eval.results import EvalResult
+from robust_eval.results.comparison import SIGNIFICANT
 
 GroupKey = tuple[str, str, str, str, str, int, str]
 

@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from robust_eval import flags
-from robust_eval.consistency import contradictions
-from robust_eval.core.records import part_of
-from robust_eval.leaderboard.boards import Board
-from robust_eval.leaderboard.rows import Row
-from robust_eval.schema import ColumnRecord, EvalResult
+from robust_eval.core.types import part_of
+from robust_eval.leaderboard.board import Board
+from robust_eval.leaderboard.row import Row
+from robust_eval.results import ColumnRecord, EvalResult, flags
+from robust_eval.results.consistency import contradictions
 
 # Flags of the numbers alone that make a row impossible, or so unlikely that it must not be shown as fact.
 IMPOSSIBLE = ("weaker-beats-stronger", "attack-without-effect", "robust-above-clean", "collapsed")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from robust_eval.core.discover import module, module_ids
-from robust_eval.errors import unknown
+from robust_eval.core.discovery import module, module_ids
+from robust_eval.core.errors import unknown
 
 if TYPE_CHECKING:
     from torch import nn

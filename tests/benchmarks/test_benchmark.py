@@ -10,24 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from known_models import linear_problem
 from rich.console import Console
+from support.known_models import linear_problem
 
-from benchmarks import growth, options, spsa_steps, training_step
+from benchmarks import options
 from benchmarks.__main__ import TRAINED, main, parse, training_words, works
-from benchmarks.matrix_rate import rate
-from benchmarks.ours import operations
-from benchmarks.side import Measured, Report, Stopwatch, peak_mib
-from benchmarks.tables import table
-from benchmarks.work import SIDES, WORKS, Work
+from benchmarks.evaluation import cost_growth, spsa_queries
+from benchmarks.evaluation.case import SIDES, WORKS, Work
+from benchmarks.evaluation.matrix_rate import rate
+from benchmarks.evaluation.side import Measured, Report, Stopwatch, peak_mib
+from benchmarks.evaluation.side_robust_eval import operations
+from benchmarks.evaluation.tables import table
+from benchmarks.training import step
 from robust_eval import evaluate
-from robust_eval.errors import UserError
-from robust_eval.schema import TuningRecord
+from robust_eval.core.errors import UserError
+from robust_eval.results import TuningRecord
 
 
 def test_a_gpu_also_trains_what_the_papers_train(tmp_path: Path) -> None:
     for arch in TRAINED:
-        given = training_step.parse(training_words(arch, "cpu", tmp_path))
+        given = step.parse(training_words(arch, "cpu", tmp_path))
         assert (given.arch, given.batch_size, given.repeats) == (arch, 128, 20)
         assert given.out.parent == tmp_path
 
@@ -121,7 +123,7 @@ def test_a_side_that_refuses_its_input_is_told_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(module: list[str], *_: object, **__: object) -> subprocess.CompletedProcess[str]:
-        code = 2 if module == ["benchmarks.prepare"] else 1
+        code = 2 if module == ["benchmarks.evaluation.inputs"] else 1
         return subprocess.CompletedProcess([], code, stdout="", stderr="a warning\nError: No such data.\n")
 
     monkeypatch.setattr("benchmarks.__main__.child", refusing)
@@ -145,9 +147,9 @@ def test_figures_that_cannot_be_kept_are_refused_before_the_work(tmp_path: Path)
     with pytest.raises(UserError, match="Cannot write to"):
         main(["--out", str(tmp_path / "file")])
     with pytest.raises(UserError, match="Cannot write to"):
-        growth.main(["--out", str(tmp_path / "file" / "growth.json")])
+        cost_growth.main(["--out", str(tmp_path / "file" / "cost_growth.json")])
     with pytest.raises(UserError, match="Unknown suite or column 'nosuch'"):
-        growth.main(["--suite", "nosuch", "--out", str(tmp_path / "growth.json")])
+        cost_growth.main(["--suite", "nosuch", "--out", str(tmp_path / "cost_growth.json")])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,7 @@ def test_both_sides_agree_on_a_few_digits(tmp_path: Path) -> None:
 def test_small_steps_are_timed_and_held_to_float64(tmp_path: Path) -> None:
     out = tmp_path / "steps.json"
     words = ["--arch", "digits-cnn", "--images", "1", "--rows", "64", "--repeats", "1", "--threads", "1"]
-    spsa_steps.main([*words, "--out", str(out)])
+    spsa_queries.main([*words, "--out", str(out)])
     ways = json.loads(out.read_text())["ways"]
     assert list(ways) == ["float32", "float32, compiled", "changes in bfloat16, compiled"]
     assert all(one["rate"] > 0 for one in ways.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.precision_training import main, verdict
+from benchmarks.training.precision import main, verdict
 
 
 def rows(*robust: float) -> list[dict[str, float]]:

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from benchmarks.board import pieces
-from benchmarks.board.measured import Measured
-from benchmarks.board.pool import POLICIES, simulate
-from benchmarks.simulate_board import MEASURED
+from benchmarks.scaling.board import pieces
+from benchmarks.scaling.board.measured import Measured
+from benchmarks.scaling.board.scheduler import POLICIES, simulate
+from benchmarks.scaling.simulate_board import MEASURED
 
 
 @pytest.fixture(scope="module")

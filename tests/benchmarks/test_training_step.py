@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from benchmarks.training_side import operations
-from benchmarks.training_step import main, parse, table
-from benchmarks.two_networks import TwoNetworks
-from defenses.resolve import Choices, resolve
-from defenses.weight_perturbation import WeightPerturbation
+from benchmarks.training.side import operations
+from benchmarks.training.step import main, parse, table
+from benchmarks.training.two_network_awp import TwoNetworks
+from defenses.recipes.resolve import Choices, resolve
+from defenses.training.weight_perturbation import WeightPerturbation
 from robust_eval import models
 
 

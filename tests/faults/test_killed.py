@@ -10,10 +10,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from known_models import run_in_small_units
+from support.known_models import run_in_small_units
 
-from robust_eval.schema import EvalResult, read_result
-from robust_eval.store import FolderStore
+from robust_eval.evaluation.store import FolderStore
+from robust_eval.results import EvalResult, read_result
 
 UNITS = 4 * 25
 
@@ -21,7 +21,7 @@ UNITS = 4 * 25
 def start(folder: Path, pause: float = 0.0) -> BaseProcess:
     """A process of its own, forked from a server that has imported the heavy libraries once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["robust_eval.evaluation", "robust_eval.attacks._art"])
+    context.set_forkserver_preload(["robust_eval.evaluation.run", "robust_eval.attacks._art"])
     process = context.Process(target=run_in_small_units, args=(str(folder), pause))
     process.start()
     return process

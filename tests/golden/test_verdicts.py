@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from robust_eval import evaluate
-from robust_eval.selftest.networks import Honest
+from robust_eval.verification.selftest.base_networks import Honest
 
 GOLDEN = Path(__file__).with_name("verdicts.json")
 COLUMNS = "fgsm,pgd-20,pgd-100,cw-inf,apgd-ce-t"

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_jobs import make_job
+from support.small_jobs import make_job
 
-from defenses.display import Silent
-from defenses.runtime import start
-from defenses.stopping import Stopper
-from defenses.trainer import train
-from robust_eval import data, evaluate, models, searching
-from robust_eval.models.accelerate import frozen
-from robust_eval.models.tuning import Tuning
-from robust_eval.selftest.honest import trained
+from defenses.training.display import Silent
+from defenses.training.runtime import start
+from defenses.training.signals import Stopper
+from defenses.training.trainer import train
+from robust_eval import data, evaluate, models
+from robust_eval.evaluation import attack_copy as searching
+from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.tuning import Tuning
+from robust_eval.verification.selftest.cases_unmodified import trained
 
 pytestmark = [
     pytest.mark.gpu,

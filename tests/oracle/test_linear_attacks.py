@@ -6,11 +6,12 @@ from functools import cache
 
 import pytest
 import torch
-from known_models import Linear, linear_margin, linear_problem
+from support.known_models import Linear, linear_margin, linear_problem
 from torch import Tensor
 
-from robust_eval import attacks, suites
+from robust_eval import attacks
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
+from robust_eval.evaluation.planning import suites
 
 TWO_CLASSES = ("fgsm", "pgd-20", "pgd-100", "cw-inf", "apgd-ce-t")
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 from torch import nn
 
-from robust_eval.core.records import Architecture
+from robust_eval.core.types import Architecture
 
 Shapes = Mapping[str, tuple[int, ...]]
 Arguments = Mapping[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robust_eval.core.records import Architecture
+from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, changed
 
 IDS = ("digits-cnn",)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import models
-from robust_eval.core.records import Architecture
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, children
 
 IDS = ("ensemble",)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_eval.core.records import Architecture
+from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, changed, children
 
 IDS = ("preact-resnet-18", "preact-resnet-34")

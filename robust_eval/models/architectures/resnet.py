@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_eval.core.records import Architecture
+from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, changed, children
 
 IDS = ("resnet-18", "resnet-34", "resnet-50")

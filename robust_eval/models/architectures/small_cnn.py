@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robust_eval.core.records import Architecture
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, changed, kaiming_normal
 
 IDS = ("small-cnn",)

@@ -13,8 +13,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_eval.core.records import Architecture
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, changed
 
 IDS = ("vgg-16", "vgg-19")

@@ -14,8 +14,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_eval.core.records import Architecture
-from robust_eval.errors import UserError
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, changed, children, kaiming_normal
 
 IDS = ("wrn-28-10", "wrn-34-10")

@@ -1,0 +1,133 @@
+"""What the simulation of a board takes from this machine: measured once, kept in ``simulate_board.json``."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.scaling.board.units import board_request
+from robust_eval.core.types import Architecture, Normalisation
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds and bytes of the machine that ``--measure`` ran on."""
+
+    load_seconds: float
+    """A WRN-34-10 checkpoint from disk into memory, with its hash."""
+    driver_seconds: float
+    """What the driver does with a unit of 500: read the verdicts, write and flush the file."""
+    task_seconds: float
+    """A task's way to an idle Ray worker and back."""
+    spread: float
+    """Standard deviation of the logarithm of equal units' durations."""
+    task_bytes: int
+    """A unit's question: options, request and indices."""
+    unit_bytes: int
+    """A unit's file where all of 500 CIFAR-10 images are broken."""
+    model_bytes: int
+    flops: float
+    """Of one forward pass of a WRN-34-10 on one image; a multiplication with its addition counts as two."""
+
+
+def measure() -> Measured:
+    """Everything that can be measured without a GPU."""
+    import numpy as np
+    import torch
+
+    from robust_eval import models
+    from robust_eval.core.types import UnitResult, Verdicts
+    from robust_eval.evaluation import store
+    from robust_eval.evaluation.planning.cascade import Waves
+    from robust_eval.evaluation.prepare import Options
+    from robust_eval.models.acceleration.tuning import flops
+    from robust_eval.models.loading import checkpoint
+
+    random_ = np.random.default_rng(0)
+    network = models.build("wrn-34-10", classes=10, channels=3, image_size=(32, 32)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "wrn.pt"
+        checkpoint.save(
+            path,
+            network,
+            architecture=Architecture("wrn-34-10"),
+            normalisation=Normalisation("none"),
+            classes=10,
+            channels=3,
+            image_size=(32, 32),
+            dataset="cifar10",
+        )
+        start = time.perf_counter()
+        checkpoint.load(str(path), images=None, device="cpu")
+        load_seconds = time.perf_counter() - start
+        n = 500
+        clean = random_.integers(0, 256, (n, 3, 32, 32)) / 255
+        adv = np.clip(clean + random_.choice([-1, 1], clean.shape) * 8 / 255, 0, 1).astype(np.float32)
+        yes, whole = np.ones(n, bool), np.arange(n)
+        verdicts = Verdicts(whole, whole, whole, whole, np.full(n, 0.1), yes, yes, yes, ~yes)
+        packed = store.pack("k", UnitResult(verdicts, adv, 1, 1, 1.0))
+        place = store.open_run(Path(folder) / "run", {"a": 1})
+        start = time.perf_counter()
+        for i in range(20):
+            store.unpack("k", packed, images=False)
+            place.put_packed(str(i), packed)
+        driver_seconds = (time.perf_counter() - start) / 20
+    request = board_request(0)
+    unit = Waves(request).open()[0].units[0]
+    asked = (Options(checkpoint="c.pt"), request, None, unit)
+    with torch.no_grad():
+        per_image = float(flops(network, torch.zeros(1, 3, 32, 32)))
+    content = io.BytesIO()
+    torch.save(network.state_dict(), content)
+    return Measured(
+        load_seconds=load_seconds,
+        driver_seconds=driver_seconds,
+        task_seconds=_round_trip(),
+        spread=_spread(network),
+        task_bytes=len(pickle.dumps(asked)),
+        unit_bytes=len(packed),
+        model_bytes=len(content.getvalue()),
+        flops=per_image,
+    )
+
+
+def _round_trip() -> float:
+    import ray
+
+    from robust_eval.evaluation.executors import ray_cluster as cluster
+
+    cluster.connect(cluster.Wanted(address="local", workers=1, object_store=100 * 2**20), "cpu")
+
+    class Echo:
+        def echo(self, value: bytes) -> bytes:
+            return value
+
+    worker = ray.remote(num_cpus=1)(Echo).remote()
+    ray.get(worker.echo.remote(b""))
+    start = time.perf_counter()
+    for _ in range(200):
+        ray.get(worker.echo.remote(b"x" * 20_000))
+    seconds = (time.perf_counter() - start) / 200
+    ray.shutdown()
+    return seconds
+
+
+def _spread(network: object) -> float:
+    """Of equal passes on this machine; a GPU's own are closer together, a cluster's are not."""
+    import statistics
+
+    import torch
+
+    assert isinstance(network, torch.nn.Module)
+    times = []
+    with torch.no_grad():
+        for _ in range(12):
+            start = time.process_time()
+            network(torch.zeros(1, 3, 32, 32))
+            times.append(math.log(time.process_time() - start))
+    return statistics.stdev(times[2:])

@@ -1,0 +1,150 @@
+"""One side of the training benchmark, in a process of its own: time, memory and operations of a step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks.evaluation import matrix_rate
+from benchmarks.evaluation.side import peak_mib
+from benchmarks.options import guarded
+from benchmarks.training.two_network_awp import TwoNetworks
+from defenses.recipes.resolve import Choices, resolve
+from defenses.training import optimiser
+from defenses.training.step import Step
+from robust_eval import models
+from robust_eval.models.normalisation import NORMALISATIONS, Normalised
+
+TakeStep = Callable[[Tensor, Tensor], object]
+COUNTED = 2
+"""Images of the step whose operations are counted; they grow with the batch."""
+
+
+def ours(given: argparse.Namespace, network: nn.Module, device: torch.device, compiled: bool) -> TakeStep:
+    """The project's own step, as ``defenses train`` runs it."""
+    sets = (f"inner.steps={given.attack_steps}",)
+    recipe = resolve("at-awp" if given.awp else "at", Choices(data="cifar10", sets=sets)).recipe
+    network.to(memory_format=torch.channels_last)
+    model = Normalised(network, NORMALISATIONS["cifar10"]).to(device)
+    step = Step(
+        recipe,
+        model,
+        optimiser.build(network, recipe.optimiser),
+        lambda: autocast(given, device),
+        compiled_rows=given.batch_size if compiled else None,
+    )
+    return lambda x, y: step(
+        x.contiguous(memory_format=torch.channels_last), y, budget=1.0, perturb=bool(given.awp)
+    )
+
+
+def theirs(given: argparse.Namespace, network: nn.Module, device: torch.device, compiled: bool) -> TakeStep:
+    model = Cast(Normalised(network, NORMALISATIONS["cifar10"]).to(device), given, device)
+    gamma = 0.01 if given.awp else 0.0
+    return TwoNetworks(model, eps=8 / 255, step=2 / 255, steps=given.attack_steps, gamma=gamma)
+
+
+class Cast(nn.Module):
+    """Each forward under an autocast of its own, whose cache of cast weights ends with it."""
+
+    def __init__(self, model: nn.Module, given: argparse.Namespace, device: torch.device) -> None:
+        super().__init__()
+        self.model, self.given, self.device = model, given, device
+
+    def forward(self, x: Tensor) -> Tensor:
+        with autocast(self.given, self.device):
+            logits: Tensor = self.model(x)
+        return logits.float()
+
+
+def autocast(given: argparse.Namespace, device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16) if given.precision == "bf16" else nullcontext()
+
+
+class Count(TorchDispatchMode):
+    """Operations by torch's formulas: products alone. (Its own counter refuses ``autograd.grad``.)"""
+
+    total: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=found)
+        return found
+
+
+def operations(step: TakeStep, x: Tensor, y: Tensor, rows: int) -> float:
+    """Floating-point operations of a step on so many images."""
+    with Count() as count:  # type: ignore[no-untyped-call]
+        step(x[:COUNTED], y[:COUNTED])
+    return float(count.total * rows / COUNTED)
+
+
+def reached(
+    given: argparse.Namespace, device: torch.device, operations: float, wall: float, cpu: float
+) -> float:
+    """Share of the machine's matrix rate in this precision, measured here and now.
+
+    By processor seconds on a CPU, where other programs may be running, else by the clock.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    busy = device.type == "cpu"
+    rate = matrix_rate.rate(
+        torch.bfloat16 if given.precision == "bf16" else torch.float32,
+        device,
+        side=2048 if busy else 8192,
+        clock=time.process_time if busy else time.perf_counter,
+    )
+    return operations / (cpu if busy else wall) / rate
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", choices=["two-networks", "ours", "ours-compiled"], required=True)
+    parser.add_argument("--awp", action="store_true")
+    parser.add_argument("--precision", choices=["32", "bf16"], required=True)
+    parser.add_argument("--arch", required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--attack-steps", type=int, required=True)
+    parser.add_argument("--repeats", type=int, required=True)
+    parser.add_argument("--device", required=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = parse()
+    device = torch.device(given.device)
+    torch.manual_seed(0)
+    network = models.build(given.arch, classes=10, channels=3, image_size=(32, 32)).to(device)
+    x = torch.rand(given.batch_size, 3, 32, 32, device=device)
+    y = torch.arange(given.batch_size, device=device) % 10
+    build = theirs if given.side == "two-networks" else ours
+    step = build(given, network, device, given.side == "ours-compiled")
+    counted = operations(step, x, y, given.batch_size)
+    seconds = []
+    for _ in range(given.repeats + 1):
+        started, busy = time.perf_counter(), time.process_time()
+        step(x, y)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append((time.perf_counter() - started, time.process_time() - busy))
+    wall, cpu = (statistics.median(clock) for clock in zip(*seconds[1:], strict=True))  # the first allocates
+    report = {"seconds": wall, "cpu_seconds": cpu, "first_seconds": seconds[0][0], "peak_mib": peak_mib()}
+    report["weights_mib"] = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
+    report |= {"operations": counted, "share": reached(given, device, counted, wall, cpu)}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    guarded(main)

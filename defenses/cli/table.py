@@ -1,0 +1,52 @@
+"""``defenses table``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def table(
+    number: Annotated[str, typer.Argument(help="1, 2, 3, 4 or 5, as in the AWP paper.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders, or folders that hold some; table 2 wants result.json files instead."
+        ),
+    ],
+    replicate: Annotated[
+        bool,
+        typer.Option("--replicate", help="Best as the paper took it: maxima over epochs on the test set."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write OUT.md and OUT.json.")] = None,
+) -> None:
+    """Runs in the shape of a table of the paper: best and last, mean and spread over seeds, published values.
+
+    Table 2 is made from what robust-eval run --suite full wrote; the others from the learning curves.
+    """
+    from defenses.reports.tables import entries, layout, published, rendering
+    from defenses.runs.reading import find_runs
+    from robust_eval.core.errors import UserError
+    from robust_eval.core.figure_style import json_text, with_ending
+    from robust_eval.core.files import write_text
+
+    wanted = published.read(number)
+    if number == "2" and replicate:
+        raise UserError("--replicate is about learning curves, and table 2 has none: leave it out.")
+    found = (
+        [entries.from_result(path) for path in entries.results_below(runs)]
+        if number == "2"
+        else [entries.from_run(number, run, replicate=replicate) for run in find_runs(runs)]
+    )
+    left_out = [entry for entry in found if isinstance(entry, str)]
+    kept = [entry for entry in found if not isinstance(entry, str)]
+    made = layout.lay_out(wanted, kept, left_out, replicate=replicate)
+    text = rendering.markdown(made)
+    if out is not None:
+        write_text(with_ending(out, "md"), text)
+        write_text(with_ending(out, "json"), json_text(rendering.data(made)))
+    typer.echo(text, nl=False)
+    if out is not None:
+        typer.echo(f"\nWritten: {with_ending(out, 'md')}, {with_ending(out, 'json')}")

@@ -1,0 +1,146 @@
+"""A recipe: everything that decides what is trained, typed and checked."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
+
+from defenses.objectives import ObjectiveParams, parse_objective
+from defenses.recipes.schedules import ends_period
+from defenses.recipes.sections import (
+    Augment,
+    Budget,
+    Inner,
+    Optimiser,
+    Perturbation,
+    Schedule,
+    Section,
+    Selection,
+    Threat,
+    Training,
+)
+from robust_eval.core.errors import UserError, unknown
+
+
+class Recipe(Section):
+    """One defense with every number spelled out; TOML files give all of them, nothing has a default here."""
+
+    name: str
+    title: str
+    citation: str
+    architecture: str
+    architecture_arguments: dict[str, int | float | bool | str]
+    """Those of the architecture's file; dropped when another architecture is chosen."""
+    normalisation: str
+    """A name of the models' table, or ``dataset``: the data set's own where it has one, else none."""
+    threat: Threat
+    objective: Annotated[SerializeAsAny[ObjectiveParams], BeforeValidator(parse_objective)]
+    inner: Inner
+    perturbation: Perturbation
+    optimiser: Optimiser
+    schedule: Schedule
+    budget: Budget
+    augment: Augment
+    training: Training
+    selection: Selection
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Recipe:
+        if self.augment.mixup and self.perturbation.kind != "none":
+            raise ValueError(
+                "augment.mixup does not go with weight perturbation (the authors' code forbids it too): "
+                "set augment.mixup=0 or perturbation.kind=none"
+            )
+        if self.augment.mixup and self.objective.name == "mart":
+            raise ValueError("augment.mixup does not go with mart, which needs one label per image")
+        if self.inner.steps == 0 and self.objective.name != "cross-entropy":
+            raise ValueError(
+                f"inner.steps=0 leaves {self.objective.name} nothing to train on: set it to 1 or more"
+            )
+        if self.perturbation.kind != "awp" and self.perturbation.regulariser != "none":
+            raise ValueError("perturbation.regulariser needs perturbation.kind=awp")
+        if self.perturbation.regulariser != "none" and not self.perturbation.strength:
+            raise ValueError(
+                "perturbation.strength=0 leaves perturbation.regulariser out: set it, 1 for example"
+            )
+        if self.perturbation.kind != "none" and self.perturbation.warmup == 1:
+            raise ValueError(
+                "perturbation.warmup=1 never perturbs: set it below 1, or perturbation.kind=none"
+            )
+        if self.perturbation.kind == "rwp" and self.perturbation.alternations * self.perturbation.steps > 1:
+            raise ValueError(
+                "a random perturbation is drawn once: set perturbation.alternations and steps to 1"
+            )
+        if self.inner.steps and not self.inner.step_size:
+            raise ValueError("inner.step_size=0 leaves the attack where it started: set it above 0")
+        if not self.selection.step_size:
+            raise ValueError("selection.step_size=0 measures no attack: set it above 0")
+        drops = [Fraction(0), *self.schedule.milestones, Fraction(1)]
+        if any(a >= b for a, b in itertools.pairwise(drops)):
+            raise ValueError("schedule.milestones must rise and lie between 0 and 1")
+        if self.schedule.kind == "cyclic" and self.schedule.peak in (0, 1):
+            raise ValueError("schedule.peak must lie between 0 and 1")
+        if self.optimiser.nesterov and not self.optimiser.momentum:
+            raise ValueError("optimiser.nesterov needs a momentum above 0")
+        edges = [Fraction(0), *self.schedule.periods, Fraction(1)]
+        if any(a >= b for a, b in itertools.pairwise(edges)):
+            raise ValueError("schedule.periods must rise and lie between 0 and 1")
+        epochs, periods = self.training.epochs, self.schedule.periods
+        if sum(ends_period(periods, epochs, epoch) for epoch in range(epochs)) <= len(periods):
+            raise ValueError(f"training.epochs = {epochs} is too short for {len(periods) + 1} periods")
+        if self.threat.eps == 0:
+            raise ValueError(
+                "threat.eps must be above 0; for training without an attack use the recipe natural"
+            )
+        if self.threat.eps > (1 if self.threat.norm == "Linf" else 20):
+            raise ValueError(
+                f"threat.eps {self.threat.eps} is out of range for pixels in [0, 1]: did you mean "
+                f"{self.threat.eps}/255?"
+            )
+        return self
+
+
+def parse_recipe(table: dict[str, Any]) -> Recipe:
+    """A checked recipe, or a UserError that names the first wrong field."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise _sentence(table.get("name", "?"), error) from None
+
+
+def _sentence(name: str, error: ValidationError) -> UserError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown("field", where, known_fields())
+    if first["type"] == "missing":
+        return UserError(f"Recipe {name} gives no value for {where}: add it to the file or with --set.")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "tuple_type":
+        message = "expected a list such as [0.5, 0.75]"
+    message = message[0].lower() + message[1:] if message.startswith("Input ") else message
+    message += "" if message.endswith((".", "?")) else "."
+    if not where:
+        return UserError(f"Recipe {name}: {message}")
+    value = first["input"]
+    return UserError(f"{where} = {value if isinstance(value, str | Fraction) else repr(value)}: {message}")
+
+
+def known_fields() -> list[str]:
+    """Dotted names of every field, objectives' own included."""
+    from defenses.objectives import objective_ids, objective_module
+
+    fields: list[str] = []
+    for top, info in Recipe.model_fields.items():
+        section = info.annotation
+        if top == "objective":
+            params = {f for i in objective_ids() for f in objective_module(i).Params.model_fields}
+            fields += [f"objective.{field}" for field in params]
+        elif isinstance(section, type) and issubclass(section, Section):
+            fields += [f"{top}.{field}" for field in section.model_fields]
+        else:
+            fields.append(top)
+    return sorted(set(fields))

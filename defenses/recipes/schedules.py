@@ -1,0 +1,64 @@
+"""Learning rate and budget as pure functions of time. Time is counted in epochs, from 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+from defenses.recipes.sections import Budget, Schedule
+
+
+def now(schedule: Schedule, epoch: int, iteration: int, iterations: int) -> float:
+    """The time of an update, in epochs.
+
+    ``iteration`` (Rice et al., AWP's AT): after this update, so the last update of an epoch already
+    counts as the next. ``epoch`` (RST): the 0-based epoch. ``epoch-from-1`` (TRADES, MART): 1-based.
+    """
+    if schedule.clock == "iteration":
+        return epoch + (iteration + 1) / iterations
+    return float(epoch + (schedule.clock == "epoch-from-1"))
+
+
+def period(periods: Sequence[Fraction], epochs: int, t: float) -> tuple[int, float, float]:
+    """Which period t lies in, and where that starts and ends, in epochs. The end belongs to it no more."""
+    edges = [0.0, *(float(part * epochs) for part in periods), float(epochs)]
+    index = sum(t >= edge for edge in edges[1:-1])
+    return index, edges[index], edges[index + 1]
+
+
+def ends_period(periods: Sequence[Fraction], epochs: int, epoch: int) -> bool:
+    """True for the last whole epoch of each period (0-based)."""
+    return epoch == epochs - 1 or any(math.ceil(part * epochs) == epoch + 1 for part in periods)
+
+
+def learning_rate(schedule: Schedule, highest: float, epochs: int, t: float) -> float:
+    """The rate at time t. Piecewise, cosine and cyclic: AWP paper, sections 3 and 5.1, Appendix C.1."""
+    _, start, end = period(schedule.periods, epochs, t)
+    r = (t - start) / (end - start)
+    if schedule.kind == "piecewise":
+        # Compared in epochs: 0.5 * 200 is exact where (t - start) / (end - start) may not be.
+        drops = sum(t >= start + float(m) * (end - start) for m in schedule.milestones)
+        return highest * schedule.factor**drops
+    if schedule.kind == "cosine":
+        return schedule.final + 0.5 * (highest - schedule.final) * (1 + math.cos(math.pi * min(r, 1.0)))
+    if schedule.kind == "cyclic":
+        peak = float(schedule.peak)
+        return highest * max(0.0, r / peak if r < peak else (1 - r) / (1 - peak))
+    return highest
+
+
+def budget(config: Budget, periods: Sequence[Fraction], epochs: int, epoch: int) -> float:
+    """The fraction of epsilon in force in a 0-based epoch (Liu et al. 2020), in [0, 1]."""
+    if config.kind == "constant":
+        return 1.0
+    _, start, end = period(periods, epochs, epoch)
+    r = (epoch - start) / (end - start)
+    rise = r if config.kind == "linear" else 0.5 * (1 - math.cos(math.pi * r))
+    low, high = float(config.start), float(config.peak)
+    return min(1.0, low + (high - low) * rise)
+
+
+def warmup_epochs(warmup: Fraction, epochs: int) -> int:
+    """How many epochs come before weight perturbation starts: the nearest whole number."""
+    return round(warmup * epochs)

@@ -1,0 +1,118 @@
+"""Entries into rows: mean and spread over seeds, the paper's row below ours. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from defenses.recipes.resolve import leaves
+from defenses.reports.tables.entries import Entry
+from defenses.reports.tables.published import Figure, PublishedTable
+from defenses.training.seeds import spread
+from robust_eval.core.errors import UserError
+
+# What may differ between seeds of one cell, or says nothing about how it was trained.
+_NAMES = ("name", "title", "citation")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    group: str
+    method: str
+    ours: Mapping[str, Figure]
+    paper: Mapping[str, Figure]
+    logged: Mapping[str, Figure]
+    """The released logs' natural accuracy at the most robust epoch: what ours is to be compared with."""
+
+
+@dataclass(frozen=True)
+class Table:
+    published: PublishedTable
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    sources: tuple[str, ...]
+    """How each of our rows came about."""
+    left_out: tuple[str, ...]
+    replicate: bool
+
+
+def lay_out(
+    table: PublishedTable, entries: Sequence[Entry], left_out: Sequence[str] = (), *, replicate: bool = False
+) -> Table:
+    """Every row and column of the paper, then those that only we have.
+
+    Raises :class:`UserError` where nothing fits, and where runs of one cell are not seeds of one recipe.
+    """
+    if not entries:
+        named = f" Left out: {'; '.join(left_out)}." if left_out else ""
+        methods = ", ".join(dict.fromkeys(row.method for row in table.rows))
+        raise UserError(f"No run named matches table {table.number}, which has {methods}.{named}")
+    cells: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in entries:
+        for column in entry.values:
+            cells.setdefault((entry.group, entry.method, column), []).append(entry)
+    for (group, method, _), members in cells.items():
+        _check_seeds(f"{method}, {group}", members)
+    columns = tuple(dict.fromkeys([*table.columns, *(column for _, _, column in cells)]))
+    keys = [(row.group, row.method) for row in table.rows]
+    keys += _new_rows(keys, [entry.method for entry in entries], entries)
+    known = {(row.group, row.method): row for row in table.rows}
+    rows = []
+    for group, method in keys:
+        paper = known.get((group, method))
+        ours = {c: _figure(cells[group, method, c], c) for c in columns if (group, method, c) in cells}
+        # The log's figure is the fair one beside ours, unless ours is a maximum too.
+        logged = paper.logged if paper and not replicate else {}
+        rows.append(TableRow(group, method, ours, paper.values if paper else {}, logged))
+    return Table(table, columns, tuple(rows), _sources(entries), tuple(left_out), replicate)
+
+
+def _new_rows(
+    known: Sequence[tuple[str, str]], methods: Sequence[str], entries: Sequence[Entry]
+) -> list[tuple[str, str]]:
+    """Rows that the paper does not have, group by group, methods in the paper's order."""
+    order = list(dict.fromkeys([method for _, method in known] + list(methods)))
+    groups = dict.fromkeys(entry.group for entry in entries)
+    ours = {(entry.group, entry.method) for entry in entries}
+    return [(g, m) for g in groups for m in order if (g, m) in ours and (g, m) not in known]
+
+
+def _figure(entries: Sequence[Entry], column: str) -> Figure:
+    found = spread([entry.values[column] for entry in entries])
+    return Figure(found.mean, found.sd if len(entries) > 1 else None, len(entries))
+
+
+def _check_seeds(cell: str, members: Sequence[Entry]) -> None:
+    first = members[0]
+    theirs = _settings(first)
+    for other in members[1:]:
+        ours = _settings(other)
+        different = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
+        if different:
+            name = different[0]
+            raise UserError(
+                f"{first.source} and {other.source} would share a cell ({cell}) but differ in {name} "
+                f"({theirs.get(name)}, {ours.get(name)}): name one of them."
+            )
+    seeds = [entry.seed for entry in members]
+    for entry in members:
+        if seeds.count(entry.seed) > 1:
+            twice = [other.source for other in members if other.seed == entry.seed]
+            raise UserError(
+                f"{twice[0]} and {twice[1]} both give {cell}, seed {entry.seed}: name one of them."
+            )
+
+
+def _settings(entry: Entry) -> dict[str, object]:
+    recipe = {name: value for name, value in leaves(entry.recipe) if name not in _NAMES}
+    return {**recipe, **entry.terms, "what was measured": entry.how}
+
+
+def _sources(entries: Sequence[Entry]) -> tuple[str, ...]:
+    seeds: dict[str, list[int]] = {}
+    for entry in entries:
+        seeds.setdefault(f"{entry.method}, {entry.group}: {entry.how}", []).append(entry.seed)
+    return tuple(
+        f"{text}; seed{'s' if len(found) > 1 else ''} {', '.join(map(str, sorted(found)))}"
+        for text, found in seeds.items()
+    )

@@ -1,0 +1,89 @@
+"""The published values: ``configs/published/awp-paper.toml``, typed. All figures are percent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from robust_eval.core.discovery import config
+from robust_eval.core.errors import unknown
+
+FILE = "awp-paper"
+NUMBERS = ("1", "2", "3", "4", "5")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Percent."""
+
+    mean: float
+    sd: float | None = None
+    """Sample standard deviation over seeds; None for one seed, or where it was not published."""
+    n: int | None = None
+    """Seeds; None for a published value."""
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    group: str
+    """The threat model in Table 1, data set and norm elsewhere."""
+    method: str
+    values: Mapping[str, Figure]
+    """By column."""
+    logged: Mapping[str, Figure]
+    """From the released training logs: the natural accuracy of the most robust epoch."""
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    number: str
+    title: str
+    metric: str
+    where: str
+    notes: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+
+
+@cache
+def _file() -> Mapping[str, Any]:
+    return config("published", FILE)
+
+
+def read(number: str) -> PublishedTable:
+    """Table 1 to 5; a UserError for any other."""
+    if number not in NUMBERS:
+        raise unknown("table", number, NUMBERS)
+    found = _file()[f"table{number}"]
+    logs = _file()["natural_at_robust_best"]["values"]
+    rows = []
+    for row in found["rows"]:
+        values = {column: Figure(*value) for column, value in row["values"].items()}
+        known = logs.get(f"{row['group']} {row['method']}") if "natural/best" in found["columns"] else None
+        rows.append(
+            PublishedRow(
+                row["group"], row["method"], values, {"natural/best": Figure(known)} if known else {}
+            )
+        )
+    return PublishedTable(
+        number,
+        found["title"],
+        found["metric"],
+        found["where"],
+        tuple(found["notes"]),
+        tuple(found["columns"]),
+        tuple(rows),
+    )
+
+
+def method(recipe: str) -> str | None:
+    """The paper's name of a recipe: ``at-awp`` is AT-AWP; None for one the paper's tables do not have."""
+    found: str | None = _file()["methods"].get(recipe)
+    return found
+
+
+def dataset(name: str) -> str:
+    """The paper's spelling: ``cifar10`` is CIFAR-10; other names stay."""
+    return str(_file()["datasets"].get(name, name))

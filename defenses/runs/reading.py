@@ -1,0 +1,151 @@
+"""Training runs on disk: the record and the learning curve, read back for figures and tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from defenses.runs.learning_curve import COLUMNS
+from defenses.runs.files import CURVE, RECORD
+from robust_eval.core import strict_json
+from robust_eval.core.errors import UserError
+
+Row = Mapping[str, float]
+ACCURACIES = tuple(name for name in COLUMNS if name.endswith(("_clean", "_pgd")))
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder that has a learning curve; the run may still be going on."""
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    """As resolved, plain values."""
+    dataset: str
+    seed: int
+    rows: tuple[Row, ...]
+    """The curve by epoch; a figure that was not measured is missing from its row."""
+    terms: Mapping[str, object] = field(default_factory=dict)
+    """What besides the recipe seeds must share: precision, and the fingerprints of the images."""
+
+    @property
+    def name(self) -> str:
+        """What tells the run from others in a legend."""
+        return self.folder.name or str(self.folder)
+
+    @property
+    def method(self) -> str:
+        return str(self.recipe["name"])
+
+    @property
+    def norm(self) -> str:
+        return str(self.recipe["threat"]["norm"])
+
+    @property
+    def test_measured(self) -> bool:
+        return any("test_pgd" in row for row in self.rows)
+
+    def measured(self, name: str) -> list[tuple[float, float]]:
+        """(epoch, value) wherever the figure was measured."""
+        return [(row["epoch"], row[name]) for row in self.rows if name in row]
+
+    @property
+    def best(self) -> Row:
+        """The row of ``best.pt``: highest held-out PGD accuracy (clean without an attack), the earliest.
+
+        Without held-out images it is the last.
+        """
+        score = "val_pgd" if self.recipe["inner"]["steps"] else "val_clean"
+        held_out = [row for row in self.rows if score in row]
+        return max(held_out, key=lambda row: row[score]) if held_out else self.last
+
+    @property
+    def last(self) -> Row:
+        """The last row with a measurement, or the last of all."""
+        seen = [row for row in self.rows if any(name.endswith("_clean") for name in row)]
+        return (seen or list(self.rows))[-1]
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """The run in ``folder``; a UserError says what is missing or damaged."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is no run folder of defenses train: it holds no run.json. Name a folder that does."
+        )
+    record = strict_json.read(path)
+    try:
+        recipe, dataset, seed = record["recipe"], str(record["dataset"]), int(record["seed"])
+        recipe["name"], recipe["threat"]["norm"], recipe["inner"]["steps"], recipe["training"]["epochs"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not the record of a training run ({_missing(error)}).") from None
+    return FinishedRun(folder, recipe, dataset, seed, _read_curve(folder), terms(record))
+
+
+def terms(record: Mapping[str, Any]) -> dict[str, object]:
+    """What a run's record, or a checkpoint's provenance, says of its precision and its labelled images."""
+    data = record.get("data") or {}
+    images = {f"{name} images": data.get(name) for name in ("train", "validation")}
+    return {"precision": record.get("precision"), **images}
+
+
+def _missing(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+
+
+def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """The runs named, and those below a folder that is none itself; each once."""
+    return [read_run(folder) for folder in _run_folders(paths)]
+
+
+def labels(runs: Sequence[FinishedRun], names: str | None = None) -> list[str]:
+    """One different name for each run: those given, separated by commas, else the folders'."""
+    if names is not None:
+        found = [name.strip() for name in names.split(",")]
+        if len(found) != len(runs) or len(set(found)) != len(found) or not all(found):
+            raise UserError(f"--names needs {len(runs)} different names, separated by commas; got '{names}'.")
+        return found
+    own = [run.name for run in runs]
+    return own if len(set(own)) == len(own) else [str(run.folder) for run in runs]
+
+
+def _run_folders(paths: Iterable[Path]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"There is no folder {path}: name run folders, or a folder that holds some.")
+        below = sorted(file.parent for file in path.rglob(RECORD))
+        for folder in [path] if (path / RECORD).is_file() or not below else below:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _read_curve(folder: Path) -> tuple[Row, ...]:
+    path = folder / CURVE
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))
+    except FileNotFoundError:
+        table = []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}).") from None
+    if not table:
+        raise UserError(
+            f"{folder} has no learning curve yet (curve.csv): let it train for an epoch, or leave it out."
+        )
+    try:
+        rows = [{name: float(row[name]) for name in COLUMNS if row.get(name)} for row in table]
+        [row["epoch"] for row in rows]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a learning curve of defenses train ({error}).") from None
+    for row in rows:
+        for name in ACCURACIES:
+            if not 0 <= row.get(name, 0) <= 1:  # NaN is in no range
+                raise UserError(
+                    f"{path} has {name} = {row[name]:g} in epoch {row['epoch']:g}, but accuracies are "
+                    "fractions from 0 to 1: train the run anew, or leave it out."
+                )
+    return tuple(rows)

@@ -1,0 +1,108 @@
+"""Which images make up each batch: labelled, extra and pseudo-labelled.
+
+Everything random is a function of (seed, epoch), so a resumed run draws the same batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robust_eval.core.errors import UserError
+from robust_eval.core.seeds import derive
+from robust_eval.data import ImageSet
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images held as bytes; a batch becomes float32 in [0, 1] when it is drawn."""
+
+    x_NCHW: Tensor
+    """uint8."""
+    y_N: Tensor
+
+    @property
+    def n(self) -> int:
+        return len(self.y_N)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        indices = indices.to(self.y_N.device)
+        return self.x_NCHW[indices].float().div_(255), self.y_N[indices]
+
+
+def pool(sets: list[ImageSet], device: torch.device) -> Pool:
+    x_NHWC = np.concatenate([images.x_NHWC for images in sets])
+    y_N = np.concatenate([images.y_N for images in sets])
+    x_NCHW = torch.from_numpy(np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2)))
+    return Pool(x_NCHW.to(device), torch.from_numpy(y_N.astype(np.int64)).to(device))
+
+
+def check_alike(base: ImageSet, other: ImageSet, option: str) -> None:
+    """A UserError where ``other`` cannot be mixed into ``base``."""
+    if (other.image_size, other.channels) != (base.image_size, base.channels):
+        sizes = [f"{s.image_size[0]}x{s.image_size[1]}x{s.channels}" for s in (base, other)]
+        raise UserError(
+            f"{option} holds images of {sizes[1]}, but {base.name} has {sizes[0]}: resize them first."
+        )
+    if other.n and int(other.y_N.max()) >= base.classes:
+        raise UserError(
+            f"{option} has a label {int(other.y_N.max())}, but {base.name} has {base.classes} classes "
+            f"(0 to {base.classes - 1}): map the labels first."
+        )
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Batches of ``batch_size``; ``unlabelled`` of each comes from the pseudo-labelled pool.
+
+    An epoch has ceil(labelled / batch_size) batches. Without a pseudo-labelled pool every image comes
+    once and the last batch may be smaller. With one, each epoch takes the first labelled images of
+    a fresh permutation and draws the pseudo-labelled ones with replacement (RST authors' code).
+    """
+
+    labelled: Pool
+    pseudo: Pool | None
+    batch_size: int
+    unlabelled: int
+    seed: int
+
+    @property
+    def iterations(self) -> int:
+        return math.ceil(self.labelled.n / self.batch_size)
+
+    def size(self, i: int) -> int:
+        """Images of an epoch's batch number ``i``, in all processes together."""
+        left = self.labelled.n - i * self.batch_size
+        return self.batch_size if self.pseudo is not None else min(self.batch_size, left)
+
+    def batches(
+        self, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's batches from number ``start`` on; with several processes, this one's part of each.
+
+        A last batch of fewer images than processes is left out.
+        """
+        generator = torch.Generator().manual_seed(derive(self.seed, "batches", str(epoch)))
+        # Once to the device; an epoch's batches are then drawn without a transfer.
+        order = torch.randperm(self.labelled.n, generator=generator).to(self.labelled.y_N.device)
+        if self.pseudo is None:
+            for i in range(start, self.iterations):
+                if self.size(i) < world:
+                    return
+                yield self.labelled.batch(order[i * self.batch_size : (i + 1) * self.batch_size][rank::world])
+            return
+        own = self.batch_size - self.unlabelled
+        for i in range(self.iterations):
+            drawn = torch.randint(self.pseudo.n, (self.unlabelled,), generator=generator)
+            if i < start:
+                continue
+            x1, y1 = self.labelled.batch(
+                order[torch.arange(i * own, (i + 1) * own, device=order.device) % len(order)][rank::world]
+            )
+            x2, y2 = self.pseudo.batch(drawn[rank::world])
+            yield torch.cat([x1, x2]), torch.cat([y1, y2])

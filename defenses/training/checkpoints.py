@@ -1,0 +1,97 @@
+"""The checkpoints a run leaves, and the record of what was run."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from defenses.runs import learning_curve as curve
+from defenses.runs.files import RECORD, write_atomically
+from defenses.training.job import Job
+from robust_eval.core.devices import device_name, pick_device
+from robust_eval.core.threat import ThreatModel
+from robust_eval.core.types import Architecture
+from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import python_architecture as python_file
+
+Metrics = Mapping[str, Any]
+Selected = Literal["validation", "last", "unknown"]
+
+
+def save_model(
+    job: Job,
+    path: Path,
+    network: nn.Module,
+    metrics: Metrics,
+    *,
+    members: int = 0,
+    selected: Selected = "unknown",
+) -> None:
+    """A checkpoint that ``robust-eval run`` loads with no further argument.
+
+    ``members`` above 0: ``network`` is an ensemble of so many of the recipe's networks. ``selected``: how
+    this epoch was chosen; leaderboards show it, whatever the file is called later.
+    """
+    recipe, images = job.recipe, job.train
+    architecture = Architecture(python_file.portable(recipe.architecture), recipe.architecture_arguments)
+    if members:
+        arguments = {"of": architecture.id, "members": members, "arguments": dict(architecture.arguments)}
+        architecture = Architecture("ensemble", arguments)
+    checkpoint.save(
+        path,
+        network,
+        architecture=architecture,
+        normalisation=job.normalisation,
+        classes=images.classes,
+        channels=images.channels,
+        image_size=images.image_size,
+        dataset=images.name,
+        threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
+        recipe=recipe.model_dump(mode="json"),
+        # Without times: the same run makes the same file, and a board knows it by its hash.
+        metrics={name: value for name, value in metrics.items() if name not in curve.TIMES},
+        provenance={
+            "seed": job.options.seed,
+            "precision": job.options.precision,
+            "selected": selected,
+            "trained_on": job.trained_on,
+            **job.drawn_from,
+            **environment(pick_device(job.options.device)),
+        },
+    )
+
+
+def environment(device: torch.device) -> dict[str, str | int]:
+    """What else the bits of the weights depend on. A processor's sums round by the number of its threads."""
+    on: dict[str, str | int] = (
+        {"device": device_name(device)}
+        if device.type == "cuda"
+        else {"device": platform.machine(), "threads": torch.get_num_threads()}
+    )
+    return {
+        "robust_eval": version("robust-eval"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        **on,
+    }
+
+
+def write_record(job: Job, identity: Mapping[str, Any]) -> None:
+    """``run.json``: the resolved recipe with the source of every field, data, seed, versions, command."""
+    sets = {"train": job.train, "validation": job.validation, "extra": job.extra, "pseudo": job.pseudo}
+    record = {
+        "command": job.options.command,
+        "dataset": job.train.name,
+        "images": {name: found.n for name, found in sets.items() if found is not None},
+        "environment": environment(pick_device(job.options.device)),
+        **identity,
+        "sources": dict(job.sources),
+    }
+    write_atomically(job.folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())

@@ -1,0 +1,114 @@
+"""Hard labels for unlabelled images from a trained model: the second step of RST (Carmon et al. 2019)."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from defenses.runs.files import make_folder, write_atomically
+from robust_eval import data
+from robust_eval.core.errors import UserError
+from robust_eval.data import ImageSet
+from robust_eval.models.loading import checkpoint
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What was written."""
+
+    path: Path
+    kept: int
+    seen: int
+    mean_confidence: float
+    classes: tuple[int, ...]
+    """How many kept images each class has."""
+
+
+def pseudo_label(
+    source: str,
+    spec: str,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    min_confidence: float = 0.0,
+    device: str = "cpu",
+) -> Labelled:
+    """Label the images of ``spec`` with the model's likeliest class, in eval mode; labels there play no part.
+
+    Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability
+    is below ``min_confidence`` are left out; Carmon et al. keep all of their (pre-selected) images.
+    """
+    if not 0 <= min_confidence < 1:
+        raise UserError(f"--min-confidence must be at least 0 and below 1, got {min_confidence}.")
+    if out.suffix != ".npz":
+        raise UserError(
+            f"--out {out} must end in .npz: the pseudo-labelled images are written as a NumPy archive."
+        )
+    if out.exists():
+        raise UserError(f"--out {out} exists: choose another name, or remove it first.")
+    images = unlabelled_images(spec, data_root)
+    place = torch.device(device)
+    loaded = checkpoint.load(source, images=None, device=place)
+    x_NCHW, _ = images.tensors()
+    try:
+        with torch.no_grad():
+            probabilities = torch.cat(
+                [loaded.model(part.to(place)).softmax(1).cpu() for part in torch.split(x_NCHW, BATCH)]
+            )
+    except RuntimeError:
+        height, width = images.image_size
+        raise UserError(
+            f"{source} does not take the images of {spec} ({height}x{width}, {images.channels} channels): "
+            "give images like those it was trained on."
+        ) from None
+    confidence_N, y_N = probabilities.max(1)
+    kept_N = (confidence_N >= min_confidence).numpy()
+    if not kept_N.any():
+        raise UserError(f"No image of {spec} reaches --min-confidence {min_confidence}: lower it.")
+    make_folder(out.parent)
+    names = np.array([str(k) for k in range(loaded.ref.classes)])
+    _write(out, images.x_NHWC[kept_N], y_N.numpy()[kept_N], names)
+    counts = np.bincount(y_N.numpy()[kept_N], minlength=loaded.ref.classes)
+    return Labelled(out, int(kept_N.sum()), images.n, float(confidence_N.mean()), tuple(counts.tolist()))
+
+
+def unlabelled_images(spec: str, root: Path | None) -> ImageSet:
+    """``spec`` as any data set, but an archive may lack ``y`` and a folder may hold images directly."""
+    scheme, _, argument = spec.partition(":")
+    path = Path(argument).expanduser()
+    if scheme == "npz" and _lacks_labels(path):
+        with tempfile.TemporaryDirectory() as folder, np.load(path, allow_pickle=False) as archive:
+            labelled = Path(folder) / path.name
+            np.savez(labelled, x=archive["x"], y=np.zeros(len(archive["x"]), np.int64))
+            return data.load(f"npz:{labelled}", split="train")
+    if scheme == "folder" and path.is_dir() and not any(item.is_dir() for item in path.iterdir()):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "unlabelled").symlink_to(path.resolve(), target_is_directory=True)
+            return data.load(f"folder:{folder}", split="train")
+    return data.load(spec, root=root, split="train")
+
+
+def _lacks_labels(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return "x.npy" in names and "y.npy" not in names
+
+
+def _write(path: Path, x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64], names: NDArray[np.str_]) -> None:
+    content = io.BytesIO()
+    np.savez(content, x=x_NHWC, y=y_N, class_names=names)
+    try:
+        write_atomically(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror}): choose another --out.") from None

@@ -1,0 +1,68 @@
+"""Several seeds of one recipe, reported as mean and spread: never one lucky run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from defenses.runs.files import write_atomically
+from defenses.training.trainer import Outcome
+from robust_eval.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of one figure over seeds; ``sd`` is the sample standard deviation, 0 for one seed."""
+
+    mean: float
+    sd: float
+    lowest: float
+    highest: float
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` or ``0-4`` as distinct seeds."""
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise UserError(f"--seeds {text} is not a list of seeds: write for example 0,1,2.") from None
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise UserError(f"--seeds {text} names {twice[0]} twice: write for example 0,1,2.")
+    if not seeds:
+        raise UserError(f"--seeds {text} names no seed: write for example 0,1,2.")
+    return tuple(seeds)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    sd = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Spread(statistics.fmean(values), sd, min(values), max(values))
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Spread]]:
+    """For the best and the last epoch, every accuracy that all runs measured."""
+    table: dict[str, dict[str, Spread]] = {}
+    for which in ("best", "last"):
+        rows: list[dict[str, float]] = [getattr(outcome, which) for outcome in outcomes]
+        shared = set.intersection(*(set(row) for row in rows))
+        names = sorted(n for n in shared if n.endswith(("_clean", "_pgd", "_gap")))
+        table[which] = {name: spread([row[name] for row in rows]) for name in names}
+    return table
+
+
+def write_summary(path: Path, seeds: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+    summary = {
+        "seeds": list(seeds),
+        "runs": [outcome.folder.name for outcome in outcomes],
+        **{
+            which: {name: asdict(found) for name, found in figures.items()}
+            for which, figures in summarise(outcomes).items()
+        },
+    }
+    write_atomically(path, (json.dumps(summary, indent=2) + "\n").encode())

@@ -1,0 +1,32 @@
+"""The ensemble of a run's snapshots (Liu et al. 2020)."""
+
+from __future__ import annotations
+
+from defenses.training.accuracy import Measured, measure
+from defenses.training.checkpoints import save_model
+from defenses.training.run_folder import snapshot_path
+from defenses.training.state import Run
+from robust_eval.models.architectures.ensemble import Ensemble
+from robust_eval.models.loading import checkpoint
+from robust_eval.models.normalisation import Normalised
+
+
+def finish(run: Run) -> Measured | None:
+    """Write ``ensemble.pt`` from the snapshots of all periods and measure it on the validation images.
+
+    None for a recipe without periods, and where a period's snapshot is missing (early stopping).
+    """
+    job, recipe = run.job, run.job.recipe
+    count = len(recipe.schedule.periods) + 1
+    paths = [snapshot_path(job.folder, number) for number in range(1, count + 1)]
+    if count == 1 or not all(path.exists() for path in paths):
+        return None
+    device = run.runtime.device
+    members = [checkpoint.load(str(path), images=None, device=device).network for path in paths]
+    ensemble = Ensemble(members)
+    model = Normalised(ensemble, job.normalisation).to(device)
+    pool = run.pools.get("val")
+    found = measure(model, pool, recipe, model) if pool else None
+    metrics = {} if found is None else {"val_clean": found.clean, "val_pgd": found.pgd}
+    save_model(job, job.folder / "ensemble.pt", ensemble, metrics, members=count)
+    return found

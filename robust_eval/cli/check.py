@@ -1,0 +1,134 @@
+"""``robust-eval check``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robust_eval.cli.options import (
+    Arch,
+    Checkpoint,
+    Data,
+    DataRoot,
+    Device,
+    Diagnose,
+    Eps,
+    Norm,
+    Normalisation,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from robust_eval.evaluation.checks.probes import Probe
+    from robust_eval.evaluation.run import Job
+    from robust_eval.results import ColumnRecord, FlagRecord
+
+IMAGES = 8
+CLEAN_IMAGES = 200
+"""One forward pass each: enough to tell a wrong normalisation or class order."""
+
+
+def check(
+    checkpoint: Checkpoint,
+    data: Data = None,
+    data_root: DataRoot = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    arch: Arch = None,
+    normalisation: Normalisation = None,
+    device: Device = "auto",
+    figures: Annotated[bool, typer.Option("--figures", help="Print everything that was measured.")] = False,
+    diagnose: Diagnose = False,
+) -> None:
+    """Load a checkpoint, say how it was understood, and look for red flags: its clean accuracy on up to 200
+    images, its own record, and a closer look at 8 images.
+
+    Exits with 1 if a flag blocks ranking. --norm and --eps matter to --diagnose alone.
+    """
+    from robust_eval.cli import tables as render
+    from robust_eval.core import terminal
+    from robust_eval.evaluation import fresh_process as fresh
+    from robust_eval.evaluation import prepare
+    from robust_eval.evaluation import run as evaluation
+    from robust_eval.results import flags
+
+    console = terminal.console()
+    options = prepare.Options(
+        checkpoint=checkpoint,
+        suite="clean",
+        data=data,
+        data_root=data_root,
+        norm=norm,
+        eps=eps if diagnose or eps else "1/255",
+        arch=arch,
+        normalisation=normalisation,
+        device=device,
+    )
+    job = fresh.reloading(prepare.prepare(options), options)
+    render.print_checkpoint(console, job.request.checkpoint)
+    probe = prepare.first(job, IMAGES).probe()
+    clean = _clean(job)
+    console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)
+    if figures:
+        _print_figures(console, probe)
+    seen = flags.from_overlap(job.overlap)
+    found = flags.distinct((*flags.from_probe(probe), *_from_clean(job, clean), *seen))
+    if diagnose and probe.no_gradient:
+        console.print("  diagnosis      left out: there is no gradient to follow", highlight=False)
+    elif diagnose:
+        console.print(f"  diagnosis      {render.diagnosis_text(job)}", highlight=False)
+        record = evaluation.diagnosis(job)
+        if figures:
+            for name, value in record.model_dump().items():
+                console.print(f"  {name:23} {value}", highlight=False, markup=False)
+        found = flags.distinct((*found, *flags.from_diagnosis(record)))
+    render.print_flags(console, found)
+    if any(flag.severity == flags.BLOCKS for flag in found):
+        raise typer.Exit(1)
+
+
+def _clean(job: Job) -> ColumnRecord:
+    from robust_eval.results import summary
+    from robust_eval.verification import rejudge
+
+    x, y = job.x_NCHW[:CLEAN_IMAGES], job.y_N[:CLEAN_IMAGES]
+    return summary.clean_column("Clean", rejudge.judge(job.model, x, y, job.request.batch_size).right, ())
+
+
+def _clean_text(job: Job, clean: ColumnRecord) -> str:
+    """``95.00% (190/200 of digits); 97.20% by the checkpoint's own record``."""
+    from rich.markup import escape
+
+    from robust_eval.results import checkpoint_claims as provenance
+
+    data = job.request.data
+    text = f"{100 * clean.accuracy:.2f}% ({clean.n_robust}/{clean.n} of {escape(data.name)}, {data.split})"
+    claim = provenance.clean_claim(job.request.checkpoint.trained_with)
+    if claim is None:
+        return text
+    where = "" if claim.same else " of images held out from training"
+    return f"{text}; {100 * claim.accuracy:.2f}% by the checkpoint's own record{where}"
+
+
+def _from_clean(job: Job, clean: ColumnRecord) -> tuple[FlagRecord, ...]:
+    """Of a run's flags those that a clean column and the checkpoint's own record can raise."""
+    from robust_eval.results import flags, summary
+
+    checkpoint, data, _, _ = summary.request_records(job.request)
+    alone = flags.from_columns({"clean": clean}, checkpoint.classes)
+    return (
+        *(flag for flag in alone if flag.id == "collapsed"),
+        *flags.from_record(checkpoint, data, clean),
+    )
+
+
+def _print_figures(console: Console, probe: Probe) -> None:
+    from dataclasses import asdict
+
+    for name, value in asdict(probe).items():
+        parts = value if isinstance(value, dict) else {"": value}
+        for part, figure in parts.items():
+            text = f"{figure:.1e}" if isinstance(figure, float) else str(figure)
+            console.print(f"  {f'{name} {part}':23} {text}", highlight=False, markup=False)

@@ -1,0 +1,89 @@
+"""``robust-eval``: parse, call, render. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from robust_eval.cli.check import check
+from robust_eval.cli.compare import compare
+from robust_eval.cli.connectivity import connectivity
+from robust_eval.cli.gate import gate
+from robust_eval.cli.hessian import hessian
+from robust_eval.cli.landscape import landscape
+from robust_eval.cli.leaderboard import app as leaderboard_app
+from robust_eval.cli.linear_experiment import linear_experiment
+from robust_eval.cli.merge import merge
+from robust_eval.cli.run import run
+from robust_eval.cli.scattering import scattering
+from robust_eval.cli.selftest import selftest
+from robust_eval.cli.verify import verify
+from robust_eval.cli.weights import weights
+from robust_eval.core import terminal
+from robust_eval.core.errors import UserError
+from robust_eval.core.text import visible
+
+app = typer.Typer(
+    help="Attack and judge any checkpoint; keep a leaderboard a stranger can believe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Example: robust-eval run ckpt.pt --data cifar10 --eps 8/255 --suite full --examples 1000",
+)
+app.add_typer(leaderboard_app, name="leaderboard")
+
+
+app.command(epilog="Example: robust-eval run ckpt.pt --data cifar10 --suite quick --examples 500")(run)
+app.command(epilog="Example: robust-eval merge runs/ckpt-full-1a2b3c4d.shard-*")(merge)
+app.command(epilog="Example: robust-eval check ckpt.pt --data cifar10 --diagnose")(check)
+app.command(epilog="Example: robust-eval verify result.json --checkpoint ckpt.pt --audit 20")(verify)
+app.command(epilog="Example: robust-eval compare runs/at/result.json runs/at-awp/result.json")(compare)
+app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --column aa")(gate)
+app.command(epilog="Example: robust-eval selftest --only honest")(selftest)
+app.command(epilog="Example: robust-eval landscape at.pt at-awp.pt --examples 500 --points 11")(landscape)
+app.command(epilog="Example: robust-eval weights at.pt at-awp.pt")(weights)
+app.command(epilog="Example: robust-eval hessian at.pt at-awp.pt --count 5")(hessian)
+app.command(epilog="Example: robust-eval scattering at.pt natural.pt --eps 0.1")(scattering)
+app.command(epilog="Example: robust-eval connectivity seed0.pt seed1.pt")(connectivity)
+app.command(epilog="Example: robust-eval linear-experiment --data digits --classes 3,8")(linear_experiment)
+
+
+@app.command("list")
+def list_() -> None:
+    """Suites, columns, attack families, architectures and datasets that can be named."""
+    from robust_eval import models
+    from robust_eval.core import discovery as discover
+
+    kinds = {
+        "suites": discover.config_ids("suites"),
+        "columns": discover.config_ids("columns"),
+        "boards": discover.config_ids("boards"),
+        "attack families": discover.module_ids("robust_eval.attacks"),
+        "architectures": models.ids(),
+        "datasets": discover.module_ids("robust_eval.data"),
+    }
+    console = terminal.console()
+    for kind, names in kinds.items():
+        console.print(f"[bold]{kind:16}[/bold] {', '.join(names)}")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
+    # Threads that spin while they wait make small networks many times slower on busy cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(
+            f"[red]Error:[/red] {escape(visible(str(error), 2000))}", soft_wrap=True, highlight=False
+        )
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

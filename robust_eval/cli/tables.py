@@ -1,0 +1,129 @@
+"""Results and plans as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from robust_eval.cli.progress import duration
+from robust_eval.core.types import CheckpointRef
+from robust_eval.evaluation.planning.cost import Estimate
+from robust_eval.evaluation.planning.units import Request
+from robust_eval.evaluation.run import Job, diagnosis_cost
+from robust_eval.models.acceleration.frozen_copy import FLOAT32
+from robust_eval.results import Count, EvalResult, FlagRecord
+
+
+def percent(count: Count) -> str:
+    return f"{100 * count.accuracy:.2f}"
+
+
+def interval(count: Count) -> str:
+    low, high = count.ci95
+    return f"{100 * low:.1f} - {100 * high:.1f}"
+
+
+def result_table(result: EvalResult) -> Table:
+    """One line per column, the worst case last. Accuracies in percent, 95% Wilson intervals."""
+    threat = f"{result.threat.norm} {result.threat.eps}"
+    title = f"{escape(result.checkpoint.name)} on {escape(result.data.name)}, {threat}, n = {result.data.n}"
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    table.add_column("attack")
+    for header in ("accuracy %", "95% interval", "robust", "time"):
+        table.add_column(header, justify="right")
+    for column in result.columns.values():
+        robust = f"{column.n_robust}/{column.n}"
+        table.add_row(column.title, percent(column), interval(column), robust, duration(column.seconds))
+    for name in result.missing:
+        table.add_row(f"[dim]{name}[/dim]", "[dim]not finished[/dim]", "", "", "")
+    worst = result.worst_case
+    table.add_section()
+    table.add_row(
+        "[bold]worst case[/bold]",
+        f"[bold]{percent(worst)}[/bold]",
+        interval(worst),
+        f"{worst.n_robust}/{worst.n}",
+        duration(worst.seconds),
+    )
+    return table
+
+
+def print_flags(console: Console, flags: Sequence[FlagRecord]) -> None:
+    for flag in flags:
+        colour = "red" if flag.severity == "blocks ranking" else "yellow"
+        head = f"[{colour}]{flag.severity}[/{colour}]: [bold]{flag.id}[/bold]"
+        console.print(f"{head}: {escape(flag.figure)}. {flag.advice}")
+    if not flags:
+        console.print("No red flags.")
+
+
+def print_result(console: Console, result: EvalResult) -> None:
+    console.print(result_table(result))
+    if result.search is not None and (lost := result.search.disagreement) is not None:
+        console.print(
+            f"{result.suite.precision} search, beside float32 on {lost.images} images: of {lost.verdicts} "
+            f"verdicts {lost.weaker} broken by float32 alone, {lost.stronger} by the other alone.",
+            highlight=False,
+        )
+    print_flags(console, result.flags)
+    if result.status == "partial":
+        console.print(f"[yellow]Partial[/yellow]: still to do: {', '.join(result.missing)}. Never ranked.")
+
+
+def print_checkpoint(console: Console, ref: CheckpointRef) -> None:
+    """How the file was understood, so that the user can object."""
+    arguments = ", ".join(f"{key}={value}" for key, value in ref.architecture.arguments.items())
+    console.print(f"[bold]{escape(ref.name)}[/bold]  sha256 {ref.sha256[:12]}")
+    console.print(f"  format         {ref.format}")
+    shown = f"{ref.architecture.id} ({arguments})" if arguments else ref.architecture.id
+    console.print(f"  architecture   {escape(shown)}")
+    console.print(f"  classes        {ref.classes}")
+    console.print(f"  normalisation  {escape(ref.normalisation.name)}")
+    for note in ref.notes:
+        console.print(f"  [dim]{escape(note)}[/dim]")
+
+
+def slice_text(request: Request) -> str:
+    data = request.data
+    return f"{data.n} of {escape(data.name)}, {data.split} split, order {data.order}"
+
+
+def suite_text(request: Request) -> str:
+    searched = "" if request.precision == FLOAT32 else f", searching in {request.precision}"
+    return f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}{searched}"
+
+
+def diagnosis_text(job: Job) -> str:
+    """What a diagnosis will cost, before it runs."""
+    n, cost, seconds = diagnosis_cost(job)
+    return (
+        f"{n} examples, up to {cost.forwards} forward and {cost.backwards} backward passes each, at most "
+        f"{duration(seconds)}; then one fresh process"
+    )
+
+
+def estimate_table(rows: Iterable[Estimate]) -> Table:
+    table = Table(
+        title="Planned work (upper bound: nothing breaks early)", title_justify="left", pad_edge=False
+    )
+    table.add_column("column")
+    table.add_column("attack")
+    for header in ("units", "forwards/image", "backwards/image", "time at most"):
+        table.add_column(header, justify="right")
+    total = 0.0
+    for row in rows:
+        total += row.seconds
+        table.add_row(
+            row.column,
+            row.attack,
+            str(row.units),
+            f"{row.cost.forwards:,}",
+            f"{row.cost.backwards:,}",
+            duration(row.seconds),
+        )
+    table.add_section()
+    table.add_row("total", "", "", "", "", duration(total))
+    return table

@@ -1,0 +1,55 @@
+"""Find things by file stem: a module or a TOML file is a thing, its stem is the id."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from robust_eval.core.errors import UserError, unknown
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def config_dir(kind: str) -> Path:
+    """``configs/<kind>``: inside the package when installed from a wheel, else in the checkout."""
+    installed = _PACKAGE / "configs"
+    return (installed if installed.is_dir() else _PACKAGE.parent / "configs") / kind
+
+
+@cache
+def config_ids(kind: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in config_dir(kind).glob("*.toml")))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict; a syntax error becomes a sentence that names the file and line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+
+
+def config(kind: str, name: str) -> dict[str, Any]:
+    """``configs/<kind>/<name>.toml``, with 'did you mean' for a name that does not exist."""
+    if name not in config_ids(kind):
+        raise unknown(kind.removesuffix("s"), name, config_ids(kind))
+    return read_toml(config_dir(kind) / f"{name}.toml")
+
+
+@cache
+def module_ids(package: str) -> tuple[str, ...]:
+    """Ids of a package's modules: stems without a leading underscore, '_' written '-'."""
+    folder = Path(str(importlib.import_module(package).__file__)).parent
+    stems = (path.stem for path in folder.glob("*.py"))
+    return tuple(sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_")))
+
+
+def module(package: str, name: str) -> ModuleType:
+    """Import ``package.<name>``; the caller has checked the name against :func:`module_ids`."""
+    return importlib.import_module(f"{package}.{name.replace('-', '_')}")

@@ -1,0 +1,17 @@
+"""Verdicts as text: one character per example in the order of the slice, ``1`` robust, ``0`` not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robust_eval.core.types import Bools
+
+
+def bits_text(bits: Bools) -> str:
+    return np.where(bits, b"1", b"0").tobytes().decode()
+
+
+def parse_bits(text: str) -> Bools:
+    """(n,) bool. Through bytes: a board holds millions of these."""
+    bits: Bools = np.frombuffer(text.encode(), dtype=np.uint8) == ord("1")
+    return bits

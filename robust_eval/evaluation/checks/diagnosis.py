@@ -1,0 +1,189 @@
+"""The questions that cost passes: do the attacks converge, and do they reach what every attack must?
+
+Asked of the evaluation's own PGD, judged by its own judge, on up to 100 examples that are right without
+an attack (Carlini et al. 2019, section 5; Pintor et al. 2022). Deterministic for a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from robust_eval import attacks
+from robust_eval.core import norms, seeds
+from robust_eval.core.errors import UserError
+from robust_eval.core.threat import ThreatModel
+from robust_eval.core.types import AttackSpec, Cost
+from robust_eval.evaluation.checks.probes import largest_difference, margin, spread
+from robust_eval.evaluation.judge import judge
+from robust_eval.evaluation.worker import Worker
+from robust_eval.results import DiagnosisRecord
+
+EXAMPLES = 100
+STEPS = 20
+RESTARTS = 4
+NOISE = 100
+"""Draws of noise for each example that is left."""
+_UNBOUNDED_STEPS = 50
+_UNBOUNDED_STEP = Fraction(1, 10)
+
+FreshLogits = Callable[[int], Tensor]
+"""Logits of the first n images from the same file in a fresh process; raises UserError where it fails."""
+
+
+def cost() -> Cost:
+    """Passes per example if nothing breaks early, the judge's among them."""
+    steps = STEPS + 2 * STEPS + RESTARTS * STEPS + 2 * STEPS + 2 * _UNBOUNDED_STEPS
+    judgements = 1 + 1 + RESTARTS + 2 + 2
+    return Cost(steps + judgements + NOISE, steps)
+
+
+@dataclass
+class _Session:
+    """The examples under examination, and who attacks them."""
+
+    worker: Worker
+    x: Tensor
+    y: Tensor
+    seed: int
+
+    def attack(self, name: str, spec: AttackSpec, threat: ThreatModel, left: Tensor) -> tuple[Tensor, Tensor]:
+        """The examples where ``left``: (adversarial images, which are broken (N,) bool)."""
+        x, y = self.x[left], self.y[left]
+        broken = torch.zeros_like(left)
+        if not len(x):
+            return x, broken
+        adv = self.worker.search(spec, x, y, threat, seeds.derive(self.seed, "diagnose", name))
+        broken[left] = self.judged(x, y, adv, threat)
+        return adv, broken
+
+    def judged(self, x: Tensor, y: Tensor, adv: Tensor, threat: ThreatModel) -> Tensor:
+        verdicts = judge(self.worker.model, x, y, adv, range(len(x)), threat)
+        return ~torch.from_numpy(verdicts.robust).to(x.device)
+
+
+def diagnose(
+    worker: Worker, *, seed: int = 0, examples: int = EXAMPLES, fresh: FreshLogits | None = None
+) -> DiagnosisRecord:
+    """Look closer. ``fresh``: where the model came from a file."""
+    worker.searcher.reset_counts()
+    x, y = _right(worker, examples)
+    difference, problem = _fresh(worker, fresh)
+    if not len(x):
+        # Not every network bears an empty batch.
+        return _nothing(difference, problem)
+    session, every = _Session(worker, x, y, seed), torch.ones(len(x), dtype=torch.bool, device=x.device)
+    threat = worker.threat
+    adv, broken = session.attack("pgd", _pgd(), threat, every)
+    _, more = session.attack("steps", _pgd(steps=2 * STEPS), threat, every)
+    restarts = broken.clone()
+    for number in range(RESTARTS):
+        restarts |= session.attack(f"restart {number}", _pgd(), threat, ~restarts)[1]
+    _, short = session.attack("short", _pgd(scale=Fraction(1, 4)), threat, every)
+    _, long = session.attack("long", _pgd(scale=Fraction(4)), threat, every)
+    noise = _noise(session, threat, ~(restarts | more | short | long))
+    return DiagnosisRecord(
+        images=len(x),
+        broken=int(broken.sum()),
+        broken_more_steps=int(more.sum()),
+        broken_restarts=int(restarts.sum()),
+        broken_short_steps=int(short.sum()),
+        broken_long_steps=int(long.sum()),
+        not_rising=_not_rising(session, adv),
+        unbounded_left=int((~_unbounded(session, every)).sum()),
+        noise_alone=int(noise.sum()),
+        fresh=difference,
+        fresh_problem=problem,
+        forwards=worker.searcher.forwards,
+        backwards=worker.searcher.backwards,
+    )
+
+
+def _nothing(difference: float | None, problem: str) -> DiagnosisRecord:
+    """Of a model that gets no example right."""
+    counts = dict.fromkeys(DiagnosisRecord.model_fields.keys() - {"fresh", "fresh_problem"}, 0)
+    return DiagnosisRecord.model_validate({**counts, "fresh": difference, "fresh_problem": problem})
+
+
+@torch.no_grad()
+def _right(worker: Worker, examples: int) -> tuple[Tensor, Tensor]:
+    """The first examples that the model gets right, looked for among twice as many."""
+    x, y = worker.x[: 2 * examples], worker.y[: 2 * examples]
+    right = (worker.model(x).argmax(1) == y).nonzero().flatten()[:examples]
+    return x[right], y[right]
+
+
+def _pgd(steps: int = STEPS, scale: Fraction = Fraction(1)) -> AttackSpec:
+    table = attacks.parse("pgd", {})
+    sizes = {name: str(getattr(table, name) * scale) for name in ("step_linf", "step_l2")}
+    return attacks.spec(f"pgd-{steps}", "pgd", {"steps": steps, **sizes})
+
+
+@torch.no_grad()
+def _not_rising(session: _Session, adv: Tensor) -> int:
+    """Examples whose margin the attack did not lower: those that it broke are lower by definition."""
+    before, after = (margin(session.worker.model(images), session.y) for images in (session.x, adv))
+    return int((after >= before).sum())
+
+
+def _unbounded(session: _Session, every: Tensor) -> Tensor:
+    """Which examples fall when every image in the box is allowed, by either loss (N,) bool."""
+    threat = session.worker.threat
+    side = isqrt(session.x.shape[1:].numel() - 1) + 1
+    whole = ThreatModel(threat.norm, Fraction(1) if threat.norm == "Linf" else Fraction(side))
+    table = {
+        "steps": _UNBOUNDED_STEPS,
+        "step_linf": str(_UNBOUNDED_STEP),
+        "step_l2": str(_UNBOUNDED_STEP),
+    }
+    broken = torch.zeros_like(every)
+    for family in ("cw-linf", "pgd"):
+        spec = attacks.spec(family, family, table)
+        broken |= session.attack(f"unbounded {family}", spec, whole, ~broken)[1]
+    return broken
+
+
+@torch.no_grad()
+def _noise(session: _Session, threat: ThreatModel, left: Tensor) -> Tensor:
+    """Which of the examples that are left fall to random signs (Linf) or directions (L2) of full length."""
+    generator = torch.Generator().manual_seed(seeds.derive(session.seed, "diagnose", "noise"))
+    broken = torch.zeros_like(left)
+    for _ in range(NOISE):
+        chosen = left & ~broken
+        x, y = session.x[chosen], session.y[chosen]
+        if not len(x):
+            break
+        delta = torch.randn(x.shape, generator=generator).to(x)
+        if threat.norm == "Linf":
+            delta = threat.radius * delta.sign()
+        else:
+            length = norms.norm_per_image(delta, "L2").view(-1, *[1] * (delta.dim() - 1))
+            delta = threat.radius * delta / length
+        adv = (x + delta).clamp(0, 1)
+        hit = session.worker.model(adv).argmax(1) != y
+        chosen[chosen.clone()] = hit
+        if hit.any():
+            broken[chosen] = session.judged(x[hit], y[hit], adv[hit], threat)
+    return broken
+
+
+@torch.no_grad()
+def _fresh(worker: Worker, fresh: FreshLogits | None) -> tuple[float | None, str]:
+    """The largest difference from a fresh process's logits, and why there is none."""
+    if fresh is None:
+        return None, ""
+    x = worker.x[:EXAMPLES]
+    try:
+        there = fresh(len(x)).to(x.device)
+    except UserError as error:
+        return None, str(error)
+    here = worker.model(x)
+    if here.shape != there.shape:
+        return None, f"logits of shape {tuple(there.shape)} in place of {tuple(here.shape)}"
+    difference = largest_difference(here, there) / spread(here)
+    return min(difference, 1e9), ""

@@ -1,0 +1,221 @@
+"""A few dozen passes that show whether attacks can be believed on this model.
+
+Each probe returns a figure; what it means is decided in :mod:`robust_eval.results.flags`. Differences between
+logits are in units of the logits' standard deviation over the probed images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+FINE, COARSE = 1e-5, 1e-4
+"""Sizes of the sign noise; the logits of smooth networks answer it in proportion."""
+_DRAWS = 5
+_FEW = 16
+"""Images that are looked at one by one, and under noise."""
+_STEP = 1 / 255
+_OFF_GRID = 4 / 255
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Figures on ``n`` images; fractions lie in [0, 1]."""
+
+    n: int
+    nonfinite: float
+    """Fraction of images with a NaN or infinite logit."""
+    training_modules: int
+    """Submodules still in training mode after ``eval()``."""
+    probabilities: bool
+    """Outputs are non-negative with one and the same sum for every image."""
+    one_class: bool
+    """One class is predicted for every image, although three or more occur among the labels."""
+    optimises: bool
+    """The forward pass differentiates something itself."""
+    repeat: float
+    """Largest difference between passes over the same batch."""
+    batch: float
+    """Largest difference between a batch and its images one by one."""
+    fine: Response
+    coarse: Response
+    no_gradient: bool
+    """The outputs carry no gradient to the input at all."""
+    zero_ce: float
+    """Fraction of images whose cross-entropy gradient is zero, denormal or not finite."""
+    zero_margin: float
+    """The same for the margin loss, which does not saturate."""
+    weak_margin: float
+    """Fraction of images whose margin could not change by 0.1% of the logits' standard deviation if
+    every pixel followed its gradient from 0 to 1."""
+    gradient_repeat: float
+    """Largest difference between gradients of the same margin, relative to the image's largest entry."""
+    misled: float
+    """Fraction of images, among those with a gradient, whose margin a step of 1/255 against it does not
+    lower."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """How the logits answer sign noise of one size, at most over all draws, images and classes."""
+
+    change: float
+    """``|f(x + n) - f(x)|``"""
+    bend: float
+    """``|f(x + n) + f(x - n) - 2 f(x)|``: next to nothing for a smooth ``f``, as large as the change for one
+    that jumps."""
+
+
+def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Probe:
+    """Look at a model in eval mode on a handful of images ([0, 1] pixels in, logits out)."""
+    training = sum(module.training for module in model.modules())
+    with torch.no_grad():
+        with _Watch() as watch:
+            logits = model(x_NCHW)
+        finite = logits.isfinite().all(1)
+        scale = spread(logits)
+        repeat = max(largest_difference(model(x_NCHW), logits) for _ in range(2)) / scale
+        single = torch.cat([model(image[None]) for image in x_NCHW[:_FEW]])
+        batch = largest_difference(single, logits[:_FEW]) / scale
+        moved = _off_grid(x_NCHW, seed)
+        fine, coarse = (_response(model, moved[:_FEW], size, seed, scale) for size in (FINE, COARSE))
+    classes = logits.argmax(1)
+    return Probe(
+        n=len(x_NCHW),
+        nonfinite=float((~finite).float().mean()),
+        training_modules=training,
+        probabilities=_probabilities(logits),
+        one_class=bool((classes == classes[0]).all()) and len(set(y_N.tolist())) >= 3,
+        optimises=watch.seen,
+        repeat=repeat,
+        batch=batch,
+        fine=fine,
+        coarse=coarse,
+        **_gradient_figures(model, x_NCHW, moved, y_N, scale),
+    )
+
+
+def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """``z_y - max_{k != y} z_k``, shape (N,); at most 0 where the prediction is wrong."""
+    true = logits_NK.gather(1, y_N[:, None]).squeeze(1)
+    others = logits_NK.scatter(1, y_N[:, None], float("-inf"))
+    return true - others.amax(1)
+
+
+def spread(logits_NK: Tensor) -> float:
+    """Standard deviation of the finite images' logits, never zero."""
+    finite = logits_NK.isfinite().all(1)
+    return max(float(logits_NK[finite].std()), 1e-12) if finite.sum() > 1 else 1.0
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """Over all finite entries; infinite where one alone is finite."""
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return float("inf")
+    gap = (a - b).abs()
+    return float(gap[gap.isfinite()].max()) if gap.isfinite().any() else 0.0
+
+
+class _Watch(TorchFunctionMode):
+    """Sees calls into autograd; unlike a trace of Python functions it is gone when the block ends."""
+
+    seen = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        self.seen |= func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+        return func(*args, **(kwargs or {}))
+
+
+def _probabilities(logits: Tensor) -> bool:
+    totals = logits.double().sum(1)
+    return bool((logits >= 0).all() and (totals - totals.mean()).abs().max() < 1e-4 * totals.mean().abs())
+
+
+def _off_grid(x: Tensor, seed: int) -> Tensor:
+    """Images moved off the 8-bit grid: on it, rounding inside a model is invisible."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
+    return (x + _OFF_GRID * noise).clamp(COARSE, 1 - COARSE)
+
+
+def _response(model: nn.Module, x: Tensor, size: float, seed: int, scale: float) -> Response:
+    generator = torch.Generator().manual_seed(seed)
+    logits = model(x)
+    change = bend = 0.0
+    for _ in range(_DRAWS):
+        noise = size * (torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1)
+        up, down = model(x + noise), model(x - noise)
+        change = max(change, largest_difference(up, logits), largest_difference(down, logits))
+        bend = max(bend, largest_difference(up + down, 2 * logits))
+    return Response(change / scale, bend / scale)
+
+
+def _gradient_figures(model: nn.Module, x: Tensor, moved: Tensor, y: Tensor, scale: float) -> dict[str, Any]:
+    """At the images and a little off them, where a model may behave quite differently."""
+    here, there = _gradients(model, x, y), _gradients(model, moved, y)
+    if here is None or there is None:
+        zeros = dict.fromkeys(("weak_margin", "gradient_repeat", "misled"), 0.0)
+        return {"no_gradient": True, "zero_ce": 1.0, "zero_margin": 1.0, **zeros}
+    again = _gradients(model, x, y)
+    assert again is not None
+    ce, slope = here
+    useful = ~_zero(slope)
+    return {
+        "no_gradient": False,
+        "zero_ce": max(_fraction(_zero(ce)), _fraction(_zero(there[0]))),
+        "zero_margin": max(_fraction(_zero(slope)), _fraction(_zero(there[1]))),
+        "weak_margin": _fraction(useful & (slope.abs().flatten(1).sum(1) < 1e-3 * scale)),
+        "gradient_repeat": _relative(again[1][useful], slope[useful]),
+        "misled": _misled(model, x[useful], y[useful], slope[useful]),
+    }
+
+
+def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Gradients of cross-entropy and margin, each shaped like x; None where there are none."""
+    x = x.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = model(x)
+        if not logits.requires_grad:
+            return None
+        ce = torch.autograd.grad(
+            F.cross_entropy(logits, y, reduction="sum"), x, retain_graph=True, allow_unused=True
+        )
+        slope = torch.autograd.grad(margin(logits, y).sum(), x, allow_unused=True)
+    return None if ce[0] is None or slope[0] is None else (ce[0], slope[0])
+
+
+def _zero(gradient: Tensor) -> Tensor:
+    """(N,) bool: no entry that a signed step can rely on; denormals are flushed to zero on some devices."""
+    largest = gradient.flatten(1).abs().amax(1)
+    return (largest < torch.finfo(torch.float32).tiny) | ~largest.isfinite()
+
+
+def _relative(again: Tensor, slope: Tensor) -> float:
+    if not len(slope):
+        return 0.0
+    size = slope.flatten(1).abs().amax(1)
+    return float(((again - slope).flatten(1).abs().amax(1) / size).max())
+
+
+@torch.no_grad()
+def _misled(model: nn.Module, x: Tensor, y: Tensor, slope: Tensor) -> float:
+    if not len(x):
+        return 0.0
+    stepped = (x - _STEP * slope.sign()).clamp(0, 1)
+    return _fraction(margin(model(stepped), y) >= margin(model(x), y))
+
+
+def _fraction(yes: Tensor) -> float:
+    return float(yes.float().mean())

@@ -1,0 +1,258 @@
+"""Work units as tasks of Ray actors: one worker per device, each checkpoint loaded once by whom it concerns.
+
+Ray places the actors, moves the bytes and says who died; which unit is next is the pool's business. A worker
+that dies is replaced and its task goes to another; a task that keeps killing workers is given up.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation.executors import (
+    Choose,
+    Done,
+    Event,
+    Failed,
+    Task,
+    Trouble,
+    WorkerState,
+    reason,
+)
+from robust_eval.evaluation.executors import (
+    ray_addresses as addresses,
+)
+from robust_eval.evaluation.executors.ray_cluster import GIB, Granted
+from robust_eval.evaluation.executors.retries import Retries
+from robust_eval.evaluation.prepare import Options
+
+STILLBORN = 3
+START_SECONDS = 180.0
+HEAD_SECONDS = 30.0
+"""A head that is silent for so long is given up; after 60 s Ray would end this process without a word."""
+
+
+class Remote:
+    """A host in an actor."""
+
+    def __init__(self, cpus: int) -> None:
+        import torch
+
+        from robust_eval.evaluation.executors.worker_host import Host
+
+        torch.set_num_threads(cpus)
+        self._host = Host()
+
+    def hello(self) -> tuple[str, int]:
+        """(host name, process id)"""
+        return socket.gethostname(), os.getpid()
+
+    def ask(self, method: str, options: Options, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
+        """(``done`` | ``refused`` | ``failed``, value or reason, seconds)"""
+        start = time.perf_counter()
+        try:
+            kind, value = "done", getattr(self._host, method)(options, *arguments)
+        except UserError as error:
+            kind, value = "refused", str(error)
+        except Exception as error:
+            kind, value = "failed", reason(error)
+        return kind, value, time.perf_counter() - start
+
+
+@dataclass
+class _Actor:
+    handle: Any
+    state: WorkerState
+    ref: Any
+    born: float
+    task: Task | None = None
+    pid: int = 0
+
+
+class RayExecutor:
+    """Workers as :func:`robust_eval.evaluation.executors.ray_cluster.connect` granted them."""
+
+    def __init__(self, granted: Granted) -> None:
+        self._granted = granted
+        self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(Remote)
+        self._retries = Retries()
+        self._events: list[Event] = []
+        self._stillborn = 0
+        self._started = self._head_asked = time.monotonic()
+        self._silent_since: float | None = None
+        self._head = str(ray.get_runtime_context().gcs_address)
+        self._head_lost = False
+        self._actors = [self._spawn(WorkerState(f"worker {i + 1}")) for i in range(granted.workers)]
+
+    @property
+    def size(self) -> int:
+        return len(self._actors)
+
+    def _spawn(self, state: WorkerState) -> _Actor:
+        g = self._granted
+        handle = self._remote.options(num_cpus=g.cpus, num_gpus=g.gpus, memory=g.memory).remote(g.cpus)
+        state.state, state.loaded = "starting", set()
+        return _Actor(handle, state, handle.hello.remote(), time.monotonic())
+
+    def feed(self, choose: Choose) -> None:
+        for actor in self._actors:
+            if actor.ref is not None:
+                continue
+            task = (
+                self._again(actor, suspect=False)
+                or choose(frozenset(actor.state.loaded))
+                or self._again(actor, suspect=True)
+            )
+            if task is None:
+                actor.state.state = "idle"
+                continue
+            actor.task = task
+            actor.ref = actor.handle.ask.remote(task.method, task.options, task.arguments)
+            actor.state.state = task.label
+            actor.state.loaded.add(task.options)
+
+    def _again(self, actor: _Actor, *, suspect: bool) -> Task | None:
+        # A worker that has not come up may never: nothing waits for it.
+        up = sum(one.state.state != "starting" for one in self._actors)
+        return self._retries.take(actor.state.name, alone=up <= 1, suspect=suspect)
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        under_way = {actor.ref: actor for actor in self._actors if actor.ref is not None}
+        ready: list[Any] = []
+        if under_way:
+            ready, _ = ray.wait(list(under_way), num_returns=1, timeout=seconds)
+            if ready:
+                ready, _ = ray.wait(list(under_way), num_returns=len(under_way), timeout=0)
+        elif not self._events:
+            time.sleep(min(seconds, 0.1))
+        for ref in ready:
+            self._settle(under_way[ref], ref)
+        self._check_head()
+        self._check_start()
+        now = time.monotonic()
+        for actor in self._actors:
+            if actor.state.state != "starting":
+                actor.state.alive += now - actor.born
+                actor.born = now
+        events, self._events = self._events, []
+        return events
+
+    def _settle(self, actor: _Actor, ref: Any) -> None:
+        task, actor.task, actor.ref = actor.task, None, None
+        try:
+            value = ray.get(ref)
+        except exceptions.RayActorError as error:
+            self._lost(actor, task, _why(error))
+            return
+        except exceptions.RayError as error:
+            # What the worker made got lost on the way: its node died, or there was no room for it.
+            if task is None:
+                self._lost(actor, task, _why(error))
+            else:
+                self._retry(task, actor, f"its result was lost ({_why(error)})", died=True)
+            return
+        if task is None:
+            host, actor.pid = value
+            actor.state.name, actor.state.state = f"{host}:{actor.pid}", "idle"
+            actor.born, self._stillborn = time.monotonic(), 0
+            return
+        kind, answer, seconds = value
+        actor.state.busy += seconds
+        if kind == "done":
+            actor.state.tasks += 1
+            self._retries.succeeded(task)
+            self._events.append(Done(task, answer, actor.state.name))
+        elif kind == "refused" and task.method != "unit":
+            self._events.append(Failed(task, answer, actor.state.name, 1))
+        else:
+            self._retry(task, actor, answer, died=False)
+
+    def _lost(self, actor: _Actor, task: Task | None, why: str) -> None:
+        """Replace a worker that died."""
+        if task is None:
+            self._stillborn += 1
+            if self._stillborn >= STILLBORN * max(1, min(len(self._actors), 3)):
+                raise UserError(f"Workers die as soon as they start ({why}): see Ray's logs on the nodes.")
+        else:
+            self._retry(task, actor, why, died=True)
+        ray.kill(actor.handle)
+        fresh = self._spawn(actor.state)
+        actor.handle, actor.ref, actor.born = fresh.handle, fresh.ref, fresh.born
+
+    def _retry(self, task: Task, actor: _Actor, why: str, *, died: bool) -> None:
+        where = actor.state.name
+        attempts, again = self._retries.failed(task, where, died=died)
+        if again:
+            text = f"{task.label} on {where}: {why}; attempt {attempts + 1} follows."
+            self._events.append(Trouble(text))
+        else:
+            self._events.append(Failed(task, why, where, attempts))
+
+    def _check_start(self) -> None:
+        """Nobody up for minutes: the resources were granted on paper only."""
+        if any(actor.state.state != "starting" for actor in self._actors):
+            self._started = time.monotonic()
+        elif time.monotonic() - self._started > START_SECONDS:
+            g = self._granted
+            raise UserError(
+                f"No worker could start within {START_SECONDS:.0f} s. Each asks for {g.gpus:g} GPUs, "
+                f"{g.cpus} CPUs and {g.memory / GIB:.1f} GiB: are other jobs on the cluster, or is a node "
+                "too small?"
+            )
+
+    def _check_head(self) -> None:
+        """Asked every few seconds."""
+        now = time.monotonic()
+        if now - self._head_asked < HEAD_SECONDS / 10:
+            return
+        self._head_asked = now
+        if addresses.answers(self._head):
+            self._silent_since = None
+            return
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since > HEAD_SECONDS:
+            self._head_lost = True
+            raise UserError(
+                f"The cluster's head at {self._head} has not answered for {HEAD_SECONDS:.0f} s. Finished "
+                "work is kept: start the cluster again, then the same command goes on."
+            )
+
+    def workers(self) -> Sequence[WorkerState]:
+        return [actor.state for actor in self._actors]
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that are up."""
+        return [actor.pid for actor in self._actors if actor.state.state != "starting"]
+
+    def close(self) -> None:
+        # Without a head nobody can be told to stop, and Ray would wait for one.
+        for actor in () if self._head_lost else self._actors:
+            ray.kill(actor.handle)
+        if self._granted.ours:
+            ray.shutdown()
+
+
+def _why(error: BaseException) -> str:
+    # Ray ends with what it might have been, memory included: that says nothing about this death.
+    text = str(error).partition("Some common causes")[0]
+    lowered = text.lower()
+    if isinstance(error, exceptions.OutOfMemoryError) or "running low on memory" in lowered:
+        return "the node ran out of memory"
+    if isinstance(error, exceptions.OutOfDiskError | exceptions.ObjectStoreFullError):
+        return "the object store and the disk behind it are full"
+    if isinstance(error, exceptions.ObjectLostError):
+        return "an object was lost with its node"
+    if "node" in lowered and ("died" in lowered or "dead" in lowered):
+        return "the worker's process or node died"
+    if isinstance(error, exceptions.RayActorError):
+        return "the worker's process died"
+    return f"{type(error).__name__}: {(text.strip().splitlines() or [''])[0][:200]}"

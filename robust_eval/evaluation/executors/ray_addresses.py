@@ -1,0 +1,86 @@
+"""Which Ray cluster is meant, and whether anything answers there: Ray itself would try for many minutes."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from robust_eval.core.errors import UserError
+
+CONNECT_SECONDS = 5.0
+_HOST_PORT = re.compile(r"\[?([\w.:-]+?)\]?:(\d{1,5})")
+
+
+def find(wanted: str | None) -> str | None:
+    """HOST:PORT of the cluster to join; None: start one of our own.
+
+    ``wanted``: HOST:PORT, ``auto``, ``local``, or None for the one that runs here, if any. Where Ray looks
+    for it: https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html. A cluster that another command has
+    started for itself is not joined: it ends with that command.
+    """
+    if wanted == "local":
+        return None
+    if wanted not in (None, "auto"):
+        return reach(str(wanted), "--address")
+    said = os.environ.get("RAY_ADDRESS", "")
+    if said not in ("", "auto", "local"):
+        return reach(said, "RAY_ADDRESS")
+    last = "" if said == "local" else _last_started()
+    if answers(last):
+        return last
+    if wanted is None:
+        return None
+    raise UserError(
+        "No Ray cluster was found on this machine. Start one with ray start --head, or leave --address out."
+    )
+
+
+def reach(address: str, name: str) -> str:
+    """The address, or a :class:`UserError`; ``name``: of the option that gives it."""
+    found = _HOST_PORT.fullmatch(address)
+    if found is None or int(found[2]) > 65535:
+        raise UserError(
+            f"{name} '{address}' is not HOST:PORT of a cluster's head, auto or local. Give the command on a "
+            "node of the cluster."
+        )
+    try:
+        _connect(address)
+    except OSError as error:
+        raise UserError(
+            f"Nothing answers at {name} {address} ({error}). Is the cluster up, and this machine on its "
+            "network?"
+        ) from None
+    return address
+
+
+def answers(address: str) -> bool:
+    """Whether something listens there."""
+    try:
+        _connect(address)
+    except OSError:
+        return False
+    return True
+
+
+def _connect(address: str) -> None:
+    found = _HOST_PORT.fullmatch(address)
+    if found is None:
+        raise OSError("not HOST:PORT")
+    try:
+        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+    except (OverflowError, UnicodeError) as error:
+        raise OSError(str(error)) from None
+
+
+def _last_started() -> str:
+    """What ``ray start`` has noted here; a cluster that was killed leaves its note behind."""
+    named = os.environ.get("RAY_TMPDIR")
+    for folder in [named] if named else [os.environ.get("TMPDIR", "/tmp"), "/tmp"]:
+        note = Path(folder) / "ray" / "ray_current_cluster"
+        try:
+            return note.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError):
+            continue
+    return ""

@@ -1,0 +1,194 @@
+"""Getting a Ray cluster: one that runs, or one of our own; and whether its nodes are of any use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation.executors import ray_addresses as addresses
+
+GIB = 2**30
+MEMORY = 2 * GIB
+"""Asked for per worker where the user says nothing and there is as much: a model, its copy, the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a user asks of a cluster; None: as much as there is. ``memory`` in bytes."""
+
+    address: str | None = None
+    workers: int | None = None
+    gpus: float | None = None
+    cpus: int = 1
+    memory: int | None = None
+    object_store: int | None = None
+    """Bytes, for a cluster of our own."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """So many workers with so much each, on a cluster that is connected."""
+
+    workers: int
+    gpus: float
+    cpus: int
+    memory: int
+    ours: bool = False
+    """Connected by us, and to be left by us."""
+
+
+def connect(wanted: Wanted, device: str) -> Granted:
+    """Connect to the cluster at the address, or one that runs here, or start one on this machine.
+
+    ``device``: auto, cpu or cuda. Raises :class:`UserError` where there is none, or too little of it.
+    """
+    ray = _import()
+    _check(wanted, device)
+    ours = not ray.is_initialized()
+    if ours:
+        _init(ray, wanted, device)
+    try:
+        return replace(_grant(wanted, device, ray.cluster_resources()), ours=ours)
+    except UserError:
+        if ours:
+            ray.shutdown()
+        raise
+
+
+def _import() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's default of 15 would let everything else on a workstation come first.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise UserError(
+            "--executor ray needs Ray, which is not installed: pip install 'robust-eval[ray]'."
+        ) from None
+    return ray
+
+
+def _check(wanted: Wanted, device: str) -> None:
+    if wanted.workers is not None and wanted.workers < 1:
+        raise UserError(f"--workers must be at least 1, got {wanted.workers}.")
+    if wanted.cpus < 1:
+        raise UserError(f"--worker-cpus must be at least 1, got {wanted.cpus}.")
+    if wanted.gpus is not None and wanted.gpus < 0:
+        raise UserError(f"--worker-gpus must be 0 or more, got {wanted.gpus:g}.")
+    if wanted.gpus is not None and wanted.gpus > 1 and wanted.gpus != int(wanted.gpus):
+        raise UserError(f"--worker-gpus {wanted.gpus:g}: a part of one GPU such as 0.5, or a whole number.")
+    if wanted.memory is not None and wanted.memory <= 0:
+        raise UserError("--worker-memory must be above 0 GiB.")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"With --executor ray, Ray gives out the devices: use --device auto, cpu or cuda, not {device}."
+        )
+
+
+def _init(ray: Any, wanted: Wanted, device: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = addresses.find(wanted.address)
+    if address is None:
+        _start(ray, wanted, device, quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except ConnectionError as error:
+        raise UserError(
+            f"No Ray cluster was found at {address} ({first_line(error)}). Start one with ray start --head, "
+            "or leave --address out."
+        ) from None
+    except Exception as error:  # Ray's own errors share no class with RuntimeError
+        raise _refused(error) from None
+
+
+def _start(ray: Any, wanted: Wanted, device: str, quiet: Mapping[str, Any]) -> None:
+    """A cluster of our own on this machine, which ends with us."""
+    import torch
+
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()
+    # No more than is asked for: Ray starts an idle process for every CPU that it is told of.
+    workers = wanted.workers or _most(wanted, {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)})
+    cpus = max(1, workers) * wanted.cpus
+    store = wanted.object_store or 256 * 2**20 + 32 * 2**20 * max(1, workers)
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        num_gpus=gpus,
+        object_store_memory=store,
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+def _refused(error: Exception) -> UserError:
+    text = str(error)
+    if "AuthToken" in text:
+        return UserError(
+            "The cluster asks for its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
+            "RAY_AUTH_TOKEN_PATH) here as they were when it was started."
+        )
+    if "ersion mismatch" in text:
+        theirs = re.findall(r"(Ray|Python): ([\w.]+)", text)
+        said = ", ".join(f"{name} {number}" for name, number in theirs[:2])
+        here = f"Ray {installed('ray')}, Python {platform.python_version()}"
+        return UserError(
+            f"The cluster runs other versions ({said or 'not named'}) than this process ({here}): install "
+            "the same everywhere, or start the cluster from this environment."
+        )
+    return UserError(f"Ray refused to connect: {first_line(error)}.")
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a few words."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")[:200]
+
+
+def installed(name: str) -> str:
+    """A distribution's version here, or ``none``."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _gpus_each(wanted: Wanted, total: Mapping[str, float]) -> float:
+    return wanted.gpus if wanted.gpus is not None else (1.0 if total["GPU"] else 0.0)
+
+
+def _most(wanted: Wanted, total: Mapping[str, float]) -> int:
+    """Workers: one per GPU, or as many as share one; without GPUs as many as there are CPUs for."""
+    gpus = _gpus_each(wanted, total)
+    return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
+
+
+def _grant(wanted: Wanted, device: str, have: Mapping[str, float]) -> Granted:
+    """Share the resources out, or say what is too much."""
+    total = {"CPU": have.get("CPU", 0.0), "GPU": 0.0 if device == "cpu" else have.get("GPU", 0.0)}
+    if device == "cuda" and not total["GPU"]:
+        raise UserError("--device cuda, but the cluster has no GPU. Use --device cpu.")
+    gpus = _gpus_each(wanted, total)
+    workers = wanted.workers if wanted.workers is not None else max(1, _most(wanted, total))
+    for name, each in (("GPU", gpus), ("CPU", float(wanted.cpus))):
+        if workers * each > total[name] + 1e-9:
+            raise UserError(
+                f"{workers} worker{'s' * (workers > 1)} with {each:g} {name}{'s' * (each != 1)} each need "
+                f"{workers * each:g}, but the cluster has {total[name]:g}: lower --workers or "
+                f"--worker-{name.lower()}s."
+            )
+    room = int(have.get("memory", 0.0) / workers)
+    memory = wanted.memory if wanted.memory is not None else min(MEMORY, room)
+    if memory > room:
+        raise UserError(
+            f"{workers} workers with {memory / GIB:g} GiB each do not fit: the cluster has "
+            f"{room * workers / GIB:.1f} GiB in all. Lower --workers or --worker-memory."
+        )
+    return Granted(workers, gpus, wanted.cpus, memory)

@@ -1,0 +1,118 @@
+"""Whether a cluster's nodes are of any use: the same versions, and the same files in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from robust_eval.core.errors import UserError
+from robust_eval.data import default_root
+from robust_eval.evaluation.executors.ray_cluster import first_line, installed
+from robust_eval.evaluation.prepare import Options
+from robust_eval.models.loading import checkpoint
+
+LOOK_SECONDS = 120.0
+
+
+def absolute(options: Options) -> Options:
+    """The same options with paths that mean the same in every folder of every node."""
+
+    def whole(text: str) -> str:
+        return str(Path(text).expanduser().absolute())
+
+    changes: dict[str, Any] = {"data_root": Path(whole(str(options.data_root or default_root())))}
+    if not options.checkpoint.startswith("robustbench:"):
+        changes["checkpoint"] = whole(options.checkpoint)
+    kind, _, rest = (options.data or "").partition(":")
+    if kind in ("npz", "folder") and rest:
+        changes["data"] = f"{kind}:{whole(rest)}"
+    file, colon, function = (options.arch or "").rpartition(":")
+    if colon and file.endswith(".py"):
+        changes["arch"] = f"{whole(file)}:{function}"
+    suite = [whole(part) if part.endswith(".toml") else part for part in options.suite.split(",")]
+    return replace(options, **changes, suite=",".join(suite))
+
+
+def paths(options: Options) -> dict[str, str]:
+    """What every node must be able to see: path to what it is. Options as :func:`absolute` gives them."""
+    found = {}
+    if not options.checkpoint.startswith("robustbench:"):
+        found[str(checkpoint.split(options.checkpoint)[0])] = "the checkpoint"
+    kind, _, rest = (options.data or "").partition(":")
+    if kind in ("npz", "folder"):
+        found[rest] = "the data"
+    elif options.data_root is not None and options.data_root.exists():
+        # Where it does not exist here either, the data are bundled or will be downloaded.
+        found[str(options.data_root)] = "the data"
+    file, colon, _ = (options.arch or "").rpartition(":")
+    if colon and file.endswith(".py"):
+        found[file] = "the architecture"
+    return found | {part: "the suite" for part in options.suite.split(",") if part.endswith(".toml")}
+
+
+def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:
+    """Ask every node that could run a worker for its versions and for the files.
+
+    Raises :class:`UserError` that names the nodes.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # Defined here, so that it travels as code: a node may have no robust-eval, or an older one.
+    def look(names: list[str]) -> dict[str, Any]:
+        import importlib.metadata
+        import os
+        import platform
+
+        versions = {}
+        for name in ("robust-eval", "torch"):
+            try:
+                versions[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                versions[name] = "none"
+        missing = [name for name in names if not os.path.exists(name)]  # noqa: PTH110
+        return {"python": platform.python_version(), "versions": versions, "missing": missing}
+
+    kind = "GPU" if gpus else "CPU"
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
+    remote = ray.remote(num_cpus=0, max_retries=1)(look)
+    asked = [
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            list(wanted_paths)
+        )
+        for node in nodes
+    ]
+    names = [str(node["NodeManagerHostname"]) for node in nodes]
+    try:
+        answers = ray.get(asked, timeout=LOOK_SECONDS)
+    except ray.exceptions.RayError as error:
+        raise UserError(f"The cluster's nodes do not answer: {first_line(error)}.") from None
+    compare(dict(zip(names, answers, strict=False)), wanted_paths)
+
+
+def compare(answers: Mapping[str, Mapping[str, Any]], wanted_paths: Mapping[str, str]) -> None:
+    """Refuse nodes of other versions, and nodes that do not see a file, by name."""
+    for name in ("robust-eval", "torch"):
+        here = installed(name)
+        others = {node: a["versions"][name] for node, a in answers.items() if a["versions"][name] != here}
+        if others:
+            node, theirs = next(iter(others.items()))
+            has = f"has no {name}" if theirs == "none" else f"has {name} {theirs}"
+            more = f" (and {len(others) - 1} more nodes)" if len(others) > 1 else ""
+            raise UserError(f"Node {node}{more} {has}, this process {here}: install the same on every node.")
+    for path, what in wanted_paths.items():
+        blind = [node for node, answer in answers.items() if path in answer["missing"]]
+        if blind:
+            raise UserError(_blind(blind, path, what, everywhere=len(blind) == len(answers)))
+
+
+def _blind(nodes: Sequence[str], path: str, what: str, *, everywhere: bool) -> str:
+    if everywhere and not Path(path).exists():
+        return f"{path} does not exist."
+    named = ", ".join(nodes[:5]) + (", ..." if nodes[5:] else "")
+    return (
+        f"Worker node{'s' * (len(nodes) > 1)} {named} cannot see {what} {path}: put it on a folder that all "
+        "nodes share, under the same path."
+    )

@@ -1,0 +1,83 @@
+"""The same command in a fresh process: does the file give the logits that were attacked?
+
+What is wrapped around a network in this process, or changes while it is called, is not in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation.prepare import Options, prepare
+from robust_eval.evaluation.run import Job
+from robust_eval.evaluation.worker import full_precision
+
+_TIMEOUT = 1800.0
+
+
+def reloading(job: Job, options: Options) -> Job:
+    """The job, able to ask a fresh process what the options it came from give."""
+    return replace(job, fresh=partial(logits, options))
+
+
+def logits(options: Options, n: int) -> Tensor:
+    """Logits (n, K) of the first ``n`` images, from a process that loads everything again."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "logits.npy"
+        request = {"options": to_json(options), "n": n, "out": str(file)}
+        command = [sys.executable, "-P", "-m", "robust_eval.evaluation.fresh_process"]
+        try:
+            done = subprocess.run(
+                command,
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UserError(f"no fresh process could be run ({type(error).__name__})") from None
+        if done.returncode or not file.exists():
+            last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            # The reason goes into the result, which names no folder of this machine.
+            reason = re.sub(r"\S*[/\\](?=\S)", "", last[0])[:200]
+            raise UserError(f"the file could not be used in a fresh process ({reason})")
+        return torch.from_numpy(np.load(file, allow_pickle=False))
+
+
+def to_json(options: Options) -> dict[str, object]:
+    values = asdict(options)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def from_json(values: Mapping[str, object]) -> Options:
+    root = values["data_root"]
+    return Options(**{**values, "data_root": None if root is None else Path(str(root))})  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def answer(request: Mapping[str, object]) -> None:
+    """The other side: load, look, write."""
+    options, n = request["options"], request["n"]
+    assert isinstance(options, dict)
+    assert isinstance(n, int)
+    job = prepare(from_json(options))
+    full_precision()
+    found = job.model.eval()(job.x_NCHW[:n])
+    np.save(str(request["out"]), found.float().cpu().numpy(), allow_pickle=False)
+
+
+if __name__ == "__main__":
+    answer(json.load(sys.stdin))

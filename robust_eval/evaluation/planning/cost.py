@@ -1,0 +1,71 @@
+"""What a run will cost, before it runs: passes counted, a few batches timed, time extrapolated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_eval import attacks
+from robust_eval.core.types import Cost, Suite
+from robust_eval.evaluation.planning.units import CLEAN
+from robust_eval.models.acceleration import timing
+from robust_eval.models.acceleration.frozen_copy import FLOAT32, frozen
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per image of one forward, and of one backward on top of its forward."""
+
+    forward: float
+    backward: float
+
+    def seconds(self, cost: Cost, images: int) -> float:
+        return images * (cost.forwards * self.forward + cost.backwards * self.backward)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An upper bound: it supposes that no example is broken before the last attack."""
+
+    attack: str
+    column: str
+    units: int
+    cost: Cost
+    seconds: float
+
+
+def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
+    """Time forwards and backwards on one batch; the fastest of a few repeats."""
+    search = frozen(model, sample=x_NCHW[:8], precision=precision)
+
+    def backward() -> None:
+        x = x_NCHW.clone().requires_grad_()
+        torch.autograd.grad(search(x).sum(), x)
+
+    @torch.no_grad()
+    def forward() -> None:
+        search(x_NCHW)
+
+    one_way, both = (
+        timing.least(work, x_NCHW.device, calls=(repeats, repeats)) / len(x_NCHW)
+        for work in (forward, backward)
+    )
+    return Speed(one_way, max(both - one_way, 0.0))
+
+
+def estimates(
+    suite: Suite, n: int, batch_size: int, classes: int, speeds: Mapping[str, Speed], precision: str = FLOAT32
+) -> list[Estimate]:
+    """One entry per attack, in the order of the work. ``speeds``: for each precision that occurs."""
+    units = -(-n // batch_size)
+    rows = [Estimate(CLEAN, CLEAN, units, Cost(1, 0), speeds[FLOAT32].seconds(Cost(1, 0), n))]
+    for column in suite.columns:
+        for attack in column.attacks:
+            params = attacks.parse(attack.family, attack.params)
+            cost: Cost = attacks.family(attack.family).cost(params, classes)
+            speed = speeds[attacks.precision(attack, precision)]
+            rows.append(Estimate(attack.id, column.id, units, cost, speed.seconds(cost, n)))
+    return rows

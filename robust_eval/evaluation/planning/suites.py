@@ -1,0 +1,130 @@
+"""Columns and suites from TOML: what ``--suite`` means.
+
+A column file has a ``title`` and ``[[attacks]]`` tables, run as a cascade. Each names a ``family`` and
+its parameters, with an optional ``id`` (default: the column's) and ``restarts = r``, which makes r
+attacks of it, each on the survivors of the one before and each judged by itself; or ``column = "..."``,
+which stands for all attacks of another column. A suite file has a ``version`` and ``columns``: ids, or
+paths of column files relative to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from robust_eval import attacks
+from robust_eval.core import discovery as discover
+from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.types import AttackSpec, Column, Suite
+
+CLEAN = "clean"
+
+
+def load(text: str) -> Suite:
+    """A suite from a name, a comma-separated list of column or suite names, or a path ending in .toml.
+
+    The clean column always comes first, and no column comes twice. A name that is both a suite and a
+    column (``union``) is the suite.
+    """
+    names = [part for part in (part.strip() for part in text.split(",")) if part]
+    if not names:
+        raise UserError("The suite is empty. Name a suite such as full, or columns such as pgd-20,aa.")
+    if len(names) == 1 and (names[0] in discover.config_ids("suites") or names[0].endswith(".toml")):
+        return _suite(names[0])
+    columns = _unique([column(CLEAN), *(found for name in names for found in _expand(name))])
+    return Suite(",".join(column.id for column in columns), 1, columns)
+
+
+def column(name: str, base: Path = Path(), within: tuple[str, ...] = ()) -> Column:
+    """A column from its id, or from a path ending in .toml relative to ``base``."""
+    path = base / name if name.endswith(".toml") else discover.config_dir("columns") / f"{name}.toml"
+    table = discover.read_toml(path) if name.endswith(".toml") else discover.config("columns", name)
+    where, own_id = _shown(path), path.stem
+    _only(table, ("title", "attacks"), where)
+    if own_id in within:
+        raise UserError(f"{where}: column {own_id} contains itself.")
+    tables = table.get("attacks", [])
+    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
+        raise UserError(f"{where}: attacks must be written as [[attacks]] tables.")
+    if not tables and own_id != CLEAN:
+        raise UserError(f"{where}: a column needs at least one [[attacks]] table.")
+    specs = [
+        spec for entry in tables for spec in _attacks(own_id, entry, where, path.parent, (*within, own_id))
+    ]
+    ids = [spec.id for spec in specs]
+    for repeated in sorted({name for name in ids if ids.count(name) > 1}):
+        raise UserError(f"{where}: two attacks are called {repeated}. Give each its own id.")
+    return Column(own_id, _text(table, "title", own_id, where), tuple(specs))
+
+
+def _suite(name: str) -> Suite:
+    own = name.endswith(".toml")
+    path = Path(name) if own else discover.config_dir("suites") / f"{name}.toml"
+    table = discover.read_toml(path)
+    where = _shown(path)
+    _only(table, ("version", "columns"), where)
+    version, columns = table.get("version", 1), table.get("columns")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UserError(f"{where}: version must be a whole number from 1, got {version!r}.")
+    if not isinstance(columns, list) or not columns or not all(isinstance(entry, str) for entry in columns):
+        raise UserError(f'{where}: columns must be a list of column names, such as ["clean", "pgd-20"].')
+    found = _unique([column(CLEAN), *(column(entry, path.parent) for entry in columns)])
+    return Suite(path.stem, version, found)
+
+
+def _expand(name: str) -> Iterable[Column]:
+    """The columns that one item of a list stands for: a column's own id before a suite's name."""
+    columns, suites = discover.config_ids("columns"), discover.config_ids("suites")
+    if name.endswith(".toml") or name in columns:
+        return (column(name),)
+    if name in suites:
+        return _suite(name).columns
+    raise unknown("suite or column", name, {*columns, *suites})
+
+
+def _unique(columns: Iterable[Column]) -> tuple[Column, ...]:
+    found: dict[str, Column] = {}
+    for entry in columns:
+        if found.setdefault(entry.id, entry) != entry:
+            raise UserError(f"Two different columns are called {entry.id}. Rename the file of one of them.")
+    return tuple(found.values())
+
+
+def _attacks(
+    column_id: str, entry: Mapping[str, Any], where: str, base: Path, within: tuple[str, ...]
+) -> tuple[AttackSpec, ...]:
+    """The attacks that one [[attacks]] table stands for."""
+    params = dict(entry)
+    if "column" in params:
+        _only(params, ("column",), f"{where}: an attack taken from another column")
+        return column(_text(params, "column", "", where), base, within).attacks
+    if "family" not in params:
+        raise UserError(f"{where}: every [[attacks]] table needs a family ({', '.join(attacks.families())}).")
+    family = _text(params, "family", "", where)
+    attack_id = _text(params, "id", column_id, where)
+    restarts = params.get("restarts", 1)
+    if not isinstance(restarts, int) or isinstance(restarts, bool) or not 1 <= restarts <= 1000:
+        raise UserError(f"{where}: restarts must be a whole number from 1 to 1000, got {restarts!r}.")
+    table = {key: value for key, value in params.items() if key not in ("family", "id", "restarts")}
+    ids = [attack_id] if restarts == 1 else [f"{attack_id}.r{number}" for number in range(1, restarts + 1)]
+    return tuple(attacks.spec(one, family, table, where) for one in ids)
+
+
+def _text(table: Mapping[str, Any], key: str, default: str, where: str) -> str:
+    value = table.get(key, default)
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{where}: {key} must be text in quotes, got {value!r}.")
+    return value
+
+
+def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"{where}: {unknown('key', key, known)}")
+
+
+def _shown(path: Path) -> str:
+    """A file as the user knows it: bundled ones without the machine's path."""
+    bundled = discover.config_dir("columns").parent
+    return f"configs/{path.relative_to(bundled)}" if path.is_relative_to(bundled) else str(path)

@@ -1,0 +1,121 @@
+"""A run's row: verdicts, what was seen of the model, and the machine, put together and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from robust_eval.core.files import write_text
+from robust_eval.evaluation.planning.cascade import Finished, labels
+from robust_eval.evaluation.planning.units import CLEAN, Request
+from robust_eval.results import (
+    RESULT_FILE,
+    DiagnosisRecord,
+    Environment,
+    EvalResult,
+    FlagRecord,
+    SearchRecord,
+    evidence,
+    flags,
+    summary,
+)
+
+DIAGNOSIS_FILE = "diagnosis.json"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What whoever holds the model says of it and of the machine."""
+
+    flags: tuple[FlagRecord, ...]
+    environment: Environment
+    search: SearchRecord | None = None
+
+
+def write(
+    request: Request,
+    finished: Mapping[str, Finished],
+    look: Look,
+    evidence_folder: Path | None,
+    command: str | None,
+    folder: Path | None,
+) -> EvalResult:
+    """The row of what is finished, in the suite's order; ``partial`` where columns are missing.
+
+    With ``folder`` it is written there, with ``evidence_folder`` the evidence too.
+    """
+    order = dict.fromkeys((CLEAN, *(column.id for column in request.suite.columns)))
+    finished = {name: finished[name] for name in order if name in finished}
+    checkpoint, data, threat, suite = summary.request_records(request)
+    columns = {name: column.record for name, column in finished.items()}
+    missing = tuple(column.id for column in request.suite.columns if column.id not in columns)
+    y_N = labels(finished[CLEAN], request.data.n)
+    record = None
+    if evidence_folder is not None:
+        record = evidence.write(
+            evidence_folder,
+            {name: column.stages for name, column in finished.items() if column.stages},
+            y_N,
+            {
+                "checkpoint": checkpoint.sha256,
+                "data": data.fingerprint,
+                "threat": str(request.threat),
+                "request": request.key,
+            },
+        )
+    closer_look = stored_diagnosis(folder)
+    found = (
+        *look.flags,
+        *flags.from_columns(columns, checkpoint.classes),
+        *flags.from_reach(_reach(request, finished), request.threat.norm),
+        *flags.from_record(checkpoint, data, columns[CLEAN]),
+        *(flags.from_search(look.search) if look.search is not None else ()),
+        *(flags.from_diagnosis(closer_look) if closer_look is not None else ()),
+    )
+    result = EvalResult(
+        status="partial" if missing else "complete",
+        checkpoint=checkpoint,
+        data=data,
+        threat=threat,
+        suite=suite,
+        columns=columns,
+        missing=missing,
+        worst_case=summary.worst_case(columns),
+        flags=flags.distinct(found),
+        diagnosis=closer_look,
+        search=look.search,
+        environment=look.environment,
+        labels_sha256=summary.labels_digest(y_N),
+        request=request.key,
+        evidence=record,
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if folder is not None:
+        write_text(folder / RESULT_FILE, result.to_json())
+    return result
+
+
+def _reach(request: Request, finished: Mapping[str, Finished]) -> dict[str, float]:
+    """Per column, the longest perturbation that was judged, as a fraction of epsilon."""
+    distances = {
+        name: np.concatenate([r.verdicts.distance for stage in column.stages for r in stage.results])
+        for name, column in finished.items()
+        if any(stage.results for stage in column.stages)
+    }
+    return {name: float(found.max()) / request.threat.radius for name, found in distances.items()}
+
+
+def stored_diagnosis(folder: Path | None) -> DiagnosisRecord | None:
+    """What an earlier command left in the run folder: its flags stay, whatever is asked now."""
+    if folder is None or not (folder / DIAGNOSIS_FILE).is_file():
+        return None
+    try:
+        return DiagnosisRecord.model_validate_json((folder / DIAGNOSIS_FILE).read_bytes())
+    except ValidationError:
+        return None

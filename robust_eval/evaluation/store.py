@@ -1,0 +1,178 @@
+"""Where finished units live. The presence of a unit's file IS the fact that it is done.
+
+A unit is written to a temporary file, flushed to disk and renamed, so that a kill at any moment
+leaves either a whole unit or none. A damaged file counts as absent and is made again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic, refuse_unwritable, write_text, writing
+from robust_eval.core.types import UnitResult, Verdicts
+
+REQUEST_FILE = "request.json"
+_VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
+
+
+class Store(Protocol):
+    def get(self, key: str) -> UnitResult | None: ...
+    def put(self, key: str, result: UnitResult) -> None: ...
+
+
+class MemoryStore:
+    """For notebooks: results live as long as the object."""
+
+    def __init__(self) -> None:
+        self._units: dict[str, UnitResult] = {}
+
+    def get(self, key: str) -> UnitResult | None:
+        return self._units.get(key)
+
+    def put(self, key: str, result: UnitResult) -> None:
+        self._units[key] = result
+
+
+class FolderStore:
+    """A run folder: ``request.json``, ``units/<key>.npz`` and, at the end, the result."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._units = folder / "units"
+
+    def path(self, key: str) -> Path:
+        return self._units / f"{key}.npz"
+
+    def get(self, key: str) -> UnitResult | None:
+        return unpack(key, self.path(key))
+
+    def verdicts(self, key: str) -> UnitResult | None:
+        """The unit without its images, which stay unread."""
+        return unpack(key, self.path(key), images=False)
+
+    def put(self, key: str, result: UnitResult) -> None:
+        self.put_packed(key, pack(key, result))
+
+    def put_packed(self, key: str, content: bytes) -> None:
+        """What :func:`pack` made, here or on another machine."""
+        with writing(self.folder), atomic(self.path(key)) as file:
+            file.write(content)
+
+
+def pack(key: str, result: UnitResult) -> bytes:
+    """A unit's file: what is on disk, and what travels from a worker to whoever writes."""
+    arrays = {name: getattr(result.verdicts, name) for name in _VERDICT_FIELDS}
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        key=np.array(key),
+        evidence=result.evidence,
+        passes=np.array([result.forwards, result.backwards]),
+        seconds=np.array(result.seconds),
+        **arrays,
+    )
+    return file.getvalue()
+
+
+def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
+    """A unit from its file or that file's content; None where it is absent, damaged or another unit's."""
+    try:
+        with np.load(
+            io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False
+        ) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            verdicts = Verdicts(**{name: arrays[name] for name in _VERDICT_FIELDS})
+            forwards, backwards = (int(n) for n in arrays["passes"])
+            evidence = arrays["evidence"] if images else np.empty((0,), dtype=np.float32)
+            return UnitResult(verdicts, evidence, forwards, backwards, float(arrays["seconds"]))
+    except (OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError, zlib.error):
+        # RuntimeError: a header that asks for a password, or for a way of packing that nobody knows.
+        return None
+
+
+def refuse_early(folder: Path) -> None:
+    """Say before anything is loaded that a run cannot be kept in ``folder``. Leaves nothing behind."""
+    _refuse_strangers(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        refuse_unwritable(folder)
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _refuse_strangers(folder: Path) -> None:
+    strangers = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+    if strangers and REQUEST_FILE not in strangers:
+        raise UserError(
+            f"{folder} is no run folder but holds other files ({min(strangers)}, ...). "
+            "Choose a new or empty run folder."
+        )
+
+
+def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
+    """The store of a run folder, made or continued.
+
+    Raises :class:`UserError` when the folder belongs to another request, naming what differs.
+    """
+    _refuse_strangers(folder)
+    request_file = folder / REQUEST_FILE
+    wanted = json.loads(json.dumps(identity, default=str))
+    with writing(folder):
+        (folder / "units").mkdir(parents=True, exist_ok=True)
+    found = _read_request(request_file)
+    if found is None:
+        write_text(request_file, json.dumps(wanted, indent=1) + "\n")
+    elif found != wanted:
+        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        raise UserError(
+            f"{folder} holds a run of another request (it differs in: {', '.join(differing) or 'format'}). "
+            "Choose another run folder, or repeat the original request to continue it."
+        )
+    return FolderStore(folder)
+
+
+def _read_request(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(
+            f"{path} is damaged, so {path.parent} cannot be continued. Choose another run folder."
+        ) from None
+    return found
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run folder for one process. The lock dies with the process, however it ends."""
+    import fcntl
+
+    _refuse_strangers(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"Another process is working in {folder}. Wait for it to end, or choose another run folder."
+            ) from None
+        yield

@@ -1,0 +1,157 @@
+"""Landscapes as figures: what the JSON files hold, drawn in the shared look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from robust_eval.core import figure_style as figure
+from robust_eval.landscape.awp.curve import Curve
+from robust_eval.landscape.awp.plane import Plane
+from robust_eval.landscape.awp.scan import Scan
+from robust_eval.landscape.awp.weight_noise import Response
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOSS = "adversarial loss (nats)"
+
+
+def caption(scan: Scan) -> str:
+    """``digits (train, n = 1000), PGD-10, Linf 0.1``."""
+    setting = scan.setting
+    data = setting.data
+    return f"{data.name} ({data.split}, n = {data.n}), {setting.attack.id.upper()}, {setting.threat}"
+
+
+def curve_figure(scan: Scan, curves: Sequence[Curve], fixed: Sequence[Curve]) -> Figure:
+    """Mean and band of every checkpoint; the pre-generated variant, where there is one, in a panel beside."""
+    with figure.style():
+        width = figure.SPREAD if fixed else figure.COLUMN
+        canvas, panels = figure.panels(1 + bool(fixed), width=width, share_y=True)
+        _curves(panels[0], curves)
+        panels[0].set_ylabel(LOSS)
+        if fixed:
+            for one in curves:
+                panels[1].plot(one.alphas, one.mean, color=figure.GREY, linewidth=0.8, linestyle=":")
+            panels[1].plot([], [], color=figure.GREY, linewidth=0.8, linestyle=":", label="made anew")
+            panels[1].legend()
+            panels[0].set_title("x' made anew at every α: the landscape")
+            panels[1].set_title("x' made once, at α = 0: misleads")
+            _curves(panels[1], fixed, labels=False)
+        canvas.suptitle(caption(scan), fontsize=8)
+        figure.legend(canvas, panels[0])
+        _name_not_finite(
+            canvas, [(one.label, "|α|", [row["alpha"] for row in one.not_finite()]) for one in curves]
+        )
+    return canvas
+
+
+def _curves(axes: Axes, curves: Sequence[Curve], *, labels: bool = True) -> None:
+    for place, one in enumerate(curves):
+        look = figure.line(place, markers=len(one.alphas) <= 25)
+        axes.plot(one.alphas, one.mean, label=one.label if labels else None, **look)
+        axes.fill_between(one.alphas, one.low, one.high, color=look["color"], alpha=0.18, linewidth=0)
+    # The whole range, also where there is nothing to draw.
+    reach = 1.05 * float(curves[0].alphas[-1])
+    axes.set_xlim(-reach, reach)
+    axes.set_xlabel("α (in filter norms, random direction)")
+    if not any(np.isfinite(one.losses).sum() > 1 for one in curves):
+        axes.text(0.5, 0.7, "no finite loss beside α = 0", transform=axes.transAxes, ha="center")
+
+
+def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
+    """A surface and a contour plot for each checkpoint, all on one scale."""
+    from matplotlib.ticker import MaxNLocator
+
+    highest = max([float(np.nanmax(one.relative)) for one in planes if np.isfinite(one.at_w)] or [0.0])
+    levels = MaxNLocator(10).tick_values(0, highest or 1.0)
+    rows = len(planes)
+    with figure.style():
+        canvas, panels = figure.panels(
+            2, rows, width=figure.SPREAD, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
+        )
+        for row, one in enumerate(planes):
+            a, b = np.meshgrid(one.alphas, one.alphas)
+            surface, contour = cast(Any, panels[2 * row]), panels[2 * row + 1]
+            surface.plot_surface(
+                a, b, one.relative, cmap="viridis", vmin=0, vmax=levels[-1], rstride=1, cstride=1
+            )
+            surface.set_zlim(0, levels[-1])
+            surface.set_title(one.label)
+            surface.set_zlabel("|g(a, b) − g(0, 0)| (nats)")
+            filled = contour.contourf(a, b, np.ma.masked_invalid(one.relative), levels, cmap="viridis")
+            contour.grid(visible=False)
+            contour.set_aspect("equal")
+            canvas.colorbar(filled, ax=contour, label="|g(a, b) − g(0, 0)| (nats)")
+            for axes in (surface, contour):
+                axes.set_xlabel("a (in filter norms)")
+                axes.set_ylabel("b (in filter norms)")
+                if not 1e-3 < one.alphas[-1] < 1e4:
+                    # A factor of the whole axis would be set upon the labels.
+                    axes.xaxis.set_major_formatter("{x:g}")
+                    axes.yaxis.set_major_formatter("{x:g}")
+            if np.isfinite(one.relative).sum() < 2:
+                contour.text(
+                    0.5, 0.7, "no finite loss beside (0, 0)", transform=contour.transAxes, ha="center"
+                )
+        canvas.suptitle(caption(scan), fontsize=8)
+        _name_not_finite(
+            canvas,
+            [
+                (one.label, "max(|a|, |b|)", [max(abs(p["a"]), abs(p["b"])) for p in one.not_finite()])
+                for one in planes
+            ],
+        )
+    return canvas
+
+
+def response_figure(scan: Scan, responses: Sequence[Response]) -> Figure:
+    """Loss against gamma on logarithmic axes, a panel for each checkpoint."""
+    labels = list(dict.fromkeys(one.label for one in responses))
+    width = figure.COLUMN if len(labels) == 1 else figure.SPREAD * max(1.0, len(labels) / 2)
+    with figure.style():
+        canvas, panels = figure.panels(len(labels), width=width, share_y=True)
+        for axes, label in zip(panels, labels, strict=True):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            for one in (found for found in responses if found.label == label):
+                _response(axes, one)
+            axes.set_title(label)
+            axes.set_xlabel("γ (size of v relative to the layer's weights)")
+        panels[0].set_ylabel(LOSS)
+        panels[0].legend(fontsize=6.5)
+        canvas.suptitle(caption(scan), fontsize=8)
+        _name_not_finite(
+            canvas, [(f"{one.label} {one.kind.upper()}", "γ", one.not_finite()) for one in responses]
+        )
+    return canvas
+
+
+def _response(axes: Axes, one: Response) -> None:
+    look = figure.line(0 if one.kind == "awp" else 1)
+    anew = one.images == "anew"
+    look |= {"linestyle": "-" if anew else ":", "fillstyle": "full" if anew else "none"}
+    made = "made anew at w+v" if anew else "made at w"
+    axes.plot(one.gammas, one.mean, label=f"{one.kind.upper()}, x' {made}", **look)
+    if len(one.losses) > 1 and anew:
+        low, high = one.losses.min(0), one.losses.max(0)
+        axes.fill_between(one.gammas, low, high, color=look["color"], alpha=0.18, linewidth=0)
+
+
+def _name_not_finite(canvas: Figure, found: Sequence[tuple[str, str, Sequence[float]]]) -> None:
+    """Say below the figure where there is nothing to draw because the loss overflowed."""
+    sentences = [
+        f"{label}: {len(places)} points not finite (overflow), {symbol} ≥ {_least(places):g}"
+        for label, symbol, places in found
+        if places
+    ]
+    if sentences:
+        canvas.supxlabel("\n".join(dict.fromkeys(sentences)), fontsize=7, color=figure.PALETTE[1])
+
+
+def _least(places: Sequence[float]) -> float:
+    return min(abs(place) for place in places)

@@ -1,0 +1,158 @@
+"""A few adversarial images beside the clean ones, small enough to travel with a page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from robust_eval import data
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Ints
+from robust_eval.data import ImageSet
+from robust_eval.evaluation.store import FolderStore
+from robust_eval.leaderboard import attachments as kept
+from robust_eval.leaderboard.page_extras import Picture, Pictures
+from robust_eval.results import EvalResult, read_result
+
+MOST_BYTES = 40_000
+"""Per row, as it stands in the page."""
+MOST_PIXELS = 48
+"""Longer sides are shown reduced."""
+
+Floats = NDArray[np.float64]
+
+
+def thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4) -> Pictures | None:
+    """Up to ``k`` broken images of different classes from the column that broke most; None without any.
+
+    ``images`` is the slice that was judged. Fewer than ``k`` where they would not fit into 40 kB. Raises
+    :class:`UserError` where evidence or images are not those of the result.
+    """
+    tensors = _evidence(result, evidence)
+    if images.slice().fingerprint != result.data.fingerprint:
+        raise UserError(f"These are not the images that {evidence} is about. Give the slice that was judged.")
+    broken = {name: tensors[f"{name}.indices"] for name in result.columns if f"{name}.indices" in tensors}
+    column = max(broken, key=lambda name: len(broken[name]), default=None)
+    if column is None or not len(broken[column]):
+        return None
+    indices = broken[column]
+    chosen = _different_classes(indices, images.y_N, k)
+    seen_as = _seen_as(evidence.parent, {int(indices[place]) for place in chosen})
+    found: list[Picture] = []
+    for place in chosen:
+        index, adversarial = int(indices[place]), tensors[f"{column}.images"][place]
+        seen = seen_as.get((index, adversarial.tobytes()))
+        picture = _picture(
+            index,
+            images,
+            adversarial.transpose(1, 2, 0),
+            column=result.columns[column].title,
+            seen_as=None if seen is None else images.class_names[seen],
+        )
+        if _bytes([*found, picture]) > MOST_BYTES:
+            break
+        found.append(picture)
+    height, width = _reduced(images.x_NHWC[0] / 255).shape[:2]
+    return Pictures(size=(height, width), examples=tuple(found)) if found else None
+
+
+def of_run(run: Path, spec: str | None = None, data_root: Path | None = None) -> Pictures | None:
+    """Pictures of a run or a filed row, whose evidence lies beside it; None where nothing was broken.
+
+    ``spec`` names the data where the result's own name for it cannot be loaded (``folder:DIR``,
+    ``npz:FILE``).
+    """
+    result = read_result(run)
+    if result.evidence is None:
+        raise UserError(f"{run} has no evidence to take images from.")
+    about = result.data
+    split: data.Split = "train" if about.split == "train" else "test"
+    images = data.load(spec or about.name, root=data_root, split=split).take(about.n)
+    return thumbnails(result, kept.evidence_near(run), images)
+
+
+def _seen_as(run: Path, wanted: set[int]) -> dict[tuple[int, bytes], int]:
+    """What the model took each adversarial image for; empty where the run's units are gone."""
+    store = FolderStore(run)
+    found: dict[tuple[int, bytes], int] = {}
+    for path in sorted((run / "units").glob("*.npz")):
+        unit = store.get(path.stem)
+        if unit is None or not len(unit.evidence):
+            continue
+        broken = ~unit.verdicts.robust
+        seen = zip(unit.verdicts.indices[broken], unit.verdicts.adv_pred[broken], unit.evidence, strict=True)
+        found |= {(int(i), image.tobytes()): int(label) for i, label, image in seen if int(i) in wanted}
+    return found
+
+
+def _evidence(result: EvalResult, path: Path) -> dict[str, NDArray[np.generic]]:
+    try:
+        payload = path.read_bytes()
+        if result.evidence is None or hashlib.sha256(payload).hexdigest() != result.evidence.sha256:
+            raise UserError(f"{path} is not the evidence of this result.")
+        tensors: dict[str, NDArray[np.generic]] = load(payload)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as evidence ({error}).") from None
+    return tensors
+
+
+def _different_classes(indices: NDArray[np.generic], labels: Ints, k: int) -> list[int]:
+    """Places in ``indices``: the first of each class in order of appearance, then the second of each, ..."""
+    seen: dict[int, int] = {}
+    rounds = []
+    for place, index in enumerate(indices):
+        label = int(labels[int(index)])
+        seen[label] = seen.get(label, 0) + 1
+        rounds.append((seen[label], place))
+    return [place for _, place in sorted(rounds)[:k]]
+
+
+def _picture(
+    index: int, images: ImageSet, adversarial: Floats, *, column: str, seen_as: str | None
+) -> Picture:
+    """All pixels in [0, 1], (H, W, C)."""
+    clean = images.x_NHWC[index] / 255
+    change = adversarial - clean
+    largest = float(np.abs(change).max())
+    amplified = 0.5 / largest if largest > 0 else 1.0
+    return Picture(
+        index=index,
+        label=images.class_names[int(images.y_N[index])],
+        column=column,
+        seen_as=seen_as,
+        clean=_png(_reduced(clean)),
+        adversarial=_png(_reduced(adversarial)),
+        difference=_png(0.5 + _reduced(change) * amplified),
+        amplified=amplified,
+    )
+
+
+def _reduced(image: Floats) -> Floats:
+    """Means over square blocks, so that no side is longer than :data:`MOST_PIXELS`."""
+    height, width, channels = image.shape
+    block = -(-max(height, width) // MOST_PIXELS)
+    if block == 1:
+        return image
+    height, width = height // block, width // block
+    cut = image[: height * block, : width * block]
+    means: Floats = cut.reshape(height, block, width, block, channels).mean(axis=(1, 3))
+    return means
+
+
+def _png(image: Floats) -> str:
+    pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _bytes(pictures: list[Picture]) -> int:
+    return sum(len(p.clean) + len(p.adversarial) + len(p.difference) for p in pictures)

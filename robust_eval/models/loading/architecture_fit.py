@@ -1,0 +1,219 @@
+"""Which network a state dict belongs to: every name and every shape must agree, or nothing is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from robust_eval import models
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture
+from robust_eval.models.architectures import ArchitectureFile, Arguments, Inferred
+from robust_eval.models.loading.state_dict_diff import (
+    Difference,
+    State,
+    compare,
+    completed,
+    shapes_of,
+    some,
+)
+
+_AVERAGED = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network whose every tensor the file has."""
+
+    inferred: Inferred
+    state: State
+    """Under the network's own names, complete."""
+    notes: tuple[str, ...]
+    prefix: str = ""
+    rest: tuple[str, ...] = ()
+    """Names in the file outside the prefix."""
+
+
+def blank(
+    architecture: Architecture, *, classes: int, channels: int, image_size: tuple[int, int]
+) -> nn.Module:
+    """The network without any weights: nothing can be left at a random initial value."""
+    with torch.device("meta"):
+        return models.build(
+            architecture.id,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            **architecture.arguments,
+        )
+
+
+def fit(
+    state: State, name: str, *, arch: str | None = None, image_size: tuple[int, int] | None = None
+) -> Fit:
+    """The architecture whose tensors these are, all of them; else a UserError that says what came closest.
+
+    ``arch`` restricts the search to one id. ``image_size`` is that of the images to judge.
+    """
+    files = models.files() if arch is None else {arch: models.find(arch)[0]}
+    found: list[Fit] = []
+    closest = _Closest()
+    for view in _views(state):
+        for file in files.values():
+            renamed = _renamed(view.state, file)
+            inferred = file.infer(shapes_of(renamed))
+            if inferred is None or arch not in (None, inferred.architecture.id):
+                continue
+            network = blank_of(inferred, image_size)
+            difference = compare(shapes_of(network.state_dict()), shapes_of(renamed))
+            closest.see(difference, inferred.architecture.id)
+            if difference.exact:
+                complete = completed(renamed, network.state_dict())
+                notes = _naming_notes(view, renamed)
+                found.append(Fit(inferred, complete, notes, view.prefix, view.rest))
+    if found:
+        return _one_of(found, state, name)
+    if closest.difference is None:
+        # Nothing looks like anything known: measure against each file's first network.
+        for arch_id in [arch] if arch else [file.IDS[0] for file in files.values()]:
+            network = blank(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
+            closest.see(compare(shapes_of(network.state_dict()), shapes_of(state)), arch_id)
+    raise UserError(_no_fit(name, arch, closest))
+
+
+@dataclass
+class _Closest:
+    """The architecture that most of a file's tensors agree with."""
+
+    difference: Difference | None = None
+    arch: str = ""
+
+    def see(self, difference: Difference, arch: str) -> None:
+        if self.difference is None or difference.share > self.difference.share:
+            self.difference, self.arch = difference, arch
+
+
+@dataclass(frozen=True)
+class _View:
+    """A state dict with a prefix taken off: of every name that has it, or of those names alone."""
+
+    prefix: str
+    state: State
+    rest: tuple[str, ...] = ()
+    """Names left out."""
+
+
+def _views(state: State) -> Iterator[_View]:
+    yield _View("", state)
+    prefixes: Counter[str] = Counter()
+    for key in state:
+        parts = key.split(".")[:-1]
+        prefixes.update(".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 4) + 1))
+    for prefix, count in prefixes.items():
+        # A prefix that wraps a network is on many names; up to five networks are looked for.
+        if count < len(state) / 5:
+            continue
+        # A head beside its backbone keeps its own name.
+        mixed = {key.removeprefix(prefix): value for key, value in state.items()}
+        if len(mixed) == len(state):
+            yield _View(prefix, mixed)
+        rest = tuple(key for key in state if not key.startswith(prefix))
+        if rest:
+            part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            yield _View(prefix, part, rest)
+
+
+def blank_of(inferred: Inferred, image_size: tuple[int, int] | None) -> nn.Module:
+    """The inferred network at the size its own tensors tell."""
+    size = inferred.image_size or image_size or (32, 32)
+    return blank(inferred.architecture, classes=inferred.classes, channels=inferred.channels, image_size=size)
+
+
+def _renamed(view: State, file: ArchitectureFile) -> State:
+    """Under the file's own names, where other code calls the same layers otherwise."""
+    renamed = {}
+    for key, value in view.items():
+        own = key
+        for pattern, replacement in getattr(file, "ALIASES", ()):
+            own = re.sub(pattern, replacement, own)
+        renamed[own] = value
+    return renamed if len(renamed) == len(view) else view
+
+
+def _naming_notes(view: _View, renamed: State) -> tuple[str, ...]:
+    notes = [f"removed '{view.prefix}' from the names"] if view.prefix else []
+    changed = [(old, new) for old, new in zip(view.state, renamed, strict=True) if old != new]
+    if changed:
+        notes.append(f"renamed {len(changed)} tensors ({changed[0][0]} to {changed[0][1]})")
+    return tuple(notes)
+
+
+def _one_of(found: list[Fit], state: State, name: str) -> Fit:
+    """The fit that explains the whole file. Copies of one network count as one."""
+    whole = [fit for fit in found if not fit.rest]
+    if whole:
+        return whole[0]
+    covered = tuple(fit.prefix for fit in found)
+    beyond = [key for key in found[0].rest if not key.startswith(covered)]
+    if beyond:
+        raise UserError(
+            f"{name} has tensors beyond those of {found[0].inferred.architecture.id} under "
+            f"'{found[0].prefix}': {some(beyond)}. To leave them out, name the part to use: "
+            f"{name}#{found[0].prefix[:-1]}."
+        )
+    first = found[0]
+    if all(_equal(first.state, other.state) for other in found[1:]):
+        return first
+    plain = [fit for fit in found if not _AVERAGED.search(fit.prefix)]
+    if len(plain) != 1:
+        options = ", ".join(fit.prefix[:-1] for fit in found)
+        raise UserError(f"{name} holds several networks: {options}. Choose one: {name}#{first.prefix[:-1]}.")
+    others = ", ".join(fit.prefix[:-1] for fit in found if fit is not plain[0])
+    note = f"the file also holds {others}: choose with '#', {name}#NAME"
+    return Fit(plain[0].inferred, plain[0].state, (*plain[0].notes, note), plain[0].prefix)
+
+
+def _equal(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def _no_fit(name: str, arch: str | None, closest: _Closest) -> str:
+    if arch is not None:
+        return f"{name} is not {arch}: {closest.difference}. Leave --arch out to have it detected."
+    return (
+        f"{name} fits no known architecture. {closest.arch} came closest: {closest.difference}. Name the "
+        "architecture with --arch, or give its code with --arch path.py:function."
+    )
+
+
+def check_against_images(
+    inferred: Inferred, name: str, *, channels: int, image_size: tuple[int, int], data: str
+) -> None:
+    """Refuse images that the network was not made for; their classes are known to fit."""
+    if inferred.channels != channels:
+        raise UserError(
+            f"{name} takes images with {inferred.channels} channel{'s' if inferred.channels > 1 else ''}, "
+            f"but those of {data} have {channels}. Choose the data it was trained on with --data."
+        )
+    arguments: dict[str, Any] = {"classes": inferred.classes, "channels": channels}
+    here = blank(inferred.architecture, image_size=image_size, **arguments)
+    if not compare(
+        shapes_of(here.state_dict()), shapes_of(blank_of(inferred, image_size).state_dict())
+    ).exact:
+        own = "x".join(map(str, inferred.image_size or ()))
+        raise UserError(
+            f"{name} takes {own} images, but those of {data} are {image_size[0]}x{image_size[1]}. "
+            "Choose the data it was trained on with --data."
+        )
+
+
+def with_arguments(inferred: Inferred, arguments: Arguments) -> Architecture:
+    """The same architecture with some arguments changed."""
+    own = inferred.architecture
+    return Architecture(own.id, {**own.arguments, **arguments})

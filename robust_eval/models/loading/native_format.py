@@ -1,0 +1,158 @@
+"""This project's own checkpoint: weights that carry what is needed to judge them.
+
+One dict of plain values and tensors, so that the weights-only reader opens it; in safetensors the
+same description is JSON in the header.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
+
+from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic, writing
+from robust_eval.core.threat import ThreatModel, parse_threat
+from robust_eval.core.types import Architecture, Normalisation
+
+FORMAT_VERSION = 1
+_HEADER_KEY = "robust_eval"
+TRAINED_ON = "trained_on"
+"""In ``provenance``: a sketch of the training images (:mod:`robust_eval.core.image_sketch`); results leave it out."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ArchitectureRecord(_Record):
+    id: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class NormalisationRecord(_Record):
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ThreatRecord(_Record):
+    norm: Literal["Linf", "L2"]
+    eps: str
+
+
+class Header(_Record):
+    """Everything but the weights."""
+
+    format_version: int
+    architecture: ArchitectureRecord
+    normalisation: NormalisationRecord
+    classes: int = Field(ge=2)
+    channels: int = Field(ge=1)
+    image_size: tuple[int, int]
+    dataset: str | None = None
+    threat: ThreatRecord | None = None
+    recipe: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+    provenance: dict[str, Any] | None = None
+
+    def trained_with(self) -> dict[str, Any] | None:
+        """The recipe, threat model and metrics, as a result records them."""
+        fields = {
+            "recipe": self.recipe,
+            "threat": None if self.threat is None else self.threat.model_dump(),
+            "metrics": self.metrics,
+            "provenance": {k: v for k, v in (self.provenance or {}).items() if k != TRAINED_ON},
+        }
+        return {key: value for key, value in fields.items() if value} or None
+
+    def trained_on(self) -> Mapping[str, Any] | None:
+        """The sketch of the training images, where the file has one."""
+        found = (self.provenance or {}).get(TRAINED_ON)
+        return found if isinstance(found, Mapping) else None
+
+
+def save(
+    path: Path,
+    network: nn.Module,
+    *,
+    architecture: Architecture,
+    normalisation: Normalisation,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],
+    dataset: str | None = None,
+    threat: ThreatModel | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint in one step: a reader sees the old file or the new one, whole.
+
+    ``network`` is the bare network, without :class:`Normalised` around it. ``recipe``, ``metrics`` and
+    ``provenance`` hold plain JSON values. A path that ends in ``.safetensors`` is written in that format.
+    """
+    header = Header(
+        format_version=FORMAT_VERSION,
+        architecture=ArchitectureRecord(id=architecture.id, arguments=dict(architecture.arguments)),
+        normalisation=NormalisationRecord(
+            name=normalisation.name, mean=normalisation.mean, std=normalisation.std
+        ),
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        dataset=dataset,
+        threat=None if threat is None else ThreatRecord(norm=threat.norm, eps=threat.eps_text),
+        recipe=None if recipe is None else dict(recipe),
+        metrics=None if metrics is None else dict(metrics),
+        provenance=None if provenance is None else dict(provenance),
+    ).model_dump(mode="json")
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+    if path.suffix == ".safetensors":
+        content = safetensors.torch.save(state, metadata={_HEADER_KEY: json.dumps(header)})
+    else:
+        # In memory first: torch's own writer reports a full disk as an internal error.
+        buffer = io.BytesIO()
+        torch.save({**header, "state_dict": state}, buffer)
+        content = buffer.getvalue()
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as file:
+            file.write(content)
+
+
+def header_of(value: Any, metadata: Mapping[str, str], name: str) -> Header | None:
+    """The description of a file in this format; None for a foreign file."""
+    if _HEADER_KEY in metadata:
+        try:
+            raw = json.loads(metadata[_HEADER_KEY])
+        except ValueError:
+            raise UserError(f"{name} has a damaged description (no valid JSON). Save it again.") from None
+    elif isinstance(value, Mapping) and {"format_version", "state_dict", "architecture"} <= value.keys():
+        raw = {key: entry for key, entry in value.items() if key != "state_dict"}
+    else:
+        return None
+    version = raw.get("format_version") if isinstance(raw, Mapping) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(
+            f"{name} has checkpoint format {version}; this robust-eval reads up to {FORMAT_VERSION}. "
+            "Upgrade robust-eval."
+        )
+    try:
+        header = Header.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "description"
+        raise UserError(
+            f"{name} has a damaged description ({where}: {first['msg']}). Save it again."
+        ) from None
+    if header.threat is not None:
+        parse_threat(header.threat.norm, header.threat.eps)
+    return header

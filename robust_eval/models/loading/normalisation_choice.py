@@ -1,0 +1,66 @@
+"""Normalisation and variant of a foreign network: as asked, as recorded, or by clean accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture, Normalisation
+from robust_eval.data import ImageSet
+from robust_eval.models.loading import normalisation_probe as probe
+from robust_eval.models.normalisation import parse_normalisation
+
+
+def choose(
+    networks: Sequence[tuple[Architecture, nn.Module]],
+    name: str,
+    *,
+    channels: int,
+    recorded: Normalisation | None,
+    asked: str | None,
+    images: ImageSet | None,
+    device: torch.device,
+) -> tuple[probe.Candidate, tuple[str, ...]]:
+    """The way to run one of ``networks`` (on the device, the plain variant first), and the notes on why.
+
+    ``recorded``: what the file says of its normalisation; ``asked``: what the user said.
+    """
+    plain, network = networks[0]
+    wanted = None if asked is None else parse_normalisation(asked, channels)
+    as_asked = () if wanted is None else (f"input normalisation '{wanted.name}' as asked",)
+    if images is None:
+        known = wanted or recorded
+        if known is None:
+            raise UserError(
+                f"{name} does not say how its input is normalised. Add --data, so that it can be found out, "
+                "or --normalisation."
+            )
+        return probe.Candidate(network, plain, known.name, known), as_asked
+    if wanted is not None and len(networks) == 1:
+        return probe.Candidate(network, plain, wanted.name, wanted), as_asked
+    tried = [wanted] if wanted is not None else probe.normalisations(channels, images.name, recorded)
+    candidates = [
+        probe.Candidate(
+            net,
+            arch,
+            _label(arch, plain, entry),
+            entry,
+            recorded=entry is recorded,
+            variant=net is not network,
+        )
+        for arch, net in networks
+        for entry in tried
+    ]
+    x, y = images.take(min(images.n, probe.ROUNDS[-1])).tensors()
+    chosen, sentence = probe.probe(
+        candidates, x.to(device), y.to(device), images.classes, name, asked=wanted is not None
+    )
+    return chosen, (sentence,)
+
+
+def _label(architecture: Architecture, plain: Architecture, normalisation: Normalisation) -> str:
+    extra = {k: v for k, v in architecture.arguments.items() if plain.arguments.get(k) != v}
+    return " ".join([normalisation.name, *(f"with {key}={value}" for key, value in extra.items())])

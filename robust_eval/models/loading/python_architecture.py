@@ -1,0 +1,125 @@
+"""``--arch path.py:function``: the user's own network code, run because the user named it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_eval.core.errors import UserError, unknown
+from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
+
+
+def is_python_file(arch: str) -> bool:
+    """True for ``path.py:function``."""
+    path, colon, function = arch.rpartition(":")
+    return bool(colon and function) and path.endswith(".py")
+
+
+def portable(arch: str) -> str:
+    """``path.py:function`` without the folders, so that no machine's paths are named; an id as it is."""
+    if not is_python_file(arch):
+        return arch
+    file, _, function = arch.rpartition(":")
+    return f"{Path(file).name}:{function}"
+
+
+def sha256(arch: str) -> str:
+    """Of the file's bytes: the same weights under other code are another model."""
+    path = Path(arch.rpartition(":")[0]).expanduser()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise _absent(path) from None
+
+
+def _absent(path: Path) -> UserError:
+    return UserError(f"{path} does not exist. --arch takes path.py:function, or an architecture's id.")
+
+
+def build(arch: str, offered: Mapping[str, Any]) -> nn.Module:
+    """The network that ``function`` returns.
+
+    It is called with those of ``offered`` (``classes``, ``num_classes``, ``channels``, ``image_size``) that
+    it has parameters for.
+    """
+    file, _, name = arch.rpartition(":")
+    function = _function(Path(file).expanduser(), name)
+    parameters = inspect.signature(function).parameters
+    try:
+        network = function(**{key: value for key, value in offered.items() if key in parameters})
+    except Exception as error:
+        raise UserError(f"{arch} failed: {type(error).__name__}: {error}. Mend the function.") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{arch} returned a {type(network).__name__}, not a torch.nn.Module.")
+    return network
+
+
+def _function(path: Path, name: str) -> Callable[..., Any]:
+    if not path.is_file():
+        raise _absent(path)
+    spec = importlib.util.spec_from_file_location(f"_robust_eval_user_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Files next to it can be imported, as when it is run as a script.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = (key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise unknown(f"function in {path.name}:", name, own)
+    return function  # type: ignore[no-any-return]  # checked callable
+
+
+def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str) -> tuple[int, str]:
+    """Fill the network with exactly one of these readings of the file; the first that fits.
+
+    Every name must agree, up to one prefix that all share. Returns which reading it was and the prefix.
+    """
+    expected: dict[str, Tensor] = network.state_dict()
+    differences = []
+    for index, state in enumerate(states):
+        for prefix in _shared_prefixes(state):
+            view = {key.removeprefix(prefix): value for key, value in state.items()}
+            difference = compare(shapes_of(expected), shapes_of(view))
+            if difference.exact:
+                network.load_state_dict(completed(view, expected), strict=True)
+                return index, prefix
+            differences.append(difference)
+    closest = max(differences, key=lambda difference: difference.share)
+    raise UserError(f"{name} does not fit the network of {portable(arch)}: {closest}.")
+
+
+def _shared_prefixes(state: State) -> list[str]:
+    parts = next(iter(state)).split(".")
+    prefixes = [".".join(parts[:depth]) + "." for depth in range(1, len(parts))]
+    return ["", *(prefix for prefix in prefixes if all(key.startswith(prefix) for key in state))]
+
+
+def first_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> torch.Tensor:
+    """The user's own forward pass may fail in any way, or return anything."""
+    try:
+        with torch.no_grad():
+            logits = network(x_1CHW)
+    except Exception as error:
+        what = str(error).splitlines()[0] if str(error) else "no message"
+        raise UserError(
+            f"{arch} fails on a batch of shape {tuple(x_1CHW.shape)}: {type(error).__name__}: {what}."
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise UserError(f"{arch} must return a tensor of logits, not a {type(logits).__name__}.")
+    return logits

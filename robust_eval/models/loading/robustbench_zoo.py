@@ -1,0 +1,181 @@
+"""``robustbench:MODEL_ID[@threat]``: a model of RobustBench's zoo, through its own code.
+
+The zoo's models take [0, 1] images and bring their own normalisation. Importing it takes seconds and
+needs care, so it happens on first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import ssl
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robust_eval.core.download import impatient
+from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.types import Architecture, CheckpointRef
+from robust_eval.data import ImageSet
+from robust_eval.models.loading import file_reader as reading
+from robust_eval.models.normalisation import NONE
+
+_DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}
+# What robustbench imports from a package that its own release does not depend on.
+_ALIASED = ("", ".autopgd_base", ".fab_pt", ".square", ".state", ".other_utils", ".checks", ".autoattack")
+# Overrides torch's weights-only default, which robustbench relies on.
+_UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+def load(source: str, images: ImageSet | None, device: torch.device) -> tuple[nn.Module, CheckpointRef]:
+    """The model in eval mode and what it is. Downloads on first use.
+
+    ``images`` tell which part of the zoo is meant: cifar10 (also without images), cifar100 or imagenet.
+    """
+    model_id, _, threat = source.removeprefix("robustbench:").partition("@")
+    dataset = "cifar10" if images is None else _dataset(images)
+    with _guarded():
+        models, utils = _import()
+        key, known = _known(models, dataset, threat or "Linf")
+        if model_id not in known:
+            raise unknown(f"robustbench {dataset} {key} model", model_id, known)
+        folder = cache_folder()
+        network = _fetch(utils, model_id, folder, dataset, key)
+    sha256, kind = _identity(folder, dataset, key, model_id, network), type(network).__name__
+    ref = CheckpointRef(
+        f"robustbench:{model_id}@{key}",
+        sha256,
+        Architecture(f"robustbench:{model_id}", {"class": kind, "threat": key}),
+        100 if dataset == "cifar100" else 1000 if dataset == "imagenet" else 10,
+        NONE,
+        "robustbench",
+        dataset,
+        None,
+        ("from RobustBench's model zoo; normalisation is inside the model",),
+    )
+    return network.float().to(device).eval(), ref
+
+
+def cache_folder() -> Path:
+    """``ROBUST_EVAL_CACHE``, or a cache folder in the home directory."""
+    named = os.environ.get("ROBUST_EVAL_CACHE")
+    return (Path(named).expanduser() if named else Path.home() / ".cache" / "robust-eval") / "robustbench"
+
+
+def _dataset(images: ImageSet) -> str:
+    by_classes = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
+    found = _DATASETS.get(images.name) or by_classes.get(images.classes)
+    if found is None or images.channels != 3:
+        raise UserError(
+            f"RobustBench's models are for cifar10, cifar100 and imagenet, not for {images.name}. "
+            "Choose other --data."
+        )
+    return found
+
+
+def _known(models: Any, dataset: str, threat: str) -> tuple[str, Any]:
+    """The zoo's own spelling of the threat model, and its models."""
+    table = {key.value: entries for key, entries in models[_enum(models, dataset)].items()}
+    spelled = {key.lower(): key for key in table}
+    if threat.lower() not in spelled:
+        raise unknown(f"robustbench {dataset} threat model", threat, table)
+    key = spelled[threat.lower()]
+    return key, table[key]
+
+
+def _enum(models: Any, dataset: str) -> Any:
+    return next(key for key in models if key.value == dataset)
+
+
+def _import() -> tuple[Any, Any]:
+    try:
+        zoo = importlib.import_module("robustbench.model_zoo")
+        return zoo.model_dicts, importlib.import_module("robustbench.utils")
+    except ImportError as error:
+        raise UserError(
+            f"robustbench cannot be imported ({error}). "
+            "Install it with: pip install robustbench 'setuptools<81'."
+        ) from error
+
+
+def _fetch(utils: Any, model_id: str, folder: Path, dataset: str, threat: str) -> nn.Module:
+    try:
+        network: nn.Module = utils.load_model(model_id, str(folder), dataset, threat)
+    except Exception as error:
+        reason = _reason(error)
+        file = folder / dataset / threat / f"{model_id}.pt"
+        if file.is_file():
+            # What arrived may be a web page; this says so.
+            reading.read(file)
+            raise UserError(
+                f"robustbench:{model_id} cannot be loaded ({reason}). Delete {file} and try again."
+            ) from error
+        raise UserError(
+            f"robustbench:{model_id} cannot be downloaded ({reason}). "
+            f"Check the network, or put the file at {file}."
+        ) from error
+    return network
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "no connection to the file host"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}"
+
+
+def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: nn.Module) -> str:
+    """The hash of the file's bytes; of several files' hashes; of the tensors where there is no file."""
+    files = sorted((folder / dataset / threat).glob(f"{model_id}.pt*"))
+    if len(files) == 1:
+        with files[0].open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    if not files:
+        for key, value in sorted(network.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """The zoo's imports and downloads, without their side effects on this process."""
+    context, unsafe = ssl._create_default_https_context, os.environ.pop(_UNSAFE, None)
+    try:
+        with _aliased(), impatient(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        ssl._create_default_https_context = context
+        if unsafe is not None:
+            os.environ[_UNSAFE] = unsafe
+
+
+@contextlib.contextmanager
+def _aliased() -> Iterator[None]:
+    """``import autoattack`` finds pyautoattack, unless the git package is installed."""
+    if "autoattack" in sys.modules or importlib.util.find_spec("autoattack") is not None:
+        yield
+        return
+    names = {}
+    for part in _ALIASED:
+        with contextlib.suppress(ImportError):
+            names[f"autoattack{part}"] = importlib.import_module(f"pyautoattack{part}")
+    sys.modules.update(names)
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)

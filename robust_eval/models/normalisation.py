@@ -1,0 +1,82 @@
+"""Input normalisation: the table of known ones, and the module that applies one inside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.types import Normalisation
+
+_NAMED = (
+    Normalisation("none"),
+    # Also SVHN's in the AWP code, where mean = std = (.5, .5, .5).
+    Normalisation("2x-1", (0.5,), (0.5,)),
+    # Rice et al. 2020, Wu et al. 2020: the statistics of the training pixels.
+    Normalisation("cifar10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    # kuangliu/pytorch-cifar and what descends from it: the mean of the images' own deviations.
+    Normalisation("cifar10-kuangliu", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    Normalisation("cifar100", (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615)),
+    Normalisation("svhn", (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    Normalisation("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    Normalisation("mnist", (0.1307,), (0.3081,)),
+)
+NORMALISATIONS: Mapping[str, Normalisation] = {entry.name: entry for entry in _NAMED}
+NONE = NORMALISATIONS["none"]
+
+
+class Normalised(nn.Module):
+    """``network((x - mean) / std)``: [0, 1] pixels in, logits out.
+
+    The statistics are buffers outside the state dict: a checkpoint's tensors are the network's alone.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.network = network
+        self.identity = all(m == 0 for m in normalisation.mean) and all(s == 1 for s in normalisation.std)
+        for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """``x_NCHW`` in [0, 1] to ``logits_NK``."""
+        logits: Tensor = self.network(x_NCHW if self.identity else (x_NCHW - self.mean) / self.std)
+        return logits
+
+
+def parse_normalisation(text: str, channels: int) -> Normalisation:
+    """A name of the table, or ``MEAN/STD`` with a value per channel: ``.49,.48,.45/.25,.24,.26``."""
+    if "/" not in text:
+        if text not in NORMALISATIONS:
+            raise unknown("normalisation", text, NORMALISATIONS)
+        found = NORMALISATIONS[text]
+    else:
+        found = Normalisation(text, *(_values(part, text) for part in text.split("/", 1)))
+    return checked(found, channels)
+
+
+def _values(part: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in part.split(","))
+    except ValueError:
+        raise UserError(
+            f"Normalisation '{text}' is not MEAN/STD with numbers, such as 0.49,0.48,0.45/0.25,0.24,0.26."
+        ) from None
+
+
+def checked(normalisation: Normalisation, channels: int) -> Normalisation:
+    """The same, if it fits images with that many channels and divides by no zero."""
+    for values in (normalisation.mean, normalisation.std):
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"Normalisation {normalisation.name} is for {len(values)} channels, "
+                f"but the images have {channels}."
+            )
+    if not all(value > 0 for value in normalisation.std):
+        raise UserError(f"Normalisation {normalisation.name} divides by {min(normalisation.std):g}.")
+    return normalisation

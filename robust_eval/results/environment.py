@@ -1,0 +1,39 @@
+"""The machine and libraries a result was made with: an allow-list, nothing that names a person or a path."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from robust_eval.core.devices import device_name
+from robust_eval.results import Environment
+
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "adversarial-robustness-toolbox",
+    "pyautoattack",
+    "robustbench",
+    "numpy",
+)
+
+
+def library_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def environment(device: torch.device) -> Environment:
+    return Environment(
+        robust_eval=library_version("robust-eval"),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        libraries={name: library_version(name) for name in _LIBRARIES},
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        tf32=torch.backends.cuda.matmul.allow_tf32,
+    )

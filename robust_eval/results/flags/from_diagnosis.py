@@ -1,0 +1,49 @@
+"""Flags of a diagnosis: did the attacks converge, and do they reach what they must?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from robust_eval.results import DiagnosisRecord, FlagRecord
+from robust_eval.results.flags.rules import Finding, records
+
+GAIN = 0.06
+"""This project's honest checkpoints gain up to 0.03, planted attacks 0.1 and more."""
+NOT_RISING = 0.05
+UNBOUNDED = 0.02
+FRESH = 1e-4
+_TWO = 2
+
+
+def from_diagnosis(found: DiagnosisRecord) -> tuple[FlagRecord, ...]:
+    return records(_findings(found))
+
+
+def _findings(found: DiagnosisRecord) -> Iterator[Finding]:
+    n = found.images
+
+    def gains(broken: int) -> bool:
+        return broken - found.broken > max(_TWO, GAIN * n)
+
+    if gains(found.broken_more_steps):
+        yield "more-steps-help", f"PGD-20 breaks {found.broken} of {n}, PGD-40 {found.broken_more_steps}"
+    if gains(found.broken_restarts):
+        yield (
+            "more-restarts-help",
+            f"PGD-20 breaks {found.broken} of {n} from one start, {found.broken_restarts} from five",
+        )
+    best, step = max(
+        (found.broken_short_steps, "a quarter of the step"), (found.broken_long_steps, "four times the step")
+    )
+    if gains(best):
+        yield "step-size-sensitive", f"PGD-20 breaks {found.broken} of {n}, {best} with {step}"
+    if found.not_rising > NOT_RISING * n:
+        yield "loss-not-rising", f"on {found.not_rising} of {n} examples"
+    if found.unbounded_left > UNBOUNDED * n:
+        yield "unbounded-attack-fails", f"{found.unbounded_left} of {n} examples are left"
+    if found.noise_alone >= _TWO:
+        yield "noise-beats-gradients", f"on {found.noise_alone} of {n} examples"
+    if found.fresh_problem:
+        yield "fresh-process-disagrees", found.fresh_problem
+    elif found.fresh is not None and found.fresh > FRESH:
+        yield "fresh-process-disagrees", f"logits differ by {found.fresh:.1e}"

@@ -1,0 +1,36 @@
+"""Flags raised once more from a result file, to see whether somebody took them out."""
+
+from __future__ import annotations
+
+from robust_eval.results import EvalResult, FlagRecord
+from robust_eval.results.flags.from_columns import from_columns
+from robust_eval.results.flags.from_diagnosis import from_diagnosis
+from robust_eval.results.flags.from_record import from_record, from_search
+from robust_eval.results.flags.rules import BLOCKS, distinct
+
+
+def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
+    """All that follow from the numbers of the result alone; it must have a clean column."""
+    found = [
+        *from_columns(result.columns, result.checkpoint.classes),
+        *from_record(result.checkpoint, result.data, result.columns["clean"]),
+        *(from_search(result.search) if result.search is not None else ()),
+        *(from_diagnosis(result.diagnosis) if result.diagnosis is not None else ()),
+    ]
+    return distinct(found)
+
+
+def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:
+    """Those that keep a row from ranking. Taken out of the record, they are raised again by its numbers."""
+    raised = distinct((*result.flags, *from_result(result)))
+    return tuple(flag for flag in raised if flag.severity == BLOCKS)
+
+
+def missing(result: EvalResult, here: tuple[FlagRecord, ...]) -> list[str]:
+    """Flags raised ``here`` that the record lacks or calls less severe, with their figures."""
+    recorded = {(flag.id, flag.severity) for flag in result.flags}
+    return [
+        f"{flag.id} ({flag.severity}: {flag.figure})"
+        for flag in here
+        if (flag.id, flag.severity) not in recorded
+    ]

@@ -1,0 +1,222 @@
+"""From verdicts to a result: pure counting."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from robust_eval.core.statistics import wilson
+from robust_eval.core.threat import parse_threat
+from robust_eval.core.types import (
+    Architecture,
+    AttackSpec,
+    Bools,
+    CheckpointRef,
+    Column,
+    Ints,
+    Normalisation,
+    Slice,
+    Suite,
+    UnitResult,
+)
+from robust_eval.core.verdict_bits import bits_text, parse_bits
+from robust_eval.evaluation.planning.units import CLEAN, Request
+from robust_eval.results import (
+    AttackRecord,
+    CheckpointRecord,
+    ColumnRecord,
+    Count,
+    DataRecord,
+    EvalResult,
+    SuiteRecord,
+    ThreatRecord,
+    WorstCase,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One finished attack of a column's cascade, with its units' results in order."""
+
+    attack: AttackSpec
+    library: str
+    citation: str
+    note: str
+    results: tuple[UnitResult, ...]
+
+    def broken(self) -> Ints:
+        """Indices of the examples that this attack broke."""
+        return concatenate([r.verdicts.indices[~r.verdicts.robust] for r in self.results])
+
+
+def concatenate(arrays: Sequence[Ints]) -> Ints:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
+
+
+def clean_bits(results: Sequence[UnitResult], n: int) -> Bools:
+    """Which examples are predicted right, (n,) bool."""
+    bits = np.zeros(n, dtype=np.bool_)
+    for result in results:
+        bits[result.verdicts.indices] = result.verdicts.robust
+    return bits
+
+
+def column_bits(clean: Bools, stages: Sequence[Stage]) -> Bools:
+    """Robust under a column: right on the clean image and broken by no attack of the cascade."""
+    bits = clean.copy()
+    for stage in stages:
+        bits[stage.broken()] = False
+    return bits
+
+
+def worst_bits(columns: Mapping[str, Bools]) -> Bools:
+    """Robust under every column: an AND per example, not a minimum of accuracies."""
+    worst: Bools = np.logical_and.reduce(list(columns.values()))
+    return worst
+
+
+def _count(bits: Bools, results: Sequence[UnitResult]) -> Count:
+    n, n_robust = len(bits), int(bits.sum())
+    return Count(
+        accuracy=n_robust / n,
+        n=n,
+        n_robust=n_robust,
+        ci95=wilson(n_robust, n),
+        robust_bits=bits_text(bits),
+        forwards=sum(r.forwards for r in results),
+        backwards=sum(r.backwards for r in results),
+        seconds=round(sum(r.seconds for r in results), 3),
+    )
+
+
+def _attack_record(stage: Stage) -> AttackRecord:
+    verdicts = [r.verdicts for r in stage.results]
+    return AttackRecord(
+        id=stage.attack.id,
+        family=stage.attack.family,
+        version=stage.attack.version,
+        library=stage.library,
+        citation=stage.citation,
+        params=dict(stage.attack.params),
+        note=stage.note,
+        n_attacked=sum(len(v.indices) for v in verdicts),
+        n_broken=sum(int((~v.robust).sum()) for v in verdicts),
+        n_invalid=sum(int((~v.valid).sum()) for v in verdicts),
+        forwards=sum(r.forwards for r in stage.results),
+        backwards=sum(r.backwards for r in stage.results),
+        seconds=round(sum(r.seconds for r in stage.results), 3),
+    )
+
+
+def clean_column(title: str, bits: Bools, results: Sequence[UnitResult]) -> ColumnRecord:
+    nonfinite = sum(int((~r.verdicts.finite).sum()) for r in results)
+    return ColumnRecord(
+        **_count(bits, results).model_dump(), title=title, n_invalid=0, n_nonfinite=nonfinite, attacks=()
+    )
+
+
+def attack_column(column: Column, bits: Bools, stages: Sequence[Stage]) -> ColumnRecord:
+    results = [result for stage in stages for result in stage.results]
+    attacks = tuple(_attack_record(stage) for stage in stages)
+    return ColumnRecord(
+        **_count(bits, results).model_dump(),
+        title=column.title,
+        n_invalid=sum(attack.n_invalid for attack in attacks),
+        n_nonfinite=sum(int((~r.verdicts.finite).sum()) for r in results),
+        attacks=attacks,
+    )
+
+
+def worst_case(columns: Mapping[str, ColumnRecord]) -> WorstCase:
+    bits = worst_bits({name: parse_bits(column.robust_bits) for name, column in columns.items()})
+    count = _count(bits, [])
+    return WorstCase(
+        **{
+            **count.model_dump(),
+            "forwards": sum(c.forwards for c in columns.values()),
+            "backwards": sum(c.backwards for c in columns.values()),
+            "seconds": round(sum(c.seconds for c in columns.values()), 3),
+        },
+        columns=tuple(columns),
+    )
+
+
+def labels_digest(labels: Ints) -> str:
+    return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
+
+
+def request_records(request: Request) -> tuple[CheckpointRecord, DataRecord, ThreatRecord, SuiteRecord]:
+    """The parts of a result that repeat what was asked."""
+    threat, suite = request.threat, request.suite
+    return (
+        CheckpointRecord.model_validate(asdict(request.checkpoint)),
+        DataRecord.model_validate(asdict(request.data)),
+        ThreatRecord(norm=threat.norm, eps=threat.eps_text, eps_value=threat.radius),
+        SuiteRecord(
+            name=suite.name,
+            version=suite.version,
+            columns=tuple(column.id for column in suite.columns),
+            batch_size=request.batch_size,
+            seed=request.seed,
+            precision=request.precision,
+            split=request.split,
+            blocks=request.blocks,
+        ),
+    )
+
+
+def request_of(result: EvalResult) -> Request:
+    """The request that a complete result says it answers; the inverse of :func:`request_records`."""
+    checkpoint, threat, suite = result.checkpoint, result.threat, result.suite
+    columns = result.columns
+    architecture, normalisation = checkpoint.architecture, checkpoint.normalisation
+    return Request(
+        checkpoint=CheckpointRef(
+            **{
+                **checkpoint.model_dump(),
+                "architecture": Architecture(architecture.id, architecture.arguments),
+                "normalisation": Normalisation(normalisation.name, normalisation.mean, normalisation.std),
+            }
+        ),
+        data=Slice(**result.data.model_dump()),
+        threat=parse_threat(threat.norm, threat.eps),
+        suite=Suite(
+            suite.name,
+            suite.version,
+            tuple(
+                Column(
+                    name,
+                    columns[name].title,
+                    tuple(AttackSpec(a.id, a.family, a.version, a.params) for a in columns[name].attacks),
+                )
+                for name in suite.columns
+            ),
+        ),
+        batch_size=suite.batch_size,
+        seed=suite.seed,
+        libraries=tuple({a.family: a.library for c in columns.values() for a in c.attacks}.items()),
+        precision=suite.precision,
+        split=suite.split,
+        blocks=suite.blocks,
+    )
+
+
+__all__ = [
+    "CLEAN",
+    "Stage",
+    "attack_column",
+    "bits_text",
+    "clean_bits",
+    "clean_column",
+    "column_bits",
+    "concatenate",
+    "labels_digest",
+    "parse_bits",
+    "request_of",
+    "request_records",
+    "worst_bits",
+    "worst_case",
+]

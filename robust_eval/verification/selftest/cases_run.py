@@ -1,0 +1,114 @@
+"""Broken attacks and models that change their behaviour: a whole run must tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from torch import nn
+
+from robust_eval import attacks
+from robust_eval.core.types import Column, Suite
+from robust_eval.evaluation import run as evaluation
+from robust_eval.models.acceleration.frozen_copy import BFLOAT16
+from robust_eval.verification.selftest import planted_attacks as twisted
+from robust_eval.verification.selftest import planted_models as plants
+from robust_eval.verification.selftest.base_networks import Changed
+from robust_eval.verification.selftest.case import STOPPED, Case, case, ids
+from robust_eval.verification.selftest.cases_unmodified import trained
+
+SUITE = "fgsm,pgd-20"
+
+
+def run(twist: twisted.Twist = twisted.Call.run, model: nn.Module | None = None) -> set[str]:
+    """Flags of a run of the trained network, or of a model on its images, with twisted attacks."""
+    job = trained(SUITE)
+    planted = twisted.TwistedJob(job.request, model or job.model, job.x_NCHW, job.y_N, twist=twist)
+    return ids(evaluation.execute(planted).flags)
+
+
+def cases() -> list[Case]:
+    idle = ("attack-without-effect", "budget-unused")
+    attack = partial(case, "attack")
+    model = partial(case, "run")
+    return [
+        attack("1% beyond epsilon", ("outside-ball-or-box",), _twisted(twisted.too_far), *idle),
+        attack("darker than black", ("outside-ball-or-box",), _twisted(twisted.out_of_the_box), *idle),
+        attack("images in bfloat16", ("outside-ball-or-box",), _twisted(twisted.half_precision), *idle),
+        attack(
+            "NaN pixels",
+            ("outside-ball-or-box",),
+            _twisted(twisted.not_a_number),
+            "non-finite-under-attack",
+            *idle,
+        ),
+        attack("returns the clean image", idle, _twisted(twisted.returns_clean)),
+        attack("clips to a smaller epsilon", ("budget-unused",), _twisted(twisted.small_epsilon)),
+        attack("PGD with wrong labels", ("weaker-beats-stronger",), _twisted(twisted.wrong_labels)),
+        attack("PGD with tiny steps", ("weaker-beats-stronger",), _twisted(twisted.tiny_steps)),
+        attack("an exception in the third batch", (STOPPED,), _with_model(plants.FailsLater)),
+        model("gradient killed", ("black-box-beats-white-box", "no-gradients"), _black_box, *idle),
+        model(
+            "another function after 52 calls",
+            ("changed-during-run",),
+            _with_model(plants.Turncoat),
+            "too-few-examples",
+        ),
+        model(
+            "another function when copied",
+            ("search-copy-differs",),
+            _with_model(plants.TwoFaced),
+            "weaker-beats-stronger",
+            *idle,
+        ),
+        model(
+            "NaN off the 8-bit grid",
+            ("non-finite-under-attack",),
+            _with_model(plants.NaNOffTheGrid),
+            "no-gradients",
+        ),
+        model("detail lost in bfloat16", ("reduced-precision",), _coarse, "too-few-examples", *idle),
+        model("labels shifted by one", ("clean-accuracy-differs", "collapsed"), _shifted),
+        model("wrong normalisation", ("clean-accuracy-differs",), _wrongly_normalised, "too-few-examples"),
+    ]
+
+
+def _twisted(twist: twisted.Twist) -> partial[set[str]]:
+    return partial(run, twist)
+
+
+def _with_model(plant: type[Changed]) -> partial[set[str]]:
+    """The plant around the trained network."""
+    return partial(_plant_run, plant)
+
+
+def _plant_run(plant: type[Changed]) -> set[str]:
+    return run(model=plant(trained().model))
+
+
+def _black_box() -> set[str]:
+    """SPSA with a fiftieth of its usual queries, which is plenty here."""
+    job = trained(SUITE)
+    spec = attacks.spec("spsa", "spsa", {"iterations": 20, "samples": 32})
+    columns = (*job.request.suite.columns, Column("spsa", "SPSA", (spec,)))
+    suite = Suite("planted", 1, columns)
+    families = (*job.request.libraries, ("spsa", attacks.library("spsa")))
+    request = replace(job.request, suite=suite, libraries=families)
+    model = plants.GradientKiller(job.model)
+    return ids(evaluation.execute(replace(job, request=request, model=model)).flags)
+
+
+def _coarse() -> set[str]:
+    """Searched in bfloat16, where images keep 2 of their 8 bits; judged in float32, where they keep all."""
+    job = trained(SUITE)
+    request = replace(job.request, precision=BFLOAT16)
+    return ids(evaluation.execute(replace(job, request=request, model=plants.Offset(job.model))).flags)
+
+
+def _shifted() -> set[str]:
+    job = trained(SUITE)
+    return ids(evaluation.execute(replace(job, y_N=(job.y_N + 1) % 10)).flags)
+
+
+def _wrongly_normalised() -> set[str]:
+    return ids(evaluation.execute(trained(SUITE, normalisation="0.5/1")).flags)

@@ -1,0 +1,171 @@
+"""The command line: what it prints, its exit codes, and its sentences."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from defenses.cli import main as cli
+from defenses.training import seeds
+from defenses.training.runtime import start
+from defenses.training.seeds import Spread, parse_seeds, spread
+from robust_eval.core.discovery import config_ids
+from robust_eval.core.errors import UserError
+
+TINY = [
+    "--data",
+    "digits",
+    "--no-tensorboard",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "128",
+    "--set",
+    "inner.steps=1",
+]
+TINY += ["--set", "selection.steps=1", "--set", "architecture_arguments.width=4"]
+
+
+def invoke(*words: str) -> str:
+    result = CliRunner().invoke(cli.app, words)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_list_names_every_recipe() -> None:
+    output = invoke("list")
+    assert all(name in output for name in config_ids("recipes"))
+
+
+def test_show_gives_values_what_they_come_to_and_sources() -> None:
+    output = invoke("show", "trades-awp", "--data", "mnist", "--set", "inner.steps=7")
+    flat = " ".join(output.split())
+    for piece in (
+        "trades-awp",
+        "inner.steps 7 command",
+        "1/30 (0.01 at 0.3)",
+        "perturbation.gamma 0.005",
+        "Zhang",
+    ):
+        assert piece in flat or piece == "Zhang", piece
+
+
+def test_a_run_and_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = invoke("train", "at-awp", *TINY, "--seeds", "0,1")
+    folders = [tmp_path / "runs" / f"at-awp-digits-digits-cnn-s{seed}" for seed in (0, 1)]
+    assert all((folder / "best.pt").exists() for folder in folders)
+    summary = json.loads((tmp_path / "runs" / "at-awp-digits-digits-cnn-2-seeds.json").read_text())
+    assert summary["seeds"] == [0, 1]
+    values = [json.loads((f / "run.json").read_text())["seed"] for f in folders]
+    assert values == [0, 1]
+    figure = summary["best"]["val_pgd"]
+    assert figure["lowest"] <= figure["mean"] <= figure["highest"]
+    assert "±" in output
+    assert "epoch 1/1" in output
+
+
+def test_spread_is_the_sample_standard_deviation() -> None:
+    assert spread([0.5, 0.6, 0.7]) == Spread(pytest.approx(0.6), pytest.approx(0.1), 0.5, 0.7)
+    assert spread([0.5]) == Spread(0.5, 0.0, 0.5, 0.5)
+    assert parse_seeds("0,1,5") == (0, 1, 5)
+    assert parse_seeds("0-3") == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,0", "3-1"])
+def test_seeds_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match="write for example 0,1,2"):
+        seeds.parse_seeds(text)
+
+
+DEVICES = [
+    ("gpu", "32", 1, "Unknown device 'gpu'"),
+    ("cuda:99", "32", 1, "There is no cuda:99 here"),
+    ("cpu", "fp8", 1, "Unknown precision 'fp8'"),
+    ("cpu", "32", 0, "--devices must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("device", "precision", "devices", "sentence"), DEVICES)
+def test_devices(device: str, precision: str, devices: int, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        start(device, precision, devices)
+
+
+def test_threads() -> None:
+    with pytest.raises(UserError, match="--threads must be at least 1"):
+        invoke("train", "at", *TINY, "--threads", "0")
+
+
+def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    """Stopped in the first seed, the second has nothing to resume yet: it begins."""
+    invoke("train", "at", *TINY, "--seed", "0", "--out", str(tmp_path / "both" / "s0"))
+    before = (tmp_path / "both" / "s0" / "curve.csv").read_text()
+    invoke("train", "at", *TINY, "--seeds", "0,1", "--out", str(tmp_path / "both"), "--resume")
+    assert (tmp_path / "both" / "s0" / "curve.csv").read_text() == before
+    assert (tmp_path / "both" / "s1" / "best.pt").is_file()
+    assert json.loads((tmp_path / "both" / "seeds.json").read_text())["seeds"] == [0, 1]
+
+
+def test_the_current_folder_is_no_run_folder_by_accident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="The current folder is not empty: name a new one with --out"):
+        invoke("train", "at", *TINY, "--out", "")
+
+
+def test_options_that_would_be_ignored() -> None:
+    with pytest.raises(UserError, match="--seed and --seeds contradict each other"):
+        invoke("train", "at", *TINY, "--seed", "3", "--seeds", "0")
+    for option in ("--init", "--extra-data", "--unlabelled"):
+        with pytest.raises(UserError, match=f"{option} is empty: name a file, or leave it out"):
+            invoke("train", "at", *TINY, option, "")
+
+
+def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "defenses.cli", "train", "at-apw", "--data", "digits"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "Error: Unknown recipe 'at-apw'. Did you mean at-awp?"
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_resumes(number: signal.Signals, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "defenses.cli",
+        "train",
+        "at",
+        "--data",
+        "digits",
+        "--out",
+        "run",
+        "--epochs",
+        "8",
+    ]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "resume.pt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+    assert number == signal.SIGKILL or "--resume goes on" in output
+    done = subprocess.run([*words, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "run" / "curve.csv").read_text().splitlines()) == 9

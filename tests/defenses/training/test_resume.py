@@ -1,0 +1,299 @@
+"""Interrupted runs go on as if nothing had happened; nothing trained is lost."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_jobs import StopAfter, make_job, run, same, weights
+
+from defenses.runs import files
+from defenses.training import resume_file as resume
+from defenses.training import run_folder as keeper
+from defenses.training.job import Job
+from defenses.training.runtime import start
+from defenses.training.signals import Stopped, Stopper
+from defenses.training.state import begin
+from robust_eval.core.errors import UserError
+from robust_eval.models.loading import checkpoint
+
+RECIPES = [
+    ("at-awp", ()),
+    ("trades-awp", ("perturbation.warmup=1/3", "training.ema=0.9")),
+    ("at-mixup", ("augment.flip=true", "augment.crop_padding=1")),
+    ("at-pas", ()),
+    ("at-rwp", ("optimiser.name=adam", "optimiser.lr=0.01")),
+]
+
+
+def interrupted(job: Job, updates: int) -> None:
+    stopper = Stopper()
+    with pytest.raises(Stopped):
+        run(job, stopper, StopAfter(stopper, updates))
+
+
+def again(job: Job) -> Job:
+    return replace(job, options=replace(job.options, resume=True))
+
+
+def figures(folder: Path) -> list[list[str]]:
+    """The curve without its last two columns, which are times."""
+    return [line.split(",")[:-2] for line in (folder / "curve.csv").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("name", "sets"), RECIPES)
+@pytest.mark.parametrize("updates", [3, 4])
+def test_resuming_is_bit_for_bit(name: str, sets: tuple[str, ...], updates: int, tmp_path: Path) -> None:
+    """Stopped in the middle of an epoch (3 of 2 x 2 updates) and at the end of its updates (4)."""
+    whole = make_job(tmp_path / "whole", name, *sets, epochs=4)
+    parts = make_job(tmp_path / "parts", name, *sets, epochs=4)
+    run(whole)
+    interrupted(parts, updates)
+    outcome = run(again(parts))
+    assert outcome.epochs == 4
+    for file in ("last.pt", "best.pt"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
+    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+    one, other = (
+        torch.load(tmp_path / f / "resume.pt", weights_only=True)["state"] for f in ("whole", "parts")
+    )
+    states = [list(state["optimiser"]["state"].values()) for state in (one, other)]
+    for mine, theirs in zip(*states, strict=True):
+        assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(theirs[key])) for key in mine)
+
+
+def test_a_finished_run_resumes_to_its_outcome(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at")
+    last = run(job).last
+    before = [(tmp_path / name).stat().st_mtime_ns for name in ("last.pt", "best.pt")]
+    assert run(again(job)).last == last
+    after = [(tmp_path / name).stat().st_mtime_ns for name in ("last.pt", "best.pt")]
+    assert after == before, "results name these files by their hash"
+
+
+def test_a_used_folder_is_not_overwritten(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    before = weights(tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"already holds a run: go on with it with --resume"):
+        run(job)
+    assert same(before, weights(tmp_path / "last.pt"))
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"There is nothing to resume in .*: resume\.pt is missing"):
+        run(again(make_job(tmp_path, "at")))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_a_damaged_resume_file(content: bytes, tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    (tmp_path / "resume.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"resume\.pt is damaged .* --init"):
+        run(again(job))
+
+
+def test_a_resume_file_with_one_byte_changed(tmp_path: Path) -> None:
+    """torch.load would read it without a word, and the run would go on from ruined weights."""
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    before = weights(tmp_path / "last.pt")
+    file = tmp_path / "resume.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"resume\.pt is damaged \(\w+/data/\d+\)"):
+        run(again(job))
+    assert same(before, weights(tmp_path / "last.pt"))
+
+
+def test_a_lost_record_is_written_again(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    before = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").unlink()
+    run(again(job))
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    held = begin(job, start("cpu", "32", 1, 1))
+    state = held.state()
+    held.restore(state)
+    assert not any("bit for bit" in note for note in held.notes)
+    held.restore(state | {"threads": state["threads"] + 1})
+    assert held.notes[-1].startswith(f"trained on {state['threads'] + 1} threads so far, now on")
+
+
+def test_a_truncated_resume_file(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    file = tmp_path / "resume.pt"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"resume\.pt is damaged"):
+        run(again(job))
+
+
+def test_a_foreign_resume_file(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    run(job)
+    torch.save({"state_dict": {}}, tmp_path / "resume.pt")
+    with pytest.raises(UserError, match=r"is not a resume file of defenses.*--init"):
+        run(again(job))
+    torch.save({"format": resume.FORMAT, "version": 99}, tmp_path / "resume.pt")
+    with pytest.raises(UserError, match=r"written by a newer version \(format 99\)"):
+        run(again(job))
+
+
+def test_edited_network_code_does_not_go_on(tmp_path: Path) -> None:
+    code = (
+        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    (tmp_path / "net.py").write_text(code)
+    job = make_job(tmp_path / "run", "at", epochs=2, arch=f"{tmp_path / 'net.py'}:make")
+    interrupted(job, 3)
+    (tmp_path / "net.py").write_text(code.replace("nn.Flatten(),", "nn.Flatten(), nn.Tanh(),"))
+    with pytest.raises(UserError, match=r"belongs to another run: code_sha256 was .*, now "):
+        run(again(job))
+
+
+def test_another_runs_folder(tmp_path: Path) -> None:
+    run(make_job(tmp_path, "at", epochs=1))
+    other = make_job(tmp_path, "at", "optimiser.lr=0.05", epochs=1, seed=3)
+    with pytest.raises(
+        UserError, match=r"belongs to another run: optimiser\.lr was 0\.1, now 0\.05; seed was 0, now 3"
+    ):
+        run(again(other))
+    shorter = make_job(tmp_path, "at", epochs=1, n=60)
+    with pytest.raises(UserError, match="its train images are not the same"):
+        run(again(shorter))
+
+
+def test_a_full_disk_in_mid_run_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up before the third epoch is saved; the space set aside holds its state."""
+    whole, parts = (make_job(tmp_path / name, "at-awp", epochs=4) for name in ("whole", "parts"))
+    run(whole)
+    save = checkpoint.save
+
+    def fails(path: Path, *args: object, **others: object) -> None:
+        if path.name == "last.pt" and others["metrics"]["epoch"] == 3:  # type: ignore[index]
+            assert (tmp_path / "parts" / ".reserve").stat().st_size > (
+                tmp_path / "parts" / "resume.pt"
+            ).stat().st_size
+            raise UserError(f"{path} cannot be written: No space left on device.")
+        save(path, *args, **others)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", fails)
+        with pytest.raises(
+            UserError, match=r"No space left on device.* The state after epoch 3 is saved: .*--resume"
+        ):
+            run(parts)
+    assert not (tmp_path / "parts" / ".reserve").exists()
+    run(again(parts))
+    assert same(weights(tmp_path / "whole" / "last.pt"), weights(tmp_path / "parts" / "last.pt"))
+    assert same(weights(tmp_path / "whole" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
+    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+
+
+def test_a_disk_that_fills_up_between_the_files_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """last.pt is of the new epoch already, best.pt and the curve are not: both are made up for."""
+    whole, parts = (make_job(tmp_path / name, "at", epochs=3) for name in ("whole", "parts"))
+    run(whole)
+    save = checkpoint.save
+
+    def fails(path: Path, *args: object, **others: object) -> None:
+        if path.name == "best.pt":
+            raise UserError(f"{path} cannot be written: No space left on device.")
+        save(path, *args, **others)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", fails)
+        with pytest.raises(UserError, match=r"The state after epoch \d is saved"):
+            run(parts)
+    assert (tmp_path / "parts" / "last.pt").is_file()
+    assert not (tmp_path / "parts" / "best.pt").exists()
+    run(again(parts))
+    assert same(weights(tmp_path / "whole" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
+    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+
+
+def test_a_disk_so_full_that_even_the_state_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, "at", epochs=4)
+    saved = resume.save
+
+    def fails(folder: Path, identity: object, state: dict[str, dict[str, int]]) -> int:
+        if state["progress"]["epoch"] == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return saved(folder, identity, state)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resume, "save", fails)
+        with pytest.raises(UserError, match=r"No space left on device.*The state after epoch 1 is saved"):
+            run(job)
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["state"]["progress"]["epoch"] == 1
+    assert run(again(job)).epochs == 4
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is promised that is not there, and the advice works."""
+    job = make_job(tmp_path, "at", epochs=1)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", full)
+        with pytest.raises(UserError) as found:
+            run(job)
+    said = str(found.value)
+    assert said.endswith(
+        "(No space left on device). Nothing had been saved yet: make room and give the same command again."
+    )
+    assert run(job).epochs == 1
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    files.write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot be written \(.*\): choose another one with --out"):
+        run(make_job(tmp_path / "taken" / "run", "at"))
+
+
+def test_long_epochs_are_saved_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "EVERY_SECONDS", -1.0)
+    seen: list[int] = []
+    original = resume.save
+
+    def spy(folder: Path, identity: object, state: dict[str, dict[str, int]]) -> int:
+        seen.append(state["progress"]["iteration"])
+        return original(folder, identity, state)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(resume, "save", spy)
+    run(make_job(tmp_path, "at", epochs=1))
+    assert seen == [1, 2, 0]

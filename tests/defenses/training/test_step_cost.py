@@ -1,0 +1,56 @@
+"""What a training step may not do: wait for the host, differentiate weights while it attacks, and such."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_jobs import make_job
+from support.torch_operations import Operations
+from torch import Tensor, nn
+
+from defenses.recipes.resolve import Choices, resolve
+from defenses.training import optimiser
+from defenses.training.runtime import start
+from defenses.training.state import begin
+from defenses.training.step import Step
+
+
+def operations(name: str, steps: int) -> Operations:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.LazyLinear(3))
+    x_NCHW, y = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    model(x_NCHW)
+    sets = (f"inner.steps={steps}", "perturbation.warmup=0")
+    recipe = resolve(name, Choices(data="digits", sets=sets)).recipe
+    made = Step(recipe, model, optimiser.build(model, recipe.optimiser), nullcontext)
+    seen = Operations()
+    with seen:
+        made(x_NCHW, y, budget=1.0, perturb=True)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["at-awp", "trades-awp", "mart-awp"])
+def test_nothing_waits_for_the_host(name: str) -> None:
+    waiting = {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
+    assert not waiting & set(operations(name, 2).names)
+
+
+def test_attacks_differentiate_no_weight() -> None:
+    """Two convolutions, once for the ascent on the weights and once for the update: not for the attack."""
+    assert [operations("at-awp", steps).weight_gradients for steps in (1, 5)] == [4, 4]
+
+
+def test_the_perturbation_handles_all_tensors_at_once() -> None:
+    names = operations("at-awp", 1).names
+    for expected in ("_foreach_norm", "_foreach_mul_", "_foreach_add_", "_foreach_copy_"):
+        assert expected in names
+
+
+def test_networks_are_trained_channels_last(tmp_path: Path) -> None:
+    trial = begin(make_job(tmp_path, "at-awp"), start("cpu", "32", 1))
+    weights: list[Tensor] = [m.weight for m in trial.network.modules() if isinstance(m, nn.Conv2d)]
+    assert weights
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)

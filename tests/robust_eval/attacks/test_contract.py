@@ -1,0 +1,125 @@
+"""Every attack that any column names keeps the contract; a new column or family needs no edit here."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robust_eval import attacks
+from robust_eval.core import discovery as discover
+from robust_eval.core import norms
+from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
+from robust_eval.core.types import AttackSpec
+from robust_eval.evaluation.planning import suites
+from robust_eval.models.acceleration.frozen_copy import frozen
+
+CLASSES = 4
+
+
+@cache
+def specs() -> tuple[AttackSpec, ...]:
+    """Each distinct attack once, whatever columns it stands in."""
+    found: dict[str, AttackSpec] = {}
+    for name in discover.config_ids("columns"):
+        for spec in suites.column(name).attacks:
+            found.setdefault(f"{spec.family} {spec.params}", spec)
+    return tuple(found.values())
+
+
+@cache
+def problem() -> tuple[nn.Module, Tensor, Tensor]:
+    """A small convolutional net and images it gets right, with pixels at 0 and at 1."""
+    torch.manual_seed(0)
+    body = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, CLASSES)]
+    model = nn.Sequential(*body).eval().requires_grad_(False)
+    x = (torch.rand(4, 2, 5, 5) * 1.6 - 0.3).clamp(0, 1)
+    return model, x, model(x).argmax(1)
+
+
+def run(
+    spec: AttackSpec, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int = 0
+) -> Tensor:
+    params = attacks.parse(spec.family, spec.params)
+    return attacks.family(spec.family).search(model, x, y, threat, params, classes=CLASSES, seed=seed)
+
+
+def names(value: object) -> str:
+    return value.id if isinstance(value, AttackSpec) else str(value)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("spec", specs(), ids=names)
+def test_candidates_lie_in_ball_and_box_and_nothing_else_changes(spec: AttackSpec, norm: Norm) -> None:
+    model, x, y = problem()
+    threat = parse_threat(norm, "0.2" if norm == "Linf" else "1.5")
+    before, parameters = x.clone(), [value.clone() for value in model.state_dict().values()]
+    adv = run(spec, model, x, y, threat)
+    assert adv.shape == x.shape
+    assert adv.dtype == torch.float32
+    assert not adv.requires_grad
+    assert norms.in_ball(norms.distance(adv, x, norm), threat).all()
+    assert norms.in_box(adv).all()
+    assert torch.equal(x, before)
+    assert all(map(torch.equal, model.state_dict().values(), parameters))
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    if attacks.note(spec, CLASSES) == "" and spec.params.get("phase") != "square":
+        assert (model(adv).argmax(1) != y).any()
+
+
+@pytest.mark.parametrize("spec", specs(), ids=names)
+def test_an_attack_that_breaks_nothing_costs_what_it_says(spec: AttackSpec) -> None:
+    model, x, y = problem()
+    search = frozen(model)
+    run(spec, search, x[:2], y[:2], parse_threat("Linf", "1e-6"))
+    cost = attacks.cost(spec, CLASSES)
+    assert (search.forwards, search.backwards) == (2 * cost.forwards, 2 * cost.backwards)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("spec", specs(), ids=names)
+def test_no_images_and_one_image(spec: AttackSpec, norm: Norm) -> None:
+    model, x, y = problem()
+    assert run(spec, model, x[:0], y[:0], parse_threat(norm, "0.1")).shape == (0, *x.shape[1:])
+    assert run(spec, model, x[:1], y[:1], parse_threat(norm, "0.9")).shape == (1, *x.shape[1:])
+
+
+@pytest.mark.parametrize("spec", specs(), ids=names)
+def test_the_seed_decides_everything_random(spec: AttackSpec) -> None:
+    model, x, y = problem()
+    threat = parse_threat("Linf", "0.05")
+    if spec.params.get("phase") == "square":
+        threat = parse_threat("Linf", "0.9")
+    first = run(spec, model, x, y, threat, seed=1)
+    torch.rand(7)
+    assert torch.equal(run(spec, model, x, y, threat, seed=1), first)
+    other = run(spec, model, x, y, threat, seed=2)
+    found = bool((first != x).any())
+    if spec.family == "fgsm" or spec.params.get("phase") == "fab-t" or not found:
+        assert torch.equal(other, first)
+    else:
+        assert not torch.equal(other, first)
+
+
+def test_every_family_on_disk_stands_in_a_column_and_says_who_it_is() -> None:
+    assert {spec.family for spec in specs()} == set(attacks.families())
+    for name in attacks.families():
+        family = attacks.family(name)
+        assert family.VERSION >= 1
+        assert len(family.CITATION) > 10
+        distribution, version = attacks.library(name).split()
+        assert distribution == family.LIBRARY
+        assert version[0].isdigit()
+
+
+def test_parameters_survive_the_result_file() -> None:
+    for spec in specs():
+        assert attacks.spec(spec.id, spec.family, spec.params) == spec
+        assert all(isinstance(value, int | str) for value in spec.params.values())
+        assert cast(object, attacks.parse(spec.family, spec.params)) == attacks.parse(
+            spec.family, spec.params
+        )

@@ -1,0 +1,246 @@
+"""The command line as a user meets it: what works, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from support.untrained_checkpoint import untrained
+
+from robust_eval.cli.main import main
+from robust_eval.models import build
+from robust_eval.results import read_result
+from robust_eval.verification import selftest
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Call ``robust-eval`` in an empty folder: (exit code, stdout, stderr), on single long lines."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["robust-eval", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A digits network in this project's format; untrained, which is all these tests need."""
+    return untrained(tmp_path_factory.mktemp("checkpoints") / "tiny.pt", width=4, hidden=16)
+
+
+def refused(outcome: tuple[int, str, str], message: str) -> None:
+    """Exit code 2 and one sentence, without a traceback."""
+    code, _, err = outcome
+    assert code == 2
+    assert re.search(message, err), err
+    assert "Traceback" not in err
+    assert err.startswith("Error: ")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_whole_run_and_the_same_command_again(run: Run, checkpoint: Path) -> None:
+    words = ("run", str(checkpoint), "--suite", "quick", "--examples", "40")
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "worst case" in out
+    assert "95% interval" in out
+    (result_file,) = Path("runs").glob("*/result.json")
+    first = read_result(result_file)
+    assert first.command == "robust-eval run tiny.pt --suite quick --examples 40 --seed 0"
+    assert first.threat.eps == "0.1", "the budget the checkpoint was trained for"
+    units = {path: path.stat().st_mtime_ns for path in result_file.parent.glob("units/*")}
+    assert run(*words)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in result_file.parent.glob("units/*")} == units
+    assert read_result(result_file).columns == first.columns
+
+
+def test_dry_run_says_why_a_precision_is_not_taken(
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robust_eval.models.acceleration.bfloat16.supported", lambda _device: "no units here")
+    _, out, _ = run("run", str(checkpoint), "--suite", "quick", "--precision", "auto", "--dry-run")
+    assert "no units here" in " ".join(line for line in out.splitlines() if line.startswith("  search"))
+    code, _, err = run("run", str(checkpoint), "--suite", "quick", "--shard", "1/3", "--dry-run")
+    assert code == 2
+    assert "--dry-run plans the whole run: leave --shard out" in err
+
+
+def test_dry_run_prints_units_passes_and_time_and_writes_nothing(run: Run, checkpoint: Path) -> None:
+    code, out, _ = run("run", str(checkpoint), "--suite", "full", "--dry-run")
+    assert code == 0
+    for word in ("spsa", "fab-t", "square", "5,003", "backwards/image", "total"):
+        assert word in out
+    assert not Path("runs").exists()
+
+
+def test_suite_takes_column_ids(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    code, _, _ = run("run", str(checkpoint), "--suite", "pgd-10,fgsm", "--examples", "20", "--out", "o")
+    assert code == 0
+    assert list(json.loads((tmp_path / "o" / "result.json").read_text())["columns"]) == [
+        "clean",
+        "pgd-10",
+        "fgsm",
+    ]
+
+
+def test_l2(run: Run, checkpoint: Path) -> None:
+    words = ("--suite", "quick", "--norm", "l2", "--eps", "0.5", "--examples", "20", "--out", "o")
+    assert run("run", str(checkpoint), *words)[0] == 0
+    assert read_result(Path("o/result.json")).threat.norm == "L2"
+
+
+def test_check_reports_and_flags(run: Run, checkpoint: Path) -> None:
+    trained = Path(selftest.__file__).with_name("digits-at.safetensors")
+    code, out, _ = run("check", str(trained), "--data", "digits")
+    assert code == 0
+    assert "digits-cnn" in out
+    assert "clean accuracy 93.50% (187/200 of digits, test); 99.00% by the checkpoint's own record" in out
+    assert "No red flags" in out
+    code, out, _ = run("check", str(checkpoint))
+    assert code == 1
+    assert "collapsed" in out, "an untrained network names one class"
+
+
+def test_check_holds_a_checkpoint_against_its_own_record(run: Run, tmp_path: Path) -> None:
+    trained = Path(selftest.__file__).with_name("digits-at.safetensors")
+    with safe_open(trained, "pt") as file:
+        boasts = json.loads(file.metadata()["robust_eval"])
+    boasts["metrics"]["test_clean"] = 1.0
+    boasts["provenance"] = {**boasts.get("provenance", {}), "selected": "test"}
+    save_file(load_file(trained), tmp_path / "boasts.safetensors", {"robust_eval": json.dumps(boasts)})
+    code, out, _ = run("check", "boasts.safetensors")
+    assert code == 0
+    assert "warns: clean-accuracy-differs: 93.5% here, 100.0% by its own record" in out
+    assert "warns: selected-on-test" in out
+
+
+def test_a_pipe_gets_unbroken_lines(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["-m", "robust_eval.cli", "check", str(checkpoint)]
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    (line,) = (line for line in done.stdout.splitlines() if "collapsed" in line)
+    assert len(line) > 100
+    assert line.endswith("failed training.")
+
+
+def test_list_names_everything(run: Run) -> None:
+    code, out, _ = run("list")
+    assert code == 0
+    for name in ("full", "union", "cw-inf", "wrn-34-10", "preact-resnet-18", "npz", "autoattack"):
+        assert name in out
+
+
+def test_leaderboard_from_two_runs(run: Run, checkpoint: Path) -> None:
+    for seed in ("0", "1"):
+        folder = f"board/results/{seed}"
+        run("run", str(checkpoint), "--suite", "quick", "--examples", "20", "--seed", seed, "--out", folder)
+        Path(folder, "result.json").rename(f"board/results/{seed}.json")
+    code, out, _ = run("leaderboard", "build", "board", "--title", "Digits")
+    assert code == 0
+    assert "2 rows" in out
+    page = Path("board/README.md").read_text()
+    assert page.startswith("# Digits\n")
+    assert page.count("[json](results/") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eps", "0"], "epsilon must be above 0"),
+        (["--eps", "-8/255"], "epsilon must be above 0"),
+        (["--eps", "8/0"], "divides by zero"),
+        (["--eps", "8"], r"Did you mean 8/255\?"),
+        (["--norm", "l7"], "Unknown norm 'l7'"),
+        (["--suite", "ful"], "Did you mean full"),
+        (["--suite", "pdg-20"], "Did you mean pgd-20"),
+        (["--data", "digitz"], "Did you mean digits"),
+        (["--device", "tpu9"], "Unknown device 'tpu9'"),
+        (["--device", "cuda:99"], "There is no cuda:99 here"),
+        (["--arch", "small-cn"], "small-c"),
+        (["--normalisation", "cifar11"], "Did you mean"),
+        (["--split", "validation"], "Unknown split"),
+        (["--examples", "0"], "0"),
+        (["--examples", "100000"], "100000"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--data", "npz:missing.npz"], "missing.npz"),
+        (["--data", "folder:nowhere"], "nowhere"),
+        (["--eps", "1"], "With Linf 1 every image may become any other"),
+        (["--out", "/proc/nowhere"], "Cannot write to /proc/nowhere"),
+    ],
+)
+def test_one_clear_sentence(run: Run, checkpoint: Path, words: list[str], message: str) -> None:
+    refused(run("run", str(checkpoint), "--suite", "fgsm", "--examples", "20", *words), message)
+
+
+def test_data_of_other_classes_or_size(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    two = np.zeros((4, 8, 8), np.uint8)
+    np.savez(tmp_path / "twelve.npz", x=two, y=np.array([0, 1, 5, 11]))
+    refused(run("run", str(checkpoint), "--data", "npz:twelve.npz", "--eps", "0.1"), "has the label 11")
+    large = np.zeros((20, 16, 16), np.uint8)
+    np.savez(tmp_path / "large.npz", x=large, y=np.arange(20) % 10)
+    refused(run("run", str(checkpoint), "--data", "npz:large.npz", "--eps", "0.1"), "8")
+
+
+def test_files_that_are_no_checkpoints(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>Not found</html>")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    for name, message in (("page.pt", "HTML"), ("empty.pt", "empty"), ("absent.pt", "does not exist")):
+        refused(run("run", name, "--data", "digits", "--eps", "0.1"), message)
+
+
+def test_a_folder_that_cannot_be_is_said_before_anything_is_loaded(run: Run) -> None:
+    refused(run("run", "absent.pt", "--out", "/proc/nowhere"), "Cannot write to /proc/nowhere")
+    assert "Planned" not in run("run", "absent.pt", "--out", "o")[1]
+    assert not Path("o").exists()
+
+
+def test_a_run_folder_of_another_request(run: Run, checkpoint: Path) -> None:
+    words = ("run", str(checkpoint), "--suite", "fgsm", "--examples", "20", "--out", "o")
+    assert run(*words)[0] == 0
+    refused(run(*words, "--seed", "5"), r"another request \(it differs in: seed\)")
+
+
+def test_budget_unknown_for_foreign_data(run: Run, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x=images, y=np.arange(40) % 10)
+    network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16)
+    torch.save(network.state_dict(), tmp_path / "foreign.pt")
+    words = ("run", "foreign.pt", "--data", "npz:x.npz", "--normalisation", "none", "--suite", "fgsm")
+    refused(run(*words), r"Which budget\? Add --eps")
+    refused(run("run", "foreign.pt", "--eps", "0.1", "--suite", "fgsm"), "--data")
+
+
+@pytest.mark.parametrize(
+    "words", [["rnu"], ["run"], ["run", "x.pt", "--exmples", "3"], ["run", "x.pt", "--seed", "x"]]
+)
+def test_typing_mistakes_are_explained(run: Run, words: list[str]) -> None:
+    code, _, err = run(*words)
+    assert code == 2
+    assert "Traceback" not in err
+    assert "Error" in err

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robust_eval.core import discovery as discover
+from robust_eval.core.errors import UserError, unknown
+
+
+def test_did_you_mean() -> None:
+    assert (
+        str(unknown("attack", "pdg-20", ["pgd-20", "fgsm"]))
+        == "Unknown attack 'pdg-20'. Did you mean pgd-20?"
+    )
+    assert str(unknown("attack", "zzz", ["b", "a"])) == "Unknown attack 'zzz'. Known: a, b."
+    assert str(unknown("model", "rise2020", ["Rice2020", "B"])).endswith("Did you mean Rice2020?")
+
+
+def test_of_many_names_the_nearest_are_told() -> None:
+    many = [f"Model{n}Of{n}" for n in range(60)]
+    text = str(unknown("model", "Of7", many))
+    assert text.startswith("Unknown model 'Of7'. 60 are known; the nearest are Model7Of7, ")
+    assert text.count(",") == 4
+
+
+def test_config_names() -> None:
+    assert "full" in discover.config_ids("suites")
+    with pytest.raises(UserError, match="Unknown suite 'ful'. Did you mean full"):
+        discover.config("suites", "ful")
+
+
+def test_broken_toml_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("a = [1,\nb")
+    with pytest.raises(UserError, match=r"x\.toml is not valid TOML.*line 2"):
+        discover.read_toml(path)
+
+
+def test_private_modules_are_not_ids() -> None:
+    assert all(not name.startswith("-") for name in discover.module_ids("robust_eval.attacks"))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from robust_eval.core.statistics import mcnemar, sign_test, wilson
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    # Newcombe, Statistics in Medicine 1998, table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_published_values(k: int, n: int, low: float, high: float) -> None:
+    assert wilson(k, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_half_width_at_one_half() -> None:
+    low, high = wilson(500, 1000)
+    assert (high - low) / 2 == pytest.approx(0.0309, abs=1e-4)
+
+
+def test_extremes() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(10, 10)[1] == 1.0
+
+
+def test_sign_test_against_binomial_tables() -> None:
+    assert sign_test(0, 0) == 1.0
+    assert sign_test(3, 0) == 0.125
+    assert sign_test(8, 2) == pytest.approx(56 / 1024)
+    assert sign_test(2, 8) > 0.9
+
+
+def test_mcnemar_against_worked_values() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 5) == 1.0
+    # Twice the binomial tail: 2 * 56 / 1024, and 2 / 2^6.
+    assert mcnemar(8, 2) == mcnemar(2, 8) == pytest.approx(0.109375)
+    assert mcnemar(0, 6) == pytest.approx(0.03125)
+
+
+def test_large_counts_are_exact_and_quick() -> None:
+    # scipy.stats.binomtest(5100, 10000).pvalue
+    assert mcnemar(5100, 4900) == pytest.approx(0.0466, abs=1e-4)
+    assert mcnemar(10000, 0) == 0.0

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robust_eval.core.errors import UserError
+from robust_eval.data import SHUFFLED, load
+
+
+def picture(path: Path, value: int = 0, *, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(
+        mode, size, value if mode in {"L", "P", "I;16"} else (value, 0, 0, *[9] * (len(mode) - 3))
+    ).save(path)
+
+
+def test_classes_are_the_sorted_folder_names(tmp_path: Path) -> None:
+    for index, name in enumerate(("dog", "ant", "cat")):
+        for number in range(3):
+            picture(tmp_path / name / f"{number}.png", 10 * index + number)
+    images = load(f"folder:{tmp_path}")
+    assert images.class_names == ("ant", "cat", "dog")
+    assert images.x_NHWC.shape == (9, 4, 6, 3)
+    assert images.name == f"folder:{tmp_path.name}"
+    assert images.split == "all"
+    assert images.order == SHUFFLED
+    red_to_class = {0: 2, 1: 0, 2: 1}
+    assert [red_to_class[red // 10] for red in images.x_NHWC[:, 0, 0, 0]] == images.y_N.tolist()
+
+
+def test_split_picks_the_subfolder_and_ids_hold_over_both(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / "train" / "ant" / f"{number}.png", 1)
+        picture(tmp_path / "train" / "cat" / f"{number}.png", 2)
+        picture(tmp_path / "test" / "cat" / f"{number}.png", 3)
+    test, train = load(f"folder:{tmp_path}"), load(f"folder:{tmp_path}", split="train")
+    assert test.class_names == train.class_names == ("ant", "cat")
+    assert (test.split, train.split) == ("test", "train")
+    assert test.y_N.tolist() == [1, 1]
+    assert train.n == 4
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "a.png")
+    picture(tmp_path / "bus" / "a.png")
+    assert load(f"folder:{tmp_path}").class_names == ("bus", "train")
+
+
+def test_grey_images_stay_grey(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png", 7, mode="L")
+    picture(tmp_path / "b" / "1.jpg", 7, mode="L")
+    assert load(f"folder:{tmp_path}").x_NHWC.shape == (2, 4, 6, 1)
+
+
+def test_grey_among_colour_is_repeated_and_alpha_dropped(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png", 7, mode="L")
+    picture(tmp_path / "b" / "1.png", 7, mode="RGBA")
+    images = load(f"folder:{tmp_path}")
+    assert images.x_NHWC[:, 0, 0].tolist() == [[7, 7, 7], [7, 0, 0]]
+
+
+def test_leftovers_are_not_classes_or_images(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "deep" / "1.PNG")
+    picture(tmp_path / "__MACOSX" / "1.png")
+    picture(tmp_path / ".hidden" / "1.png")
+    (tmp_path / "a" / "._1.png").write_bytes(b"resource fork")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    images = load(f"folder:{tmp_path}")
+    assert images.class_names == ("a",)
+    assert images.n == 1
+
+
+def test_sizes_that_differ_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png", size=(6, 4))
+    picture(tmp_path / "b" / "2.png", size=(5, 4))
+    with pytest.raises(UserError, match=r"a/1.png is 6x4 and b/2.png is 5x4. Resize them to one size"):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "2.png").write_bytes((tmp_path / "a" / "1.png").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"a/2.png cannot be read as an image"):
+        load(f"folder:{tmp_path}")
+
+
+def test_deep_images_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png", 1000, mode="I;16")
+    with pytest.raises(UserError, match=r"a/1.png has more than 8 bits per channel"):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_missing_folder_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder. Write folder:DIR with one subfolder per class"):
+        load(f"folder:{tmp_path}/nowhere")
+
+
+def test_an_empty_folder_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no images: expected files such as"):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_missing_split_gets_a_sentence(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "a" / "1.png")
+    with pytest.raises(UserError, match="has a train folder but no test folder"):
+        load(f"folder:{tmp_path}")
+
+
+@pytest.mark.slow
+def test_ten_thousand_jpegs_take_seconds(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for label in range(10):
+        (tmp_path / str(label)).mkdir()
+        for number in range(1000):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / str(label) / f"{number}.jpg")
+    started = time.perf_counter()
+    images = load(f"folder:{tmp_path}")
+    assert images.n == 10_000
+    assert time.perf_counter() - started < 20 / min(4, os.cpu_count() or 1)
+
+
+def test_colours_of_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow would keep the upper half of each value: 255 of 65,535 would become 0."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    pixels = b"".join(b"\0" + struct.pack(">12H", *[255] * 12) for _ in range(4))
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(pixels)), chunk(b"IEND", b""))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(UserError, match="a/1.png has more than 8 bits per channel"):
+        load(f"folder:{tmp_path}")

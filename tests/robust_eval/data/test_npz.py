@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robust_eval.core.errors import UserError
+from robust_eval.data import load, npz
+
+X = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
+Y = np.array([0, 2, 1, 2])
+
+
+class Trap:
+    """A pickle that would leave a trace if it were ever read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def load_arrays(tmp_path: Path, **arrays: Any) -> Any:
+    np.savez(tmp_path / "made.npz", **arrays)
+    return load(f"npz:{tmp_path / 'made.npz'}")
+
+
+def test_colour_and_grey(tmp_path: Path) -> None:
+    colour = load_arrays(tmp_path, x=X, y=Y)
+    assert np.array_equal(colour.x_NHWC, X)
+    assert colour.y_N.dtype == np.int64
+    assert colour.class_names == ("0", "1", "2")
+    assert load_arrays(tmp_path, x=X[..., 0], y=Y).x_NHWC.shape == (4, 5, 6, 1)
+
+
+def test_the_name_carries_no_path(tmp_path: Path) -> None:
+    images = load_arrays(tmp_path, x=X, y=Y)
+    assert images.name == "npz:made.npz"
+    assert images.split == "all"
+    assert str(tmp_path) not in repr(images.slice())
+
+
+def test_class_names_may_be_given(tmp_path: Path) -> None:
+    images = load_arrays(tmp_path, x=X, y=Y, class_names=np.array(["a", "b", "c", "d"]))
+    assert images.class_names == ("a", "b", "c", "d")
+    assert images.all_classes
+    assert not load_arrays(tmp_path, x=X, y=Y).all_classes
+
+
+def test_compressed_archives_and_small_integer_labels(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "made.npz", x=X, y=Y.astype(np.uint8))
+    assert load(f"npz:{tmp_path / 'made.npz'}").y_N.tolist() == Y.tolist()
+
+
+def test_real_file(data_root: Path) -> None:
+    images = load(f"npz:{data_root / 'cifar10-lossless' / 'test_first_846.npz'}")
+    assert (images.n, images.image_size, images.classes) == (846, (32, 32), 10)
+    assert images.y_N[:4].tolist() == [3, 8, 8, 0]
+
+
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        (
+            (X / 255).astype(np.float32),
+            r"x in made.npz is float32, not uint8. Its values lie in \[0, 1\]: save numpy",
+        ),
+        (X.astype(np.float64), r"x in made.npz is float64, not uint8. Its values lie in 0..255"),
+        ((X / 255.0 - 0.5) / 0.25, r"Its values run from -2 to 2: undo the normalisation"),
+        (X.astype(np.int64), r"x in made.npz is int64, not uint8"),
+        (np.full((4, 5, 6, 3), np.nan), r"undo the normalisation"),
+        (X > 9, "is bool, not uint8. Save 8-bit pixels"),
+        (X[0, 0], r"x in made.npz has shape \(6, 3\); expected \(N, H, W, C\) or \(N, H, W\)"),
+        (X[:0], r"none of them 0"),
+        (X.transpose(0, 3, 1, 2), r"6 channels; expected 1 to 4. It looks like \(N, C, H, W\)"),
+        (np.zeros((4, 9, 9, 7), np.uint8), r"so 7 channels; expected 1 to 4.$"),
+    ],
+)
+def test_wrong_images_get_a_sentence(tmp_path: Path, x: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load_arrays(tmp_path, x=x, y=Y)
+
+
+@pytest.mark.parametrize(
+    ("y", "sentence"),
+    [
+        (Y[:3], r"y in made.npz has shape \(3,\) for 4 images; expected \(4,\)"),
+        (np.eye(3, dtype=int)[Y], r"as one-hot labels have. Save y.argmax\(1\)"),
+        (Y.astype(np.float32), "y in made.npz is float32; expected whole numbers"),
+        (Y - 1, "y in made.npz has labels from -1 to 1; number the classes from 0"),
+        (Y + 2**40, "has the label 1099511627778; labels are class indices, at most 100,000"),
+        (np.array(["a", "b", "c", "c"]), "expected whole numbers"),
+    ],
+)
+def test_wrong_labels_get_a_sentence(tmp_path: Path, y: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load_arrays(tmp_path, x=X, y=y)
+
+
+def test_labels_beyond_the_class_names_get_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has the label 2, but class_names has 2 entries"):
+        load_arrays(tmp_path, x=X, y=Y, class_names=np.array(["a", "b"]))
+    with pytest.raises(UserError, match="class_names in made.npz must be a list of strings"):
+        load_arrays(tmp_path, x=X, y=Y, class_names=np.arange(3))
+
+
+def test_missing_arrays_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"lacks the array x and y \(it has images, labels\)"):
+        load_arrays(tmp_path, images=X, labels=Y)
+    with pytest.raises(UserError, match=r"lacks the array y \(it has x\)"):
+        load_arrays(tmp_path, x=X)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "class_names"])
+def test_python_objects_are_refused_unread(tmp_path: Path, name: str) -> None:
+    trace = tmp_path / "ran"
+    arrays: dict[str, Any] = {"x": X, "y": Y, name: np.array([Trap(trace)], dtype=object)}
+    with pytest.raises(UserError, match="holds Python objects, which could run code"):
+        load_arrays(tmp_path, **arrays)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>", b"\x80\x04N.", b"PK\x03\x04 cut short"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "made.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is not an .npz archive. Write one with numpy.savez"):
+        load(f"npz:{path}")
+
+
+def test_a_missing_file_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist. Write npz:FILE with arrays x and y"):
+        load(f"npz:{tmp_path / 'none.npz'}")
+
+
+def test_damaged_content_gets_a_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "made.npz", x=X, y=Y)
+    data = bytearray((tmp_path / "made.npz").read_bytes())
+    data[300] ^= 255
+    (tmp_path / "made.npz").write_bytes(bytes(data))
+    with pytest.raises(UserError, match="is damaged"):
+        load(f"npz:{tmp_path / 'made.npz'}")
+
+
+def test_a_header_that_lies_gets_a_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "whole.npz", x=X, y=Y)
+    with (
+        zipfile.ZipFile(tmp_path / "whole.npz") as whole,
+        zipfile.ZipFile(tmp_path / "made.npz", "w") as made,
+    ):
+        made.writestr("x.npy", whole.read("x.npy").replace(b"(4, 5, 6, 3)", b"(9, 5, 6, 3)"))
+        made.writestr("y.npy", whole.read("y.npy"))
+    with pytest.raises(UserError, match="is damaged"):
+        load(f"npz:{tmp_path / 'made.npz'}")
+
+
+def test_a_zip_bomb_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("the archive was read"))
+    np.savez_compressed(tmp_path / "made.npz", x=np.zeros((9, 32, 32), np.uint8), y=np.zeros(9, int))
+    with pytest.raises(UserError, match="declares more than 0 GiB of arrays"):
+        load(f"npz:{tmp_path / 'made.npz'}")

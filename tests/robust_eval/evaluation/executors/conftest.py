@@ -1,0 +1,64 @@
+"""One small Ray cluster for all tests that need one; a checkpoint for its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from robust_eval.evaluation.executors import ray_cluster as cluster
+from robust_eval.evaluation.executors import ray_nodes as nodes
+from robust_eval.evaluation.executors.ray_cluster import Granted, Wanted
+from robust_eval.evaluation.prepare import Options
+from robust_eval.verification import selftest
+
+TRAINED = Path(selftest.__file__).with_name("digits-at.safetensors")
+OBJECT_STORE = 100 * 2**20
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Granted]:
+    """Two workers' worth; started once, because starting takes seconds."""
+    ray = pytest.importorskip("ray")
+    if not ray.is_initialized():
+        cluster.connect(Wanted(address="local", workers=2, object_store=OBJECT_STORE), "cpu")
+    yield Granted(workers=2, gpus=0.0, cpus=1, memory=0)
+    ray.shutdown()
+
+
+CHAIN = """
+title = "Chain"
+[[attacks]]
+id = "pgd-2"
+family = "pgd"
+steps = 2
+[[attacks]]
+id = "cw-3"
+family = "cw-linf"
+steps = 3
+[[attacks]]
+id = "pgd-6"
+family = "pgd"
+steps = 6
+"""
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    """A trained digits network under a short cascade beside single attacks, in units of ten."""
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "chain.toml").write_text(CHAIN)
+    suite = tmp_path / "given" / "short.toml"
+    suite.write_text('version = 1\ncolumns = ["clean", "fgsm", "pgd-10", "chain.toml"]\n')
+    return nodes.absolute(
+        Options(
+            checkpoint=str(TRAINED),
+            suite=str(suite),
+            data="digits",
+            examples=60,
+            eps="0.1",
+            device="cpu",
+            batch_size=10,
+        )
+    )

@@ -1,0 +1,331 @@
+"""Several runs over one pool in this process: rows, shared units, failures, shards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.fake_workers import Quiet, essence, work
+
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation import run as evaluation
+from robust_eval.evaluation.executors import Choose, Done, Event, Failed, WorkerState, shards
+from robust_eval.evaluation.executors import retry_write as patience
+from robust_eval.evaluation.executors.local import LocalExecutor
+from robust_eval.evaluation.executors.scheduled_run import Run
+from robust_eval.evaluation.executors.scheduler import Pool
+from robust_eval.evaluation.executors.worker_host import Host
+from robust_eval.evaluation.planning.cascade import Waves
+from robust_eval.evaluation.prepare import Options, default_folder, prepare
+
+
+class Many(LocalExecutor):
+    """Several workers in one process, which answer in an order of their own. ``fails``: keys or methods."""
+
+    def __init__(self, size: int, fails: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.size = size  # type: ignore[misc]
+        self._hosts = [Host() for _ in range(size)]
+        self._tasks: list[Any] = [None] * size
+        self.fails = fails
+        self.asked: list[str] = []
+
+    def feed(self, choose: Choose) -> None:
+        for i, task in enumerate(self._tasks):
+            if task is None:
+                self._tasks[i] = choose(frozenset(self._hosts[i]._jobs))
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        busy = [i for i, task in enumerate(self._tasks) if task is not None]
+        if not busy:
+            return []
+        i = busy[-1]
+        task, self._tasks[i] = self._tasks[i], None
+        self.asked.append(task.key or task.method)
+        if any(word in task.label or word == task.method for word in self.fails):
+            return [Failed(task, "it was planted", f"w{i}", 3)]
+        return [Done(task, getattr(self._hosts[i], task.method)(task.options, *task.arguments), f"w{i}")]
+
+    def workers(self) -> Sequence[WorkerState]:
+        return []
+
+
+@pytest.fixture
+def alone(options: Options, tmp_path: Path) -> object:
+    """What one process makes of the request, one unit after the other."""
+    torch.set_num_threads(1)
+    folder = tmp_path / "alone"
+    return essence(evaluation.execute(prepare(options), folder, command=options.command()))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_row(
+    options: Options, alone: object, tmp_path: Path, workers: int
+) -> None:
+    (run,) = work([options], Many(workers), tmp_path)
+    assert run.folder is not None
+    assert essence(run.folder / "result.json") == alone
+
+
+def test_several_suites_share_their_units(options: Options, tmp_path: Path) -> None:
+    place = Many(2)
+    wider = replace(options, suite="fgsm,pgd-10,pgd-20")
+    runs = work([options, wider], place, tmp_path)
+    assert [run.failures for run in runs] == [[], []]
+    units = [key for key in place.asked if len(key) == 32]
+    assert len(units) == len(set(units)), "a unit of two runs is done once"
+    both = [{path.name for path in (run.folder / "units").iterdir()} for run in runs if run.folder]
+    assert both[0] & both[1], "and kept in both folders"
+    assert runs[1].result is not None
+    assert set(runs[1].result.columns) == {"clean", "fgsm", "pgd-10", "pgd-20"}
+
+
+def test_the_same_command_again_attacks_nothing(options: Options, tmp_path: Path) -> None:
+    first = work([options], Many(1), tmp_path)[0]
+    place = Many(1)
+    again = work([options], place, tmp_path)[0]
+    assert place.asked == ["identify", "ready", "look"]
+    assert first.result is not None
+    assert again.result is not None
+    assert essence(first.result) == essence(again.result)
+
+
+def test_a_unit_that_fails_for_good_leaves_a_partial_row_and_a_sentence(
+    options: Options, tmp_path: Path
+) -> None:
+    display = Quiet()
+    (run,) = work([options], Many(2, fails=["cw-3"]), tmp_path, display)
+    assert run.result is not None
+    assert run.result.status == "partial"
+    assert run.result.missing == ("chain",)
+    assert set(run.result.columns) == {"clean", "fgsm", "pgd-10"}
+    assert "cw-3 on 10 examples (unit " in run.failures[0]
+    assert "failed 3 times, the last time on w" in run.failures[0]
+    assert display.said[0] == run.failures[0]
+    (run,) = work([options], Many(2), tmp_path)
+    assert run.result is not None
+    assert run.result.status == "complete"
+
+
+def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
+    options: Options, tmp_path: Path
+) -> None:
+    missing = replace(options, checkpoint=str(tmp_path / "absent.pt"))
+    bad, good = work([missing, options], LocalExecutor(), tmp_path)
+    assert "absent.pt does not exist" in bad.failures[0]
+    assert bad.closed
+    assert good.result is not None
+    assert good.result.status == "complete"
+
+
+def test_a_failure_that_nobody_expected_does_not_stop_the_others(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(host: Host, asked: Options, *arguments: Any) -> bytes:
+        if asked.seed == 0:
+            raise RuntimeError("a library's complaint\nof two lines")
+        return unit(host, asked, *arguments)
+
+    unit = Host.unit
+    monkeypatch.setattr(Host, "unit", breaks)
+    bad, good = work([options, replace(options, seed=1)], LocalExecutor(), tmp_path)
+    assert "RuntimeError: a library's complaint" in bad.failures[0]
+    assert "two lines" not in bad.failures[0]
+    assert good.result is not None
+    assert good.result.status == "complete"
+
+
+def test_shards_told_one_folder_get_one_each(options: Options, tmp_path: Path) -> None:
+    places = []
+    for number in range(2):
+        run = Run(replace(options, blocks=2), 0, out=tmp_path / "mine", only=number)
+        Pool([run], LocalExecutor(), Quiet()).work()
+        places.append(run.folder)
+    assert [place.name for place in places if place] == ["mine.shard-1-of-2", "mine.shard-2-of-2"]
+    target, merged = shards.merge([place for place in places if place], None)
+    assert (target, merged.status) == (tmp_path / "mine", "complete")
+
+
+def test_interrupted_it_writes_what_is_there(options: Options, tmp_path: Path) -> None:
+    def stop(runs: Sequence[Run]) -> None:
+        if runs[0].waves is not None and len(runs[0].waves.finished) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work([options], Many(1), tmp_path, Quiet(stop))
+    (folder,) = [path for path in tmp_path.iterdir() if path.name != "given"]
+    partial = essence(folder / "result.json")
+    assert partial["status"] == "partial"  # type: ignore[index]
+
+
+def test_units_that_vanish_are_made_again(options: Options, alone: object, tmp_path: Path) -> None:
+    removed: list[Path] = []
+
+    def steal(runs: Sequence[Run]) -> None:
+        store = runs[0].store
+        if store is not None and not removed and len(list((store.folder / "units").iterdir())) == 9:
+            removed.append(next((store.folder / "units").iterdir()))
+            removed[0].unlink()
+
+    display = Quiet(steal)
+    (run,) = work([options], Many(2), tmp_path, display)
+    assert removed
+    assert removed[0].exists()
+    assert any("1 finished units have vanished" in text for text in display.said)
+    assert run.result is not None
+    assert essence(run.result) == alone
+
+
+def test_a_folder_that_is_away_for_a_while_is_waited_for(
+    options: Options, alone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shared folder's units go away and come back, as with a server that starts anew."""
+    monkeypatch.setattr(patience.time, "sleep", lambda _: back())
+    moved: list[Path] = []
+
+    def back() -> None:
+        if moved:
+            (moved[0].parent / "away").rename(moved[0])
+            moved.append(moved.pop(0))
+            monkeypatch.setattr(patience.time, "sleep", lambda _: None)
+
+    def take(runs: Sequence[Run]) -> None:
+        store = runs[0].store
+        if store is not None and not moved and runs[0].done == 5:
+            units = store.folder / "units"
+            units.rename(store.folder / "away")
+            moved.append(units)
+
+    display = Quiet(take)
+    (run,) = work([options], Many(2), tmp_path, display)
+    assert any("is out of reach; waiting" in text for text in display.said)
+    assert run.result is not None
+    assert essence(run.result) == alone
+
+
+def test_a_folder_that_stays_away_ends_the_run_with_a_sentence(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE", 0.6)
+
+    def take(runs: Sequence[Run]) -> None:
+        store = runs[0].store
+        if store is not None and runs[0].done == 5 and (store.folder / "units").exists():
+            (store.folder / "units").rename(store.folder / "away")
+
+    with pytest.raises(UserError, match="Cannot write to"):
+        work([options], Many(2), tmp_path, Quiet(take))
+
+
+def test_a_checkpoint_under_two_names_is_named_once(options: Options, alone: object, tmp_path: Path) -> None:
+    """It is this command that holds the folder, not another process."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    copied = folder / Path(options.checkpoint).name
+    shutil.copy(options.checkpoint, copied)
+    runs = work([options, replace(options, checkpoint=str(copied))], Many(2), tmp_path)
+    first, second = sorted(runs, key=lambda run: len(run.failures))
+    assert first.result is not None
+    assert essence(first.result) == alone
+    names = f"{second.options.checkpoint} and {first.options.checkpoint}"
+    assert second.failures == [f"{names} ask for the same run ({first.folder}). Name it once."]
+
+
+def test_the_longest_chain_goes_first(options: Options) -> None:
+    job = prepare(options)
+    waves, worker = Waves(job.request), job.worker()
+    opened = [
+        following
+        for wave in waves.open()
+        for unit in wave.units
+        for following in waves.take(unit.key, worker.run(unit))
+    ]
+    urgency = {wave.column.id: wave.held_up(job.request) for wave in opened}
+    assert urgency["chain"] > urgency["pgd-10"] > urgency["fgsm"]
+
+
+def shard_runs(options: Options, out: Path, of: int) -> list[Path]:
+    places = []
+    for number in range(of):
+        part = replace(options, blocks=of)
+        run = Run(part, 0, out=out, several=True, only=number)
+        Pool([run], LocalExecutor(), Quiet()).work()
+        assert run.folder is not None
+        assert not run.failures
+        places.append(run.folder)
+    return places
+
+
+def test_merged_shards_are_the_run_of_the_same_blocks(options: Options, tmp_path: Path) -> None:
+    places = shard_runs(options, tmp_path, 3)
+    assert [place.name[-13:] for place in places] == [f".shard-{i}-of-3" for i in (1, 2, 3)]
+    target, merged = shards.merge([places[2], places[0], places[1]], None)
+    whole = evaluation.execute(
+        prepare(replace(options, blocks=3)), tmp_path / "whole", command=replace(options, blocks=3).command()
+    )
+    assert target.name == default_folder(prepare(replace(options, blocks=3)).request).name
+    assert essence(merged) == essence(whole)
+    assert "--blocks 3" in (merged.command or "")
+    assert merged.request == whole.request
+
+    with pytest.raises(UserError, match="Of 3 shards these are missing: 2. Run them"):
+        shards.merge([places[0], places[2]], None)
+    with pytest.raises(UserError, match="Shard 1/3 is there twice"):
+        shards.merge([places[0], places[0], places[1], places[2]], tmp_path / "m")
+    with pytest.raises(UserError, match="is no folder"):
+        shards.merge([tmp_path / "nowhere"], None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds no finished shard \(shard.json is missing\)"):
+        shards.merge([tmp_path / "empty"], None)
+    places[1].rename(tmp_path / "renamed")
+    with pytest.raises(UserError, match="Add --out FOLDER"):
+        shards.merge([places[0], tmp_path / "renamed", places[2]], None)
+    other = shard_runs(replace(options, seed=1), tmp_path / "other", 3)
+    with pytest.raises(UserError, match=r"shards of different requests \(they differ in: seed\)"):
+        shards.merge([places[0], other[1], places[2]], None)
+    next((places[0] / "units").iterdir()).unlink()
+    with pytest.raises(UserError, match="is missing or damaged: give that shard's command again"):
+        shards.merge([places[0], tmp_path / "renamed", places[2]], tmp_path / "m2")
+    (places[0] / shards.FILE).write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        shards.merge([places[0]], None)
+
+
+@pytest.mark.parametrize("text", ["3", "a/b", "3-16", ""])
+def test_a_shard_is_i_of_n(text: str) -> None:
+    with pytest.raises(UserError, match="is not I/N: write for example --shard 3/16"):
+        shards.parse(text)
+
+
+@pytest.mark.parametrize(("text", "most"), [("0/4", 4), ("5/4", 4)])
+def test_shards_out_of_range(text: str, most: int) -> None:
+    with pytest.raises(UserError, match=f"--shard {text} is out of range: shards count from 1 to {most}"):
+        shards.parse(text)
+
+
+def test_more_shards_than_examples(options: Options) -> None:
+    with pytest.raises(UserError, match="--blocks must lie between 1 and the 60 examples, got 61"):
+        prepare(replace(options, blocks=61))
+
+
+def test_a_worker_that_sees_other_files_is_refused(options: Options) -> None:
+    host = Host()
+    request = host.identify(options)
+    other = replace(request, data=replace(request.data, fingerprint="ab" * 32))
+    with pytest.raises(UserError, match="this worker sees another data under the same names"):
+        host.ready(options, other, None)
+
+
+def test_a_host_holds_shared_images_once_and_few_runs(options: Options) -> None:
+    host = Host(keep=2)
+    variants = [replace(options, seed=seed) for seed in range(3)]
+    for one in variants:
+        host.identify(one)
+    assert list(host._jobs) == variants[1:]
+    first, second = host._jobs.values()
+    assert first.x_NCHW is second.x_NCHW

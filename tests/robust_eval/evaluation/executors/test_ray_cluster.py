@@ -1,0 +1,205 @@
+"""Bad input to --executor ray, --shard and merge: one sentence each. No cluster is started here."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executors.conftest import TRAINED
+
+from robust_eval.cli.main import main
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation.executors import ray_cluster as cluster
+from robust_eval.evaluation.executors import ray_nodes as nodes
+from robust_eval.evaluation.executors.ray_cluster import GIB, Wanted
+from robust_eval.evaluation.prepare import Options
+
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """``robust-eval`` in an empty folder: (exit code, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["robust-eval", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    real = builtins.__import__
+
+    def no_ray(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "ray":
+            raise ModuleNotFoundError("No module named 'ray'")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", no_ray)
+    code, said = call("run", str(TRAINED), "--data", "digits", "--eps", "0.1", "--executor", "ray")
+    assert code == 2
+    assert "pip install 'robust-eval[ray]'" in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--executor", "dask"], "Unknown executor 'dask'. Use local or ray."),
+        (["--workers", "2"], "--address, --workers and --worker-... need --executor ray."),
+        (["--worker-cpus", "4"], "--address, --workers and --worker-... need --executor ray."),
+        (["--shard", "17/16"], "--shard 17/16 is out of range: shards count from 1 to 16."),
+        (["--shard", "1/0"], "--shard 1/0 is out of range: shards are at least one"),
+        (["--shard", "1/2", "--blocks", "3"], "--shard 1/2 cuts the examples into 2 blocks already: leave"),
+        (["--shard", "1/2", "--diagnose"], "--diagnose needs the whole run: leave it out, merge the shards"),
+        (["--shard", "3of16"], "--shard '3of16' is not I/N"),
+        (["--executor", "ray", "--suite", "fulll"], "Did you mean full"),
+        (["--executor", "ray", "--workers", "0"], "--workers must be at least 1, got 0."),
+        (["--executor", "ray", "--worker-cpus", "0"], "--worker-cpus must be at least 1, got 0."),
+        (["--executor", "ray", "--worker-gpus", "-1"], "--worker-gpus must be 0 or more, got -1."),
+        (["--executor", "ray", "--worker-gpus", "1.5"], "--worker-gpus 1.5: a part of one GPU"),
+        (["--executor", "ray", "--worker-memory", "0"], "--worker-memory must be above 0 GiB."),
+        (["--executor", "ray", "--device", "cuda:1"], "Ray gives out the devices"),
+        (["--suite", "clean", "--suite", "fulll"], "Did you mean full"),
+        (["--suite", "quick", "--suite", "quick"], "named twice with the same suite"),
+        (["--suite", "quick", "--suite", "full", "--dry-run"], "--dry-run plans one checkpoint and suite"),
+    ],
+)
+def test_one_sentence(call: Call, words: list[str], message: str) -> None:
+    pytest.importorskip("ray")
+    code, said = call("run", str(TRAINED), "--data", "digits", "--eps", "0.1", *words)
+    assert code == 2
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_a_cluster_of_another_python() -> None:
+    text = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.9.1\n    Python: 3.9.18\n"
+        "This process on node was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    said = str(cluster._refused(RuntimeError(text)))
+    assert said.startswith(
+        "The cluster runs other versions (Ray 2.9.1, Python 3.9.18) than this process (Ray "
+    )
+    assert "\n" not in said
+    token = RuntimeError(
+        "Failed to connect to GCS.\nRPC error: InvalidAuthToken: token is missing or incorrect"
+    )
+    assert str(cluster._refused(token)).startswith("The cluster asks for its token: set RAY_AUTH_MODE=token")
+    assert str(cluster._refused(RuntimeError("no\nmore"))) == "Ray refused to connect: no."
+
+
+def answer(**changes: Any) -> dict[str, Any]:
+    here = {name: cluster.installed(name) for name in ("robust-eval", "torch")}
+    return {"python": "3.11", "versions": {**here, **changes.pop("versions", {})}, "missing": [], **changes}
+
+
+def test_nodes_of_another_version_of_the_project() -> None:
+    old = answer(versions={"robust-eval": "0.0.1"})
+    with pytest.raises(UserError, match=r"Node b \(and 1 more nodes\) has robust-eval 0.0.1, this process"):
+        nodes.compare({"a": answer(), "b": old, "c": old}, {})
+    with pytest.raises(UserError, match="Node b has no torch, this process .*: install the same on every"):
+        nodes.compare({"b": answer(versions={"torch": "none"})}, {})
+
+
+def test_nodes_that_do_not_see_the_files(tmp_path: Path) -> None:
+    here = tmp_path / "x.pt"
+    here.touch()
+    blind = answer(missing=[str(here)])
+    with pytest.raises(UserError, match=f"Worker nodes b, c cannot see the checkpoint {here}: put it on"):
+        nodes.compare({"a": answer(), "b": blind, "c": blind}, {str(here): "the checkpoint"})
+    gone = str(tmp_path / "gone.npz")
+    with pytest.raises(UserError, match=f"^{gone} does not exist.$"):
+        nodes.compare({"a": answer(missing=[gone])}, {gone: "the data"})
+
+
+def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = Options(
+        checkpoint="a.pt", data="npz:x.npz", arch="net.py:build", suite="mine.toml,aa", data_root=tmp_path
+    )
+    found = nodes.absolute(typed)
+    assert found.command() == typed.command(), "the row says what was typed, without paths"
+    assert nodes.paths(found) == {
+        str(tmp_path / "a.pt"): "the checkpoint",
+        str(tmp_path / "x.npz"): "the data",
+        str(tmp_path / "net.py"): "the architecture",
+        str(tmp_path / "mine.toml"): "the suite",
+    }
+    part = nodes.absolute(Options(checkpoint="a.pt#ema", data="mnist", data_root=tmp_path))
+    assert str(tmp_path / "a.pt") in nodes.paths(part)
+    zoo = nodes.absolute(Options(checkpoint="robustbench:A", data="mnist", data_root=tmp_path))
+    assert nodes.paths(zoo) == {str(tmp_path): "the data"}
+
+
+HAVE = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * GIB}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            Wanted(workers=8),
+            "8 workers with 1 GPU each need 8, but the cluster has 4: lower --workers or",
+        ),
+        (Wanted(gpus=8, workers=1), "1 worker with 8 GPUs each need 8, but the cluster has 4"),
+        (Wanted(cpus=8), "4 workers with 8 CPUs each need 32, but the cluster has 16"),
+        (Wanted(memory=32 * GIB), "4 workers with 32 GiB each do not fit: the cluster has 64.0 GiB in all"),
+    ],
+)
+def test_more_than_there_is(wanted: Wanted, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cluster._grant(wanted, "auto", HAVE)
+
+
+def test_a_gpu_where_there_is_none() -> None:
+    with pytest.raises(UserError, match="--device cuda, but the cluster has no GPU"):
+        cluster._grant(Wanted(), "cuda", {"CPU": 2.0, "memory": GIB})
+
+
+def test_what_is_granted() -> None:
+    def told(wanted: Wanted, device: str = "auto") -> tuple[int, float, int, float]:
+        found = cluster._grant(wanted, device, HAVE)
+        return found.workers, found.gpus, found.cpus, found.memory / GIB
+
+    assert told(Wanted()) == (4, 1, 1, 2)
+    assert told(Wanted(gpus=0.5)) == (8, 0.5, 1, 2)
+    assert told(Wanted(cpus=2), "cpu") == (8, 0, 2, 2)
+    assert told(Wanted(workers=16, gpus=0)) == (16, 0, 1, 2)
+    assert cluster._grant(Wanted(), "cpu", {"CPU": 2.0, "memory": 2.0 * GIB}).memory == GIB
+
+
+class Started:
+    """Remembers what it was started with."""
+
+    def init(self, **given: Any) -> None:
+        self.given = given
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cpus"),
+    [(Wanted(workers=1), 1), (Wanted(workers=3, cpus=2), 6), (Wanted(), 64), (Wanted(cpus=5), 60)],
+)
+def test_our_own_cluster_has_no_more_cpus_than_workers_need(
+    wanted: Wanted, cpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would start an idle process for each."""
+    monkeypatch.setattr(cluster.os, "cpu_count", lambda: 64)
+    ray = Started()
+    cluster._start(ray, wanted, "cpu", {})
+    assert ray.given["num_cpus"] == cpus
+    have = {"CPU": float(cpus), "memory": 64.0 * GIB}
+    assert cluster._grant(wanted, "cpu", have).workers == (wanted.workers or 64 // wanted.cpus)

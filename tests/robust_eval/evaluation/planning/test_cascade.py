@@ -1,0 +1,134 @@
+"""The bookkeeping of a request: any order of results, the same end; and how waves are cut into units."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from test_plan import a_request
+from test_runner import BREAKS, Scripted
+
+from robust_eval.cli.progress import Silent
+from robust_eval.evaluation import unit_loop as runner
+from robust_eval.evaluation.planning import suites
+from robust_eval.evaluation.planning import units as plan
+from robust_eval.evaluation.planning.cascade import Finished, Waves, with_evidence
+from robust_eval.evaluation.planning.units import Request
+from robust_eval.evaluation.store import MemoryStore
+
+SUITE = "fgsm,pgd-20,aa,union"
+
+
+def request(**changes: object) -> Request:
+    return a_request(suite=suites.load(SUITE), **changes)
+
+
+class Breaking(Scripted):
+    """Knows what an attack of the union breaks, too."""
+
+    def run(self, unit):  # type: ignore[no-untyped-def]
+        if unit.attack is not None:
+            BREAKS.setdefault(unit.attack.id, set())
+        return super().run(unit)
+
+
+def in_random_order(asked: Request, seed: int) -> dict[str, Finished]:
+    waves, worker, draw = Waves(asked), Breaking(), random.Random(seed)
+    waiting = [unit for wave in waves.open() for unit in wave.units]
+    while waiting:
+        unit = waiting.pop(draw.randrange(len(waiting)))
+        if unit.key not in waves.results:
+            waiting += [u for wave in waves.take(unit.key, worker.run(unit)) for u in wave.units]
+    assert waves.done
+    return waves.finished
+
+
+def essence(finished: dict[str, Finished]) -> object:
+    return {name: (column.record, column.units) for name, column in finished.items()}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_order_of_units_gives_the_same(seed: int) -> None:
+    ordered = dict(runner.run(request(), Breaking(), MemoryStore(), Silent()))
+    assert essence(in_random_order(request(), seed)) == essence(ordered)
+
+
+def test_an_attack_of_two_columns_is_one_unit() -> None:
+    worker = Breaking()
+    dict(runner.run(request(), worker, MemoryStore(), Silent()))
+    keys = [unit.key for unit in worker.units]
+    assert len(keys) == len(set(keys))
+
+
+def test_evidence_comes_back_from_the_store_and_its_loss_is_seen() -> None:
+    store, worker = MemoryStore(), Breaking()
+    whole = dict(runner.run(request(), worker, store, Silent()))["pgd-20"]
+    thin = whole.stages[0].results[0]
+    assert len(thin.evidence) == 2
+    slim = Waves(request())
+    waiting = [unit for wave in slim.open() for unit in wave.units]
+    while waiting:
+        unit = waiting.pop()
+        result = store.get(unit.key)
+        assert result is not None
+        waiting += [
+            u
+            for wave in slim.take(unit.key, replace(result, evidence=result.evidence[:0]))
+            for u in wave.units
+        ]
+    found = with_evidence(slim.finished["pgd-20"], store)
+    assert found is not None
+    assert [len(r.evidence) for r in found.stages[0].results] == [2, 0, 0]
+    assert with_evidence(slim.finished["pgd-20"], MemoryStore()) is None
+
+
+def sizes(n: int, **changes: object) -> list[int]:
+    asked = a_request(batch_size=500, split=4, **changes)
+    asked = replace(asked, data=replace(asked.data, n=10_000)) if n <= 10_000 else asked
+    return [len(part) for part in plan.pack(asked, range(n))]
+
+
+def test_small_waves_are_cut_into_eight_but_never_below_a_quarter_batch() -> None:
+    assert sizes(10_000) == [500] * 20
+    assert sizes(1000) == [125] * 8
+    assert sizes(2001) == [250, 250, 250, 250, 250, 250, 250, 251]
+    assert sizes(300) == [150, 150]
+    assert sizes(126) == [126]
+    assert sizes(3) == [3]
+    assert sizes(0) == []
+    assert max(sizes(4100)) - min(sizes(4100)) <= 1, "no unit is a small rest"
+
+
+def test_long_attacks_are_cut_as_finely_as_small_waves() -> None:
+    asked = a_request(batch_size=500, split=4)
+    assert [len(part) for part in plan.pack(asked, range(10), plan.LONG)] == [10]
+    many = replace(asked, data=replace(asked.data, n=10_000))
+    assert {len(part) for part in plan.pack(many, range(10_000), plan.LONG + 1)} == {125}
+    assert {len(part) for part in plan.pack(replace(many, split=1), range(10_000), plan.LONG + 1)} == {500}
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 124, 125, 501, 999, 4003, 10_000])
+def test_every_example_is_in_one_unit(n: int) -> None:
+    asked = a_request(batch_size=500, split=4, blocks=3)
+    asked = replace(asked, data=replace(asked.data, n=10_000))
+    parts = plan.pack(asked, range(n))
+    assert [index for part in parts for index in part] == list(range(n))
+    for part in parts:
+        assert len({b for b in range(3) for i in (part[0], part[-1]) if i in plan.block(asked, b)}) == 1
+
+
+def test_blocks_can_be_done_one_by_one() -> None:
+    asked = request(blocks=3)
+    whole, parts = MemoryStore(), MemoryStore()
+    worker = Breaking()
+    dict(runner.run(asked, worker, whole, Silent()))
+    alone = Breaking()
+    for number in (2, 0, 1):
+        dict(runner.run(asked, alone, parts, Silent(), number))
+    assert sorted(u.key for u in worker.units) == sorted(u.key for u in alone.units)
+
+
+def test_an_uncut_request_has_the_identity_it_always_had() -> None:
+    assert not {"split", "blocks"} & set(a_request().identity())
+    assert a_request(split=4).key != a_request().key != a_request(blocks=2).key

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from robust_eval.core.threat import parse_threat
+from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice
+from robust_eval.evaluation.planning import suites
+from robust_eval.evaluation.planning import units as plan
+
+
+def a_request(**changes: object) -> plan.Request:
+    checkpoint = CheckpointRef("m.pt", "ab" * 32, Architecture("lenet"), 10, Normalisation("none"), "foreign")
+    request = plan.Request(
+        checkpoint=checkpoint,
+        data=Slice("digits", "test", 10, "cd" * 32, tuple("0123456789"), "stored"),
+        threat=parse_threat("Linf", "8/255"),
+        suite=suites.load("full"),
+        batch_size=4,
+        seed=0,
+        libraries=tuple((name, "1") for name in ("fgsm", "pgd", "cw-linf", "spsa", "autoattack")),
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+def column(request: plan.Request, name: str) -> object:
+    return next(c for c in request.suite.columns if c.id == name)
+
+
+def test_units_cover_every_example_once() -> None:
+    units = plan.clean_units(a_request())
+    assert [unit.indices for unit in units] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
+    assert len({unit.key for unit in units}) == 3
+
+
+def test_survivors_are_repacked_into_full_batches() -> None:
+    request = a_request()
+    units = plan.stage_units(request, column(request, "aa"), 1, [1, 3, 4, 6, 8, 9])  # type: ignore[arg-type]
+    assert [unit.indices for unit in units] == [(1, 3, 4, 6), (8, 9)]
+    assert plan.stage_units(request, column(request, "aa"), 1, []) == []  # type: ignore[arg-type]
+
+
+def keys(request: plan.Request) -> list[str]:
+    return [u.key for u in plan.stage_units(request, column(request, "pgd-20"), 0, range(10))]  # type: ignore[arg-type]
+
+
+def test_the_key_knows_everything_the_verdicts_depend_on() -> None:
+    base = a_request()
+    assert keys(base) == keys(a_request())
+    checkpoint = base.checkpoint
+    for changed in (
+        replace(base, seed=1),
+        replace(base, threat=parse_threat("Linf", "0.031")),
+        replace(base, threat=parse_threat("L2", "8/255")),
+        replace(base, precision="bfloat16"),
+        replace(base, data=replace(base.data, fingerprint="ef" * 32)),
+        replace(base, checkpoint=replace(checkpoint, sha256="00" * 32)),
+        replace(base, checkpoint=replace(checkpoint, normalisation=Normalisation("2x-1", (0.5,), (0.5,)))),
+        replace(base, libraries=tuple((name, "2") for name, _ in base.libraries)),
+    ):
+        assert not set(keys(changed)) & set(keys(base))
+
+
+def test_what_does_not_matter_is_not_in_the_key() -> None:
+    base = a_request()
+    renamed = replace(base, checkpoint=replace(base.checkpoint, name="other.pt", notes=("probed",)))
+    assert keys(renamed) == keys(base)
+    alone = replace(base, suite=suites.load("pgd-20"))
+    assert keys(alone) == keys(base), "a unit done for one suite serves the next"
+
+
+def test_seeds_follow_from_keys() -> None:
+    request = a_request()
+    units = plan.stage_units(request, column(request, "pgd-20"), 0, range(10))  # type: ignore[arg-type]
+    assert len({unit.seed for unit in units}) == len(units)
+    assert all(0 <= unit.seed < 2**31 for unit in units)
+
+
+def test_a_unit_is_small_enough_to_lose() -> None:
+    assert plan.auto_batch_size((1, 8, 8), "cpu") == 500
+    assert plan.auto_batch_size((1, 28, 28), "cpu") == plan.auto_batch_size((3, 32, 32), "cpu") == 100
+    assert plan.auto_batch_size((3, 32, 32), "cuda") == 500
+
+
+def test_parts_of_one_file_are_models_of_their_own() -> None:
+    plain = a_request()
+    ema = replace(plain, checkpoint=replace(plain.checkpoint, name="m.pt#ema"))
+    assert "part" not in plain.identity()["checkpoint"], "files with one network keep their key"
+    assert ema.identity()["checkpoint"]["part"] == "ema"
+    assert plain.key != ema.key
+    assert not set(keys(ema)) & set(keys(plain))

@@ -1,0 +1,206 @@
+"""The call for notebooks, end to end on a model whose robust accuracy is known exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from support.known_models import Linear, linear_margin, linear_problem
+from torch import Tensor, nn
+
+from robust_eval import evaluate
+from robust_eval.core import norms
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation.planning import suites
+
+
+@pytest.mark.parametrize(("threat", "norm", "eps"), [("Linf 0.04", "Linf", 0.04), ("L2 0.15", "L2", 0.15)])
+def test_robust_accuracy_equals_the_closed_form(threat: str, norm: str, eps: float) -> None:
+    model, x, y = linear_problem(n=60)
+    result = evaluate(model, x, y, threat, suite="fgsm,pgd-20,cw-inf,apgd-ce-t")
+    expected = int((linear_margin(model, x, y, norm) > eps).sum())
+    assert 0 < expected < 54
+    assert result.columns["clean"].n_robust == 54
+    assert result.worst_case.n_robust == expected
+    assert result.columns["cw-inf"].n_robust == expected
+    assert result.status == "complete"
+
+
+def test_a_folder_keeps_the_run_and_its_evidence(tmp_path: Path) -> None:
+    model, x, y = linear_problem(n=30)
+    first = evaluate(model, x, y, "Linf 0.02", suite="pgd-20", out=tmp_path, batch_size=8)
+    before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir())
+    again = evaluate(model, x, y, "Linf 0.02", suite="pgd-20", out=tmp_path, batch_size=8)
+    assert sorted(path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir()) == before
+    assert again.columns == first.columns
+    evidence = load_file(tmp_path / "evidence.safetensors")
+    indices, images = torch.from_numpy(evidence["pgd-20.indices"]), evidence["pgd-20.images"]
+    adv = torch.from_numpy(images)
+    assert len(indices) == first.columns["clean"].n_robust - first.columns["pgd-20"].n_robust > 0
+    assert (norms.distance(adv, x[indices], "Linf") <= 0.02 + 1e-6).all()
+    assert (model(adv).argmax(1) != y[indices]).all()
+
+
+def test_another_request_in_the_folder_is_refused(tmp_path: Path) -> None:
+    model, x, y = linear_problem(n=10)
+    evaluate(model, x, y, "Linf 0.02", suite="fgsm", out=tmp_path)
+    with pytest.raises(UserError, match=r"another request \(it differs in: threat\)"):
+        evaluate(model, x, y, "Linf 0.03", suite="fgsm", out=tmp_path)
+
+
+def test_same_seed_same_verdicts_other_seed_other_images(tmp_path: Path) -> None:
+    model, x, y = linear_problem(n=30)
+    runs = [
+        evaluate(model, x, y, "L2 0.3", "pgd-10", seed=s, out=tmp_path / str(i))
+        for i, s in enumerate((0, 0, 1))
+    ]
+    assert runs[0].columns["pgd-10"].robust_bits == runs[1].columns["pgd-10"].robust_bits
+    images = [load_file(tmp_path / str(i) / "evidence.safetensors")["pgd-10.images"] for i in range(3)]
+    assert np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+
+
+def test_the_model_comes_back_in_its_own_mode() -> None:
+    model, x, y = linear_problem(n=10)
+    model.train()
+    evaluate(model, x, y, "Linf 0.02", suite="fgsm")
+    assert model.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+class NaNUnderAttack(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        grey = (x - 0.5).flatten(1).abs().amax(1) < 0.1
+        return torch.where(grey[:, None], super().forward(x), torch.tensor(float("nan")))
+
+
+def test_nan_under_attack_is_broken_and_flagged() -> None:
+    _, x, y = linear_problem(n=20)
+    result = evaluate(NaNUnderAttack(), x, y, "Linf 0.1", suite="fgsm")
+    assert result.columns["clean"].n_robust > 0
+    assert result.columns["fgsm"].n_robust == 0
+    assert "non-finite-under-attack" in {flag.id for flag in result.flags}
+    assert not result.rankable
+
+
+def test_always_wrong_models_are_reported_not_crashed_on() -> None:
+    model, x, y = linear_problem(n=60)
+    with torch.no_grad():
+        y = (model(x).argmax(1) + 1) % 4
+    result = evaluate(model, x, y, "Linf 0.02", suite="fgsm,aa")
+    assert result.worst_case.n_robust == 0
+    assert "collapsed" in {flag.id for flag in result.flags}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x * 255, y), r"Images must lie in \[0, 1\], got .* to"),
+        (lambda x, y: ((x * 255).byte(), y), "Images must be float"),
+        (lambda x, y: (x[0], y), "Images must be float"),
+        (lambda x, y: (x, y[:3]), "Labels must be integers of shape"),
+        (lambda x, y: (x, y.float()), "Labels must be integers"),
+        (lambda x, y: (x, y + 4), "Label 7 has no logit: the model has 4 outputs"),
+        (lambda x, y: (x, y - 4), "Labels must be 0 or more"),
+        (lambda x, y: (x[:0], y[:0]), "There are no images"),
+        (lambda x, y: (x * float("nan"), y), r"Images must lie in \[0, 1\]"),
+    ],
+)
+def test_bad_arrays(change: object, message: str) -> None:
+    model, x, y = linear_problem(n=20)
+    x, y = change(x, y)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        evaluate(model, x, y, "Linf 0.02", suite="fgsm")
+
+
+@pytest.mark.parametrize(
+    ("threat", "suite", "message"),
+    [
+        ("Linf", "quick", "needs a norm and an epsilon"),
+        ("Linf 8", "quick", "Did you mean 8/255"),
+        ("Linf 8/255", "pdg-20", "Did you mean pgd-20"),
+    ],
+)
+def test_bad_requests(threat: str, suite: str, message: str) -> None:
+    model, x, y = linear_problem(n=20)
+    with pytest.raises(UserError, match=message):
+        evaluate(model, x, y, threat, suite=suite)
+
+
+def test_a_failing_model_is_an_error_not_robustness() -> None:
+    class Breaks(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                raise ValueError("no gradients today")
+            return super().forward(x)
+
+    _, x, y = linear_problem(n=20)
+    with pytest.raises(UserError, match="no gradients today"):
+        evaluate(Breaks(), x, y, "Linf 0.02", suite="fgsm")
+
+
+def test_modules_without_parameters_work() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack(
+                [x.flatten(1).mean(1), 1 - x.flatten(1).mean(1), x.flatten(1).mean(1) * 0 - 1], 1
+            )
+
+    x = torch.full((4, 1, 2, 2), 0.6)
+    result = evaluate(Fixed(), x, torch.zeros(4, dtype=torch.int64), "Linf 0.05", suite="pgd-20")
+    assert result.worst_case.n_robust == 4
+
+
+def test_a_suite_may_be_given_as_what_its_name_stands_for() -> None:
+    model, x, y = linear_problem(n=20)
+    named = evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-20")
+    given = evaluate(model, x, y, "Linf 0.04", suite=suites.load("fgsm,pgd-20"))
+    assert given.suite == named.suite
+    assert given.worst_case.robust_bits == named.worst_case.robust_bits
+
+
+class Tuple(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x), x  # type: ignore[return-value]  # what some models do
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda m, x, y: (m, x.numpy(), y, "Linf 0.1"), "x_NCHW must be a torch.Tensor, not a ndarray"),
+        (lambda m, x, y: (m, x, y.numpy(), "Linf 0.1"), "y_N must be a torch.Tensor"),
+        (lambda m, x, y: ("ckpt.pt", x, y, "Linf 0.1"), "not a str. For a file use robust-eval run"),
+        (lambda m, x, y: (lambda z: z, x, y, "Linf 0.1"), "takes a torch.nn.Module, not a function"),
+        (lambda m, x, y: (m, x, y, ("Linf", 0.1)), "must be a ThreatModel or text"),
+        (
+            lambda m, x, y: (Tuple(), x, y, "Linf 0.1"),
+            r"must return logits of shape \(N, classes\), not tuple",
+        ),
+        (lambda m, x, y: (m, x, y, "L2 4"), "With L2 4 every image may become any other"),
+        (lambda m, x, y: (m, x[:, :, :2], y, "Linf 0.1"), r"fails on a batch of shape \(1, 1, 2, 4\)"),
+    ],
+)
+def test_wrong_kinds_of_arguments(arguments: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(*arguments(*linear_problem(n=20)), suite="fgsm")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"seed": -1}, "The seed must be 0 or more, got -1"),
+        ({"batch_size": 0}, "The batch size must be at least 1, got 0"),
+        ({"suite": ("fgsm", "pgd-20")}, "must be a Suite or text such as 'full' or 'fgsm,pgd-20'"),
+        ({"threat": "Linf 0"}, "For clean accuracy alone use suite clean"),
+        ({"out": Path(__file__).parents[3]}, "Choose a new or empty run folder"),
+        ({"out": Path(__file__) / "below"}, r"Cannot write to .*Choose another folder\.$"),
+    ],
+)
+def test_refusals_name_no_options_of_the_command_line(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        evaluate(*linear_problem(n=20), **{"threat": "Linf 0.02", "suite": "fgsm", **keywords})
+    assert "--" not in str(refused.value)

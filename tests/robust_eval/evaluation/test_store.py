@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import UnitResult, Verdicts
+from robust_eval.evaluation import store
+
+
+def a_result(n: int = 3) -> UnitResult:
+    yes, numbers = np.ones(n, dtype=bool), np.arange(n)
+    verdicts = Verdicts(numbers, numbers, numbers, numbers, numbers / 7, yes, yes, yes, numbers > 0)
+    return UnitResult(verdicts, np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2), 10, 5, 0.25)
+
+
+def test_a_unit_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = store.open_run(tmp_path, {"a": 1})
+    assert folder.get("k") is None
+    folder.put("k", a_result())
+    back = folder.get("k")
+    assert back is not None
+    for name in ("indices", "distance", "robust"):
+        assert np.array_equal(getattr(back.verdicts, name), getattr(a_result().verdicts, name))
+    assert np.array_equal(back.evidence, a_result().evidence)
+    assert (back.forwards, back.backwards, back.seconds) == (10, 5, 0.25)
+    assert [p.name for p in (tmp_path / "units").iterdir()] == ["k.npz"]
+
+
+def test_damaged_or_renamed_units_count_as_absent(tmp_path: Path) -> None:
+    folder = store.open_run(tmp_path, {"a": 1})
+    folder.put("k", a_result())
+    whole = folder.path("k").read_bytes()
+    for damaged in (
+        b"",
+        whole[:100],
+        whole[: len(whole) // 2],
+        whole[:-40],
+        whole[:300] + b"\0" * 40 + whole[340:],
+    ):
+        folder.path("k").write_bytes(damaged)
+        assert folder.get("k") is None
+    for bit in range(0, 8 * len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        found = store.unpack("k", bytes(damaged))
+        assert found is None or np.array_equal(found.verdicts.robust, a_result().verdicts.robust)
+    folder.path("other").write_bytes(whole)
+    assert folder.get("other") is None
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.open_run(tmp_path, {"a": 1})
+
+    def interrupted(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        folder.put("k", a_result())
+    assert list((tmp_path / "units").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "No space left to write .* Everything finished so far is kept: free some space"),
+        (errno.EACCES, "Cannot write to .*Choose another folder"),
+        (errno.EROFS, "Cannot write to .*Choose another folder"),
+    ],
+)
+def test_the_system_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    folder = store.open_run(tmp_path, {"a": 1})
+
+    def refused(*_args: object, **_kwargs: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(UserError, match=message):
+        folder.put("k", a_result())
+    assert list((tmp_path / "units").iterdir()) == []
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    """/dev/full refuses every write as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    target = tmp_path / ".file.json.tmp"
+    target.symlink_to("/dev/full")
+    with (
+        pytest.raises(UserError, match="No space left"),
+        store.writing(tmp_path),
+        target.open("wb", buffering=0) as file,
+    ):
+        file.write(b"x")
+
+
+def test_out_names_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write to .*file"):
+        store.open_run(tmp_path / "file", {"a": 1})
+
+
+def test_a_folder_of_another_request(tmp_path: Path) -> None:
+    store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 0})
+    store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 0})
+    with pytest.raises(UserError, match=r"another request \(it differs in: seed\)"):
+        store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 1})
+    (tmp_path / "request.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 0})
+
+
+def _hold(folder: Path, held: object, done: object) -> None:
+    with store.exclusive(folder):
+        held.set()  # type: ignore[attr-defined]
+        done.wait(20)  # type: ignore[attr-defined]
+
+
+def test_two_processes_in_one_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, held, done))
+    other.start()
+    assert held.wait(20)
+    with pytest.raises(UserError, match="Another process is working in"), store.exclusive(tmp_path):
+        pass
+    other.kill()
+    other.join()
+    with store.exclusive(tmp_path):
+        """The lock died with its process."""
+
+
+def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    for enter in (lambda: store.open_run(tmp_path, {"a": 1}), lambda: store.refuse_early(tmp_path)):
+        with pytest.raises(UserError, match=r"is no run folder but holds other files \(thesis.tex"):
+            enter()
+    with pytest.raises(UserError, match=r"thesis.tex"), store.exclusive(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_folder_is_tried_before_anything_is_loaded(tmp_path: Path) -> None:
+    store.refuse_early(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists(), "nothing is left behind"
+    store.open_run(tmp_path / "run", {"a": 1})
+    store.refuse_early(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="Cannot write to .*file"):
+            store.refuse_early(folder)

@@ -1,0 +1,374 @@
+"""The page as text: what it shows, and that strangers' text stays text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import board_rows
+from support.page_elements import Element, by_id, elements
+
+from robust_eval.leaderboard.page import html as site
+from robust_eval.leaderboard.page.view_models import link
+from robust_eval.leaderboard.page_extras import Picture, Pictures, Sidecar
+from robust_eval.leaderboard.robustbench_import import Reported
+from robust_eval.leaderboard.row import Row
+from robust_eval.results import DisagreementRecord, EvalResult, FlagRecord, SearchRecord
+from robust_eval.results.verification_record import AuditRecord, CheckRecord, Verification
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+HOSTILE = "</script><script>alert(1)</script>\"' onload=alert(1) <img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def base() -> EvalResult:
+    return board_rows.template()
+
+
+@pytest.fixture(scope="module")
+def page(base: EvalResult) -> str:
+    return site.page("Digits", board_rows.rows(base))
+
+
+def rows_of(page: str) -> list[Element]:
+    return [e for e in elements(page) if e.tag == "tr" and "data-row" in e.attributes]
+
+
+def test_rows_in_order_with_rank_numbers_and_intervals(page: str) -> None:
+    rows = rows_of(page)
+    assert [row["data-row"] for row in rows] == [
+        f"row-{name}" for name in ("trades-awp", "at-awp", "trades", "at", "fgsm-rs", "other")
+    ]
+    assert rows[0].text.startswith("1 trades-awp best.pt digits-cnn n 400, float32 98.75 97.1–99.5 ")
+    assert "76.50 72.1–80.4" in rows[0].text
+    for told in ("400", "float32", "validation", "self-reported", "none"):
+        assert told in rows[0].text
+    assert rows[4].text.endswith("▲ weaker-beats-stronger")
+    assert rows[5].text.startswith("– other partial best.pt")
+
+
+def test_rows_that_a_test_cannot_tell_apart_share_a_rank(base: EvalResult) -> None:
+    rows = [Row(f"{n}.json", board_rows.result(base, "at", seed=n)) for n in range(2)]
+    assert [row.text.split()[0] for row in rows_of(site.page("b", rows))] == ["1=", "1="]
+
+
+def test_other_images_get_a_table_of_their_own(base: EvalResult) -> None:
+    rows = [Row(f"{eps}.json", board_rows.result(base, "at", eps=eps)) for eps in ("0.1", "0.15")]
+    found = elements(site.page("b", rows))
+    assert [e.text for e in found if e.tag == "h2" and e.attributes.get("id", "").startswith("group-")] == [
+        "digits (test), Linf 0.1",
+        "digits (test), Linf 0.15",
+    ]
+    assert any(e.text.startswith("Robust accuracy against epsilon: digits, Linf") for e in found)
+
+
+def test_a_board_may_rank_by_another_column(base: EvalResult) -> None:
+    page = site.page("b", board_rows.rows(base), by="clean")
+    assert "ranked by Clean" in next(e for e in elements(page) if e.attributes.get("class") == "note").text
+    assert rows_of(page)[0].text.startswith("1= at-awp")
+    assert "under Clean" in by_id(page, "row-at").text
+
+
+def test_published_entries_stand_apart_and_marked(base: EvalResult) -> None:
+    entry = Reported(
+        "Wu2020", "A <b>paper</b>", "https://example.org/a", "WRN", "NeurIPS", 88.25, 60.04, "RB 1.1"
+    )
+    entries = [entry, replace(entry, id="Evil", link="javascript:alert(1)", unreliable=True)]
+    page = site.page("b", board_rows.rows(base), reported=entries)
+    assert len(rows_of(page)) == 6
+    lines = [e.text for e in elements(page) if e.tag == "tr" and "not re-judged" in e.text]
+    assert lines == [
+        "Wu2020 A <b>paper</b> WRN NeurIPS 88.25 60.04 reported, not re-judged",
+        "Evil A <b>paper</b> WRN NeurIPS 88.25 60.04 reported, not re-judged; "
+        "unreliable by RobustBench's own mark",
+    ]
+    links = [e["href"] for e in elements(page) if e.tag == "a" and e.text == "A <b>paper</b>"]
+    assert links == ["https://example.org/a"]
+
+
+def test_pairs_are_shown_with_their_paired_difference(page: str) -> None:
+    pairs = [e for e in elements(page) if e.attributes.get("class") == "pair"]
+    assert [pair["aria-label"] for pair in pairs] == [
+        "trades with and without AWP",
+        "at with and without AWP",
+    ]
+    assert "+10.0 ±3.2 points of worst case: better with AWP" in pairs[0].text
+    assert "Worst case 66.50 76.50 +10.0 ±3.2" in pairs[0].text
+
+
+@pytest.mark.parametrize(
+    ("strength", "said", "shown"),
+    [
+        (1.9, "better with AWP", "headline better"),
+        (1.2, "worse with AWP", "headline worse"),
+        (1.52, "no significant difference", "headline"),
+    ],
+)
+def test_a_loss_does_not_look_like_a_gain(base: EvalResult, strength: float, said: str, shown: str) -> None:
+    rows = [
+        Row("a.json", board_rows.result(base, "at")),
+        Row("b.json", board_rows.result(base, "at-awp", strength=strength)),
+    ]
+    (headline,) = (
+        one for one in elements(site.page("b", rows)) if "points of worst case" in one.text and one.tag == "p"
+    )
+    assert said in headline.text
+    assert headline.attributes["class"] == shown
+
+
+def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
+    curve = {"epoch": [1.0, 2.0], "train_pgd": [0.3, 0.4], "val_pgd": [0.3, float("nan")]}
+    example = Picture(
+        index=3,
+        label="seven",
+        column="FGSM",
+        seen_as="one",
+        clean=PNG,
+        adversarial=PNG,
+        difference=PNG,
+        amplified=5,
+    )
+    beside = {"results/fgsm-rs.json": Sidecar(curve, Pictures(size=(8, 8), examples=(example,)))}
+    page = site.page("b", board_rows.rows(base), beside)
+    detail = by_id(page, "row-fgsm-rs").text
+    for told in (
+        "Rank 5",
+        "FGSM breaks 9 of 400 images",
+        "A stronger attack must not be the weaker one",
+        "Worst case 46.50 41.7 – 51.4 186/400",
+        "4 at",
+        "train, PGD",
+        "seven → one image 3, FGSM, difference ×5",
+        "steps 20, step_linf 0.25",
+        "robust-eval run best.pt --suite standard --seed 0",
+        "recipe.perturbation.kind none",
+        "libraries.torch",
+        "forward",
+    ):
+        assert told in detail
+    assert [e["src"] for e in elements(page) if e.tag == "img"] == [PNG] * 3
+    assert "Partial: still to do are aa." in by_id(page, "row-other").text
+
+
+def test_how_the_search_was_done_and_what_it_missed_is_shown(base: EvalResult) -> None:
+    lost = DisagreementRecord(images=64, attacks=("fgsm", "pgd-20"), verdicts=128, weaker=2, stronger=1)
+    search = SearchRecord(notes=("searches in bfloat16",), tunings={}, disagreement=lost)
+    suite = base.suite.model_copy(update={"precision": "bfloat16"})
+    row = board_rows.result(base.model_copy(update={"search": search, "suite": suite}), "at")
+    text = by_id(site.page("b", [Row("a.json", row)]), "row-a").text
+    assert "searches in bfloat16" in text
+    assert "disagreement in 128 verdicts" in text
+    assert "2 broken by float32 alone, 1 by bfloat16 alone (fgsm, pgd-20)" in text
+
+
+def test_what_a_verification_found_is_shown(base: EvalResult) -> None:
+    audit = AuditRecord(
+        suite="full", seed=7, n=10, fell=(3,), limit=0.02, passed=True, forwards=1, backwards=1, seconds=2.5
+    )
+    record = Verification(
+        result="0" * 64,
+        checks=(CheckRecord(name="still wrong", passed=True, detail="so it is"),),
+        trusted=("the date",),
+        audit=audit,
+        forwards=1234,
+        seconds=0.5,
+        share=0.0009,
+        robust_eval="0.1.0",
+        device="cpu",
+        created="2026-01-01",
+    )
+    text = by_id(site.page("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
+    for told in (
+        "verified, audited",
+        "still wrong passed: so it is",
+        "audit passed: 1 of 10 survivors fell to suite full, seed 7, 2.5 s",
+        "on trust the date",
+        "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took",
+    ):
+        assert told in text
+
+
+def test_anchors_follow_the_file_and_are_unique(base: EvalResult) -> None:
+    files = ["results/a b.json", "results/a-b.json", "results/ünï.json"]
+    page = site.page("b", [Row(file, board_rows.result(base, "at", seed=n)) for n, file in enumerate(files)])
+    assert {row["data-row"] for row in rows_of(page)} == {"row-a-b", "row-a-b-2", "row--n-"}
+    ids = [e["id"] for e in elements(page) if "id" in e.attributes]
+    assert len(ids) == len(set(ids))
+    targets = {e["href"][1:] for e in elements(page) if e.attributes.get("href", "").startswith("#")}
+    assert targets <= set(ids)
+
+
+def test_the_same_rows_give_the_same_page(base: EvalResult, page: str) -> None:
+    assert site.page("Digits", board_rows.rows(base)) == page
+
+
+def hostile(base: EvalResult, text: str) -> Row:
+    """A row that says ``text`` wherever a stranger can put some."""
+    result = board_rows.result(base, "at", file=text)
+    columns = {
+        name: column.model_copy(
+            update={
+                "title": text,
+                "attacks": tuple(
+                    attack.model_copy(
+                        update={
+                            "id": text,
+                            "library": text,
+                            "citation": text,
+                            "note": text,
+                            "params": {text: text},
+                        }
+                    )
+                    for attack in column.attacks
+                ),
+            }
+        )
+        for name, column in result.columns.items()
+    }
+    flag = FlagRecord(id=text, severity="warns", figure=text, threshold=text, advice=text)
+    checkpoint = result.checkpoint.model_copy(
+        update={
+            "architecture": result.checkpoint.architecture.model_copy(
+                update={"id": text, "arguments": {text: text}}
+            ),
+            "trained_with": {"recipe": {"name": text}, "link": text, text: text},
+            "format": text,
+            "dataset": text,
+            "notes": (text,),
+        }
+    )
+    environment = base.environment.model_copy(update={"platform": text, "libraries": {text: text}})
+    data = result.data.model_copy(update={"name": text, "split": text, "order": text})
+    suite = result.suite.model_copy(update={"name": text, "precision": text})
+    changes = {"columns": columns, "flags": (flag,), "checkpoint": checkpoint, "environment": environment}
+    changes |= {"data": data, "suite": suite, "command": text, "created": text}
+    return Row(f"results/{text.replace('/', '-')}.json", result.model_copy(update=changes))
+
+
+def hostile_page(base: EvalResult, text: str) -> str:
+    row = hostile(base, text)
+    example = Picture(
+        index=0,
+        label=text,
+        column=text,
+        seen_as=text,
+        clean=PNG,
+        adversarial=PNG,
+        difference=PNG,
+        amplified=2,
+    )
+    return site.page(text, [row], {row.file: Sidecar(None, Pictures(size=(1, 1), examples=(example,)))})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HOSTILE,
+        "<!--",
+        "--><svg onload=alert(1)>",
+        "]]>",
+        "javascript:alert(1)",
+        "{{ 7 * 7 }}{% raw %}",
+        "line\u2028break\n<b>",
+        "\u202egnp.exe\u0007",
+    ],
+)
+def test_hostile_text_stays_text(base: EvalResult, text: str) -> None:
+    """Markup is what it is for a harmless row, element by element and attribute by attribute."""
+    page = hostile_page(base, text)
+
+    def shape(found: list[Element]) -> Counter[tuple[str, tuple[str, ...]]]:
+        # Labels of a chart are left out where they find no room.
+        return Counter((e.tag, tuple(e.attributes)) for e in found if e.tag != "text")
+
+    assert shape(elements(page)) == shape(elements(hostile_page(base, "harmless")))
+    assert not any(character in page for character in "\u202e\u0007\u2028")
+    for element in elements(page):
+        assert not any(name.startswith("on") or name == "style" for name in element.attributes)
+
+
+def test_the_embedded_data_cannot_end_its_script(base: EvalResult) -> None:
+    page = hostile_page(base, HOSTILE)
+    embedded = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert len(embedded) == 1
+    assert "<" not in embedded[0]
+    data = json.loads(embedded[0])
+    assert data["title"] == HOSTILE
+    assert data["groups"][0]["rows"][0]["architecture"] == HOSTILE
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    for element in elements(page):
+        assert element.tag not in {"iframe", "object", "embed", "base", "audio", "video"}
+        assert element.attributes.get("src", PNG).startswith("data:image/png;base64,")
+        href = element.attributes.get("href", "#")
+        if element.tag == "link":
+            assert (element["rel"], href) == ("icon", "data:,")
+        elif not href.startswith(("#", "./results/")):
+            assert (element.tag, element["rel"]) == ("a", "noopener noreferrer nofollow external")
+            assert href == "https://example.org/paper"
+        assert not {"srcset", "action", "poster", "ping"} & set(element.attributes)
+    style = next(e.text for e in elements(page) if e.tag == "style")
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_policy_allows_the_page_s_own_style_and_scripts_alone(page: str) -> None:
+    (policy,) = [
+        e["content"] for e in elements(page) if e.attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    for tag in ("script", "style"):
+        for attributes, content in re.findall(rf"<{tag}([^>]*)>(.*?)</{tag}>", page, re.DOTALL):
+            digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy or "application/json" in attributes
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://arxiv.org/abs/2004.05884", True),
+        ("http://example.org", True),
+        ("javascript:alert(1)", False),
+        ("JaVaScRiPt:alert(1)", False),
+        ("java\nscript:alert(1)", False),
+        (" https://example.org", False),
+        ("data:text/html,x", False),
+        ("//example.org", False),
+        ("https://", False),
+        ("https://[", False),
+        ("file:///etc/passwd", False),
+        ("vbscript:x", False),
+        (7, False),
+    ],
+)
+def test_links_are_http_or_text(url: object, allowed: bool) -> None:
+    assert link(url) == (url if allowed else None)
+
+
+def test_a_file_name_is_never_a_scheme(base: EvalResult) -> None:
+    page = site.page("b", [Row("javascript:alert(1)?x#y.json", board_rows.result(base, "at"))])
+    (href,) = [e["href"] for e in elements(page) if e.tag == "a" and e.text == "result file"]
+    assert href == "./javascript%3Aalert%281%29%3Fx%23y.json"
+
+
+def test_build_writes_the_page_beside_the_table(base: EvalResult, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from robust_eval.cli.leaderboard import app
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "at.json").write_text(board_rows.result(base, "at").to_json())
+    (tmp_path / "results" / "at.curve.csv").write_text("epoch,train_pgd\n1,0.25\n2,0.5\n")
+    done = CliRunner().invoke(app, ["build", str(tmp_path), "--title", "Mine"])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Learning curve" in by_id(page, "row-at").text
+    assert [e.text for e in elements(page) if e.tag == "h1"] == ["Mine"]

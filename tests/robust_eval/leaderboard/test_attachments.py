@@ -1,0 +1,186 @@
+"""The checkpoint and the evidence that a board keeps beside a row."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from support.synthetic_results import full
+from typer.testing import CliRunner
+
+from robust_eval.cli.main import app
+from robust_eval.core.errors import UserError
+from robust_eval.leaderboard import attachments as kept
+from robust_eval.leaderboard import board as boards
+from robust_eval.leaderboard import build
+from robust_eval.leaderboard import submission as filing
+from robust_eval.leaderboard.row import read_board
+from robust_eval.results import EvalResult, EvidenceRecord
+
+WEIGHTS, IMAGES = b"weights", b"adversarial images"
+
+
+def row(correct: int = 200, weights: bytes = WEIGHTS) -> EvalResult:
+    """One row, made of these files."""
+    base = full(correct, name="net.pt")
+    checkpoint = base.checkpoint.model_copy(update={"sha256": hashlib.sha256(weights).hexdigest()})
+    proof = EvidenceRecord(file="evidence.safetensors", sha256=hashlib.sha256(IMAGES).hexdigest(), images=3)
+    return base.model_copy(update={"checkpoint": checkpoint, "evidence": proof})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What a run leaves behind, and its checkpoint."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "result.json").write_text(row().to_json())
+    (folder / "evidence.safetensors").write_bytes(IMAGES)
+    (folder / "net.pt").write_bytes(WEIGHTS)
+    return folder
+
+
+def filed(run: Path, board: Path) -> Path:
+    return filing.add(
+        run / "result.json",
+        board,
+        checkpoint=run / "net.pt",
+        evidence=run / "evidence.safetensors",
+        replace=True,
+    )
+
+
+def wrong(board: Path) -> list[tuple[str, str]]:
+    build.write(boards.load(board), read_board(board))
+    return [(Path(problem.file).name, problem.text) for problem in build.check(boards.load(board))[1]]
+
+
+def test_both_lie_beside_the_row_and_are_linked(run: Path, tmp_path: Path) -> None:
+    board = tmp_path / "ours"
+    result = filed(run, board)
+    assert kept.checkpoint_beside(result) == result.with_suffix(".pt")
+    assert result.with_suffix(".pt").read_bytes() == WEIGHTS
+    beside = kept.evidence_beside(result)
+    assert beside is not None
+    assert beside.read_bytes() == IMAGES
+    assert wrong(board) == []
+    page, table = (board / "index.html").read_text(), (board / "README.md").read_text()
+    for what, file in (("checkpoint", result.with_suffix(".pt")), ("evidence", beside)):
+        assert f"[{what}](results/{file.name})" in table
+        assert f'<a href="./results/{file.name}">{what}</a>' in page
+
+
+def test_a_row_without_them_is_complete(run: Path, tmp_path: Path) -> None:
+    result = filing.add(run / "result.json", tmp_path / "ours")
+    assert kept.checkpoint_beside(result) is None
+    assert kept.evidence_beside(result) is None
+    assert wrong(tmp_path / "ours") == []
+
+
+def trained(correct: int, weights: bytes) -> EvalResult:
+    """A row whose checkpoint says how it was trained."""
+    made = row(correct, weights)
+    said = {"recipe": {"name": "at", "training": {"epochs": 3}}, "provenance": {"seed": 1, "precision": "32"}}
+    return made.model_copy(
+        update={"checkpoint": made.checkpoint.model_copy(update={"trained_with": said}), "evidence": None}
+    )
+
+
+def test_what_is_still_true_stays_when_a_row_gives_way(run: Path, tmp_path: Path) -> None:
+    first = filed(run, tmp_path / "ours")
+    (run / "result.json").write_text(row(210).to_json())
+    second = filing.add(run / "result.json", tmp_path / "ours", replace=True)
+    assert second != first
+    assert second.with_suffix(".pt").read_bytes() == WEIGHTS
+    assert wrong(tmp_path / "ours") == []
+    (run / "net.pth").write_bytes(WEIGHTS)
+    again = filing.add(second, tmp_path / "ours", replace=True, checkpoint=run / "net.pth")
+    assert {path.suffix for path in again.parent.iterdir()} == {".json", ".pth", ".safetensors"}
+
+
+def test_a_network_trained_again_takes_the_place_of_its_row(run: Path, tmp_path: Path) -> None:
+    """Its weights have another hash on another machine; the recipe and the seed say that it is the same."""
+    board = tmp_path / "ours"
+    (run / "result.json").write_text(trained(200, WEIGHTS).to_json())
+    filing.add(run / "result.json", board, checkpoint=run / "net.pt")
+    (run / "result.json").write_text(trained(201, b"trained again").to_json())
+    command = ["leaderboard", "add", str(run / "result.json"), str(board), "--replace"]
+    said = CliRunner().invoke(app, command).output
+    assert [found.result.worst_case.n_robust for found in read_board(board)] == [201]
+    assert said.count("Gone with the row that gave way: ") == 2
+    assert ".pt\n" in said
+    (run / "result.json").write_text(trained(202, b"another machine's").to_json())
+    filing.add(run / "result.json", board)
+    assert len(read_board(board)) == 2, "without --replace both stand"
+
+
+def test_a_filed_row_goes_to_another_board_with_its_evidence(run: Path, tmp_path: Path) -> None:
+    first = filed(run, tmp_path / "ours")
+    command = ["leaderboard", "add", str(first), str(tmp_path / "theirs"), "--evidence"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (there,) = (tmp_path / "theirs" / "results").glob("*.json")
+    beside = kept.evidence_beside(there)
+    assert beside is not None
+    assert beside.read_bytes() == IMAGES
+
+
+def test_a_row_is_filed_again_from_the_board_itself(run: Path, tmp_path: Path) -> None:
+    first = filed(run, tmp_path / "ours")
+    again = filing.add(first, tmp_path / "ours", replace=True, checkpoint=first.with_suffix(".pt"))
+    assert again.with_suffix(".pt").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("suffix", kept.CHECKPOINT_SUFFIXES)
+def test_a_checkpoint_keeps_its_kind(run: Path, tmp_path: Path, suffix: str) -> None:
+    (run / "net.pt").rename(run / f"net{suffix}")
+    result = filing.add(run / "result.json", tmp_path / "ours", checkpoint=run / f"net{suffix}")
+    assert kept.checkpoint_beside(result) == result.with_suffix(suffix)
+    assert wrong(tmp_path / "ours") == []
+
+
+def test_files_that_are_not_the_rows_are_refused(run: Path, tmp_path: Path) -> None:
+    def refused(match: str, **files: Path) -> None:
+        with pytest.raises(UserError, match=match):
+            filing.add(run / "result.json", tmp_path / "ours", **files)
+        assert not (tmp_path / "ours").exists()
+
+    refused("none.pt is not a file", checkpoint=run / "none.pt")
+    (run / "other.pt").write_bytes(b"others")
+    refused("is not the checkpoint of this row", checkpoint=run / "other.pt")
+    refused("is not the evidence of this row", evidence=run / "other.pt")
+    (run / "large.pt").write_bytes(bytes(kept.LARGEST + 1))
+    refused("larger than 8 MiB.*File the row without it", checkpoint=run / "large.pt")
+    (run / "result.json").write_text(row().model_copy(update={"evidence": None}).to_json())
+    refused("kept no evidence: leave --evidence out", evidence=run / "evidence.safetensors")
+
+
+def test_check_finds_files_that_were_exchanged(run: Path, tmp_path: Path) -> None:
+    result = filed(run, tmp_path / "ours")
+    result.with_suffix(".pt").write_bytes(b"others")
+    result.with_name(result.stem + ".evidence.safetensors").write_bytes(bytes(kept.LARGEST + 1))
+    assert sorted(wrong(tmp_path / "ours")) == sorted(
+        [
+            (f"{result.stem}.pt", "is not the file that its row was made of, by its sha256"),
+            (f"{result.stem}.evidence.safetensors", "is larger than 8 MiB: the row's hash describes it"),
+        ]
+    )
+
+
+def test_a_submission_brings_its_own_and_leaves_ours_alone(run: Path, tmp_path: Path) -> None:
+    base, theirs = tmp_path / "base" / "ours", tmp_path / "theirs" / "ours"
+    for board in (base, theirs):
+        board.parent.mkdir()
+    ours = filing.add(run / "result.json", base)
+    filed(run, theirs)
+    (run / "new.pt").write_bytes(b"new weights")
+    (run / "result.json").write_text(row(190, b"new weights").to_json())
+    new = filing.add(run / "result.json", theirs, checkpoint=run / "new.pt")
+    problems = {Path(problem.file).name for problem in filing.submission(theirs, base)}
+    assert problems == {f"{ours.stem}.pt", f"{ours.stem}.evidence.safetensors"}
+    assert new.with_suffix(".pt").is_file()
+
+
+def test_verify_says_what_it_lacks(run: Path) -> None:
+    found = CliRunner().invoke(app, ["verify", str(run / "result.json")])
+    assert found.exit_code != 0
+    assert "name it with --checkpoint FILE" in str(found.exception)

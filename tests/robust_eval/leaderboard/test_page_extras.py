@@ -1,0 +1,193 @@
+"""Curves and pictures beside a result: made, read back, and refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save
+from support import board_rows
+from support.known_models import Linear
+from typer.testing import CliRunner
+
+from robust_eval import data, evaluate
+from robust_eval.cli.leaderboard import app
+from robust_eval.core.errors import UserError
+from robust_eval.data import ImageSet
+from robust_eval.leaderboard import submission as filing
+from robust_eval.leaderboard import thumbnails as pictures
+from robust_eval.leaderboard.page_extras import read, read_curve, read_pictures
+from robust_eval.leaderboard.row import Row, read_board
+from robust_eval.results import EvalResult, EvidenceRecord, read_result
+
+
+@pytest.fixture(scope="module")
+def base() -> EvalResult:
+    return board_rows.result(board_rows.template(), "at", n=12)
+
+
+def images(size: int = 8, channels: int = 1, n: int = 12) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(30, 220, (n, size, size, channels), dtype=np.uint8)
+    return ImageSet("noise", "test", pixels, np.arange(n) % 4, ("a", "b", "c", "d"))
+
+
+def evidence(
+    folder: Path, result: EvalResult, slice_: ImageSet, broken: dict[str, list[int]]
+) -> tuple[EvalResult, Path]:
+    """A result and its evidence: +-10/255 on every broken image but for its first pixel."""
+    tensors: dict[str, np.ndarray] = {"labels": slice_.y_N}
+    for name, indices in broken.items():
+        change = np.random.default_rng(1).choice([-10, 10], (len(indices), *slice_.x_NHWC.shape[1:]))
+        change[:, 0, 0] = 0
+        adversarial = (slice_.x_NHWC[indices] + change).transpose(0, 3, 1, 2) / 255
+        tensors |= {f"{name}.indices": np.array(indices), f"{name}.images": adversarial.astype(np.float32)}
+    payload = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    path = folder / "evidence.safetensors"
+    path.write_bytes(payload)
+    record = EvidenceRecord(file=path.name, sha256=hashlib.sha256(payload).hexdigest(), images=1)
+    data = result.data.model_copy(update={"fingerprint": slice_.slice().fingerprint})
+    return result.model_copy(update={"evidence": record, "data": data}), path
+
+
+def pixels(png: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png.partition(",")[2]))))
+
+
+def test_pictures_are_the_images_that_were_judged(base: EvalResult, tmp_path: Path) -> None:
+    slice_ = images()
+    result, path = evidence(tmp_path, base, slice_, {"fgsm": [1], "aa": [0, 1, 4, 5, 6]})
+    found = pictures.thumbnails(result, path, slice_, k=3)
+    assert found is not None
+    assert found.size == (8, 8)
+    # The first of each class, from the column that broke most.
+    assert [(p.index, p.label, p.column) for p in found.examples] == [
+        (0, "a", "AutoAttack"),
+        (1, "b", "AutoAttack"),
+        (6, "c", "AutoAttack"),
+    ]
+    first = found.examples[0]
+    assert np.array_equal(pixels(first.clean), slice_.x_NHWC[0, :, :, 0])
+    change = pixels(first.adversarial).astype(int) - pixels(first.clean)
+    assert set(np.unique(change)) == {-10, 0, 10}
+    shown = pixels(first.difference)
+    assert shown[0, 0] == 128
+    assert set(np.unique(shown)) == {0, 128, 255}
+    assert first.amplified == pytest.approx(12.75)
+
+
+def test_colour_pictures_stay_within_40_kb(base: EvalResult, tmp_path: Path) -> None:
+    for size, shown in ((32, 32), (224, 44)):
+        slice_ = images(size, 3)
+        result, path = evidence(tmp_path, base, slice_, {"aa": [0, 1, 2, 3]})
+        found = pictures.thumbnails(result, path, slice_)
+        assert found is not None
+        assert found.size == (shown, shown)
+        assert 1 <= len(found.examples) <= 4
+        assert len(found.model_dump_json()) < 42_000
+
+
+def run_on_digits(folder: Path) -> Path:
+    """A short run of a linear classifier on its own predictions; its result file."""
+    network = Linear(classes=10, shape=(1, 8, 8)).eval()
+    slice_ = data.load("digits").take(20)
+    x, _ = slice_.tensors()
+    with torch.no_grad():
+        y = network(x).argmax(1)
+    evaluate(network, x, y, "Linf 0.3", suite="fgsm", out=folder)
+    result = read_result(folder / "result.json")
+    record = result.data.model_copy(update={"name": "digits", "split": "test"})
+    record = record.model_copy(update={"fingerprint": slice_.slice().fingerprint})
+    (folder / "result.json").write_text(result.model_copy(update={"data": record}).to_json())
+    return folder / "result.json"
+
+
+def test_filed_beside_the_result_and_read_back(tmp_path: Path) -> None:
+    run = run_on_digits(tmp_path / "run")
+    result = read_result(run)
+    (tmp_path / "curve.csv").write_text("epoch,val_pgd\n1,\n2,0.5\n")
+    words = ["add", str(run), str(tmp_path / "board"), "--images", "--curve", str(tmp_path / "curve.csv")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    (row,) = read_board(tmp_path / "board")
+    beside = read(tmp_path / "board", [row, Row("results/alone.json", result)])
+    found = beside[row.file].pictures
+    assert found is not None
+    assert len(found.examples) == 4
+    # The run's units still know what the model took the image for.
+    assert all(example.seen_as in result.data.class_names for example in found.examples)
+    curve = beside[row.file].curve
+    assert curve is not None
+    assert math.isnan(curve["val_pgd"][0])
+    assert (curve["epoch"], curve["val_pgd"][1]) == ([1, 2], 0.5)
+    assert beside["results/alone.json"].pictures is None
+    assert list(filing.stray_files(tmp_path / "board")) == []
+
+
+def test_nothing_broken_nothing_to_show(base: EvalResult, tmp_path: Path) -> None:
+    result, path = evidence(tmp_path, base, images(), {"aa": []})
+    assert pictures.thumbnails(result, path, images()) is None
+
+
+def test_a_run_without_evidence_has_no_images(base: EvalResult, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(base.to_json())
+    with pytest.raises(UserError, match="has no evidence to take images from"):
+        pictures.of_run(tmp_path / "result.json")
+
+
+def test_evidence_and_images_of_something_else_are_refused(base: EvalResult, tmp_path: Path) -> None:
+    slice_ = images()
+    result, path = evidence(tmp_path, base, slice_, {"aa": [2]})
+    with pytest.raises(UserError, match="These are not the images that .* is about"):
+        pictures.thumbnails(result, path, images(n=13))
+    with pytest.raises(UserError, match="is not the evidence of this result"):
+        pictures.thumbnails(base, path, slice_)
+    with pytest.raises(UserError, match="cannot be read as evidence"):
+        pictures.thumbnails(result, tmp_path / "none", slice_)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no epoch"),
+        ("lr\n0.1\n", "has no epoch"),
+        ("epoch\n1\n\n2,3\n", "is not a table of numbers"),
+        ("epoch,lr\n1,high\n", "is not a table of numbers"),
+        ("epoch,lr\n1,inf\n", "contains infinity"),
+        ("epoch,lr\n,1\n", "has no epoch"),
+        ("epoch,lr\n1\n", "too few cells"),
+        ("epoch\n" + "1\n" * 2001, "more than 2000 lines"),
+    ],
+)
+def test_what_is_no_curve(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.curve.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_curve(path)
+
+
+def test_what_are_no_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "x.images.json"
+    example = {"index": 0, "label": "a", "column": "AA", "amplified": 2.0}
+    good = dict.fromkeys(("clean", "adversarial", "difference"), "data:image/png;base64,iVBORw0KGgo=")
+
+    def refused(message: str, **changes: object) -> None:
+        path.write_text(json.dumps({"size": [8, 8], "examples": [{**example, **good, **changes}]}))
+        with pytest.raises(UserError, match=message):
+            read_pictures(path)
+
+    refused("clean", clean="https://example.org/track.png")
+    refused("clean", clean="data:image/svg+xml;base64,AAAA")
+    refused("clean", clean='data:image/png;base64,AAAA" onerror="x')
+    refused("extra", extra="Extra inputs")
+    refused("larger than 64 KiB", clean="data:image/png;base64," + "A" * 70_000)
+    path.write_text("{")
+    with pytest.raises(UserError, match="not readable as JSON"):
+        read_pictures(path)

@@ -1,0 +1,228 @@
+"""Rows that have no business on a board, each kept off it with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.synthetic_results import bits, full, result
+
+from robust_eval.core import discovery as discover
+from robust_eval.core.errors import UserError
+from robust_eval.leaderboard import board as boards
+from robust_eval.leaderboard import rules
+from robust_eval.leaderboard.board import Board
+from robust_eval.leaderboard.row import Row
+from robust_eval.results import EvalResult
+from robust_eval.results import verification_record as verification
+from robust_eval.results.verification_record import CheckRecord, Verification
+
+OWN = """
+title = "Ours"
+data = ["digits"]
+norm = "Linf"
+eps = "0.1"
+suite = "full"
+minimum_n = 400
+"""
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    (tmp_path / "board.toml").write_text(OWN)
+    return boards.load(tmp_path)
+
+
+def said(board: Board, found: EvalResult) -> list[str]:
+    return [problem.text for problem in rules.problems(board, [Row("results/a.json", found)])]
+
+
+def column(found: EvalResult, name: str, **changes: Any) -> EvalResult:
+    columns = {**found.columns, name: found.columns[name].model_copy(update=changes)}
+    return found.model_copy(update={"columns": columns})
+
+
+def test_an_honest_row_belongs(board: Board) -> None:
+    assert said(board, full(200)) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "flag"),
+    [
+        ({"fgsm": bits(400, 200), "pgd-20": bits(400, 230), "aa": bits(400, 190)}, "weaker-beats-stronger"),
+        ({"fgsm": bits(400, 210), "pgd-20": bits(400, 200), "aa": bits(400, 250)}, "weaker-beats-stronger"),
+        ({"fgsm": bits(400, 360), "pgd-20": bits(400, 2), "aa": bits(400, 1)}, "attack-without-effect"),
+    ],
+    ids=["PGD above FGSM", "AutoAttack above PGD", "FGSM equal to clean"],
+)
+def test_impossible_rows(tmp_path: Path, columns: dict[str, str], flag: str) -> None:
+    found = result({"clean": bits(400, 360), **columns})
+    assert any(f"is not to be believed: {flag} (" in text for text in said(Board(tmp_path, "open"), found))
+
+
+def test_noise_between_attacks_is_not_impossible(tmp_path: Path) -> None:
+    """AutoAttack two images above PGD: random starts do that."""
+    columns = {"clean": bits(400, 360), "pgd-20": bits(400, 200), "aa": bits(400, 202)}
+    assert said(Board(tmp_path, "open"), result(columns)) == []
+
+
+def test_both_at_chance(tmp_path: Path) -> None:
+    found = result({"clean": bits(400, 40), "fgsm": bits(400, 40), "aa": bits(400, 40)})
+    texts = said(Board(tmp_path, "open"), found)
+    assert "is no better than guessing: 10.00% clean, chance 10.00%" in texts
+    assert any("collapsed" in text for text in texts)
+
+
+def test_robust_above_clean_and_worst_case_above_a_column(tmp_path: Path) -> None:
+    open_board = Board(tmp_path, "open")
+    found = result({"clean": bits(400, 300), "fgsm": bits(400, 310)})
+    assert said(open_board, found) == [
+        "contradicts itself: fgsm: 10 images are robust that are wrong without an attack"
+    ]
+    honest = full(200)
+    raised = honest.model_copy(update={"worst_case": full(220).worst_case})
+    assert said(open_board, raised) == [
+        "contradicts itself: the worst case is not the AND of its columns, example by example"
+    ]
+
+
+def test_partial_and_blocked_rows(board: Board) -> None:
+    partial = result({"clean": bits(400, 360), "fgsm": bits(400, 300)}, suite="full", status="partial")
+    assert "is partial: pgd-20, pgd-100, cw-inf, spsa, aa not finished" in said(board, partial)
+    assert said(board, full(200, extra_flags=["train-mode"])) == [
+        "has a flag that blocks ranking: train-mode (as planted)"
+    ]
+
+
+def test_a_flag_that_somebody_took_out(tmp_path: Path) -> None:
+    columns = {"clean": bits(400, 50), "fgsm": bits(400, 30)}
+    texts = said(Board(tmp_path, "open"), result(columns, own_flags=False))
+    assert any(text.startswith("lacks a flag that its own numbers raise: collapsed") for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (full(200, data="mnist"), "is on mnist (test), the board on digits (test)"),
+        (full(200, eps="8/255"), "is under Linf 8/255, the board under Linf 0.1"),
+        (full(200, norm="L2"), "is under L2 0.1, the board under Linf 0.1"),
+        (full(150, n=300, clean=290), "has 300 examples, the board asks for at least 400"),
+        (
+            result(
+                {"clean": bits(400, 360), "fgsm": bits(400, 200), "pgd-20": bits(400, 190)}, suite="quick"
+            ),
+            "is of suite quick (version 1), the board of full (version 1)",
+        ),
+    ],
+)
+def test_rows_of_another_board(board: Board, found: EvalResult, text: str) -> None:
+    assert said(board, found) == [text]
+
+
+def test_a_weak_attack_under_a_good_name(board: Board) -> None:
+    """The suite's name is only a name: every attack must be the board's own."""
+    row = full(200)
+    attack = row.columns["pgd-20"].attacks[0]
+    weak = attack.model_copy(update={"params": {**attack.params, "steps": 1}})
+    assert said(board, column(row, "pgd-20", attacks=(weak,))) == [
+        "column pgd-20 is not the pgd-20 of suite full: its attacks differ"
+    ]
+    older = attack.model_copy(update={"version": 0})
+    assert len(said(board, column(row, "pgd-20", attacks=(older,)))) == 1
+
+
+def test_columns_left_out_of_the_suite(board: Board) -> None:
+    row = full(200)
+    kept = {name: record for name, record in row.columns.items() if name != "aa"}
+    names = tuple(kept)
+    suite = row.suite.model_copy(update={"columns": names})
+    worst = result({name: record.robust_bits for name, record in kept.items()}).worst_case
+    cut = row.model_copy(update={"columns": kept, "suite": suite, "worst_case": worst})
+    assert said(board, cut) == ["lacks column aa of suite full"]
+
+
+def test_pinned_images(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text(OWN + f'fingerprints = ["{"12" * 32}"]\n')
+    pinned = boards.load(tmp_path)
+    assert said(pinned, full(200)) == ["is on other images than the board's, by their fingerprint"]
+    assert said(pinned, full(200, fingerprint="12" * 32)) == []
+
+
+def test_two_rows_for_one_checkpoint(board: Board) -> None:
+    again = full(198)
+    found = [Row("results/a.json", full(200)), Row("results/b.json", again)]
+    assert rules.problems(board, found) == [
+        ("results/b.json", "is a second row for the checkpoint of results/a.json")
+    ]
+    found[1] = Row("results/b.json", full(198, name="other.pt"))
+    assert rules.problems(board, found) == []
+
+
+def test_paths_of_a_machine(board: Board) -> None:
+    for path in ("/home" + "/someone/net.pt", "C:\\Users\\someone", "see /tmp" + "/x"):
+        found = full(200, trained_with={"provenance": {"from": path}})
+        assert said(board, found) == ["names a path of the machine it was made on"]
+    assert said(board, full(200, trained_with={"sources": "arxiv.org/abs/2004.05884, ~/data"})) == []
+
+
+def test_failed_and_lapsed_verifications(board: Board) -> None:
+    record = Verification(
+        result="00" * 32,
+        checks=(CheckRecord(name="still wrong", passed=False, detail="3 images"),),
+        trusted=(),
+        forwards=1,
+        seconds=1,
+        share=None,
+        robust_eval="0.1.0",
+        device="cpu",
+        created="2026-01-01",
+    )
+    rows = [Row("results/a.json", full(200), verification=record)]
+    assert [problem.text for problem in rules.problems(board, rows)] == ["failed its verification"]
+    assert rows[0].standing == "failed verification"
+    lapsed = Row("results/a.json", full(200), lapsed=True)
+    assert "of another content: verify it again" in rules.problems(board, [lapsed])[0].text
+    assert lapsed.standing == "self-reported"
+    assert verification.path_beside(Path("results/a.json")).name == "a.verification.json"
+
+
+@pytest.mark.parametrize("name", discover.config_ids("boards"))
+def test_every_board_of_the_project_is_valid(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    board = boards.load(folder)
+    assert board.rules is not None
+    assert board.suite() is not None
+    assert board.threat() is not None
+    assert board.title == board.rules.title
+
+
+def test_an_open_board_and_rules_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert boards.load(tmp_path / "mine").rules is None
+    assert boards.load(tmp_path / "mine", "Title").title == "Title"
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "board.toml").write_text(OWN)
+    (tmp_path / "mine" / "board.toml").write_text(OWN.replace("400", "1"))
+    loose, strict = boards.load(tmp_path / "mine"), boards.load(tmp_path / "mine", None, tmp_path / "base")
+    assert (loose.rules and loose.rules.minimum_n, strict.rules and strict.rules.minimum_n) == (1, 400)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("minimum_n = 400", "minimum_n = 0"), "board.toml: minimum_n: .* greater than or equal to 1"),
+        (("minimum_n", "minimun_n"), "board.toml: minimum_n: Field required"),
+        (('"full"', '"ful"'), "board.toml: .*Did you mean full"),
+        (('eps = "0.1"', 'eps = "0"'), "board.toml: epsilon must be above 0"),
+        (('suite = "full"', 'suite = "full"\nrank_by = "pdg-20"'), "board.toml: .*Did you mean pgd-20"),
+        (('title = "Ours"', 'title = "Ours'), "is not valid TOML"),
+    ],
+)
+def test_rules_that_cannot_be_read(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    (tmp_path / "board.toml").write_text(OWN.replace(*change))
+    with pytest.raises(UserError, match=message):
+        boards.load(tmp_path)
+    with pytest.raises(UserError, match="is not a folder"):
+        boards.load(tmp_path / "none")

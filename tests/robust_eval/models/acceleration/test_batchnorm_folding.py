@@ -1,0 +1,92 @@
+"""Folded BatchNorm: the same function, or the original and a reason."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robust_eval import models
+from robust_eval.models.acceleration.batchnorm_folding import TOLERANCE, folded
+from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.normalisation import NORMALISATIONS, Normalised
+
+
+def lived(network: nn.Module) -> nn.Module:
+    """With statistics as training leaves them: far from 0 and 1."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()  # type: ignore[union-attr]
+            module.running_var.uniform_(0.2, 3)  # type: ignore[union-attr]
+    return network.eval().requires_grad_(False)
+
+
+def network(arch: str = "wrn-10-1") -> nn.Module:
+    return lived(models.build(arch, classes=4, channels=3, image_size=(16, 16)))
+
+
+def batch_norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def test_the_function_stays_and_the_layers_go() -> None:
+    model, x = Normalised(network("resnet-18"), NORMALISATIONS["cifar10"]).eval(), torch.rand(3, 3, 16, 16)
+    result, note = folded(model, x)
+    assert batch_norms(model) == 20, "the original is left alone"
+    assert batch_norms(result) == 0
+    assert note.startswith("20 of 20 BatchNorm layers folded")
+    expected = model(x)
+    assert (result(x) - expected).abs().max() < TOLERANCE * expected.abs().max()
+
+
+def test_what_follows_an_addition_cannot_be_folded() -> None:
+    model = network("wrn-10-1")
+    result, note = folded(model, torch.rand(2, 3, 16, 16))
+    assert 0 < batch_norms(result) < batch_norms(model)
+    assert note.startswith(f"{batch_norms(model) - batch_norms(result)} of {batch_norms(model)} ")
+
+
+def test_a_model_without_batch_norm_is_handed_back() -> None:
+    model = nn.Conv2d(3, 4, 3)
+    assert folded(model, torch.rand(1, 3, 8, 8)) == (model, "")
+
+
+class Branching(nn.Module):
+    """Python decides by values: there is no one graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = lived(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return out if out.sum() > 0 else -out
+
+
+class Blind(Branching):
+    """A context manager that tracing does not see: the copy would have gradients that the original lacks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = self.body(x)
+        return hidden + x.mean((1, 2, 3))[:, None]
+
+
+def test_no_graph_no_folding() -> None:
+    model = Branching()
+    result, note = folded(model, torch.rand(2, 3, 8, 8))
+    assert result is model
+    assert note == "BatchNorm not folded: the graph does not allow it (TraceError)"
+
+
+def test_another_gradient_is_not_accepted() -> None:
+    model = Blind()
+    result, note = folded(model, torch.rand(2, 3, 8, 8))
+    assert result is model
+    assert note.startswith("BatchNorm not folded: logits or gradients would change by")
+
+
+def test_the_search_copy_says_what_was_done() -> None:
+    x = torch.rand(2, 3, 16, 16)
+    assert "BatchNorm layers folded, largest difference" in frozen(network(), sample=x).notes[0]
+    assert frozen(network()).notes == ()

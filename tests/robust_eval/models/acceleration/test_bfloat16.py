@@ -1,0 +1,88 @@
+"""A search in bfloat16: near the original, with float32 at both ends."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robust_eval import models
+from robust_eval.core.errors import UserError
+from robust_eval.models.acceleration.bfloat16 import reduced, supported
+from robust_eval.models.acceleration.frozen_copy import BFLOAT16, frozen
+from robust_eval.models.normalisation import NORMALISATIONS, Normalised
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    network = models.build("small-cnn", classes=4, channels=1, image_size=(20, 20))
+    # The last layer of this architecture starts at zero.
+    [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1].reset_parameters()
+    return Normalised(network, NORMALISATIONS["mnist"]).eval().requires_grad_(False)
+
+
+def test_it_is_near_the_original_and_leaves_it_alone() -> None:
+    original, x = model(), torch.rand(5, 1, 20, 20)
+    before = original(x)
+    copy = reduced(original, x)
+    found = copy(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, before, rtol=0, atol=0.03 * float(before.abs().max() + 1e-3))
+    assert not torch.equal(found, before)
+    assert torch.equal(original(x), before)
+
+
+def test_the_last_layer_and_the_normalisation_stay_float32() -> None:
+    original, x = model(), torch.rand(2, 1, 20, 20)
+    copy = reduced(original, x)
+    layers = [m for m in copy.modules() if isinstance(m, nn.Linear)]
+    assert [layer.weight.dtype for layer in layers] == [torch.bfloat16, torch.bfloat16, torch.float32]
+    last = [m for m in original.modules() if isinstance(m, nn.Linear)][-1]
+    assert torch.equal(layers[-1].weight, last.weight), "not rounded on the way"
+    assert isinstance(copy, Normalised)
+    assert copy.mean.dtype == torch.float32
+
+
+def test_gradients_reach_the_pixels_in_float32() -> None:
+    search = frozen(model(), sample=torch.rand(2, 1, 20, 20), precision=BFLOAT16)
+    x = torch.rand(3, 1, 20, 20, requires_grad=True)
+    (slope,) = torch.autograd.grad(search(x)[:, 0].sum(), x)
+    assert slope.dtype == torch.float32
+    assert slope.abs().max() > 0
+    assert "searches in bfloat16, last layer in float32" in search.notes
+
+
+class Strict(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            raise RuntimeError("expected float32")
+        return x.flatten(1)
+
+
+def test_a_model_that_cannot_is_refused() -> None:
+    with pytest.raises(UserError, match=r"not run in bfloat16 \(expected float32\): use precision float32"):
+        reduced(Strict(), torch.rand(1, 1, 4, 4))
+
+
+class EarlyLinear(nn.Module):
+    """The last linear layer is not the last layer: its float32 would meet bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores, self.mix = nn.Conv2d(4, 4, 1), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.scores(self.mix(x)).flatten(1)
+        return out
+
+
+def test_where_the_last_layer_cannot_be_widened_all_is_bfloat16() -> None:
+    copy = reduced(EarlyLinear().requires_grad_(False), torch.rand(2, 4, 8, 8))
+    assert {p.dtype for p in copy.parameters()} == {torch.bfloat16}
+
+
+def test_a_processor_without_units_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    assert "no bfloat16 matrix units" in supported(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert supported(torch.device("cpu")) == ""

@@ -1,0 +1,191 @@
+"""Every architecture file: sizes, names, inference from its own state dict, and images that do not fit."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from robust_eval import models
+from robust_eval.core.discovery import module_ids
+from robust_eval.core.errors import UserError
+from robust_eval.models.architectures import kaiming_normal
+from robust_eval.models.loading.state_dict_diff import shapes_of
+
+SMALL = {
+    "digits-cnn": ({"width": 4, "hidden": 8}, 1, 8),
+    "lenet": ({"width": 2}, 1, 28),
+    "preact-resnet": ({"width": 4}, 3, 32),
+    "resnet": ({"width": 4}, 3, 32),
+    "small-cnn": ({"width": 4, "hidden": 8}, 1, 28),
+    "vgg": ({"width": 4}, 3, 32),
+    "wrn": ({"depth": 10, "width": 1}, 3, 32),
+}
+FILES = module_ids("robust_eval.models.architectures")
+
+
+def parameters(arch_id: str, size: int = 32, channels: int = 3, **arguments: object) -> int:
+    with torch.device("meta"):
+        network = models.build(arch_id, classes=10, channels=channels, image_size=(size, size), **arguments)
+    return sum(value.numel() for value in network.parameters())
+
+
+# defenses.md of the AWP facts: counted from the authors' code; SmallCNN and LeNet from their papers' code.
+@pytest.mark.parametrize(
+    ("arch_id", "count"),
+    [
+        ("preact-resnet-18", 11_172_170),
+        ("resnet-18", 11_173_962),
+        ("wrn-34-10", 46_160_474),
+        ("wrn-28-10", 36_479_194),
+        ("vgg-16", 14_728_266),
+        ("vgg-19", 20_040_522),
+    ],
+)
+def test_parameter_counts_are_those_of_the_public_code(arch_id: str, count: int) -> None:
+    assert parameters(arch_id) == count
+
+
+def test_the_unused_block_of_trades_has_the_published_size() -> None:
+    assert parameters("wrn-34-10", sub_block=True) - parameters("wrn-34-10") == 2_102_112
+    assert parameters("wrn-28-10", sub_block=True) - parameters("wrn-28-10") == 1_640_672
+
+
+def test_mnist_networks_have_the_published_sizes() -> None:
+    assert parameters("small-cnn", 28, 1) == 312_202
+    assert parameters("lenet", 28, 1) == 32 * 26 + 64 * (32 * 25 + 1) + 1024 * (64 * 49 + 1) + 10 * 1025
+    assert parameters("lenet", 32, 3) == 62_006, "LeNet-5"
+
+
+@pytest.mark.parametrize("stem", FILES)
+def test_a_file_builds_runs_and_recognises_itself(stem: str) -> None:
+    arguments, channels, side = SMALL.get(stem, ({}, 3, 32))
+    file = models.files()[stem]
+    network = file.build(classes=7, channels=channels, image_size=(side, side), **arguments).eval()
+    logits = network(torch.rand(2, channels, side, side))
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+    inferred = file.infer(shapes_of(network.state_dict()))
+    assert inferred is not None
+    assert (inferred.classes, inferred.channels) == (7, channels)
+    again = models.build(
+        inferred.architecture.id,
+        classes=7,
+        channels=channels,
+        image_size=inferred.image_size or (side, side),
+        **inferred.architecture.arguments,
+    )
+    assert shapes_of(again.state_dict()) == shapes_of(network.state_dict())
+    assert inferred.image_size in (None, (side, side))
+
+
+@pytest.mark.parametrize("stem", SMALL)
+def test_an_id_stands_alone_when_its_sizes_are_the_published_ones(stem: str) -> None:
+    file = models.files()[stem]
+    for arch_id in file.IDS:
+        with torch.device("meta"):
+            network = models.build(arch_id, classes=10, channels=3, image_size=(32, 32))
+        inferred = file.infer(shapes_of(network.state_dict()))
+        assert inferred is not None
+        assert (inferred.architecture.id, dict(inferred.architecture.arguments)) == (arch_id, {})
+
+
+@pytest.mark.parametrize("stem", FILES)
+def test_only_its_own_state_dict_is_recognised(stem: str) -> None:
+    arguments, channels, side = SMALL.get(stem, ({}, 3, 32))
+    network = models.files()[stem].build(classes=10, channels=channels, image_size=(side, side), **arguments)
+    shapes = shapes_of(network.state_dict())
+    assert [other for other, file in models.files().items() if file.infer(shapes)] == [stem]
+
+
+def test_names_are_those_of_public_checkpoints() -> None:
+    def names(arch_id: str, channels: int = 3, side: int = 32, **arguments: object) -> set[str]:
+        with torch.device("meta"):
+            network = models.build(
+                arch_id, classes=10, channels=channels, image_size=(side, side), **arguments
+            )
+        return set(network.state_dict())
+
+    assert {"bn.weight", "linear.weight", "layer2.0.shortcut.0.weight"} <= names("preact-resnet-18")
+    assert "layer2.0.shortcut.1.running_var" in names("resnet-18")
+    assert not any("layer1.0.shortcut" in name for name in names("resnet-18"))
+    assert {"block3.layer.4.conv2.weight", "block1.layer.0.convShortcut.weight", "fc.bias"} <= names(
+        "wrn-34-10"
+    )
+    assert "sub_block1.layer.0.bn1.weight" in names("wrn-34-10", sub_block=True)
+    assert {"features.0.bias", "features.41.running_mean", "classifier.weight"} <= names("vgg-16")
+    assert {"feature_extractor.conv4.bias", "classifier.fc3.weight"} <= names("small-cnn", 1, 28)
+    assert {"conv1.weight", "fc2.bias"} <= names("lenet", 1, 28)
+
+
+def test_the_unused_block_takes_no_part() -> None:
+    network = models.build("wrn-10-1", classes=4, channels=3, image_size=(32, 32), sub_block=True).eval()
+    x = torch.rand(2, 3, 32, 32)
+    before = network(x)
+    with torch.no_grad():
+        for value in network.sub_block1.parameters():
+            value.fill_(9.0)
+    assert torch.equal(network(x), before)
+
+
+def test_global_pooling_takes_other_sizes() -> None:
+    for arch_id, arguments in (
+        ("preact-resnet-18", {"width": 4}),
+        ("resnet-18", {"width": 4}),
+        ("wrn-10-1", {}),
+    ):
+        network = models.build(arch_id, classes=4, channels=1, image_size=(28, 20), **arguments).eval()
+        assert network(torch.rand(1, 1, 28, 20)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("stem", ["resnet", "preact-resnet"])
+def test_variants_share_their_tensors_and_compute_something_else(
+    stem: str, make: Callable[..., nn.Module]
+) -> None:
+    plain = make(f"{stem}-18", width=4)
+    inferred = models.files()[stem].infer(shapes_of(plain.state_dict()))
+    assert inferred is not None
+    assert inferred.variants
+    for arguments in inferred.variants:
+        other = make(f"{stem}-18", width=4, **arguments)
+        other.load_state_dict(plain.state_dict(), strict=True)
+        x = torch.rand(2, 3, 32, 32)
+        assert not torch.allclose(plain(x), other(x))
+
+
+@pytest.mark.parametrize(
+    ("arch_id", "side", "message"),
+    [
+        ("vgg-16", 28, "vgg-16 halves its input five times: it needs images of 32x32 or more, got 28x28."),
+        (
+            "small-cnn",
+            8,
+            "small-cnn needs images of at least 16x16, got 8x8. For smaller ones there is digits-cnn.",
+        ),
+        ("lenet", 12, "lenet (cifar layout) needs images of at least 16x16, got 12x12."),
+        ("wrn-30-10", 32, "wrn-30-10 does not exist: a Wide ResNet's depth is 6n + 4"),
+        ("preact-resnet-81", 32, "Unknown architecture 'preact-resnet-81'. Did you mean preact-resnet-18?"),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_a_sentence(arch_id: str, side: int, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        models.build(arch_id, classes=4, channels=3, image_size=(side, side))
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, robust_eval.models; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_he_initialisation_skips_the_meta_device_alone() -> None:
+    real = nn.Sequential(nn.Conv2d(3, 8, 3))
+    before = real[0].weight.clone()
+    kaiming_normal(real, "fan_out")
+    assert not torch.equal(real[0].weight, before)
+    assert real[0].bias is not None
+    assert not real[0].bias.any()

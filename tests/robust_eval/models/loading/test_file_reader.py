@@ -1,0 +1,213 @@
+"""Files that are no checkpoint, or more than one: one sentence each, and nothing in them runs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import pickle
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from robust_eval.core.errors import UserError
+from robust_eval.models.loading.file_reader import read
+
+WEIGHTS = {"conv1.weight": torch.ones(4, 3, 3, 3), "conv1.bias": torch.zeros(4)}
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"echo ran > '{self.target}'",)
+
+
+def tar(path: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo("storages")
+        info.size = 4
+        archive.addfile(info, io.BytesIO(b"data"))
+
+
+def archive(*names: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as file:
+            for name in names:
+                file.writestr(name, b"x")
+
+    return write
+
+
+def bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", b"x")
+        file.writestr("archive/data/0", bytes(30_000_000))
+
+
+def bytes_of(content: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
+
+
+def truncated(path: Path) -> None:
+    torch.save(WEIGHTS, path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def truncated_legacy(path: Path) -> None:
+    torch.save(WEIGHTS, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(path: Path) -> None:
+    """A zip whose directory is fine and whose pickle is not."""
+    torch.save(WEIGHTS, path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"conv1.weight", b"\xff" * 12, 1))
+
+
+def short_safetensors(path: Path) -> None:
+    save_file(WEIGHTS, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (bytes_of(b""), "m.pt is empty (0 bytes). Download or copy it again."),
+        (bytes_of(b"\n<!DOCTYPE html><html><body>Sign in</body>"), "m.pt is a web page, not a checkpoint"),
+        (bytes_of(b"<HTML><head>"), "m.pt is a web page, not a checkpoint"),
+        (
+            bytes_of(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n"),
+            "m.pt is a Git LFS pointer, not the file itself. Fetch it with: git lfs pull.",
+        ),
+        (bytes_of(b"epoch 3 loss 0.2\n"), "m.pt is a text file, not a checkpoint. It starts with 'epoch 3"),
+        (bytes_of(b"\x1f\x8b\x08\x00"), "m.pt is a gzip archive: unpack it first, not a checkpoint."),
+        (bytes_of(b"\x00\x01\x02\x03\x04"), "m.pt is not a checkpoint: it starts with 00 01 02 03."),
+        (tar, "a torch checkpoint from before 2017, which the weights-only reader cannot open"),
+        (archive("x/code/m.py", "x/constants.pkl"), "m.pt is a TorchScript archive, which carries code."),
+        (archive("x.npy"), "m.pt is a NumPy archive, not a checkpoint. For images use --data npz:m.pt."),
+        (archive("readme"), "m.pt is a zip archive without a checkpoint at its top. Unpack it first."),
+        (bomb, "m.pt unpacks to more than 20 times its size and was not opened."),
+        (truncated, "m.pt is a damaged checkpoint: the file is cut short. Download or copy it again."),
+        (truncated_legacy, "m.pt is a damaged checkpoint"),
+        (flipped, "m.pt is a damaged checkpoint"),
+        (short_safetensors, "m.pt is a damaged safetensors file"),
+        (
+            lambda path: path.write_bytes(pickle.dumps(Decimal(1))),
+            "m.pt is a plain pickle that wants decimal.Decimal, not written by torch.save",
+        ),
+        pytest.param(
+            lambda path: torch.save(WEIGHTS, path, pickle_protocol=4),
+            "written with another pickle protocol than torch.save's own",
+            marks=pytest.mark.filterwarnings("ignore:Detected pickle protocol"),
+        ),
+        (lambda path: torch.save(nn.Linear(2, 2), path), "m.pt holds a whole model object, whose code"),
+        (
+            lambda path: torch.save(nn.Linear(2, 2), path, _use_new_zipfile_serialization=False),
+            "Save the weights alone: torch.save(model.state_dict(), path).",
+        ),
+    ],
+)
+def test_what_is_not_a_checkpoint_is_named(
+    write: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.pt"
+    write(path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        read(path)
+
+
+def test_missing_files_folders_and_locked_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.pt does not exist\. Check the path"):
+        read(tmp_path / "none.pt")
+    with pytest.raises(UserError, match=r"is a folder\. Name a checkpoint file in it\."):
+        read(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"cannot be read: Not a directory\."):
+        read(tmp_path / "file" / "m.pt")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("forced", [False, True])
+def test_code_in_a_pickle_never_runs_and_is_named(
+    legacy: bool, forced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if forced:
+        # Overrides calls of torch.load that leave weights_only unset.
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    target = tmp_path / "ran"
+    path = tmp_path / "m.pt"
+    torch.save({"state_dict": WEIGHTS, "x": Payload(target)}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(
+        UserError, match=r"carries code and was not opened: its pickle wants (posix|nt)\.system"
+    ):
+        read(path)
+    assert not target.exists()
+
+
+def test_a_plain_pickle_with_code_is_not_opened_either(tmp_path: Path) -> None:
+    path, target = tmp_path / "m.pkl", tmp_path / "ran"
+    path.write_bytes(pickle.dumps(Payload(target), protocol=4))
+    with pytest.raises(
+        UserError, match=r"plain pickle that wants (posix|nt)\.system, not written by torch\.save"
+    ):
+        read(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_scripts_keep_beside_the_weights_is_harmless(legacy: bool, tmp_path: Path) -> None:
+    """NumPy scalars and a Namespace: stand-ins take their place, nothing of NumPy is rebuilt."""
+    path = tmp_path / "m.pt"
+    beside = {
+        "acc": np.float64(0.5),
+        "best": np.float32(0.25),
+        "epoch": np.int64(7),
+        "args": argparse.Namespace(lr=0.1, data="somewhere"),
+        "curve": np.arange(3),
+    }
+    torch.save({"net": WEIGHTS, **beside}, path, _use_new_zipfile_serialization=not legacy)
+    value = read(path).value
+    assert torch.equal(value["net"]["conv1.weight"], WEIGHTS["conv1.weight"])
+    assert (value["acc"], value["best"], value["epoch"]) == (0.5, 0.25, 7)
+    assert not isinstance(value["args"], argparse.Namespace)
+    assert not isinstance(value["curve"], np.ndarray)
+
+
+def test_stand_ins_do_not_outlive_the_reading(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({"acc": np.float64(0.5)}, path)
+    read(path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_the_hash_is_that_of_the_bytes(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.bin"
+    if kind == "safetensors":
+        save_file(WEIGHTS, path, metadata={"epoch": "3"})
+    else:
+        torch.save(WEIGHTS, path, _use_new_zipfile_serialization=kind == "zip")
+    contents = read(path)
+    assert contents.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert contents.format == ("safetensors" if kind == "safetensors" else "torch")
+    assert contents.metadata == ({"epoch": "3"} if kind == "safetensors" else {})
+    assert torch.equal(contents.value["conv1.weight"], WEIGHTS["conv1.weight"])

@@ -1,0 +1,200 @@
+"""``--arch path.py:function``: the user's own code, with weights that must match to the last name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture, Normalisation
+from robust_eval.data import ImageSet
+from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import python_architecture as python_file
+
+CODE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes, own):
+        super().__init__()
+        if own:
+            self.register_buffer("mean", torch.tensor([0.5, 0.5, 0.5]).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor([0.5, 0.5, 0.5]).view(1, 3, 1, 1))
+        self.module = nn.Linear(3, classes)
+
+    def forward(self, x):
+        if hasattr(self, "mean"):
+            x = (x - self.mean) / self.std
+        return self.module(x.mean((2, 3)))
+
+def plain(num_classes=4):
+    return Net(num_classes, False)
+
+def own(classes, image_size, channels):
+    assert (image_size, channels) == ((16, 16), 3)
+    return Net(classes, True)
+
+def wide():
+    return Net(7, False)
+
+def broken():
+    raise ValueError("no such thing")
+
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    path = tmp_path / "net.py"
+    path.write_text(CODE)
+    return path
+
+
+def weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {"module.weight": torch.randn(4, 3), "module.bias": torch.zeros(4)}
+
+
+def test_the_names_as_stored_come_first(code: Path, images: ImageSet, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    torch.save({"net": weights(), "epoch": 2}, path)
+    loaded = checkpoint.load(str(path), images=images, arch=f"{code}:plain", normalisation="none")
+    code_sha256 = hashlib.sha256(code.read_bytes()).hexdigest()
+    wanted = Architecture("net.py:plain", {"code_sha256": code_sha256})
+    assert loaded.ref.architecture == wanted, "the file's name, never its path"
+    assert loaded.ref.notes == ("input normalisation 'none' as asked",)
+    assert loaded.ref.trained_with == {"file_says": {"epoch": 2}}
+    assert torch.equal(loaded.network.get_parameter("module.weight"), weights()["module.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "a.b."])
+def test_a_wrapper_around_the_weights_is_removed(
+    prefix: str, code: Path, images: ImageSet, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pt"
+    torch.save({prefix + key: value for key, value in weights().items()}, path)
+    loaded = checkpoint.load(str(path), images=images, arch=f"{code}:plain", normalisation="none")
+    assert torch.equal(loaded.network.get_parameter("module.weight"), weights()["module.weight"])
+    assert loaded.ref.notes[0] == f"removed '{prefix}' from the names"
+
+
+def test_its_own_normalisation_belongs_to_it(code: Path, images: ImageSet, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    buffers = {name: torch.full((1, 3, 1, 1), 0.5) for name in ("mean", "std")}
+    torch.save({**weights(), **buffers}, path)
+    loaded = checkpoint.load(str(path), images=images, arch=f"{code}:own", normalisation="none")
+    assert loaded.ref.normalisation.name == "none"
+    assert torch.equal(loaded.network.get_buffer("mean"), buffers["mean"])
+
+
+HEAD = """
+from torch import nn
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3)))
+"""
+
+
+def test_a_normalisation_that_the_code_leaves_out_is_the_files(images: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "head.py").write_text(HEAD)
+    head = python_file.build(f"{tmp_path / 'head.py'}:Head", {})
+    parts = {f"normalize.{name}": torch.full((3,), value) for name, value in (("mean", 0.8), ("std", 0.2))}
+    torch.save({**{f"model.{key}": v for key, v in head.state_dict().items()}, **parts}, tmp_path / "c.pt")
+    with torch.no_grad():
+        labels = head((images.tensors()[0] - 0.8) / 0.2).argmax(1).numpy()
+    labelled = replace(images, y_N=labels)
+    ref = checkpoint.load(str(tmp_path / "c.pt"), images=labelled, arch=f"{tmp_path / 'head.py'}:Head").ref
+    assert ref.normalisation.mean == pytest.approx((0.8, 0.8, 0.8))
+    assert "as recorded; clean accuracy: " in ref.notes[-1]
+
+
+def test_a_checkpoint_of_ours_with_foreign_code(code: Path, tmp_path: Path) -> None:
+    network = checkpoint.python_file.build(f"{code}:plain", {})
+    path = tmp_path / "c.pt"
+    checkpoint.save(
+        path,
+        network,
+        architecture=Architecture("net.py:plain"),
+        normalisation=Normalisation("2x-1", (0.5,), (0.5,)),
+        classes=4,
+        channels=3,
+        image_size=(16, 16),
+    )
+    loaded = checkpoint.load(str(path), images=None, arch=f"{code}:plain")
+    assert loaded.ref.normalisation.name == "2x-1"
+    assert loaded.ref.format == "robust-eval"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            "wide",
+            "c.pt does not fit the network of net.py:wide: 0 tensors agree; other shapes (2): module.weight "
+            "is 4x3, not 7x3, module.bias is 4, not 7.",
+        ),
+        ("broken", "net.py:broken failed: ValueError: no such thing. Mend the function."),
+        ("nothing", "net.py:nothing returned a int, not a torch.nn.Module."),
+        ("plane", "Unknown function in net.py: 'plane'. Did you mean plain?"),
+    ],
+)
+def test_code_that_cannot_be_used_is_named(
+    function: str, message: str, code: Path, images: ImageSet, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pt"
+    torch.save(weights(), path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        checkpoint.load(str(path), images=images, arch=f"{code}:{function}")
+
+
+def test_files_that_cannot_be_used_are_named(code: Path, images: ImageSet, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    torch.save(weights(), path)
+    with pytest.raises(UserError, match=r"nett\.py does not exist\. --arch takes path\.py:function, or an"):
+        checkpoint.load(str(path), images=images, arch=f"{code.with_name('nett.py')}:plain")
+    code.write_text("def plain(:")
+    with pytest.raises(UserError, match=r"net\.py cannot be imported: SyntaxError"):
+        checkpoint.load(str(path), images=images, arch=f"{code}:plain")
+
+
+def test_outputs_must_be_one_per_class(code: Path, images: ImageSet, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    torch.save({"module.weight": torch.zeros(7, 3), "module.bias": torch.zeros(7)}, path)
+    with pytest.raises(
+        UserError, match=r"net\.py:wide gives outputs of shape \(7,\), but quadrants has 4 classes\."
+    ):
+        checkpoint.load(str(path), images=images, arch=f"{code}:wide")
+    with pytest.raises(
+        UserError, match=r"Which images\? c\.pt does not say what it was trained on: add --data\."
+    ):
+        checkpoint.load(str(path), images=None, arch=f"{code}:wide")
+
+
+def test_a_forward_pass_that_fails_is_a_sentence() -> None:
+    class Fails(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("shape mismatch\nsecond line")
+
+    class Pair(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    with pytest.raises(
+        UserError, match=r"net.py:f fails on a batch of shape \(1, 1, 8, 8\): .*shape mismatch\.$"
+    ):
+        python_file.first_logits(Fails(), torch.zeros(1, 1, 8, 8), "net.py:f")
+    with pytest.raises(UserError, match="must return a tensor of logits, not a tuple"):
+        python_file.first_logits(Pair(), torch.zeros(1, 1, 8, 8), "net.py:f")

@@ -1,0 +1,66 @@
+"""Short of memory, the judge and the first look go on in parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robust_eval import evaluate
+from robust_eval.core.errors import UserError
+from robust_eval.models import out_of_memory as memory
+
+
+class Greedy(nn.Module):
+    """A linear model that holds ``room`` images; whole numbers, so that no split changes a bit."""
+
+    def __init__(self, room: int | None, error: type[RuntimeError] = torch.OutOfMemoryError) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randint(-4, 5, (3, 16)).float())
+        self.room, self.error = room, error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.room is not None and len(x) > self.room:
+            raise self.error("out of memory")
+        return x.flatten(1) @ self.weight.T
+
+
+def test_logits_come_in_parts_found_by_halving() -> None:
+    x = torch.rand(11, 1, 4, 4)
+    torch.testing.assert_close(memory.logits(Greedy(3), x), Greedy(None)(x))
+    assert memory.logits(Greedy(3), x[:0]).shape == (0, 3)
+    with pytest.raises(UserError, match="Out of memory on a single image. Free memory"):
+        memory.logits(Greedy(0), x)
+
+
+def test_other_failures_pass_through() -> None:
+    def failing(_x: Tensor) -> Tensor:
+        raise RuntimeError("another matter")
+
+    with pytest.raises(RuntimeError, match="another matter"):
+        memory.logits(failing, torch.rand(2, 1, 4, 4))
+    assert not memory.ran_out(ValueError("out of memory, said a model")), "torch raises RuntimeError"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_an_evaluation_goes_on_with_the_same_result(error: type[RuntimeError]) -> None:
+    """The probe, the clean pass, the search and the judge all meet the limit."""
+    torch.manual_seed(1)
+    x = torch.rand(40, 1, 4, 4)
+    y = Greedy(None)(x).argmax(1)
+    results = [
+        evaluate(Greedy(room, error), x, y, "Linf 0.1", suite="fgsm,pgd-10", batch_size=40)
+        for room in (None, 7)
+    ]
+    bits = [{name: column.robust_bits for name, column in result.columns.items()} for result in results]
+    assert bits[0] == bits[1]
+    assert 0 < results[0].worst_case.n_robust < 40, "or the attacks have nothing to differ in"
+    passes = [(result.worst_case.forwards, result.worst_case.backwards) for result in results]
+    assert passes[0] == passes[1], "repeated passes are not on the bill"
+
+
+def test_a_model_without_room_for_one_image_is_refused() -> None:
+    x, y = torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(UserError, match="out of memory"):
+        evaluate(Greedy(0), x, y, "Linf 0.1", suite="fgsm")

@@ -1,0 +1,146 @@
+"""Just below a threshold there is no flag, just above there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robust_eval.evaluation.checks.probes import Probe, Response
+from robust_eval.results import DiagnosisRecord, flags
+from robust_eval.results.flags.from_columns import near_chance
+from robust_eval.verification.selftest.planted_results import column
+
+QUIET = Probe(
+    n=32,
+    nonfinite=0.0,
+    training_modules=0,
+    probabilities=False,
+    one_class=False,
+    optimises=False,
+    repeat=0.0,
+    batch=1e-6,
+    fine=Response(5e-5, 1e-6),
+    coarse=Response(5e-4, 1e-5),
+    no_gradient=False,
+    zero_ce=0.0,
+    zero_margin=0.0,
+    weak_margin=0.0,
+    gradient_repeat=0.0,
+    misled=0.0,
+)
+CALM = DiagnosisRecord(
+    images=100,
+    broken=40,
+    broken_more_steps=40,
+    broken_restarts=40,
+    broken_short_steps=40,
+    broken_long_steps=40,
+    not_rising=0,
+    unbounded_left=0,
+    noise_alone=0,
+    fresh=None,
+    forwards=0,
+    backwards=0,
+)
+
+
+def probed(**figures: Any) -> set[str]:
+    return {flag.id for flag in flags.from_probe(replace(QUIET, **figures))}
+
+
+def diagnosed(**figures: Any) -> set[str]:
+    return {flag.id for flag in flags.from_diagnosis(CALM.model_copy(update=figures))}
+
+
+@pytest.mark.parametrize(
+    ("name", "below", "above"),
+    [
+        ("non-finite-outputs", {}, {"nonfinite": 0.03}),
+        ("train-mode", {}, {"training_modules": 1}),
+        ("probabilities", {}, {"probabilities": True}),
+        ("collapsed", {}, {"one_class": True}),
+        ("test-time-optimisation", {}, {"optimises": True}),
+        ("random-outputs", {"repeat": 9e-5}, {"repeat": 1.1e-4}),
+        ("batch-dependent", {"batch": 9e-5}, {"batch": float("inf")}),
+        ("discontinuous", {"fine": Response(1, 0.4)}, {"fine": Response(2e-3, 2e-3)}),
+        ("discontinuous", {"coarse": Response(9e-5, 9e-5)}, {"coarse": Response(2e-3, 1.1e-3)}),
+        ("no-gradients", {"zero_margin": 0.09}, {"zero_margin": 0.12}),
+        ("no-gradients", {}, {"no_gradient": True, "zero_margin": 1.0}),
+        ("saturated-logits", {"zero_ce": 0.09}, {"zero_ce": 0.12}),
+        ("vanishing-gradients", {"weak_margin": 0.09}, {"weak_margin": 0.12}),
+        ("random-gradients", {"gradient_repeat": 0.009}, {"gradient_repeat": 0.011}),
+        ("misleading-gradients", {"misled": 0.24}, {"misled": 0.27}),
+    ],
+)
+def test_of_a_model(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
+    assert probed(**below) == set()
+    assert probed(**above) == {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "below", "above"),
+    [
+        ("more-steps-help", {"broken_more_steps": 46}, {"broken_more_steps": 47}),
+        ("more-restarts-help", {"broken_restarts": 46}, {"broken_restarts": 47}),
+        ("step-size-sensitive", {"broken_short_steps": 46}, {"broken_short_steps": 47}),
+        ("step-size-sensitive", {"broken_short_steps": 0}, {"broken_long_steps": 47}),
+        ("loss-not-rising", {"not_rising": 5}, {"not_rising": 6}),
+        ("unbounded-attack-fails", {"unbounded_left": 2}, {"unbounded_left": 3}),
+        ("noise-beats-gradients", {"noise_alone": 1}, {"noise_alone": 2}),
+        ("fresh-process-disagrees", {"fresh": 9e-5}, {"fresh": 1.1e-4}),
+        ("fresh-process-disagrees", {}, {"fresh_problem": "no fresh process could be run"}),
+    ],
+)
+def test_of_a_diagnosis(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
+    assert diagnosed(**below) == set()
+    assert diagnosed(**above) == {name}
+
+
+def test_few_examples_need_more_than_two() -> None:
+    assert diagnosed(images=20, broken_more_steps=42) == set()
+    assert diagnosed(images=20, broken_more_steps=43) == {"more-steps-help"}
+
+
+@pytest.mark.parametrize(
+    ("norm", "reach", "expected"),
+    [
+        ("Linf", {"fgsm": 1.0, "pgd-20": 0.91}, set()),
+        ("Linf", {"fgsm": 1.0, "pgd-20": 0.89}, {"budget-unused"}),
+        ("Linf", {"pgd-20": float("nan")}, {"budget-unused"}),
+        ("Linf", {"aa": 0.3, "spsa": 0.3}, set()),
+        ("L2", {"pgd-20": 0.51}, set()),
+        ("L2", {"pgd-20": 0.49}, {"budget-unused"}),
+    ],
+)
+def test_of_the_budget(norm: Any, reach: dict[str, float], expected: set[str]) -> None:
+    assert {flag.id for flag in flags.from_reach(reach, norm)} == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "search", "expected"),
+    [
+        (1e-5, 1e-5, set()),
+        (1e-5, None, set()),
+        (2e-4, 1e-5, {"changed-during-run"}),
+        (0.0, 2e-3, {"search-copy-differs"}),
+        (float("nan"), float("inf"), {"changed-during-run", "search-copy-differs"}),
+    ],
+)
+def test_of_changes(after: float, search: float | None, expected: set[str]) -> None:
+    assert {flag.id for flag in flags.from_changes(after, search)} == expected
+
+
+def test_chance_leaves_room_for_two_classes() -> None:
+    assert near_chance(2) == pytest.approx(0.6)
+    assert near_chance(10) == pytest.approx(0.2)
+    assert near_chance(100) == pytest.approx(0.02)
+
+
+def test_of_the_interval() -> None:
+    """At 50%, 360 examples (the digits' test set) are enough and 250 are not."""
+    for n, expected in ((360, set[str]()), (250, {"too-few-examples"})):
+        half = column(np.arange(n) < n // 2)
+        assert {flag.id for flag in flags.from_columns({"clean": half}, 10)} == expected

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+from support.synthetic_results import bits, full, result
+
+from robust_eval.core.errors import UserError
+from robust_eval.results import gate
+
+
+def test_above_and_below_the_floor() -> None:
+    row = full(200)
+    assert gate.failures(row, "aa", 50) == []
+    assert gate.failures(row, "worst-case", 50) == []
+    assert gate.failures(row, "fgsm", 52) == []
+    assert gate.failures(row, "aa", 50.25) == [
+        "Robust accuracy under aa is 50.00% (200/400), below the floor of 50.25%."
+    ]
+
+
+def test_a_floor_that_is_exactly_met_is_passed() -> None:
+    for met in range(101):
+        row = result({"clean": bits(100, 100), "fgsm": bits(100, met)}, suite="quick")
+        assert not [why for why in gate.failures(row, "fgsm", met) if "floor" in why]
+        assert [why for why in gate.failures(row, "fgsm", met + 0.01) if "floor" in why]
+
+
+def test_partial_and_blocked_results_pass_no_gate() -> None:
+    row = result({"clean": bits(100, 90), "fgsm": bits(100, 80)}, suite="quick", status="partial")
+    assert gate.failures(row, "fgsm", 0) == ["The result is partial: pgd-20 not finished."]
+    (reason,) = gate.failures(full(200, extra_flags=["train-mode"]), "aa", 0)
+    assert reason.startswith("Flag train-mode blocks ranking: as planted. Parts of the model")
+
+
+def test_a_blocking_flag_that_was_taken_out_of_the_record() -> None:
+    row = result({"clean": bits(100, 12), "fgsm": bits(100, 10), "pgd-20": bits(100, 10)}, suite="quick")
+    row = row.model_copy(update={"flags": ()})
+    (reason,) = gate.failures(row, "fgsm", 0)
+    assert reason.startswith("Flag collapsed blocks ranking: clean accuracy 12.0%, chance 10.0%")
+
+
+def test_what_cannot_be_asked() -> None:
+    with pytest.raises(UserError, match="Unknown column 'pdg-20'. Did you mean pgd-20?"):
+        gate.failures(full(200), "pdg-20", 50)
+    partial = result({"clean": bits(100, 90)}, suite="quick", status="partial")
+    with pytest.raises(UserError, match="Column pgd-20 of this result is not finished"):
+        gate.failures(partial, "pgd-20", 50)
+    with pytest.raises(UserError, match="in percent, got 0.5. Did you mean 50?"):
+        gate.parse_floor(0.5)
+    for percent in (-1, 101):
+        with pytest.raises(UserError, match="in percent, 0 to 100"):
+            gate.parse_floor(percent)
+    assert gate.parse_floor(0) == 0

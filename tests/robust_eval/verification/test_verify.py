@@ -1,0 +1,557 @@
+"""A row is tampered with in every way we could think of, and each way is caught."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from robust_eval.core.errors import UserError
+from robust_eval.core.statistics import wilson
+from robust_eval.core.threat import parse_threat
+from robust_eval.core.types import Architecture, Normalisation
+from robust_eval.evaluation import prepare
+from robust_eval.evaluation import run as evaluation
+from robust_eval.models import build
+from robust_eval.models.loading.checkpoint import save as save_checkpoint
+from robust_eval.results import EvalResult, read_result, summary
+from robust_eval.results import verification_record as verification
+from robust_eval.results.verification_record import Verification
+from robust_eval.verification import verify
+
+EPS = "0.03"
+N = 60
+IMAGES = np.random.default_rng(0).integers(0, 256, (N, 8, 8, 1), dtype=np.uint8)
+X_NCHW = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
+
+
+def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.nn.Module:
+    """Random weights, with the last layer's bias such that all classes occur."""
+    torch.manual_seed(seed)
+    network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16).eval()
+    with torch.no_grad():
+        weight, bias = list(network.parameters())[-2:]
+        bias -= network(X_NCHW).mean(0)
+        weight *= scale
+        bias *= scale
+    save_checkpoint(
+        path,
+        network,
+        architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
+        normalisation=Normalisation("none"),
+        classes=10,
+        channels=1,
+        image_size=(8, 8),
+        dataset="digits",
+        threat=parse_threat("Linf", EPS),
+        recipe={"name": "at", "selection": {"validation": 100}},
+    )
+    return network
+
+
+def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **changes: Any) -> EvalResult:
+    wanted: dict[str, Any] = {"suite": "fgsm,pgd-10", "eps": EPS, "batch_size": 32} | changes
+    options = prepare.Options(
+        checkpoint=str(folder / checkpoint), data=f"npz:{folder / data}", device="cpu", **wanted
+    )
+    out = folder / "out"
+    result = evaluation.execute(prepare.prepare(options), out, command=options.command())
+    for name in ("result.json", "evidence.safetensors"):
+        (out / name).replace(folder / name)
+    shutil.rmtree(out)
+    return result
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, with its checkpoint and images: labels are the network's own, but for a tenth."""
+    folder = tmp_path_factory.mktemp("honest")
+    network = make_checkpoint(folder / "net.pt")
+    with torch.no_grad():
+        y = network(X_NCHW).argmax(1).numpy()
+    y[::10] = (y[::10] + 1) % 10
+    names = np.array([str(k) for k in range(10)])
+    np.savez(folder / "images.npz", x=IMAGES, y=y, class_names=names)
+    result = run(folder)
+    assert 0 < result.worst_case.n_robust < result.columns["fgsm"].n_robust < 54
+    return folder
+
+
+@pytest.fixture
+def folder(honest: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with."""
+    shutil.copytree(honest, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def verified(folder: Path, **changes: Any) -> Verification:
+    wanted: dict[str, Any] = {"checkpoint": str(folder / "net.pt"), "data": f"npz:{folder / 'images.npz'}"}
+    options = verify.Options(result=folder / "result.json", device="cpu", **(wanted | changes))
+    return verify.verify(options)
+
+
+def failed(folder: Path, **changes: Any) -> dict[str, str]:
+    """Failed checks by name."""
+    found = verified(folder, **changes)
+    assert not found.passed
+    return {check.name: check.detail for check in found.checks if not check.passed}
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "result.json"
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def recount(count: dict[str, Any], bits: str) -> None:
+    robust = bits.count("1")
+    count |= {"robust_bits": bits, "n_robust": robust, "accuracy": robust / len(bits)}
+    count["ci95"] = list(wilson(robust, len(bits)))
+
+
+def flipped(bits: str, at: int) -> str:
+    return bits[:at] + ("0" if bits[at] == "1" else "1") + bits[at + 1 :]
+
+
+def reset_column(value: dict[str, Any], name: str, bits: str) -> None:
+    """A column's bits with everything that follows from them, as a careful forger would."""
+    columns = value["columns"]
+    recount(columns[name], bits)
+    columns[name]["attacks"][0]["n_broken"] = columns["clean"]["n_robust"] - bits.count("1")
+    every = [column["robust_bits"] for column in columns.values()]
+    recount(value["worst_case"], "".join("1" if set(at) == {"1"} else "0" for at in zip(*every, strict=True)))
+
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def rewrite_evidence(folder: Path, change: Callable[[Tensors, dict[str, str]], object]) -> None:
+    """Edit the evidence and put its new digest into the record."""
+    path = folder / "evidence.safetensors"
+    with safe_open(path, "numpy") as file:
+        about = json.loads(file.metadata()["robust_eval"])
+        tensors: Tensors = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
+    change(tensors, about)
+    payload = save(tensors, metadata={"robust_eval": json.dumps(about)})
+    path.write_bytes(payload)
+    images = sum(len(tensor) for name, tensor in tensors.items() if name.endswith(".indices"))
+    record = {"file": path.name, "sha256": hashlib.sha256(payload).hexdigest(), "images": images}
+    edit(folder, lambda value: value.update(evidence=record))
+
+
+def forge_request(folder: Path) -> None:
+    """Make the record's and the evidence's request digest fit whatever the record now says."""
+    key = summary.request_of(read_result(folder / "result.json")).key
+    edit(folder, lambda value: value.update(request=key))
+    rewrite_evidence(folder, lambda _, about: about.update(request=key))
+
+
+def test_an_honest_row_is_verified_and_says_what_it_rests_on(honest: Path) -> None:
+    found = verified(honest)
+    assert found.passed, found.checks
+    assert len(found.checks) == 13
+    assert found.not_reached == ()
+    assert "survived: nobody attacked them again" in found.trusted[0]
+    result = read_result(honest / "result.json")
+    evidence = result.evidence
+    assert evidence is not None
+    assert N + evidence.images <= found.forwards <= N + evidence.images + 32 * 50
+
+
+@pytest.mark.parametrize("own_code", [False, True])
+def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Path, own_code: bool) -> None:
+    """A bare state dict: its architecture is inferred or given as code, its normalisation found or taken."""
+    shutil.copy(honest / "images.npz", tmp_path)
+    torch.save(make_checkpoint(tmp_path / "own.pt").state_dict(), tmp_path / "net.pt")
+    given = {}
+    if own_code:
+        code = "from robust_eval.models import build\n\n\ndef make(classes, channels, image_size):\n"
+        code += "    sizes = {'classes': classes, 'channels': channels, 'image_size': image_size}\n"
+        code += "    return build('digits-cnn', width=4, hidden=16, **sizes)\n"
+        (tmp_path / "mine.py").write_text(code)
+        given = {"arch": f"{tmp_path / 'mine.py'}:make"}
+    result = run(tmp_path, suite="fgsm", **given)
+    assert result.checkpoint.format == "foreign"
+    found = verified(tmp_path, **given)
+    assert found.passed, found.checks
+    if own_code:
+        with pytest.raises(UserError, match=r"was built by mine\.py:make: name that file with --arch"):
+            verified(tmp_path)
+        (tmp_path / "mine.py").write_text(code + "# Another version.\n")
+        other = next(check for check in verified(tmp_path, **given).checks if check.name == "checkpoint")
+        assert not other.passed
+        assert re.fullmatch("the network's code has sha256 .{12}, the record .{12}: other code", other.detail)
+
+
+def test_the_request_can_be_recovered_from_the_record(honest: Path) -> None:
+    result = read_result(honest / "result.json")
+    assert summary.request_of(result).key == result.request
+
+
+def test_rounding_on_another_device_is_no_forgery(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images on the decision boundary may fall either way elsewhere; they are counted apart."""
+    from robust_eval.verification import rejudge
+
+    model, x, y, proof = _claimed(honest)
+    result = read_result(honest / "result.json")
+    monkeypatch.setattr(rejudge, "ROUNDING", 1e9)
+    wrong = {c.name: c for c in rejudge.rejudge(result, proof, _Other(model), x, y)}
+    assert wrong["clean predictions"].passed
+    assert "decided by rounding alone" in wrong["clean predictions"].detail
+    monkeypatch.setattr(rejudge, "ROUNDING", 1e-4)
+    assert not {c.name: c for c in rejudge.rejudge(result, proof, _Other(model), x, y)}[
+        "clean predictions"
+    ].passed
+
+
+def test_judged_without_tf32(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 would move margins by far more than what counts as rounding."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert verified(honest).passed
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+class _Other(torch.nn.Module):
+    """A network that now and then says something else."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        return logits.roll(1, dims=1)
+
+
+def _claimed(folder: Path) -> tuple[Any, Any, Any, Any]:
+    from robust_eval.results import evidence
+
+    options = verify.Options(
+        result=folder / "result.json",
+        checkpoint=str(folder / "net.pt"),
+        data=f"npz:{folder / 'images.npz'}",
+        device="cpu",
+    )
+    claimed = verify.load(options, read_result(options.result))
+    proof = evidence.read(folder / "evidence.safetensors")
+    return claimed.model, claimed.x_NCHW, claimed.y_N, proof
+
+
+def test_accuracy(folder: Path) -> None:
+    edit(folder, lambda v: v["columns"]["pgd-10"].update(accuracy=0.9))
+    assert "pgd-10: accuracy 0.9 is not" in failed(folder)["record"]
+    assert "still wrong" in verified(folder).not_reached
+
+
+def test_verdict_bit_raised_with_all_that_follows(folder: Path) -> None:
+    result = read_result(folder / "result.json")
+    bits, clean = result.columns["pgd-10"].robust_bits, result.columns["clean"].robust_bits
+    at = next(i for i in range(N) if bits[i] == "0" and clean[i] == "1")
+    edit(folder, lambda v: reset_column(v, "pgd-10", flipped(bits, at)))
+    assert failed(folder)["evidence complete"] == "pgd-10 hides 1 broken images"
+
+
+def test_verdict_bit_lowered_with_all_that_follows(folder: Path) -> None:
+    """To make a rival look worse."""
+    bits = read_result(folder / "result.json").columns["pgd-10"].robust_bits
+    edit(folder, lambda v: reset_column(v, "pgd-10", flipped(bits, bits.index("1"))))
+    assert failed(folder)["evidence complete"] == "pgd-10 claims 1 broken without an image"
+
+
+def test_clean_verdicts(folder: Path) -> None:
+    """A clean mistake called right, robust under every attack."""
+
+    def change(value: dict[str, Any]) -> None:
+        for count in (*value["columns"].values(), value["worst_case"]):
+            recount(count, "1" + count["robust_bits"][1:])
+        for name in ("fgsm", "pgd-10"):
+            value["columns"][name]["attacks"][0]["n_attacked"] += 1
+
+    edit(folder, change)
+    assert failed(folder)["clean predictions"].startswith("1 of the clean verdicts")
+
+
+def test_evidence_changed(folder: Path) -> None:
+    path = folder / "evidence.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert "the file has sha256" in failed(folder)["evidence"]
+
+
+def test_evidence_images_swapped_with_a_new_digest(folder: Path) -> None:
+    def change(tensors: Tensors, _: dict[str, str]) -> None:
+        tensors["fgsm.images"][[0, 1]] = tensors["fgsm.images"][[1, 0]]
+
+    rewrite_evidence(folder, change)
+    assert failed(folder)["ball and box"] == f"2 adversarial images are outside Linf {EPS}"
+
+
+def test_evidence_replaced_by_the_clean_image(folder: Path) -> None:
+    def change(tensors: Tensors, _: dict[str, str]) -> None:
+        with np.load(folder / "images.npz", allow_pickle=False) as arrays:
+            x = arrays["x"].transpose(0, 3, 1, 2).astype(np.float32) / 255
+        tensors["fgsm.images"][0] = x[tensors["fgsm.indices"][0]]
+
+    rewrite_evidence(folder, change)
+    assert failed(folder)["still wrong"] == "1 adversarial images are classified correctly"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update({"fgsm.indices": t["fgsm.indices"] + 1000}), "images of other examples"),
+        (lambda t: t.update({"fgsm.images": t["fgsm.images"][:, :, :4]}), "or another shape"),
+        (lambda t: t.update({"fgsm.indices": t["fgsm.indices"][:1].repeat(len(t["fgsm.indices"]))}), "hides"),
+        (lambda t: [t.pop("fgsm.indices"), t.pop("fgsm.images")], "broken without an image"),
+    ],
+)
+def test_evidence_of_other_examples(folder: Path, change: Callable[[Tensors], object], message: str) -> None:
+    rewrite_evidence(folder, lambda tensors, _: change(tensors))
+    assert message in failed(folder)["evidence complete"]
+
+
+def test_evidence_of_another_run(folder: Path, honest: Path, tmp_path: Path) -> None:
+    shutil.copytree(honest, tmp_path / "other")
+    run(tmp_path / "other", seed=1)
+    found = failed(folder, evidence=tmp_path / "other" / "evidence.safetensors")
+    assert found["evidence"].startswith("it belongs to another run: its request is")
+
+
+def test_another_checkpoint(folder: Path) -> None:
+    make_checkpoint(folder / "net.pt", seed=1)
+    assert "another checkpoint" in failed(folder)["checkpoint"]
+
+
+def test_another_checkpoint_with_every_digest_forged(folder: Path) -> None:
+    make_checkpoint(folder / "net.pt", seed=1)
+    sha256 = hashlib.sha256((folder / "net.pt").read_bytes()).hexdigest()
+    edit(folder, lambda v: v["checkpoint"].update(sha256=sha256))
+    rewrite_evidence(folder, lambda _, about: about.update(checkpoint=sha256))
+    assert "settings" in failed(folder)
+    forge_request(folder)
+    assert "clean predictions" in failed(folder)
+
+
+@pytest.mark.parametrize("what", ["recipe", "metrics"])
+def test_what_the_checkpoint_says_of_itself(folder: Path, what: str) -> None:
+    edit(folder, lambda v: v["checkpoint"]["trained_with"].update({what: {"selection": "validation"}}))
+    assert "another trained_with than the record" in failed(folder)["checkpoint"]
+
+
+def test_normalisation(folder: Path) -> None:
+    changed = {"name": "2x-1", "mean": [0.5], "std": [0.5]}
+    edit(folder, lambda v: v["checkpoint"].update(normalisation=changed))
+    assert "another normalisation than the record; if the run was given" in failed(folder)["checkpoint"]
+
+
+@pytest.mark.parametrize("part", ["x", "y"])
+def test_other_data(folder: Path, part: str) -> None:
+    with np.load(folder / "images.npz", allow_pickle=False) as found:
+        arrays = dict(found)
+    arrays[part][3] = 7 - arrays[part][3] % 7
+    np.savez(folder / "images.npz", **arrays)
+    assert "these are other images" in failed(folder)["data"]
+
+
+def test_eps(folder: Path) -> None:
+    edit(folder, lambda v: v["threat"].update(eps="0.06", eps_value=0.06))
+    assert set(failed(folder)) == {"settings", "evidence"}
+    edit(folder, lambda v: v["threat"].update(eps="0.02", eps_value=0.02))
+    rewrite_evidence(folder, lambda _, about: about.update(threat="Linf 0.02"))
+    forge_request(folder)
+    assert "outside Linf 0.02" in failed(folder)["ball and box"]
+
+
+def test_worst_case(folder: Path) -> None:
+    edit(folder, lambda v: recount(v["worst_case"], v["columns"]["fgsm"]["robust_bits"]))
+    assert "not the AND of its columns" in failed(folder)["record"]
+
+
+def test_removed_column(folder: Path) -> None:
+    """The strongest attack left out, and everything else made to fit."""
+
+    def change(value: dict[str, Any]) -> None:
+        del value["columns"]["pgd-10"]
+        value["suite"]["columns"] = ["clean", "fgsm"]
+        reset_column(value, "fgsm", value["columns"]["fgsm"]["robust_bits"])
+        worst, kept = value["worst_case"], value["columns"].values()
+        worst["columns"] = ["clean", "fgsm"]
+        for what in ("forwards", "backwards", "seconds"):
+            worst[what] = sum(column[what] for column in kept)
+
+    edit(folder, change)
+    assert {"settings", "columns"} <= set(failed(folder))
+    forge_request(folder)
+    assert "leaves out: pgd-10" in failed(folder)["columns"]
+
+
+@pytest.mark.parametrize(
+    ("path", "new"), [("seed", 1), ("name", "full"), ("precision", "bfloat16"), ("version", 7)]
+)
+def test_settings(folder: Path, path: str, new: object) -> None:
+    edit(folder, lambda v: v["suite"].update({path: new}))
+    assert "are not those that were asked for" in failed(folder)["settings"]
+
+
+def test_attack_parameters(folder: Path) -> None:
+    edit(folder, lambda v: v["columns"]["pgd-10"]["attacks"][0]["params"].update(steps=100))
+    assert "settings" in failed(folder)
+
+
+def test_flags_removed_or_made_harmless(tmp_path: Path, honest: Path) -> None:
+    shutil.copytree(honest, tmp_path / "run")
+    folder = tmp_path / "run"
+    make_checkpoint(folder / "net.pt", scale=-1.0)
+    result = run(folder)
+    assert "collapsed" in {flag.id for flag in result.flags}
+    assert verified(folder).passed
+    edit(folder, lambda v: [flag.update(severity="warns") for flag in v["flags"]])
+    assert "collapsed (blocks ranking" in failed(folder)["flags"]
+    edit(folder, lambda v: v.update(flags=[]))
+    assert "raised here, but not in the record: collapsed" in failed(folder)["flags"]
+
+
+KEPT = 3
+
+
+def invent_survivors(folder: Path) -> None:
+    """Each attack broke three images, says the record, and the evidence shows just these."""
+    with safe_open(folder / "evidence.safetensors", "numpy") as file:
+        kept = {name: file.get_tensor(f"{name}.indices")[:KEPT] for name in ("fgsm", "pgd-10")}
+
+    def change(value: dict[str, Any]) -> None:
+        clean = value["columns"]["clean"]["robust_bits"]
+        for name, broken in kept.items():
+            bits = "".join("0" if i in broken else bit for i, bit in enumerate(clean))
+            reset_column(value, name, bits)
+
+    edit(folder, change)
+
+    def cut(tensors: Tensors, _: dict[str, str]) -> None:
+        for name in [name for name in tensors if name != "labels"]:
+            tensors[name] = tensors[name][:KEPT]
+
+    rewrite_evidence(folder, cut)
+
+
+def test_invented_survivors_pass_every_check_but_the_audit(folder: Path) -> None:
+    invent_survivors(folder)
+    assert verified(folder).passed
+    found = verified(folder, audit=20, audit_seed=5)
+    assert not found.passed
+    assert found.audit is not None
+    assert len(found.audit.fell) > 5
+    assert found.audit.n == 20
+
+
+def test_an_audit_of_an_honest_row(honest: Path) -> None:
+    found = verified(honest, audit=10, audit_seed=5)
+    assert found.passed
+    assert found.audit is not None
+    assert found.audit.n == 10
+    assert found.audit.seed == 5
+    assert found.audit.forwards > 0
+    again = verified(honest, audit=10, audit_seed=5).audit
+    assert again is not None
+    assert again.fell == found.audit.fell
+    survivors = read_result(honest / "result.json").worst_case.n_robust
+    every = verified(honest, audit=10_000, audit_suite="fgsm").audit
+    assert every is not None
+    assert (every.n, every.suite) == (survivors, "clean,fgsm")
+
+
+def test_the_record_of_a_verification_reads_back_and_lapses(honest: Path, tmp_path: Path) -> None:
+    found = verified(honest, audit=3)
+    path = verification.path_beside(tmp_path / "result.json")
+    assert path.name == "result.verification.json"
+    verification.write(path, found)
+    assert verification.read(path) == found
+    assert str(honest) not in path.read_text()
+    path.write_text(found.model_dump_json().replace('"verification_version":1', '"verification_version":9'))
+    with pytest.raises(UserError, match="verification version 9, newer than 1.*Upgrade"):
+        verification.read(path)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="is not a valid verification: result: Field required"):
+        verification.read(path)
+
+
+def spoil(folder: Path, content: bytes) -> None:
+    (folder / "evidence.safetensors").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda f: (f / "evidence.safetensors").unlink(),
+            "No evidence lies beside .*: name it with --evidence FILE",
+        ),
+        (lambda f: spoil(f, (f / "evidence.safetensors").read_bytes()[:500]), "not a safetensors.*truncated"),
+        (lambda f: spoil(f, b"<html>"), "is not a safetensors file"),
+        (lambda f: spoil(f, save({"x": np.zeros(3)})), "but not the evidence of a run"),
+        (
+            lambda f: rewrite_evidence(f, lambda t, _: t.update({"fgsm.images": t["fgsm.images"][:1]})),
+            "is damaged: fgsm has int64 indices",
+        ),
+        (lambda f: rewrite_evidence(f, lambda t, _: t.pop("fgsm.indices")), "but not the evidence of a run"),
+        (lambda f: edit(f, lambda v: v.update(evidence=None)), "has no evidence: it was made without"),
+        (lambda f: edit(f, lambda v: v.update(status="partial")), "is partial. Finish the run"),
+        (lambda f: (f / "net.pt").unlink(), "net.pt does not exist"),
+        (
+            lambda f: edit(f, lambda v: v["checkpoint"]["architecture"].update(id="net.py:make")),
+            r"was built by net.py:make: name that file with --arch PATH/net.py:make",
+        ),
+    ],
+)
+def test_what_cannot_be_verified(folder: Path, change: Callable[[Path], object], message: str) -> None:
+    change(folder)
+    with pytest.raises(UserError, match=message):
+        verified(folder)
+
+
+def test_images_that_have_to_be_named(folder: Path) -> None:
+    with pytest.raises(UserError, match="Which images.* npz:images.npz, 60 of them: name them with --data"):
+        verified(folder, data=None)
+
+
+def test_audits_that_cannot_be(honest: Path) -> None:
+    from robust_eval.verification import audit
+
+    result = read_result(honest / "result.json")
+    claimed = verify.load(
+        verify.Options(
+            result=honest / "result.json",
+            checkpoint=str(honest / "net.pt"),
+            data=f"npz:{honest / 'images.npz'}",
+            device="cpu",
+        ),
+        result,
+    )
+    job = evaluation.Job(summary.request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
+    with pytest.raises(UserError, match="--audit must be at least 1"):
+        audit.audit(job, result, 0, 0)
+    with pytest.raises(UserError, match="Suite clean has no attack to audit with"):
+        audit.audit(job, result, 5, 0, "clean")
+    worst = result.worst_case.model_copy(update={"robust_bits": "0" * N})
+    with pytest.raises(UserError, match="no image survived"):
+        audit.audit(job, result.model_copy(update={"worst_case": worst}), 5, 0)
+    column = job.request.suite.columns[1]
+    older = replace(column, attacks=(replace(column.attacks[0], version=0),))
+    request = replace(job.request, suite=replace(job.request.suite, columns=(older,)))
+    with pytest.raises(UserError, match="fgsm is version 0 in the result and version 1 here"):
+        audit.audit(replace(job, request=request), result, 5, 0)

@@ -1,0 +1,69 @@
+"""Small training jobs: a few dozen digits, a tiny network, a few updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from defenses.recipes.resolve import Choices
+from defenses.training.display import Silent
+from defenses.training.job import Job, Options, prepare
+from defenses.training.runtime import start
+from defenses.training.signals import Stopper
+from defenses.training.state import Run
+from defenses.training.trainer import Outcome, train
+from robust_eval.models.loading import checkpoint
+
+MakeJob = Callable[..., Job]
+SMALL = (
+    "architecture_arguments.width=4",
+    "architecture_arguments.hidden=8",
+    "training.batch_size=32",
+    "selection.steps=2",
+    "selection.every=1",
+)
+
+
+class StopAfter(Silent):
+    """Asks a run to stop after so many updates, as Ctrl-C would."""
+
+    def __init__(self, stopper: Stopper, updates: int) -> None:
+        self._stopper, self._left = stopper, updates
+
+    def update(self, run: Run, loss: float, accuracy: float) -> None:
+        self._left -= 1
+        self._stopper.asked = self._left <= 0
+
+
+def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int = 32, **options: Any) -> Job:
+    """``make_job(tmp_path, "at", "inner.steps=3")``: a job on the first digits."""
+    attack = () if recipe == "natural" else ("inner.steps=2",)
+    choices = Choices(
+        data=options.pop("data", "digits"),
+        norm=options.pop("norm", None),
+        arch=options.pop("arch", None),
+        epochs=options.pop("epochs", 2),
+        sets=(*SMALL, *attack, *sets),
+    )
+    job = prepare(Options(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options}))
+    validation = job.validation.take(held_out) if job.validation is not None and held_out else None
+    return replace(job, train=job.train.take(n), validation=validation)
+
+
+def run(job: Job, stopper: Stopper | None = None, display: Silent | None = None) -> Outcome:
+    """Train without a word, on one process."""
+    return train(job, start("cpu", job.options.precision, 1), display or Silent(), stopper or Stopper())
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors."""
+    return checkpoint.load(str(path), images=None, device="cpu").network.state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

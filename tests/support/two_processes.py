@@ -1,0 +1,104 @@
+"""An epoch of training in several processes of this machine, or in one, and what each ends up with."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as processes
+
+from defenses.training import epoch, trainer
+from defenses.training.display import Silent
+from defenses.training.runtime import Runtime
+from defenses.training.signals import Stopper
+from defenses.training.state import begin
+from support.small_jobs import make_job
+
+NETWORK = """
+import torch
+from torch import nn
+
+def build(classes, channels, image_size, num_classes):
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Flatten(), nn.Linear(6 * 64, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, classes),
+    )
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _runtime(rank: int, world: int, port: int) -> Runtime:
+    if world == 1:
+        return Runtime(torch.device("cpu"), nullcontext)
+    place = f"tcp://127.0.0.1:{port}"
+    processes.init_process_group("gloo", init_method=place, rank=rank, world_size=world)
+
+    def reduce(tensors: Sequence[torch.Tensor]) -> None:
+        for tensor in tensors:
+            processes.all_reduce(tensor)
+            tensor.div_(world)
+
+    return Runtime(torch.device("cpu"), nullcontext, rank, world, reduce)
+
+
+def _one_epoch(
+    rank: int, world: int, port: int, folder: str, recipe: str, sets: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    torch.set_num_threads(1)
+    job = make_job(Path(folder) / "run", recipe, *sets, **options)
+    run = begin(job, _runtime(rank, world, port))
+    epoch.train_epoch(run, Silent(), lambda: None)
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    trainer._share_statistics(run)
+    found = epoch.measured(run, lambda: None)
+    torch.save(
+        {
+            "trained": before,
+            "shared": run.network.state_dict(),
+            "judged": run.judged.state_dict(),
+            "measured": {name: [value.clean, value.pgd] for name, value in found.items()},
+            "loss": run.progress.loss_sum / run.progress.images,
+            "images": run.progress.images,
+        },
+        Path(folder) / f"{rank}-of-{world}.pt",
+    )
+
+
+def _whole(rank: int, world: int, port: int, folder: str, recipe: str, options: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    job = make_job(Path(folder) / "run", recipe, **options)
+    trainer.train(job, _runtime(rank, world, port), Silent(), Stopper())
+
+
+def _together(target: Any, world: int, *arguments: Any) -> None:
+    port, context = free_port(), multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "defenses.training.trainer"])
+    started = [context.Process(target=target, args=(rank, world, port, *arguments)) for rank in range(world)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(200)
+    assert [process.exitcode for process in started] == [0] * world
+
+
+def one_epoch(world: int, folder: Path, recipe: str, *sets: str, **options: Any) -> list[dict[str, Any]]:
+    """What each of ``world`` processes has after an epoch of the small job."""
+    folder.mkdir(exist_ok=True)
+    _together(_one_epoch, world, str(folder), recipe, sets, options)
+    return [torch.load(folder / f"{rank}-of-{world}.pt", weights_only=True) for rank in range(world)]
+
+
+def whole_run(world: int, folder: Path, recipe: str, **options: Any) -> None:
+    """A run from its first epoch, or from where it stopped, to its last."""
+    folder.mkdir(exist_ok=True)
+    _together(_whole, world, str(folder), recipe, options)

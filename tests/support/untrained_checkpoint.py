@@ -1,0 +1,29 @@
+"""A digits network in this project's format that nobody has trained: all that a command's tests need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from robust_eval.core.threat import parse_threat
+from robust_eval.core.types import Architecture, Normalisation
+from robust_eval.models import build
+from robust_eval.models.loading.checkpoint import save
+
+
+def untrained(path: Path, **arguments: int) -> Path:
+    """Save a digits-cnn of these arguments, the same every time; the path comes back."""
+    torch.manual_seed(0)
+    save(
+        path,
+        build("digits-cnn", classes=10, channels=1, image_size=(8, 8), **arguments),
+        architecture=Architecture("digits-cnn", arguments),
+        normalisation=Normalisation("none"),
+        classes=10,
+        channels=1,
+        image_size=(8, 8),
+        dataset="digits",
+        threat=parse_threat("Linf", "0.1"),
+    )
+    return path
