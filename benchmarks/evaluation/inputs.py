@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.evaluation.side import SEED
-from robust_eval import data, models
+from robust_eval import data
 from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.data import ImageSet
+from robust_eval.models import catalogue
 from robust_eval.models.loading import checkpoint
 
 
@@ -52,7 +53,7 @@ def train(images: ImageSet, training: Training, eps: float) -> nn.Module:
     """Adversarial training; the radius grows over the first half of the steps."""
     seed_everything(SEED)
     x, y = images.tensors()
-    network = models.build(
+    network = catalogue.build(
         training.architecture,
         classes=images.classes,
         channels=images.channels,

@@ -18,8 +18,7 @@ def operations(result: EvalResult, per_pass: int) -> dict[str, float]:
     What takes float32 for its small steps, but takes them as changes, multiplies in bfloat16.
     """
     from robust_eval import attacks
-    from robust_eval.core.types import AttackSpec
-    from robust_eval.models.acceleration.frozen_copy import BFLOAT16, FLOAT32
+    from robust_eval.core.types import BFLOAT16, FLOAT32, AttackSpec
 
     found: Counter[str] = Counter()
     fine = result.search.tunings.get(FLOAT32) if result.search else None

@@ -46,10 +46,9 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     """By way, queries per second (``rate``) and the error of the logits' changes (``error``)."""
     import torch
 
-    from robust_eval import models
-    from robust_eval.evaluation.worker import full_precision
-    from robust_eval.models.acceleration import frozen_copy as accelerate
-    from robust_eval.models.acceleration import timing
+    from robust_eval.core.devices import full_precision
+    from robust_eval.models import catalogue
+    from robust_eval.models.acceleration import frozen_copy, timing
     from robust_eval.models.acceleration.attack_model import queried
     from robust_eval.models.acceleration.tuning import Tuning
 
@@ -58,7 +57,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     full_precision()
     torch.manual_seed(0)
     shape = (1, 28, 28) if given.arch == "small-cnn" else (3, 32, 32)
-    network = models.build(given.arch, classes=10, channels=shape[0], image_size=shape[1:])
+    network = catalogue.build(given.arch, classes=10, channels=shape[0], image_size=shape[1:])
     network = network.to(given.device)
     x = torch.rand(max(given.images, 8), *shape, device=given.device)
     # As built, some last layers answer 0 everywhere, and BatchNorm lets little through.
@@ -77,7 +76,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
         "float32, compiled": Tuning(given.rows, given.rows, compiled=True),
         "changes in bfloat16, compiled": Tuning(given.rows, given.rows, near_rows=given.rows),
     }
-    searchers = {name: accelerate.frozen(network, sample=sample, tuning=way) for name, way in ways.items()}
+    searchers = {name: frozen_copy.frozen(network, sample=sample, tuning=way) for name, way in ways.items()}
     calls = {name: partial(one.near, x, steps) for name, one in searchers.items()}
     changes = {name: call() - searchers["float32"](x)[:, None] for name, call in calls.items()}
     # In turn, so that a busy machine disturbs all alike.

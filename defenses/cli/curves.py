@@ -34,7 +34,7 @@ def curves(
     """Learning curves of several runs in one figure, or their gap against their landscapes' flatness."""
     from defenses.reports.figures import gap_flatness, learning_curves, references
     from defenses.runs.reading import find_runs, labels
-    from robust_eval.core import figure_style as figure
+    from robust_eval.core import figure_style
     from robust_eval.core.errors import UserError
 
     if reference and against_flatness:
@@ -45,7 +45,7 @@ def curves(
     called = labels(found, names)
     if against_flatness:
         spots = gap_flatness.match(found, called, gap_flatness.read_flatness(against_flatness))
-        paths = figure.save(gap_flatness.draw(spots), out, gap_flatness.data(spots))
+        paths = figure_style.save(gap_flatness.draw(spots), out, gap_flatness.data(spots))
         measured = gap_flatness.correlation(spots)
         if measured.spearman is None:
             typer.echo(f"{measured.n} checkpoints: too few, or too alike, for a correlation.")
@@ -57,7 +57,7 @@ def curves(
     else:
         others = references.read(reference or [])
         drawn, part = learning_curves.lines(found, called, others)
-        paths = figure.save(learning_curves.draw(drawn), out, learning_curves.data(drawn, part, found))
+        paths = figure_style.save(learning_curves.draw(drawn), out, learning_curves.data(drawn, part, found))
         for run, name in zip(found, called, strict=True):
             typer.echo(f"  {name}: {_ends(run.last, part)}; best at epoch {run.best['epoch']:.0f}")
         silent = [other.name for other in others if other.train_robust is None]

@@ -66,8 +66,7 @@ def sweep(
     from defenses.training.runtime import start
     from defenses.training.seeds import parse_seeds
     from defenses.training.signals import Stopped, Stopper
-    from robust_eval.core import figure_style as figure
-    from robust_eval.core import terminal
+    from robust_eval.core import figure_style, terminal
     from robust_eval.core.errors import UserError, unknown
 
     if at not in ("best", "last"):
@@ -120,7 +119,7 @@ def sweep(
         )
         raise typer.Exit(130) from None
     lines, part = drawing.series(found, wanted, when)
-    paths = figure.save(
+    paths = figure_style.save(
         drawing.draw(lines, wanted[0], part), folder / "sweep", drawing.data(found, lines, wanted, when, part)
     )
     console.print(f"\nWritten: {escape(', '.join(map(str, paths)))}", highlight=False)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from defenses.training import resume_file as resume
+from defenses.training import resume_file
 from defenses.training import seeds as many
 from defenses.training.display import Display, Lines, Silent
 from defenses.training.job import Job, Options, prepare
@@ -47,7 +47,7 @@ def run(options: Options, console: Console, *, seeds: str | None, threads: int |
 
 def _continued(job: Job) -> Job:
     """One of several seeds: with --resume, those that were begun go on and the others begin."""
-    begun = (job.folder / resume.FILE).exists()
+    begun = (job.folder / resume_file.FILE).exists()
     return replace(job, options=replace(job.options, resume=job.options.resume and begun))
 
 

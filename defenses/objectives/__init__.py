@@ -17,9 +17,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from defenses.recipes.sections import Section
+from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.discovery import module, module_ids
 from robust_eval.core.errors import unknown
 
@@ -35,6 +35,12 @@ class Terms(NamedTuple):
     """Scalar, with its graph."""
     logits_NK: Tensor
     """Adversarial logits, for display."""
+
+
+class Section(ClosedModel):
+    """A table of a recipe: typed; an unknown field or a wrong type is an error."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class ObjectiveParams(Section):

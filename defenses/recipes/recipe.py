@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
 
-from defenses.objectives import ObjectiveParams, parse_objective
+from defenses.objectives import ObjectiveParams, Section, parse_objective
 from defenses.recipes.schedules import ends_period
 from defenses.recipes.sections import (
     Augment,
@@ -17,7 +17,6 @@ from defenses.recipes.sections import (
     Optimiser,
     Perturbation,
     Schedule,
-    Section,
     Selection,
     Threat,
     Training,

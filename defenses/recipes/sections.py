@@ -9,8 +9,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
+from defenses.objectives import Section
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import Norm, format_fraction, parse_fraction
 
@@ -33,12 +34,6 @@ Ratio = Annotated[
     PlainSerializer(format_fraction, return_type=str),
 ]
 Ratios = Annotated[tuple[Ratio, ...], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """Keyword-only, typed, closed: an unknown field or a wrong type is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Threat(Section):

@@ -12,7 +12,7 @@ from typing import Any
 from defenses.recipes.resolve import resolve
 from defenses.runs.files import make_folder, write_atomically
 from defenses.sweeps.axes import Place
-from defenses.training import resume_file as resume
+from defenses.training import resume_file
 from defenses.training.display import Display
 from defenses.training.job import Job, Options, prepare
 from defenses.training.runtime import Runtime
@@ -92,7 +92,7 @@ def run(
 
 
 def _train(job: Job, place: Place, runtime: Runtime, display: Display, stopper: Stopper) -> Trained:
-    going_on = (job.folder / resume.FILE).exists()
+    going_on = (job.folder / resume_file.FILE).exists()
     job = replace(job, options=replace(job.options, resume=going_on))
     blank = Trained(place.recipe, dict(place.values), job.options.seed, job.folder.name, None, {}, {})
     try:

@@ -12,14 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from defenses.runs import learning_curve as curve
+from defenses.runs import learning_curve
 from defenses.runs.files import RECORD, write_atomically
 from defenses.training.job import Job
 from robust_eval.core.devices import device_name, pick_device
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Architecture
-from robust_eval.models.loading import checkpoint
-from robust_eval.models.loading import python_architecture as python_file
+from robust_eval.models.loading import checkpoint, python_architecture
 
 Metrics = Mapping[str, Any]
 Selected = Literal["validation", "last", "unknown"]
@@ -40,7 +39,9 @@ def save_model(
     this epoch was chosen; leaderboards show it, whatever the file is called later.
     """
     recipe, images = job.recipe, job.train
-    architecture = Architecture(python_file.portable(recipe.architecture), recipe.architecture_arguments)
+    architecture = Architecture(
+        python_architecture.portable(recipe.architecture), recipe.architecture_arguments
+    )
     if members:
         arguments = {"of": architecture.id, "members": members, "arguments": dict(architecture.arguments)}
         architecture = Architecture("ensemble", arguments)
@@ -56,7 +57,7 @@ def save_model(
         threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
         recipe=recipe.model_dump(mode="json"),
         # Without times: the same run makes the same file, and a board knows it by its hash.
-        metrics={name: value for name, value in metrics.items() if name not in curve.TIMES},
+        metrics={name: value for name, value in metrics.items() if name not in learning_curve.TIMES},
         provenance={
             "seed": job.options.seed,
             "precision": job.options.precision,

@@ -9,9 +9,8 @@ from torch import nn
 
 from defenses.training.job import Job
 from defenses.training.runtime import Runtime
-from robust_eval.models.acceleration import compilation as compiling
-from robust_eval.models.acceleration import tuning
-from robust_eval.models.loading import python_architecture as python_file
+from robust_eval.models.acceleration import compilation, tuning
+from robust_eval.models.loading import python_architecture
 
 LONG = {"cpu": 1e15, "cuda": 1e17}
 """Planned operations from which code of its own repays the minutes that compiling takes: about an hour
@@ -29,10 +28,10 @@ def compiled_rows(job: Job, runtime: Runtime, model: nn.Module) -> tuple[int | N
     if asked == "on":
         return rows, "compiled"
     gains = device.type == "cuda" or (job.options.precision == "bf16" and _has_tiles())
-    own = not python_file.is_python_file(job.recipe.architecture)
+    own = not python_architecture.is_python_file(job.recipe.architecture)
     if asked == "off" or not (gains and own) or planned(job, runtime, model) < LONG[device.type]:
         return None, ""
-    problem = compiling.unavailable(device)
+    problem = compilation.unavailable(device)
     if problem:
         return None, f"not compiled: {problem}"
     return rows, "compiled: the first update takes minutes"

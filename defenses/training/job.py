@@ -17,13 +17,13 @@ from defenses.training import initial_weights
 from defenses.training.batches import check_alike
 from defenses.training.runtime import PRECISIONS
 from robust_eval import data
-from robust_eval.core import image_sketch as seen
+from robust_eval.core import image_sketch
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.acceleration import compilation as compiling
-from robust_eval.models.loading import python_architecture as python_file
+from robust_eval.models.acceleration import compilation
+from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
 
 
@@ -70,7 +70,7 @@ class Job:
     @cached_property
     def trained_on(self) -> dict[str, Any]:
         """A sketch of every image that is trained on, for the checkpoints."""
-        return seen.sketch(s.x_NHWC for s in (self.train, self.extra, self.pseudo) if s is not None)
+        return image_sketch.sketch(s.x_NHWC for s in (self.train, self.extra, self.pseudo) if s is not None)
 
     @cached_property
     def drawn_from(self) -> dict[str, Any]:
@@ -90,10 +90,10 @@ class Job:
     def identity(self) -> dict[str, Any]:
         """Everything the result depends on; a run folder belongs to one identity."""
         options, architecture = self.options, self.recipe.architecture
-        own = python_file.is_python_file(architecture)
+        own = python_architecture.is_python_file(architecture)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            **({"code_sha256": python_file.sha256(architecture)} if own else {}),
+            **({"code_sha256": python_architecture.sha256(architecture)} if own else {}),
             **self.drawn_from,
             "seed": options.seed,
             "precision": options.precision,
@@ -106,7 +106,7 @@ def prepare(options: Options) -> Job:
     recipe, spec = resolved.recipe, options.choices.data
     if options.precision not in PRECISIONS:
         raise unknown("precision", options.precision, PRECISIONS)
-    compiling.parse(options.compile, pick_device(options.device))
+    compilation.parse(options.compile, pick_device(options.device))
     if options.seed < 0:
         raise UserError(f"--seed must be 0 or more, got {options.seed}.")
     _no_contradictions(recipe, options)
@@ -138,7 +138,7 @@ def prepare(options: Options) -> Job:
     kept_extra, kept_pseudo = extra, pseudo
     if extra is not None or pseudo is not None:
         unseen = [s for s in (validation, whole_test or _test_split(whole, options)) if s is not None]
-        forbidden = seen.hashes_of(s.x_NHWC for s in unseen)
+        forbidden = image_sketch.hashes_of(s.x_NHWC for s in unseen)
         kept_extra = _without(extra, forbidden, "--extra-data")
         kept_pseudo = _without(pseudo, forbidden, "--unlabelled")
     return Job(
@@ -196,7 +196,7 @@ def _without(more: ImageSet | None, forbidden: NDArray[np.uint64], option: str) 
     """``more`` without the images, by hash, that choose the epoch or belong to the test."""
     if more is None:
         return None
-    kept = np.flatnonzero(~np.isin(seen.hashes(more.x_NHWC), forbidden))
+    kept = np.flatnonzero(~np.isin(image_sketch.hashes(more.x_NHWC), forbidden))
     if not len(kept):
         raise UserError(f"{option} holds held-out and test images of the data alone: give others.")
     return more if len(kept) == more.n else more.subset(kept)

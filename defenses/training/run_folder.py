@@ -9,8 +9,7 @@ from pathlib import Path
 from defenses.recipes import schedules
 from defenses.runs.files import CURVE, RECORD, Reserve, make_folder
 from defenses.runs.learning_curve import is_written, write_csv
-from defenses.training import checkpoints
-from defenses.training import resume_file as resume
+from defenses.training import checkpoints, resume_file
 from defenses.training.state import Run
 from robust_eval.core.errors import UserError
 
@@ -47,7 +46,7 @@ class Keeper:
         make_folder(self.folder)
         if self.folder.resolve() == Path.cwd() and any(self.folder.iterdir()):
             raise UserError("The current folder is not empty: name a new one with --out.")
-        if (self.folder / resume.FILE).exists():
+        if (self.folder / resume_file.FILE).exists():
             raise UserError(
                 f"{self.folder} already holds a run: go on with it with --resume, or choose another folder "
                 "with --out."
@@ -89,18 +88,18 @@ class Keeper:
         self._write_state()
 
     def _write_state(self) -> None:
-        size = resume.save(self.folder, self._identity, self.run.state())
+        size = resume_file.save(self.folder, self._identity, self.run.state())
         self._saved_at, self._saved_epoch = time.monotonic(), self.run.progress.epoch
         self._reserve.fill(size + size // 50 + 65536)
 
     def _restore(self) -> None:
         run = self.run
-        state = resume.load(self.folder, self._identity, run.runtime.device)
+        state = resume_file.load(self.folder, self._identity, run.runtime.device)
         try:
             run.restore(state)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(
-                f"{self.folder / resume.FILE} does not fit this run ({error}). Start anew in another folder "
+                f"{self.folder / resume_file.FILE} does not fit this run ({error}). Start anew in another folder "
                 "(--out)."
             ) from None
         self._saved_epoch = run.progress.epoch
@@ -126,9 +125,9 @@ class Keeper:
         progress = self.run.progress
         self._reserve.release()
         try:
-            resume.save(self.folder, self._identity, self.run.state())
+            resume_file.save(self.folder, self._identity, self.run.state())
         except OSError:
-            if not (self.folder / resume.FILE).exists():
+            if not (self.folder / resume_file.FILE).exists():
                 return "Nothing had been saved yet: make room and give the same command again."
             kept = f"The state after epoch {self._saved_epoch}" if self._saved_epoch else "An earlier state"
             return f"{kept} is saved; make room and go on with --resume."

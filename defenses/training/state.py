@@ -8,18 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from defenses.training import compilation as compiling
-from defenses.training import initial_weights, optimiser
+from defenses.training import compilation, initial_weights, optimiser
 from defenses.training.batches import Mix, Pool, pool
 from defenses.training.batchnorm import synchronised
 from defenses.training.job import Job
 from defenses.training.runtime import Runtime
 from defenses.training.step import Step
 from defenses.training.weight_averaging import Average
-from robust_eval import models
 from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import derive, seed_everything
-from robust_eval.models.loading import python_architecture as python_file
+from robust_eval.models import catalogue
+from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import Normalised
 
 
@@ -121,7 +120,7 @@ def begin(job: Job, runtime: Runtime) -> Run:
     model = Normalised(network, job.normalisation).to(device)
     measured = {"train": recipe.selection.train_images, "val": images.n, "test": images.n}
     sets = {"train": job.train, "val": job.validation, "test": job.test}
-    rows, note = compiling.compiled_rows(job, runtime, model)
+    rows, note = compilation.compiled_rows(job, runtime, model)
     if recipe.training.sync_batch_norm and runtime.world > 1:
         synchronised(network)
         rows, note = None, "BatchNorm is synchronised" + ("; not compiled" if rows else "")
@@ -163,10 +162,10 @@ def _network(job: Job) -> nn.Module:
         "channels": images.channels,
         "image_size": images.image_size,
     }
-    if python_file.is_python_file(recipe.architecture):
-        return python_file.build(recipe.architecture, {**shape, "num_classes": images.classes})
+    if python_architecture.is_python_file(recipe.architecture):
+        return python_architecture.build(recipe.architecture, {**shape, "num_classes": images.classes})
     try:
-        return models.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
+        return catalogue.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
     except TypeError as error:
         raise UserError(
             f"{recipe.architecture} cannot be built with {recipe.architecture_arguments} ({error}): check "

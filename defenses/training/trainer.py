@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from defenses.runs.learning_curve import Board, NoBoard, TensorBoard
-from defenses.training import early_stopping as selection
+from defenses.training import early_stopping, snapshot_ensemble
 from defenses.training import epoch as epochs
-from defenses.training import snapshot_ensemble as snapshots
 from defenses.training.accuracy import Measured
 from defenses.training.display import Display
 from defenses.training.job import Job
@@ -47,7 +46,7 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
     try:
         display.begin(run)
         while run.progress.epoch < job.recipe.training.epochs:
-            if selection.out_of_patience(run.progress, job.recipe):
+            if early_stopping.out_of_patience(run.progress, job.recipe):
                 break
             _epoch(run, keeper, board, display, stopper)
     except Stopped:
@@ -57,7 +56,7 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
         display.end()
         board.close()
         keeper.close()
-    ensemble = snapshots.finish(run) if first else None
+    ensemble = snapshot_ensemble.finish(run) if first else None
     rows = run.progress.rows
     best = next(row for row in rows if row["epoch"] == run.progress.best_epoch)
     return Outcome(job.folder, best, rows[-1], ensemble, run.progress.epoch)
@@ -76,14 +75,14 @@ def _epoch(run: Run, keeper: Keeper, board: Board, display: Display, stopper: St
     _share_statistics(run)
     found = epochs.measured(run, stopper.check)
     row = epochs.row(run, found)
-    better = selection.judge(progress, run.job.recipe, found, held_out="val" in run.pools)
+    better = early_stopping.judge(progress, run.job.recipe, found, held_out="val" in run.pools)
     progress.rows.append(row)
     progress.epoch += 1
     progress.iteration, progress.loss_sum, progress.images, progress.seconds = 0, 0.0, 0, 0.0
     keeper.epoch(row, better)
     board.add(row)
     display.epoch(run, row, better)
-    selection.check_collapse(progress, run.job.recipe, run.job.folder)
+    early_stopping.check_collapse(progress, run.job.recipe, run.job.folder)
 
 
 def _share_statistics(run: Run) -> None:

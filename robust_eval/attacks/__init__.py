@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from robust_eval.core import discovery as discover
+from robust_eval.core import discovery
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.parameters import parse_params, to_table
 from robust_eval.core.threat import ThreatModel
@@ -57,14 +57,14 @@ class Family(Protocol):
 
 def families() -> tuple[str, ...]:
     """Every family id: ``autoattack``, ``cw-linf``, ``fgsm``, ..."""
-    return discover.module_ids(__name__)
+    return discovery.module_ids(__name__)
 
 
 def family(name: str) -> Family:
     """The module of a family; an unknown name gets a suggestion."""
     if name not in families():
         raise unknown("attack family", name, families())
-    return cast(Family, discover.module(__name__, name))
+    return cast(Family, discovery.module(__name__, name))
 
 
 def parse(name: str, table: Mapping[str, Any], where: str = "") -> Any:

@@ -21,9 +21,10 @@ from robust_eval.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robust_eval.evaluation.checks.probes import Probe
-    from robust_eval.evaluation.run import Job
+    from robust_eval.evaluation.checks.probes import probe_job
+    from robust_eval.evaluation.job import Job
     from robust_eval.results import ColumnRecord, FlagRecord
+    from robust_eval.results.flags.figures import Probe
 
 IMAGES = 8
 CLEAN_IMAGES = 200
@@ -47,15 +48,15 @@ def check(
 
     Exits with 1 if a flag blocks ranking. --norm and --eps matter to --diagnose alone.
     """
-    from robust_eval.cli import tables as render
+    from robust_eval.cli import tables
     from robust_eval.core import terminal
-    from robust_eval.evaluation import fresh_process as fresh
-    from robust_eval.evaluation import prepare
-    from robust_eval.evaluation import run as evaluation
+    from robust_eval.evaluation import fresh_process, prepare
+    from robust_eval.evaluation.checks import diagnosed_result
+    from robust_eval.evaluation.planning.options import Options
     from robust_eval.results import flags
 
     console = terminal.console()
-    options = prepare.Options(
+    options = Options(
         checkpoint=checkpoint,
         suite="clean",
         data=data,
@@ -66,9 +67,9 @@ def check(
         normalisation=normalisation,
         device=device,
     )
-    job = fresh.reloading(prepare.prepare(options), options)
-    render.print_checkpoint(console, job.request.checkpoint)
-    probe = prepare.first(job, IMAGES).probe()
+    job = fresh_process.reloading(prepare.prepare(options), options)
+    tables.print_checkpoint(console, job.request.checkpoint)
+    probe = probe_job(prepare.first(job, IMAGES))
     clean = _clean(job)
     console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)
     if figures:
@@ -78,13 +79,13 @@ def check(
     if diagnose and probe.no_gradient:
         console.print("  diagnosis      left out: there is no gradient to follow", highlight=False)
     elif diagnose:
-        console.print(f"  diagnosis      {render.diagnosis_text(job)}", highlight=False)
-        record = evaluation.diagnosis(job)
+        console.print(f"  diagnosis      {tables.diagnosis_text(job)}", highlight=False)
+        record = diagnosed_result.diagnosis(job)
         if figures:
             for name, value in record.model_dump().items():
                 console.print(f"  {name:23} {value}", highlight=False, markup=False)
         found = flags.distinct((*found, *flags.from_diagnosis(record)))
-    render.print_flags(console, found)
+    tables.print_flags(console, found)
     if any(flag.severity == flags.BLOCKS for flag in found):
         raise typer.Exit(1)
 
@@ -101,11 +102,11 @@ def _clean_text(job: Job, clean: ColumnRecord) -> str:
     """``95.00% (190/200 of digits); 97.20% by the checkpoint's own record``."""
     from rich.markup import escape
 
-    from robust_eval.results import checkpoint_claims as provenance
+    from robust_eval.results import checkpoint_claims
 
     data = job.request.data
     text = f"{100 * clean.accuracy:.2f}% ({clean.n_robust}/{clean.n} of {escape(data.name)}, {data.split})"
-    claim = provenance.clean_claim(job.request.checkpoint.trained_with)
+    claim = checkpoint_claims.clean_claim(job.request.checkpoint.trained_with)
     if claim is None:
         return text
     where = "" if claim.same else " of images held out from training"

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import typer
 
-from robust_eval.cli.result_option import ResultFile, read_honest
+from robust_eval.cli.options import ResultFile, read_honest
 
 
 def compare(a: ResultFile, b: ResultFile) -> None:
     """Two results on the same images: which is better under each column, and can one tell?"""
     from robust_eval.core.text import visible
-    from robust_eval.results import comparison as paired
+    from robust_eval.results import comparison
 
     one, other = read_honest(a), read_honest(b)
-    found = paired.compare(one, other)
+    found = comparison.compare(one, other)
     names = _names((a, one.checkpoint.name), (b, other.checkpoint.name))
     typer.echo(f"{names[0]} and {names[1]} on {visible(one.data.name)}, {one.threat.norm} {one.threat.eps}")
     width = max(len(visible(entry.column, 40)) for entry in found.differences)

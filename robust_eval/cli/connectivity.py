@@ -52,8 +52,7 @@ def connectivity(
 
     Adversarial images are made anew at every point (Liu et al. 2020).
     """
-    from robust_eval.core import figure_style as figure
-    from robust_eval.core import terminal
+    from robust_eval.core import figure_style, terminal
     from robust_eval.landscape.liu import connectivity as measuring
 
     ts = measuring.grid(points)
@@ -99,4 +98,4 @@ def connectivity(
         soft_wrap=True,
     )
     facts = measuring.to_data(found, made, recompute=recompute)
-    written(console, figure.save(measuring.draw(found, made), folder / measuring.KIND, facts))
+    written(console, figure_style.save(measuring.draw(found, made), folder / measuring.KIND, facts))

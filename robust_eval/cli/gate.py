@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robust_eval.cli.result_option import ResultFile, read_honest
+from robust_eval.cli.options import ResultFile, read_honest
 
 
 def gate(

@@ -50,19 +50,17 @@ def hessian(
     """
     from rich.table import Table
 
-    from robust_eval.core import figure_style as figure
-    from robust_eval.core import terminal
+    from robust_eval.core import figure_style, terminal
     from robust_eval.core.errors import UserError
-    from robust_eval.landscape.liu import hessian_spectrum as curvature
-    from robust_eval.landscape.liu import measurement as setup
+    from robust_eval.landscape.liu import hessian_spectrum, measurement
 
-    setup.checked_count("--count", count)
-    setup.checked_count("--iterations", iterations)
+    measurement.checked_count("--count", count)
+    measurement.checked_count("--iterations", iterations)
     if not 0 < tolerance < 1:
         raise UserError(f"--tolerance must lie between 0 and 1, got {tolerance:g}.")
     made = set_up(
-        curvature.KIND,
-        curvature.VERSION,
+        hessian_spectrum.KIND,
+        hessian_spectrum.VERSION,
         checkpoints,
         data=data,
         data_root=data_root,
@@ -81,7 +79,7 @@ def hessian(
     console, folder = terminal.console(), out or made.default_folder()
     introduce(console, made, folder)
     with resumable(console, folder), console.status("") as status:
-        found = curvature.measure(
+        found = hessian_spectrum.measure(
             made,
             count,
             folder,
@@ -108,5 +106,7 @@ def hessian(
         table.add_row(*cells[: len(heads)])
     table.caption = "An eigenvalue lies within the residual of each figure."
     console.print(table)
-    facts = curvature.to_data(found, made, tolerance, iterations)
-    written(console, figure.save(curvature.draw(found, made), folder / curvature.KIND, facts))
+    facts = hessian_spectrum.to_data(found, made, tolerance, iterations)
+    written(
+        console, figure_style.save(hessian_spectrum.draw(found, made), folder / hessian_spectrum.KIND, facts)
+    )

@@ -74,14 +74,14 @@ def landscape(
     from rich.markup import escape
 
     from robust_eval.core import terminal
+    from robust_eval.evaluation.planning.options import Options
     from robust_eval.evaluation.planning.units import auto_batch_size
-    from robust_eval.evaluation.prepare import Options
     from robust_eval.landscape import checkpoints as subjects
     from robust_eval.landscape.awp import scan as scanning
-    from robust_eval.landscape.awp import views as show
+    from robust_eval.landscape.awp import views
 
     console = terminal.console()
-    view = show.view(
+    view = views.view(
         plane=plane,
         perturbation=perturbation,
         pre_generated=pre_generated,

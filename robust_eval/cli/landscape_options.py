@@ -48,9 +48,9 @@ def set_up(
     names: str | None,
 ) -> Setup:
     """The comparison that a user typed, loaded and checked."""
-    from robust_eval.evaluation.prepare import Options
+    from robust_eval.evaluation.planning.options import Options
     from robust_eval.landscape import checkpoints as subjects
-    from robust_eval.landscape.liu import measurement as setup
+    from robust_eval.landscape.liu import measurement
 
     options = Options(
         checkpoint="",
@@ -65,7 +65,7 @@ def set_up(
         device=device,
     )
     found = subjects.prepare(checkpoints, options, names)
-    return setup.make(kind, version, found, steps=steps, batch_size=batch_size, seed=seed)
+    return measurement.make(kind, version, found, steps=steps, batch_size=batch_size, seed=seed)
 
 
 def introduce(console: Console, made: Setup, folder: Path) -> None:

@@ -50,28 +50,22 @@ def add(
 ) -> None:
     """File a run on a board whose rules it keeps."""
     from robust_eval.leaderboard import (
-        attachments as kept,
-    )
-    from robust_eval.leaderboard import (
-        page_extras as sidecars,
-    )
-    from robust_eval.leaderboard import (
-        submission as filing,
-    )
-    from robust_eval.leaderboard import (
-        thumbnails as pictures,
+        attachments,
+        page_extras,
+        submission,
+        thumbnails,
     )
 
-    shown = pictures.of_run(result, data, data_root) if images else None
-    learned = sidecars.checked_curve(curve) if curve else None
-    proof = kept.evidence_near(result) if evidence else None
-    before = filing.filed(board)
-    path = filing.add(result, board, replace=replace, checkpoint=checkpoint, evidence=proof)
+    shown = thumbnails.of_run(result, data, data_root) if images else None
+    learned = page_extras.checked_curve(curve) if curve else None
+    proof = attachments.evidence_near(result) if evidence else None
+    before = submission.filed(board)
+    path = submission.add(result, board, replace=replace, checkpoint=checkpoint, evidence=proof)
     typer.echo(f"Filed: {path}")
-    sidecars.write(path, learned, shown)
-    for beside in filing.beside(path):
+    page_extras.write(path, learned, shown)
+    for beside in submission.beside(path):
         typer.echo(f"Beside it: {beside}")
-    for gone in sorted(before - filing.filed(board)):
+    for gone in sorted(before - submission.filed(board)):
         typer.echo(f"Gone with the row that gave way: {gone}")
 
 
@@ -134,14 +128,14 @@ def export(
     out: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
 ) -> None:
     """A result as RobustBench's model_info JSON, for submission there."""
-    from robust_eval.cli.result_option import read_honest
+    from robust_eval.cli.options import read_honest
     from robust_eval.core.files import write_text
-    from robust_eval.leaderboard import robustbench_export as exporting
+    from robust_eval.leaderboard import robustbench_export
 
-    paper = exporting.Paper(
+    paper = robustbench_export.Paper(
         title=title, additional_data=additional_data, authors=authors, venue=venue, link=link
     )
-    text = json.dumps(exporting.model_info(read_honest(result), paper), indent=2) + "\n"
+    text = json.dumps(robustbench_export.model_info(read_honest(result), paper), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:

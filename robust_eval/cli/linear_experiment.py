@@ -34,14 +34,13 @@ def linear_experiment(
     weights vanish with the closed form. Seconds on a CPU.
     """
     from robust_eval import data as datasets
-    from robust_eval.core import figure_style as figure
+    from robust_eval.core import figure_style
     from robust_eval.core.threat import parse_fraction, parse_norm
-    from robust_eval.landscape.liu import linear_classifier as linear
+    from robust_eval.landscape.liu import linear_classifier, measurement
     from robust_eval.landscape.liu import linear_experiment as experiment
-    from robust_eval.landscape.liu import measurement as setup
 
-    setup.checked_count("--steps", steps)
-    setup.checked_count("--seed", seed, 0)
+    measurement.checked_count("--steps", steps)
+    measurement.checked_count("--seed", seed, 0)
     found_norm, most = parse_norm(norm), parse_fraction(span, "--span")
     images = datasets.load(data, root=data_root, split="train")
     made = experiment.prepare(images, classes, found_norm, examples)
@@ -51,7 +50,7 @@ def linear_experiment(
         f"{found_norm} {made.threshold:.5f}"
     )
     found = []
-    for one in linear.sweep(made.x_ND, made.y_N, found_norm, budgets, steps=steps, seed=seed):
+    for one in linear_classifier.sweep(made.x_ND, made.y_N, found_norm, budgets, steps=steps, seed=seed):
         found.append(one)
         typer.echo(
             f"  eps {one.eps:.5f}  |w| {one.weight_norm:10.5f}  loss {one.loss:.5f}  "
@@ -66,5 +65,5 @@ def linear_experiment(
     )
     if made.all_classes is not None:
         typer.echo(f"Softmax regression over all {images.classes} classes: threshold {made.all_classes:.5f}.")
-    paths = figure.save(experiment.draw(made, found), out, experiment.to_data(made, found, steps, seed))
+    paths = figure_style.save(experiment.draw(made, found), out, experiment.to_data(made, found, steps, seed))
     typer.echo(f"Written: {', '.join(map(str, paths))}")

@@ -56,16 +56,16 @@ app.command(epilog="Example: robust-eval linear-experiment --data digits --class
 @app.command("list")
 def list_() -> None:
     """Suites, columns, attack families, architectures and datasets that can be named."""
-    from robust_eval import models
-    from robust_eval.core import discovery as discover
+    from robust_eval.core import discovery
+    from robust_eval.models import catalogue
 
     kinds = {
-        "suites": discover.config_ids("suites"),
-        "columns": discover.config_ids("columns"),
-        "boards": discover.config_ids("boards"),
-        "attack families": discover.module_ids("robust_eval.attacks"),
-        "architectures": models.ids(),
-        "datasets": discover.module_ids("robust_eval.data"),
+        "suites": discovery.config_ids("suites"),
+        "columns": discovery.config_ids("columns"),
+        "boards": discovery.config_ids("boards"),
+        "attack families": discovery.module_ids("robust_eval.attacks"),
+        "architectures": catalogue.ids(),
+        "datasets": discovery.module_ids("robust_eval.data"),
     }
     console = terminal.console()
     for kind, names in kinds.items():

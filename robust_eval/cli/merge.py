@@ -18,10 +18,10 @@ def merge(
     ] = None,
 ) -> None:
     """Put the shards of one request together and write its row; attacks nothing."""
-    from robust_eval.cli import tables as render
+    from robust_eval.cli import tables
     from robust_eval.evaluation.executors import shards
 
     console = terminal.console()
     target, result = shards.merge(folders, out)
-    render.print_result(console, result)
+    tables.print_result(console, result)
     console.print(f"\nWritten: {escape(str(target / 'result.json'))}")

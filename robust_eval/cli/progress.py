@@ -12,18 +12,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from robust_eval.core.request import CLEAN
 from robust_eval.core.types import Column, Suite, UnitResult, WorkUnit
-from robust_eval.evaluation.planning.units import CLEAN
-
-
-class Silent:
-    """For calls from code."""
-
-    def stage(self, column: Column, stage: int, n_attacked: int) -> None: ...
-
-    def unit(self, unit: WorkUnit, result: UnitResult, *, stored: bool) -> None: ...
-
-    def say(self, text: str) -> None: ...
 
 
 @dataclass

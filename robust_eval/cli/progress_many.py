@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from robust_eval.core.request import CLEAN
 from robust_eval.evaluation.executors import WorkerState
 from robust_eval.evaluation.executors.scheduled_run import Run
-from robust_eval.evaluation.planning.units import CLEAN
 
 SHOWN = 5
 """Troubles kept in sight under the live table."""

@@ -24,7 +24,7 @@ from robust_eval.cli.options import (
 from robust_eval.core import terminal
 
 if TYPE_CHECKING:
-    from robust_eval.evaluation.prepare import Options
+    from robust_eval.evaluation.planning.options import Options
 
 
 def run(
@@ -75,11 +75,12 @@ def run(
     ] = None,
 ) -> None:
     """Attack checkpoints with a suite, judge every image, write result.json and the evidence of each."""
-    from robust_eval.cli import run_many as together
+    from robust_eval.cli import run_many
     from robust_eval.core.errors import UserError
-    from robust_eval.evaluation import prepare, store
+    from robust_eval.evaluation import store
     from robust_eval.evaluation.executors import shards
     from robust_eval.evaluation.planning import suites
+    from robust_eval.evaluation.planning.options import Options
 
     only = None
     if shard is not None:
@@ -99,7 +100,7 @@ def run(
             )
         blocks = of
     options = [
-        prepare.Options(
+        Options(
             checkpoint=checkpoint,
             suite=name,
             data=data,
@@ -142,34 +143,33 @@ def run(
         memory = None if worker_memory is None else int(worker_memory * 2**30)
         cpus = 1 if worker_cpus is None else worker_cpus
         wanted = Wanted(address=address, workers=workers, gpus=worker_gpus, cpus=cpus, memory=memory)
-        options, place = together.cluster_of(options, wanted)
+        options, place = run_many.cluster_of(options, wanted)
     else:
         from robust_eval.evaluation.executors.local import LocalExecutor
 
         place = LocalExecutor()
-    together.work(options, place, out, only, diagnose=diagnose)
+    run_many.work(options, place, out, only, diagnose=diagnose)
 
 
 def _alone(options: Options, out: Path | None, *, dry_run: bool, diagnose: bool) -> None:
-    from robust_eval.cli import progress
-    from robust_eval.cli import tables as render
-    from robust_eval.evaluation import fresh_process as fresh
-    from robust_eval.evaluation import prepare
+    from robust_eval.cli import progress, tables
+    from robust_eval.evaluation import fresh_process, prepare
     from robust_eval.evaluation import run as evaluation
+    from robust_eval.evaluation.checks import diagnosed_result
 
     console = terminal.console()
-    job = fresh.reloading(prepare.prepare(options), options)
+    job = fresh_process.reloading(prepare.prepare(options), options)
     request = job.request
-    render.print_checkpoint(console, request.checkpoint)
+    tables.print_checkpoint(console, request.checkpoint)
     folder = out or prepare.default_folder(request)
-    console.print(f"  images         {render.slice_text(request)}", highlight=False)
-    console.print(f"  attacks        {render.suite_text(request)} on {job.x_NCHW.device}", highlight=False)
+    console.print(f"  images         {tables.slice_text(request)}", highlight=False)
+    console.print(f"  attacks        {tables.suite_text(request)} on {job.x_NCHW.device}", highlight=False)
     if diagnose:
-        console.print(f"  diagnosis      {render.diagnosis_text(job)}", highlight=False)
+        console.print(f"  diagnosis      {tables.diagnosis_text(job)}", highlight=False)
     if dry_run:
         for note in job.notes:
             console.print(f"  search         {escape(note)}", highlight=False)
-        console.print(render.estimate_table(evaluation.estimate(job)))
+        console.print(tables.estimate_table(evaluation.estimate(job)))
         return
     console.print(f"  run folder     {escape(str(folder))}\n", highlight=False)
     try:
@@ -177,11 +177,11 @@ def _alone(options: Options, out: Path | None, *, dry_run: bool, diagnose: bool)
             result = evaluation.execute(job, folder, display, options.command())
         if diagnose:
             console.print("Diagnosis.")
-            result = evaluation.diagnosed(job, result, folder)
+            result = diagnosed_result.diagnosed(job, result, folder)
     except KeyboardInterrupt:
         console.print(f"\nStopped. Finished work is in {escape(str(folder))}: the same command continues it.")
         raise typer.Exit(130) from None
-    render.print_result(console, result)
+    tables.print_result(console, result)
     console.print(
         f"\nWritten: {escape(str(folder / 'result.json'))}, {escape(str(folder / 'evidence.safetensors'))}"
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robust_eval.evaluation.executors import Executor
     from robust_eval.evaluation.executors.ray_cluster import Wanted
     from robust_eval.evaluation.executors.scheduled_run import Run
-    from robust_eval.evaluation.prepare import Options
+    from robust_eval.evaluation.planning.options import Options
 
 
 def cluster_of(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options], Executor]:
@@ -23,27 +23,26 @@ def cluster_of(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options
     from dataclasses import replace
 
     from robust_eval.core.errors import UserError
-    from robust_eval.evaluation.executors import ray_cluster as cluster
-    from robust_eval.evaluation.executors import ray_nodes as nodes
+    from robust_eval.evaluation.executors import ray_cluster, ray_nodes
 
-    granted = cluster.connect(wanted, options[0].device)
+    granted = ray_cluster.connect(wanted, options[0].device)
     device = "cuda" if granted.gpus else "cpu"
-    found = [replace(nodes.absolute(one), device=device) for one in options]
+    found = [replace(ray_nodes.absolute(one), device=device) for one in options]
     needed: dict[str, str] = {}
     for one in found:
-        needed |= nodes.paths(one)
+        needed |= ray_nodes.paths(one)
     from robust_eval.evaluation.executors.ray import RayExecutor
 
     # Workers take seconds to start; meanwhile the nodes are asked whether they will do.
     place = RayExecutor(granted)
     try:
-        nodes.inspect(needed, granted.gpus)
+        ray_nodes.inspect(needed, granted.gpus)
     except UserError:
         place.close()
         raise
     terminal.console().print(
         f"Ray, {granted.workers} worker{'s' * (granted.workers > 1)}: {granted.gpus:g} GPUs, {granted.cpus} "
-        f"CPUs and {granted.memory / cluster.GIB:.1f} GiB each\n",
+        f"CPUs and {granted.memory / ray_cluster.GIB:.1f} GiB each\n",
         highlight=False,
     )
     return found, place
@@ -53,8 +52,8 @@ def work(
     options: Sequence[Options], place: Executor, out: Path | None, only: int | None, *, diagnose: bool
 ) -> None:
     """Do the runs with these workers and print their rows. ``only``: one shard of them."""
-    from robust_eval.cli import progress_many as pool_display
-    from robust_eval.evaluation.executors import scheduler as pool
+    from robust_eval.cli import progress_many
+    from robust_eval.evaluation.executors import scheduler
     from robust_eval.evaluation.executors.scheduled_run import Run
 
     console, several = terminal.console(), len(options) > 1
@@ -63,26 +62,26 @@ def work(
         for number, one in enumerate(options)
     ]
     try:
-        with pool_display.display(console) as display:
-            pool.Pool(runs, place, display).work()
+        with progress_many.display(console) as display:
+            scheduler.Pool(runs, place, display).work()
     except KeyboardInterrupt:
         kept = ", ".join(escape(str(run.folder)) for run in runs if run.folder is not None)
         console.print(f"\nStopped. Finished work is in {kept}: the same command continues it.")
         raise typer.Exit(130) from None
     finally:
-        used = pool_display.utilisation(place.workers())
+        used = progress_many.utilisation(place.workers())
         place.close()
     _report(runs, used)
 
 
 def _report(runs: Sequence[Run], used: str) -> None:
-    from robust_eval.cli import tables as render
+    from robust_eval.cli import tables
     from robust_eval.core.errors import UserError
 
     console = terminal.console()
     for run in runs:
         if run.result is not None:
-            render.print_result(console, run.result)
+            tables.print_result(console, run.result)
         if run.closed and not run.failures:
             what = "shard" if run.only is not None else "row"
             console.print(f"Written: {what} in {escape(str(run.folder))}\n")

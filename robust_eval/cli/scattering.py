@@ -54,16 +54,14 @@ def scattering(
     """
     from rich.table import Table
 
-    from robust_eval.core import figure_style as figure
-    from robust_eval.core import terminal
-    from robust_eval.landscape.liu import gradient_scattering as measuring
-    from robust_eval.landscape.liu import measurement as setup
+    from robust_eval.core import figure_style, terminal
+    from robust_eval.landscape.liu import gradient_scattering, measurement
 
-    wanted, distance = measuring.ratios(budgets), measuring.radius(radius)
-    setup.checked_count("--neighbours", neighbours)
+    wanted, distance = gradient_scattering.ratios(budgets), gradient_scattering.radius(radius)
+    measurement.checked_count("--neighbours", neighbours)
     made = set_up(
-        measuring.KIND,
-        measuring.VERSION,
+        gradient_scattering.KIND,
+        gradient_scattering.VERSION,
         checkpoints,
         data=data,
         data_root=data_root,
@@ -82,7 +80,7 @@ def scattering(
     console, folder = terminal.console(), out or made.default_folder()
     introduce(console, made, folder)
     with resumable(console, folder), console.status("") as status:
-        found = measuring.measure(
+        found = gradient_scattering.measure(
             made,
             wanted,
             distance,
@@ -107,5 +105,8 @@ def scattering(
             one.label, f"{one.eps:.4g}", *("" if value is None else f"{value:.4f}" for value in cosines)
         )
     console.print(table)
-    facts = measuring.to_data(found, made, distance, neighbours)
-    written(console, figure.save(measuring.draw(found, made), folder / measuring.KIND, facts))
+    facts = gradient_scattering.to_data(found, made, distance, neighbours)
+    written(
+        console,
+        figure_style.save(gradient_scattering.draw(found, made), folder / gradient_scattering.KIND, facts),
+    )

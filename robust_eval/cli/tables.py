@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from robust_eval.cli.progress import duration
-from robust_eval.core.types import CheckpointRef
+from robust_eval.core.request import Request
+from robust_eval.core.types import FLOAT32, CheckpointRef
+from robust_eval.evaluation.checks.diagnosed_result import diagnosis_cost
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.cost import Estimate
-from robust_eval.evaluation.planning.units import Request
-from robust_eval.evaluation.run import Job, diagnosis_cost
-from robust_eval.models.acceleration.frozen_copy import FLOAT32
 from robust_eval.results import Count, EvalResult, FlagRecord
 
 

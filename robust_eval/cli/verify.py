@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robust_eval.cli.result_option import ResultFile
+from robust_eval.cli.options import ResultFile
 
 if TYPE_CHECKING:
     from robust_eval.results.verification_record import Verification
@@ -48,24 +48,23 @@ def verify(
 
     from robust_eval.core.errors import UserError
     from robust_eval.core.files import refuse_unwritable
-    from robust_eval.leaderboard import attachments as kept
-    from robust_eval.results import read_result
-    from robust_eval.results import verification_record as verification
+    from robust_eval.leaderboard import attachments
+    from robust_eval.results import read_result, verification_record
     from robust_eval.verification.verify import Options
     from robust_eval.verification.verify import verify as run
 
     if audit < 0 or (audit_seed is not None and audit_seed < 0):
         raise UserError("--audit and --audit-seed must be 0 or more.")
     read_result(result)
-    beside = kept.checkpoint_beside(result)
+    beside = attachments.checkpoint_beside(result)
     if checkpoint is None and beside is None:
         raise UserError(f"No checkpoint lies beside {result}: name it with --checkpoint FILE.")
-    path = out or verification.path_beside(result)
+    path = out or verification_record.path_beside(result)
     refuse_unwritable(path.parent)
     options = Options(
         result=result,
         checkpoint=checkpoint or str(beside),
-        evidence=evidence or kept.evidence_beside(result),
+        evidence=evidence or attachments.evidence_beside(result),
         data=data,
         data_root=data_root,
         arch=arch,
@@ -77,10 +76,10 @@ def verify(
     )
     found = run(options)
     _print(found)
-    if out is None and verification.stands(path, found):
+    if out is None and verification_record.stands(path, found):
         typer.echo(f"On record already: {path}. --out FILE writes this one.")
     else:
-        verification.write(path, found)
+        verification_record.write(path, found)
         typer.echo(f"Written: {path}")
     if not found.passed:
         raise typer.Exit(1)

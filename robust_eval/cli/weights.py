@@ -26,13 +26,12 @@ def weights(
     from rich.markup import escape
     from rich.table import Table
 
-    from robust_eval.core import figure_style as figure
-    from robust_eval.core import terminal
-    from robust_eval.landscape import weight_histograms as histograms
+    from robust_eval.core import figure_style, terminal
+    from robust_eval.landscape import weight_histograms
 
-    labels, loaded = histograms.load(checkpoints, names, arch)
-    found = histograms.layers(labels, loaded)
-    shown = histograms.chosen(found, layers)
+    labels, loaded = weight_histograms.load(checkpoints, names, arch)
+    found = weight_histograms.layers(labels, loaded)
+    shown = weight_histograms.chosen(found, layers)
     table = Table(title="Weights", title_justify="left", pad_edge=False)
     for place, head in enumerate(
         ("layer", "checkpoint", "n", "norm", "std", "mean |w|", "skewness", "max |w|")
@@ -44,6 +43,8 @@ def weights(
             table.add_row(layer.name, label, str(entry.n), *(f"{value:.4g}" for value in figures))
     console = terminal.console()
     console.print(table)
-    figure.save(histograms.draw(shown), out / "weights", histograms.to_data(labels, loaded, found))
+    figure_style.save(
+        weight_histograms.draw(shown), out / "weights", weight_histograms.to_data(labels, loaded, found)
+    )
     stem = escape(str(out / "weights"))
     console.print(f"Written: {stem}.png, {stem}.svg, {stem}.json", soft_wrap=True)

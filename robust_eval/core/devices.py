@@ -31,3 +31,9 @@ def pick_device(text: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """``cpu``, or what the maker calls the GPU, e.g. ``NVIDIA H200``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def full_precision() -> None:
+    """Switch TF32 off: it rounds to 10 bits, fine for nothing that is published or compared."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False

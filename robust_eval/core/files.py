@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from robust_eval.core.errors import UserError
+
+RETRY_SECONDS = 60.0
+"""How long :func:`retry_write` waits for a folder that cannot be reached."""
 
 
 @contextmanager
@@ -54,3 +58,26 @@ def _refusal(folder: Path, error: OSError) -> UserError:
             "give the same command again."
         )
     return UserError(f"Cannot write to {folder}: {error.strerror or error}. Choose another folder.")
+
+
+def retry_write(write: Callable[[], None], folder: Path, log: Callable[[str], None]) -> None:
+    """Call ``write`` until it succeeds, for at most RETRY_SECONDS; a full disk is an error at once.
+
+    For network folders that may be unreachable for a while. ``log`` receives one line when the wait begins.
+
+    Raises:
+        UserError: the last error of ``write``.
+    """
+    start, logged = time.monotonic(), False
+    while True:
+        try:
+            return write()
+        except UserError as error:
+            cause = error.__cause__
+            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+            if full or time.monotonic() - start > RETRY_SECONDS:
+                raise
+            if not logged:
+                log(f"{folder} cannot be reached; retrying for up to {RETRY_SECONDS:.0f} s.")
+                logged = True
+            time.sleep(0.5)

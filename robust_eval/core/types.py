@@ -175,6 +175,12 @@ class Slice:
     """``stored``, or how the examples were reordered before the first n were taken."""
 
 
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+
+
+PRECISIONS = (FLOAT32, BFLOAT16)
+
+
 __all__ = [
     "Architecture",
     "AttackSpec",

@@ -14,20 +14,14 @@ from robust_eval import attacks
 from robust_eval.core.devices import device_name
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
-from robust_eval.evaluation.planning.units import Request
+from robust_eval.core.request import Request
+from robust_eval.core.types import BFLOAT16, FLOAT32
 from robust_eval.models.acceleration import (
-    bfloat16 as reduced,
-)
-from robust_eval.models.acceleration import (
-    compilation as compiling,
-)
-from robust_eval.models.acceleration import (
-    frozen_copy as accelerate,
-)
-from robust_eval.models.acceleration import (
+    bfloat16,
+    compilation,
+    frozen_copy,
     tuning,
 )
-from robust_eval.models.acceleration.frozen_copy import BFLOAT16, FLOAT32
 from robust_eval.models.acceleration.tuning import Tuning
 
 TUNING_FILE = "tuning.json"
@@ -61,7 +55,7 @@ def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
         raise UserError(f"Unknown precision '{asked}'. Use float32, bfloat16 or auto.")
     if asked != "auto":
         return asked, ""
-    problem = reduced.supported(device)
+    problem = bfloat16.supported(device)
     return (FLOAT32, f"float32: {problem}") if problem else (BFLOAT16, "")
 
 
@@ -73,8 +67,8 @@ def tried(asked: str, precision: str, note: str, model: nn.Module, x_NCHW: Tenso
     if precision != BFLOAT16:
         return precision, note
     try:
-        reduced.reduced(model.eval(), x_NCHW[:SAMPLE])
-    except reduced.NotReducibleError as error:
+        bfloat16.reduced(model.eval(), x_NCHW[:SAMPLE])
+    except bfloat16.NotReducibleError as error:
         if asked != "auto":
             raise
         return FLOAT32, f"float32: the model does not run in bfloat16 ({error.problem})"
@@ -85,7 +79,7 @@ def choose(
     request: Request,
     model: nn.Module,
     x_NCHW: Tensor,
-    asked: compiling.Mode,
+    asked: compilation.Mode,
     folder: Path | None,
     tell: Tell = nobody,
 ) -> Search:
@@ -94,7 +88,7 @@ def choose(
     ``tell`` hears a line before anything is measured, which may take a minute or two.
     """
     device = x_NCHW.device
-    problem = compiling.unavailable(device)
+    problem = compilation.unavailable(device)
     long = planned_flops(request, model, x_NCHW) >= LONG.get(device.type, LONG["cuda"])
     precisions = sorted(
         {attacks.precision(a, request.precision) for column in request.suite.columns for a in column.attacks}
@@ -167,10 +161,10 @@ def _compiled(request: Request, precision: str, rows: int) -> Tuning:
 
 
 def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str, *, compile: bool) -> Tuning:
-    parts = accelerate.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
+    parts = frozen_copy.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
 
-    def build(way: Tuning) -> accelerate.SearchModel:
-        return accelerate.tuned(parts, sample=x_NCHW[:SAMPLE], tuning=way)
+    def build(way: Tuning) -> frozen_copy.SearchModel:
+        return frozen_copy.tuned(parts, sample=x_NCHW[:SAMPLE], tuning=way)
 
     if by_steps(request, precision):
         return tuning.measured_near(build, x_NCHW[:128], compile=compile)

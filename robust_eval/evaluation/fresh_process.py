@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.prepare import Options, prepare
-from robust_eval.evaluation.run import Job
-from robust_eval.evaluation.worker import full_precision
+from robust_eval.evaluation.job import Job
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import prepare
 
 _TIMEOUT = 1800.0
 

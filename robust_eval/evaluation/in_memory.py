@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice, Suite
-from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation import unit_loop as runner
+from robust_eval.evaluation import display, run
 from robust_eval.evaluation.attack_copy import resolve_precision, tried
+from robust_eval.evaluation.checks import diagnosed_result
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.run import Job
-from robust_eval.models.acceleration import compilation as compiling
+from robust_eval.evaluation.planning.request import make_request
+from robust_eval.models.acceleration import compilation
 from robust_eval.results import EvalResult
 
 
@@ -34,7 +35,7 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
-    display: runner.Display | None = None,
+    display: display.Display | None = None,
     diagnose: bool = False,
     precision: str = "float32",
     compile: str = "auto",
@@ -68,8 +69,8 @@ def evaluate(
             compile=compile,
         )
         folder = Path(out) if out is not None else None
-        result = evaluation.execute(job, folder, display)
-        return evaluation.diagnosed(job, result, folder) if diagnose else result
+        result = run.execute(job, folder, display)
+        return diagnosed_result.diagnosed(job, result, folder) if diagnose else result
     finally:
         for module, training in modes.items():
             module.training = training
@@ -97,7 +98,7 @@ def make_job(
     arithmetic, note = tried(precision, arithmetic, note, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
-    request = evaluation.make_request(
+    request = make_request(
         _reference(model, name, classes),
         _slice(x, y, classes),
         threat,
@@ -109,7 +110,7 @@ def make_job(
         precision=arithmetic,
     )
     notes = (note,) if note else ()
-    return Job(request, model, x, y, compile=compiling.parse(compile, device), notes=notes)
+    return Job(request, model, x, y, compile=compilation.parse(compile, device), notes=notes)
 
 
 def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:

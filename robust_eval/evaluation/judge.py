@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from robust_eval.core import norms
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Verdicts
-from robust_eval.models import out_of_memory as memory
+from robust_eval.models import out_of_memory
 
 
 @torch.no_grad()
 def predict(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions (N,) int64 and whether all logits are finite (N,) bool. Short of memory, in parts."""
-    logits_NK = memory.logits(model, x_NCHW)
+    logits_NK = out_of_memory.logits(model, x_NCHW)
     return logits_NK.argmax(1), logits_NK.isfinite().all(1)
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from robust_eval import data
-from robust_eval.core import image_sketch as seen
+from robust_eval.core import image_sketch
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
+from robust_eval.core.request import Request
 from robust_eval.core.threat import ThreatModel, parse_norm, parse_threat
 from robust_eval.core.types import CheckpointRef
 from robust_eval.data import ImageSet
 from robust_eval.evaluation.attack_copy import resolve_precision, tried
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.units import Request
-from robust_eval.evaluation.run import Job, make_request
-from robust_eval.models.acceleration import compilation as compiling
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.request import make_request
+from robust_eval.models.acceleration import compilation
 from robust_eval.models.loading import checkpoint
 
 # The budgets of the AWP paper (section 4.4) and, for MNIST, of Madry et al. 2018; digits is ours.
@@ -30,60 +30,6 @@ DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
     "mnist": {"Linf": "0.3", "L2": "2"},
     "digits": {"Linf": "0.1", "L2": "0.5"},
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """``robust-eval run`` as typed; None where the user left the choice to us."""
-
-    checkpoint: str
-    suite: str = "full"
-    data: str | None = None
-    data_root: Path | None = None
-    split: str = "test"
-    examples: int | None = None
-    norm: str | None = None
-    eps: str | None = None
-    arch: str | None = None
-    normalisation: str | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    seed: int = 0
-    precision: str = "float32"
-    compile: str = "auto"
-    blocks: int = 1
-    """Parts of the examples that share no unit: those of ``--shard``."""
-
-    def command(self) -> str:
-        """The command that repeats this run, with file names in place of paths."""
-        suite = ",".join(_bare(part) for part in self.suite.split(","))
-        words = ["robust-eval", "run", _bare(self.checkpoint), "--suite", suite]
-        named: list[tuple[str, Any]] = [
-            ("--data", None if self.data is None else _bare(self.data)),
-            ("--split", None if self.split == "test" else self.split),
-            ("--examples", self.examples),
-            ("--norm", self.norm),
-            ("--eps", self.eps),
-            ("--arch", None if self.arch is None else _bare(self.arch)),
-            ("--normalisation", self.normalisation),
-            ("--batch-size", self.batch_size),
-            ("--seed", self.seed),
-            ("--precision", None if self.precision == "float32" else self.precision),
-            ("--compile", None if self.compile == "auto" else self.compile),
-            ("--blocks", None if self.blocks == 1 else self.blocks),
-        ]
-        for option, value in named:
-            words += [] if value is None else [option, str(value)]
-        return shlex.join(words)
-
-
-def _bare(text: str) -> str:
-    kind, colon, rest = text.partition(":")
-    if colon and kind in ("npz", "folder"):
-        return f"{kind}:{Path(rest).name}"
-    if colon and kind.endswith(".py"):
-        return f"{Path(kind).name}:{rest}"
-    return text if colon or "/" not in text else Path(text).name
 
 
 def load_whole(options: Options, dataset: str | None) -> ImageSet:
@@ -113,7 +59,7 @@ def prepare(options: Options) -> Job:
     suite = suites.load(options.suite)
     device = pick_device(options.device)
     precision, note = resolve_precision(options.precision, device)
-    compile = compiling.parse(options.compile, device)
+    compile = compilation.parse(options.compile, device)
     if options.norm is not None or options.eps is not None:
         _check_threat_early(options)
     whole = None if options.data is None else load_whole(options, None)
@@ -149,7 +95,7 @@ def prepare(options: Options) -> Job:
     if not 1 <= options.blocks <= images.n:
         raise UserError(f"--blocks must lie between 1 and the {images.n} examples, got {options.blocks}.")
     notes = (note,) if note else ()
-    overlap = None if loaded.trained_on is None else seen.overlap(loaded.trained_on, images.x_NHWC)
+    overlap = None if loaded.trained_on is None else image_sketch.overlap(loaded.trained_on, images.x_NHWC)
     return Job(
         request, loaded.model, x.to(device), y.to(device), compile=compile, notes=notes, overlap=overlap
     )

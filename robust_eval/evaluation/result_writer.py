@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from robust_eval.core.files import write_text
+from robust_eval.core.request import CLEAN, Request
 from robust_eval.evaluation.planning.cascade import Finished, labels
-from robust_eval.evaluation.planning.units import CLEAN, Request
 from robust_eval.results import (
     RESULT_FILE,
     DiagnosisRecord,

@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from robust_eval.core.types import Column, UnitResult, WorkUnit
+from robust_eval.core.request import Request
+from robust_eval.core.types import UnitResult, WorkUnit
+from robust_eval.evaluation.display import Display
 from robust_eval.evaluation.planning.cascade import Finished, Waves, labels
-from robust_eval.evaluation.planning.units import Request
 from robust_eval.evaluation.store import Store
 
 
 class Worker(Protocol):
     def run(self, unit: WorkUnit) -> UnitResult: ...
-
-
-class Display(Protocol):
-    """Who is told. Called in the order of the work; must not fail."""
-
-    def stage(self, column: Column, stage: int, n_attacked: int) -> None: ...
-    def unit(self, unit: WorkUnit, result: UnitResult, *, stored: bool) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 def run(

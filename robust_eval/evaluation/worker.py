@@ -9,19 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
+from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import ThreatModel
-from robust_eval.core.types import AttackSpec, UnitResult, WorkUnit
+from robust_eval.core.types import FLOAT32, AttackSpec, UnitResult, WorkUnit
 from robust_eval.evaluation.attack_copy import SAMPLE, Search
 from robust_eval.evaluation.judge import judge, judge_clean
-from robust_eval.models.acceleration.frozen_copy import FLOAT32, SearchModel, frozen
-
-
-def full_precision() -> None:
-    """Switch TF32 off: it rounds to 10 bits, fine for nothing that is published or compared."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+from robust_eval.models.acceleration.frozen_copy import SearchModel, frozen
 
 
 class Worker:

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_eval.core.devices import pick_device
+from robust_eval.core.devices import full_precision, pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import visible
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.data import ImageSet
-from robust_eval.evaluation.checks import same_model as continuity
-from robust_eval.evaluation.job import PROBED
-from robust_eval.evaluation.prepare import Options, load_whole, resolve_threat
+from robust_eval.evaluation.checks import same_model
+from robust_eval.evaluation.checks.probes import PROBED
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import load_whole, resolve_threat
 from robust_eval.evaluation.store import open_run
-from robust_eval.evaluation.worker import full_precision
 from robust_eval.landscape.directions import movable
-from robust_eval.models import out_of_memory as memory
+from robust_eval.models import out_of_memory
 from robust_eval.models.architectures import Shapes
 from robust_eval.models.loading import checkpoint
 from robust_eval.models.loading.checkpoint import LoadedModel
@@ -64,9 +64,9 @@ class Subjects:
         full_precision()
         x_NCHW = self.x_NCHW[:PROBED]
         first, again = (
-            torch.stack([memory.logits(one.model, x_NCHW) for one in self.each]) for _ in range(2)
+            torch.stack([out_of_memory.logits(one.model, x_NCHW) for one in self.each]) for _ in range(2)
         )
-        continuity.check(folder, first if torch.equal(first, again) else None)
+        same_model.check(folder, first if torch.equal(first, again) else None)
 
 
 def prepare(sources: Sequence[str], options: Options, names: str | None = None) -> Subjects:

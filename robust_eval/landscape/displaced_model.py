@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from robust_eval.core.errors import UserError
+from robust_eval.core.types import FLOAT32
 from robust_eval.landscape.directions import Vector, movable
-from robust_eval.models.acceleration.frozen_copy import FLOAT32, SearchModel, frozen
+from robust_eval.models.acceleration.frozen_copy import SearchModel, frozen
 from robust_eval.models.acceleration.tuning import usual
 from robust_eval.models.normalisation import Normalised
 

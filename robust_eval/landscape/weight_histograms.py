@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.landscape.checkpoints import labelled, same_architecture
 from robust_eval.landscape.directions import movable
@@ -156,12 +156,12 @@ def to_data(labels: Sequence[str], loaded: Sequence[LoadedModel], found: Sequenc
 
 def draw(shown: Sequence[Layer]) -> Figure:
     """Densities on common bins, a panel for each layer."""
-    with figure.style():
-        width = figure.COLUMN if len(shown) == 1 else 2.3 * len(shown)
-        canvas, panels = figure.panels(len(shown), width=width, height=2.2)
+    with figure_style.style():
+        width = figure_style.COLUMN if len(shown) == 1 else 2.3 * len(shown)
+        canvas, panels = figure_style.panels(len(shown), width=width, height=2.2)
         for axes, layer in zip(panels, shown, strict=True):
             for place, (label, density) in enumerate(layer.density.items()):
-                look = figure.line(place, markers=False)
+                look = figure_style.line(place, markers=False)
                 axes.stairs(
                     density, layer.edges, label=label, color=look["color"], linestyle=look["linestyle"]
                 )
@@ -170,5 +170,5 @@ def draw(shown: Sequence[Layer]) -> Figure:
             axes.locator_params(axis="y", nbins=4)
             axes.set_ylim(bottom=0)
         panels[0].set_ylabel("density (per unit of weight)")
-        figure.legend(canvas, panels[-1])
+        figure_style.legend(canvas, panels[-1])
     return canvas

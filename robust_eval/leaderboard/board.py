@@ -8,18 +8,19 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from robust_eval.core import discovery as discover
+from robust_eval.core import discovery
+from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Suite
 from robust_eval.evaluation.planning import suites
 from robust_eval.leaderboard.row import WORST_CASE
-from robust_eval.results import Record, Sha256, first_error
+from robust_eval.results import Sha256, first_error
 
 FILE = "board.toml"
 
 
-class Rules(Record):
+class Rules(ClosedModel):
     """What belongs on a board. ``configs/boards`` has examples."""
 
     title: str
@@ -80,8 +81,8 @@ def described(folder: Path, title: str | None = None, rules_from: Path | None = 
     own = (rules_from or folder) / FILE
     if own.is_file():
         rules = _read(own)
-    elif name in discover.config_ids("boards"):
-        rules = _read(discover.config_dir("boards") / f"{name}.toml")
+    elif name in discovery.config_ids("boards"):
+        rules = _read(discovery.config_dir("boards") / f"{name}.toml")
     else:
         return Board(folder, title or name)
     return Board(folder, title or rules.title, rules)
@@ -89,7 +90,7 @@ def described(folder: Path, title: str | None = None, rules_from: Path | None = 
 
 def _read(path: Path) -> Rules:
     try:
-        rules = Rules.model_validate(discover.read_toml(path))
+        rules = Rules.model_validate(discovery.read_toml(path))
     except ValidationError as error:
         raise UserError(f"{path.name}: {first_error(error)}.") from None
     try:

@@ -8,34 +8,25 @@ from pathlib import Path
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.leaderboard import (
-    attachments as kept,
-)
-from robust_eval.leaderboard import (
-    page_extras as sidecars,
-)
-from robust_eval.leaderboard import (
-    robustbench_import as robustbench,
-)
-from robust_eval.leaderboard import (
+    attachments,
+    page_extras,
+    robustbench_import,
     rules,
-)
-from robust_eval.leaderboard import (
-    submission as filing,
+    submission,
 )
 from robust_eval.leaderboard.board import Board
-from robust_eval.leaderboard.page import html as site
-from robust_eval.leaderboard.page import markdown
+from robust_eval.leaderboard.page import html, markdown
 from robust_eval.leaderboard.row import Row, read_row, result_files
 from robust_eval.leaderboard.rules import Problem
 
 
 def pages(board: Board, rows: Sequence[Row]) -> dict[str, str]:
     """File name to content: the Markdown table and the page."""
-    reported = robustbench.reported(board)
+    reported = robustbench_import.reported(board)
     return {
         "README.md": markdown.board(board.title, rows, board.rank_by, reported, board.about),
-        site.FILE: site.page(
-            board.title, rows, sidecars.read(board.folder, rows), board.rank_by, reported, board.about
+        html.FILE: html.page(
+            board.title, rows, page_extras.read(board.folder, rows), board.rank_by, reported, board.about
         ),
     }
 
@@ -53,7 +44,7 @@ def check(board: Board, base: Path | None = None) -> tuple[list[Row], list[Probl
 
     ``base``: the board as it was before a submission; see :func:`filing.submission`.
     """
-    found = list(filing.stray_files(board.folder))
+    found = list(submission.stray_files(board.folder))
     rows = []
     for path in result_files(board.folder):
         file = path.relative_to(board.folder).as_posix()
@@ -62,10 +53,10 @@ def check(board: Board, base: Path | None = None) -> tuple[list[Row], list[Probl
         except UserError as error:
             found.append(Problem(file, f"is malformed: {error}"))
     found += rules.problems(board, rows)
-    found += kept.problems(board.folder, rows)
-    found += sidecars.problems(board.folder, rows)
+    found += attachments.problems(board.folder, rows)
+    found += page_extras.problems(board.folder, rows)
     if base is not None:
-        found += filing.submission(board.folder, base)
+        found += submission.submission(board.folder, base)
     if not any(problem.text.startswith("is malformed") for problem in found):
         found += _stale(board, rows)
     return rows, found

@@ -16,12 +16,13 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from robust_eval.core import strict_json
+from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.leaderboard.row import CURVE_SUFFIX, IMAGES_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
-from robust_eval.results import EvalResult, Record, first_error
+from robust_eval.results import EvalResult, first_error
 
 MOST_EPOCHS = 2000
 LARGEST = 64 * 2**10
@@ -32,7 +33,7 @@ MEASURED = ("loss", "train_clean", "train_pgd", "val_clean", "val_pgd")
 Png = Annotated[str, Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+={0,2}$")]
 
 
-class Picture(Record):
+class Picture(ClosedModel):
     """One broken example."""
 
     index: int = Field(ge=0)
@@ -50,7 +51,7 @@ class Picture(Record):
     """Factor of the difference."""
 
 
-class Pictures(Record):
+class Pictures(ClosedModel):
     schema_version: Literal[1] = 1
     size: tuple[int, int]
     """(height, width) of each image as stored here."""

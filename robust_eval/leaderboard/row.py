@@ -8,8 +8,7 @@ from typing import Any
 
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.results import Count, EvalResult, content_digest, parse_result
-from robust_eval.results import checkpoint_claims as provenance
+from robust_eval.results import Count, EvalResult, checkpoint_claims, content_digest, parse_result
 from robust_eval.results import verification_record as verification
 from robust_eval.results.verification_record import Verification
 
@@ -65,10 +64,10 @@ class Row:
         return f"{self.name} (seed {self.seed})" if self.seed else self.name
 
     @property
-    def selected(self) -> provenance.Selected:
+    def selected(self) -> checkpoint_claims.Selected:
         """How the checkpoint was chosen among its training's epochs, by its own record."""
         checkpoint = self.result.checkpoint
-        return provenance.selected(checkpoint.trained_with, checkpoint.name)
+        return checkpoint_claims.selected(checkpoint.trained_with, checkpoint.name)
 
     @property
     def standing(self) -> str:

@@ -10,9 +10,8 @@ from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text, writing
 from robust_eval.core.text import visible
-from robust_eval.leaderboard import attachments as kept
+from robust_eval.leaderboard import attachments, rules
 from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard import rules
 from robust_eval.leaderboard.row import (
     CHECKPOINT_SUFFIXES,
     CURVE_SUFFIX,
@@ -26,8 +25,7 @@ from robust_eval.leaderboard.row import (
     read_row,
 )
 from robust_eval.leaderboard.rules import Problem
-from robust_eval.results import content_digest
-from robust_eval.results import verification_record as verification
+from robust_eval.results import content_digest, verification_record
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
 # Separators that honest names use; everything else has no business in a file name.
@@ -92,8 +90,8 @@ def add(
     wrong = list(rules.of_row(board, row))
     if wrong:
         raise UserError(f"{result} does not belong on {folder.resolve().name}: it {'; it '.join(wrong)}.")
-    given = [] if checkpoint is None else [kept.checkpoint_of(row.result, checkpoint)]
-    given += [] if evidence is None else [kept.evidence_of(row.result, evidence)]
+    given = [] if checkpoint is None else [attachments.checkpoint_of(row.result, checkpoint)]
+    given += [] if evidence is None else [attachments.evidence_of(row.result, evidence)]
     files = [file for other in before for file in _still_true(folder, other, row, checkpoint is None)] + given
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
@@ -104,8 +102,8 @@ def add(
     if row.verification is not None:
         about = content_digest(strict_json.read(path))
         if row.verification.result == about:
-            verification.write(verification.path_beside(path), row.verification)
-    kept.keep(path, files)
+            verification_record.write(verification_record.path_beside(path), row.verification)
+    attachments.keep(path, files)
     return path
 
 
@@ -178,7 +176,7 @@ def submission(folder: Path, base: Path) -> Iterator[Problem]:
             yield Problem(name, "changes the board's rules")
         elif name not in theirs:
             yield Problem(name, "was there and is gone")
-        elif name.endswith(verification.SUFFIX):
+        elif name.endswith(verification_record.SUFFIX):
             yield Problem(name, "is a verification: maintainers make those, submissions do not")
         elif name in ours:
             yield Problem(name, "was there and is changed")

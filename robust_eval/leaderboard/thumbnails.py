@@ -18,7 +18,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.types import Ints
 from robust_eval.data import ImageSet
 from robust_eval.evaluation.store import FolderStore
-from robust_eval.leaderboard import attachments as kept
+from robust_eval.leaderboard import attachments
 from robust_eval.leaderboard.page_extras import Picture, Pictures
 from robust_eval.results import EvalResult, read_result
 
@@ -76,7 +76,7 @@ def of_run(run: Path, spec: str | None = None, data_root: Path | None = None) ->
     about = result.data
     split: data.Split = "train" if about.split == "train" else "test"
     images = data.load(spec or about.name, root=data_root, split=split).take(about.n)
-    return thumbnails(result, kept.evidence_near(run), images)
+    return thumbnails(result, attachments.evidence_near(run), images)
 
 
 def _seen_as(run: Path, wanted: set[int]) -> dict[tuple[int, bytes], int]:

@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from robust_eval.core.request import CLEAN
 from robust_eval.core.statistics import wilson
 from robust_eval.core.verdict_bits import parse_bits
-from robust_eval.evaluation.planning.units import CLEAN
 from robust_eval.results import ColumnRecord, Count, EvalResult
 
 # Intervals are written with all digits; another machine's square root may round the last one.

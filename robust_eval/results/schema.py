@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from robust_eval.core.closed_model import ClosedModel
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -23,22 +25,18 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}$")]
 """A bare name: what a record speaks of lies beside it, never up or elsewhere."""
 
 
-class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ArchitectureRecord(Record):
+class ArchitectureRecord(ClosedModel):
     id: str
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class NormalisationRecord(Record):
+class NormalisationRecord(ClosedModel):
     name: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-class CheckpointRecord(Record):
+class CheckpointRecord(ClosedModel):
     name: str
     sha256: Sha256
     architecture: ArchitectureRecord
@@ -50,7 +48,7 @@ class CheckpointRecord(Record):
     notes: tuple[str, ...]
 
 
-class DataRecord(Record):
+class DataRecord(ClosedModel):
     name: str
     split: str
     n: Annotated[int, Field(ge=1)]
@@ -59,14 +57,14 @@ class DataRecord(Record):
     order: str
 
 
-class ThreatRecord(Record):
+class ThreatRecord(ClosedModel):
     norm: Literal["Linf", "L2"]
     eps: str
     """Exact, as text: 8/255 and 0.031 are different threat models."""
     eps_value: Annotated[float, Field(gt=0)]
 
 
-class SuiteRecord(Record):
+class SuiteRecord(ClosedModel):
     name: str
     version: int
     columns: tuple[str, ...]
@@ -79,7 +77,7 @@ class SuiteRecord(Record):
     """Parts of the examples that share no unit (``--shard``)."""
 
 
-class AttackRecord(Record):
+class AttackRecord(ClosedModel):
     id: str
     family: str
     version: int
@@ -96,7 +94,7 @@ class AttackRecord(Record):
     seconds: Seconds
 
 
-class Count(Record):
+class Count(ClosedModel):
     """What a column and the worst case share."""
 
     accuracy: Fraction
@@ -120,7 +118,7 @@ class WorstCase(Count):
     columns: tuple[str, ...]
 
 
-class FlagRecord(Record):
+class FlagRecord(ClosedModel):
     id: str
     severity: Literal["blocks ranking", "warns"]
     figure: str
@@ -128,7 +126,7 @@ class FlagRecord(Record):
     advice: str
 
 
-class DiagnosisRecord(Record):
+class DiagnosisRecord(ClosedModel):
     """What ``--diagnose`` counted among ``images`` examples that are right without an attack."""
 
     images: Whole
@@ -157,7 +155,7 @@ class DiagnosisRecord(Record):
     backwards: Whole
 
 
-class DisagreementRecord(Record):
+class DisagreementRecord(ClosedModel):
     """What a search in reduced precision missed: the same attacks, images and seeds in float32 as well."""
 
     images: Whole
@@ -170,7 +168,7 @@ class DisagreementRecord(Record):
     """Verdicts broken by the reduced search alone."""
 
 
-class TuningRecord(Record):
+class TuningRecord(ClosedModel):
     """How the search copy was called in one precision; it changes verdicts by rounding alone."""
 
     rows: int | None
@@ -182,7 +180,7 @@ class TuningRecord(Record):
     """SPSA's steps in a call that takes them as changes, in bfloat16; None: asked like other images."""
 
 
-class SearchRecord(Record):
+class SearchRecord(ClosedModel):
     """What was done to the copy of the model that attacks searched on."""
 
     notes: tuple[str, ...]
@@ -191,7 +189,7 @@ class SearchRecord(Record):
     """Where a column was searched in less than float32."""
 
 
-class Environment(Record):
+class Environment(ClosedModel):
     robust_eval: str
     python: str
     platform: str
@@ -201,13 +199,13 @@ class Environment(Record):
     tf32: bool
 
 
-class EvidenceRecord(Record):
+class EvidenceRecord(ClosedModel):
     file: FileName
     sha256: Sha256
     images: Whole
 
 
-class EvalResult(Record):
+class EvalResult(ClosedModel):
     """One evaluated checkpoint: a row of a leaderboard and all it rests on."""
 
     schema_version: Literal[1] = 1

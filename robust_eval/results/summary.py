@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.statistics import wilson
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import (
@@ -23,7 +24,6 @@ from robust_eval.core.types import (
     UnitResult,
 )
 from robust_eval.core.verdict_bits import bits_text, parse_bits
-from robust_eval.evaluation.planning.units import CLEAN, Request
 from robust_eval.results import (
     AttackRecord,
     CheckpointRecord,

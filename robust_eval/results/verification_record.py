@@ -11,22 +11,23 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from robust_eval.core import strict_json
+from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.text import counted
-from robust_eval.results import Record, Seconds, Sha256, Whole, first_error
+from robust_eval.results import Seconds, Sha256, Whole, first_error
 
 VERIFICATION_VERSION = 1
 SUFFIX = ".verification.json"
 
 
-class CheckRecord(Record):
+class CheckRecord(ClosedModel):
     name: str
     passed: bool
     detail: str
 
 
-class AuditRecord(Record):
+class AuditRecord(ClosedModel):
     """Survivors that were attacked once more, with seeds that nobody knew before."""
 
     suite: str
@@ -48,7 +49,7 @@ class AuditRecord(Record):
         return f"{fell} to suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
 
 
-class Verification(Record):
+class Verification(ClosedModel):
     verification_version: Literal[1] = 1
     result: Sha256
     """Digest of the result's content."""

@@ -12,9 +12,9 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.statistics import wilson
 from robust_eval.core.types import AttackSpec, Suite
 from robust_eval.core.verdict_bits import parse_bits
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.units import stage_units
-from robust_eval.evaluation.run import Job
 from robust_eval.results import EvalResult
 from robust_eval.results.verification_record import AuditRecord
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.core import norms
+from robust_eval.core.devices import full_precision
+from robust_eval.core.logits import margin
+from robust_eval.core.request import CLEAN
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Bools, Ints
 from robust_eval.core.verdict_bits import parse_bits
-from robust_eval.evaluation.checks.probes import margin
-from robust_eval.evaluation.planning.units import CLEAN
-from robust_eval.evaluation.worker import full_precision
 from robust_eval.results import EvalResult
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.verification_record import CheckRecord

@@ -14,18 +14,17 @@ from robust_eval import data
 from robust_eval.core import strict_json
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
+from robust_eval.core.types import FLOAT32
 from robust_eval.data import ImageSet
-from robust_eval.evaluation.run import Job
+from robust_eval.evaluation.checks.probes import probe_job
+from robust_eval.evaluation.job import Job
 from robust_eval.models import normalisation as normalised
-from robust_eval.models.acceleration.frozen_copy import FLOAT32
-from robust_eval.models.loading import checkpoint
-from robust_eval.models.loading import python_architecture as python_file
+from robust_eval.models.loading import checkpoint, python_architecture
 from robust_eval.results import EvalResult, content_digest, evidence, flags, parse_result, summary
 from robust_eval.results.environment import library_version
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.verification_record import CheckRecord, Verification
-from robust_eval.verification import audit, rejudge
-from robust_eval.verification import inputs as identity
+from robust_eval.verification import audit, inputs, rejudge
 from robust_eval.verification.inputs import Claimed, verdict
 
 # In this order; a failed one makes those after it pointless where they build on it.
@@ -74,7 +73,7 @@ def load(options: Options, result: EvalResult) -> Claimed:
     whole = _images(options, result)
     images = whole.take(min(whole.n, result.data.n))
     recorded = result.checkpoint
-    if python_file.is_python_file(recorded.architecture.id) and options.arch is None:
+    if python_architecture.is_python_file(recorded.architecture.id) and options.arch is None:
         raise UserError(
             f"{recorded.name} was built by {recorded.architecture.id}: name that file with "
             f"--arch PATH/{recorded.architecture.id}."
@@ -113,7 +112,7 @@ def check(
     """All checks in order. ``digest``: of the result file's content."""
     start, passes = time.perf_counter(), _Passes(claimed.model)
     with passes:
-        checks = [*identity.checks(result, proof, claimed)]
+        checks = [*inputs.checks(result, proof, claimed)]
         not_reached: tuple[str, ...] = JUDGED
         if all(
             found.passed for found in checks if found.name in ("record", "checkpoint", "data", "evidence")
@@ -145,7 +144,7 @@ def check(
 def _flags(result: EvalResult, claimed: Claimed) -> CheckRecord:
     """Flags found here must be in the record, with their severity."""
     job = Job(summary.request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
-    here = flags.distinct((*flags.from_probe(job.probe()), *flags.from_result(result)))
+    here = flags.distinct((*flags.from_probe(probe_job(job)), *flags.from_result(result)))
     missing = flags.missing(result, here)
     failed = f"raised here, but not in the record: {', '.join(missing)}" if missing else ""
     raised = {flag.id for flag in here}

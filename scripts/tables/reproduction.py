@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard import page_extras as sidecars
+from robust_eval.leaderboard import page_extras
 from robust_eval.leaderboard.row import Row, ranked, read_board
 from robust_eval.results import Count
 from scripts.tables import pairs, regularisers
@@ -21,14 +21,14 @@ BOARDS = ("mnist-linf-0.3", "cifar10-jpeg-linf-8-255", "digits")
 PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
 
 
-def row_table(rows: Sequence[Row], beside: Mapping[str, sidecars.Sidecar]) -> str:
+def row_table(rows: Sequence[Row], beside: Mapping[str, page_extras.Sidecar]) -> str:
     """What it took to make each row."""
     numbers = ("clean", "AutoAttack", "worst case", "epochs", "training", "evaluation")
     headings = ["row", *numbers, "search", "flags"]
     return markdown(headings, [_row(row, beside[row.file]) for row in in_order(rows)])
 
 
-def _row(row: Row, beside: sidecars.Sidecar) -> Cells:
+def _row(row: Row, beside: page_extras.Sidecar) -> Cells:
     result = row.result
     curve = beside.curve or {}
     percent = [result.columns["clean"].accuracy, result.columns["aa"].accuracy, result.worst_case.accuracy]
@@ -130,7 +130,7 @@ def tables() -> Iterator[tuple[str, str]]:
             yield f"columns of {name}", pairs.column_table(found)
             yield f"summary of {name}", pairs.summary(found)
             yield f"regularisers of {name}", regularisers.table(rows)
-            yield f"rows of {name}", row_table(rows, sidecars.read(folder, rows))
+            yield f"rows of {name}", row_table(rows, page_extras.read(folder, rows))
             yield f"machine of {name}", machine(rows)
             yield f"board {name}", overview(rows, f"leaderboards/{name}")
 

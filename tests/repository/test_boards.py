@@ -13,21 +13,22 @@ from typer.testing import CliRunner
 
 from robust_eval.cli.main import app
 from robust_eval.core.verdict_bits import parse_bits
-from robust_eval.leaderboard import attachments as kept
+from robust_eval.leaderboard import attachments, build, page_extras
 from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard import build
-from robust_eval.leaderboard import page_extras as sidecars
 from robust_eval.leaderboard.row import Row, read_board
 from robust_eval.results import read_result
 from robust_eval.results.comparison import Difference, compare
 from robust_eval.verification.verify import Options, verify
-from scripts.tables import pairs, pipelines, regularisers
-from scripts.tables import reproduction as tables
+from scripts.tables import pairs, pipelines, regularisers, reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted(path.parent for path in ROOT.glob("leaderboards/*/results"))
 # Of the published boards, the one whose images come with the package.
-ROWS = [row for row in sorted(ROOT.glob("leaderboards/digits/results/*.json")) if kept.checkpoint_beside(row)]
+ROWS = [
+    row
+    for row in sorted(ROOT.glob("leaderboards/digits/results/*.json"))
+    if attachments.checkpoint_beside(row)
+]
 
 
 @pytest.mark.parametrize("folder", BOARDS, ids=lambda folder: folder.name)
@@ -45,8 +46,8 @@ def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
     found = verify(
         Options(
             result=path,
-            checkpoint=str(kept.checkpoint_beside(path)),
-            evidence=kept.evidence_beside(path),
+            checkpoint=str(attachments.checkpoint_beside(path)),
+            evidence=attachments.evidence_beside(path),
             device="cpu",
         )
     )
@@ -91,7 +92,7 @@ def test_the_recorded_command_makes_the_row_again(path: Path, tmp_path: Path) ->
     before = read_result(path)
     assert before.command is not None
     words = shlex.split(before.command)
-    words[words.index(before.checkpoint.name)] = str(kept.checkpoint_beside(path))
+    words[words.index(before.checkpoint.name)] = str(attachments.checkpoint_beside(path))
     assert CliRunner().invoke(app, [*words[1:], "--out", str(tmp_path / "again")]).exit_code == 0
     after = read_result(tmp_path / "again" / "result.json")
     for name, column in before.columns.items():
@@ -100,11 +101,11 @@ def test_the_recorded_command_makes_the_row_again(path: Path, tmp_path: Path) ->
 
 
 def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
-    made = dict(tables.tables())
-    for path in tables.PAGES:
+    made = dict(reproduction.tables())
+    for path in reproduction.PAGES:
         text = path.read_text(encoding="utf-8")
-        assert tables.page(text, made) == text, "run python -m scripts.tables.reproduction"
-    page = tables.PAGES[0].read_text(encoding="utf-8")
+        assert reproduction.page(text, made) == text, "run python -m scripts.tables.reproduction"
+    page = reproduction.PAGES[0].read_text(encoding="utf-8")
     for folder in BOARDS:
         assert f"<!-- pairs of {folder.name} -->\n<!-- end" not in page
         assert f"<!-- rows of {folder.name} -->\n| " in page
@@ -114,10 +115,14 @@ def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
 def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
     folder = ROOT / "leaderboards" / board
     rows = read_board(folder)
-    gaps = [beside.curve["robust_gap"][-1] for beside in sidecars.read(folder, rows).values() if beside.curve]
+    gaps = [
+        beside.curve["robust_gap"][-1] for beside in page_extras.read(folder, rows).values() if beside.curve
+    ]
     assert len(gaps) == len(rows)
     assert max(abs(gap) for gap in gaps) <= points / 100
-    assert f"within {points} points of zero" in " ".join(tables.PAGES[0].read_text(encoding="utf-8").split())
+    assert f"within {points} points of zero" in " ".join(
+        reproduction.PAGES[0].read_text(encoding="utf-8").split()
+    )
 
 
 def test_what_the_page_says_of_mnists_pairs() -> None:
@@ -130,10 +135,10 @@ def test_what_the_page_says_of_mnists_pairs() -> None:
         assert not pair.ours["aa"].significant
         for name in ("fgsm", "pgd-20", "pgd-100", "cw-inf"):
             assert pair.ours[name].value <= 0 or not pair.ours[name].significant
-    assert all("black-box-beats-white-box" in tables.flagged(row) for row in rows)
+    assert all("black-box-beats-white-box" in reproduction.flagged(row) for row in rows)
     at, rwp = (next(row.result for row in rows if row.name == name) for name in ("at", "at-rwp"))
     assert not any(found.significant for found in compare(rwp, at).differences)
-    text = " ".join(tables.PAGES[0].read_text(encoding="utf-8").split())
+    text = " ".join(reproduction.PAGES[0].read_text(encoding="utf-8").split())
     assert "under AutoAttack all three differences have its sign, and none can be told from zero" in text
 
 
@@ -147,7 +152,7 @@ def test_the_tables_of_the_pipelines_are_in_the_pages() -> None:
 def test_the_row_that_was_made_again_is_on_the_board() -> None:
     row = next(row for row in read_board(ROOT / "leaderboards" / "digits") if row.name == "trades")
     assert row.result.evidence is not None
-    text = tables.PAGES[0].read_text(encoding="utf-8")
+    text = reproduction.PAGES[0].read_text(encoding="utf-8")
     assert f"{row.result.checkpoint.sha256[:12]}..." in text
     assert f"{row.result.evidence.sha256[:12]}..." in text
 
@@ -226,4 +231,10 @@ def test_agreement_is_said_only_where_it_can_be_told(
 
 
 def test_times_read_well() -> None:
-    assert [tables.duration(s) for s in (0, 42, 90, 5399, 7200)] == ["-", "42 s", "2 min", "90 min", "2.0 h"]
+    assert [reproduction.duration(s) for s in (0, 42, 90, 5399, 7200)] == [
+        "-",
+        "42 s",
+        "2 min",
+        "90 min",
+        "2.0 h",
+    ]

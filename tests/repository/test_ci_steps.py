@@ -19,10 +19,9 @@ from support.synthetic_results import full
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard import build
-from robust_eval.leaderboard import submission as filing
+from robust_eval.leaderboard import build, submission
 from robust_eval.leaderboard.row import read_board
-from robust_eval.models import build as build_network
+from robust_eval.models.catalogue import build as build_network
 from robust_eval.models.loading.checkpoint import save
 from robust_eval.results import read_result
 
@@ -139,7 +138,7 @@ def checkouts(tmp_path: Path) -> tuple[Path, Path]:
     board = tmp_path / "base" / "leaderboards" / "ours"
     board.mkdir(parents=True)
     (tmp_path / "result.json").write_text(full(200, name="first.pt").to_json())
-    filing.add(tmp_path / "result.json", board)
+    submission.add(tmp_path / "result.json", board)
     rebuild(board)
     shutil.copytree(tmp_path / "base", tmp_path / "submitted")
     evil = f"import pathlib; pathlib.Path({str(tmp_path / 'pwned')!r}).touch()\n"
@@ -172,7 +171,7 @@ def test_our_own_boards_pass(tmp_path: Path) -> None:
 def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
     board = checkouts[0] / "leaderboards" / "ours"
     (checkouts[0] / "result.json").write_text(full(205, name="second.pt").to_json())
-    filing.add(checkouts[0] / "result.json", board)
+    submission.add(checkouts[0] / "result.json", board)
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 0, text
@@ -198,7 +197,7 @@ def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
 
 def test_a_new_board_may_be_submitted_without_rules_and_verifications(checkouts: tuple[Path, Path]) -> None:
     board = checkouts[0] / "leaderboards" / "new"
-    filing.add(checkouts[1].parent / "result.json", board)
+    submission.add(checkouts[1].parent / "result.json", board)
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 0, text

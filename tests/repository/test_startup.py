@@ -54,7 +54,13 @@ def _processor_seconds(command: list[str | Path]) -> float:
 def test_the_first_attack_on_digits_begins_within_five_seconds(tmp_path: Path) -> None:
     """All that a run does but attack: loading, the first look, the clean pass, the row."""
     script = Path(sys.executable).with_name("robust-eval")
-    checkpoint = Path(__file__).resolve().parents[2] / "robust_eval" / "verification" / "selftest" / "digits-at.safetensors"
+    checkpoint = (
+        Path(__file__).resolve().parents[2]
+        / "robust_eval"
+        / "verification"
+        / "selftest"
+        / "digits-at.safetensors"
+    )
     best = float("inf")
     for turn in range(3):
         words = ["run", str(checkpoint), "--data", "digits", "--suite", "clean", "--examples", "60"]

@@ -57,7 +57,9 @@ def test_it_holds_nothing_else(members: set[str]) -> None:
     The self-test carries its own small weights.
     """
     assert {name.split("/")[0] for name in members} == {"robust_eval", "defenses"}
-    weights = {name for name in members if Path(name).match("robust_eval/verification/selftest/*.safetensors")}
+    weights = {
+        name for name in members if Path(name).match("robust_eval/verification/selftest/*.safetensors")
+    }
     kinds = {Path(name).suffix for name in members - weights}
     assert kinds <= {".py", ".typed", ".toml", ".j2", ".json", ".css", ".js"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from robust_eval.evaluation.executors import Executor, WorkerState
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Pool
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 from robust_eval.results import EvalResult, read_result
 
 

@@ -40,16 +40,16 @@ def measure() -> Measured:
     import numpy as np
     import torch
 
-    from robust_eval import models
     from robust_eval.core.types import UnitResult, Verdicts
     from robust_eval.evaluation import store
     from robust_eval.evaluation.planning.cascade import Waves
-    from robust_eval.evaluation.prepare import Options
+    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.models import catalogue
     from robust_eval.models.acceleration.tuning import flops
     from robust_eval.models.loading import checkpoint
 
     random_ = np.random.default_rng(0)
-    network = models.build("wrn-34-10", classes=10, channels=3, image_size=(32, 32)).eval()
+    network = catalogue.build("wrn-34-10", classes=10, channels=3, image_size=(32, 32)).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wrn.pt"
         checkpoint.save(
@@ -99,9 +99,9 @@ def measure() -> Measured:
 def _round_trip() -> float:
     import ray
 
-    from robust_eval.evaluation.executors import ray_cluster as cluster
+    from robust_eval.evaluation.executors import ray_cluster
 
-    cluster.connect(cluster.Wanted(address="local", workers=1, object_store=100 * 2**20), "cpu")
+    ray_cluster.connect(ray_cluster.Wanted(address="local", workers=1, object_store=100 * 2**20), "cpu")
 
     class Echo:
         def echo(self, value: bytes) -> bytes:

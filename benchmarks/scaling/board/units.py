@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robust_eval import attacks
+from robust_eval.core.request import Request
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Column, Normalisation, Slice
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.units import SPLIT, Request, pack
+from robust_eval.evaluation.planning.units import SPLIT, pack
 
 QUERIES = 8192
 """Of SPSA in one call."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defenses.runs.reading import FinishedRun
-from robust_eval.core import figure_style as figure
-from robust_eval.core import strict_json
+from robust_eval.core import figure_style, strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
 
@@ -118,11 +117,11 @@ def draw(spots: Sequence[Spot]) -> Figure:
     """A marker per checkpoint, larger for later epochs, joined within a run."""
     found = correlation(spots)
     last = max(spot.epoch for spot in spots)
-    with figure.style():
-        canvas, (axis,) = figure.panels(height=2.8)
+    with figure_style.style():
+        canvas, (axis,) = figure_style.panels(height=2.8)
         for place, name in enumerate(dict.fromkeys(spot.run for spot in spots)):
             own = [spot for spot in spots if spot.run == name]
-            look = figure.line(place)
+            look = figure_style.line(place)
             x, y = [spot.sharpness for spot in own], [spot.gap for spot in own]
             axis.plot(x, y, color=look["color"], linewidth=0.7, alpha=0.5)
             sizes = [8 + 28 * spot.epoch / last for spot in own]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from defenses.reports.figures.references import Reference
 from defenses.runs.reading import FinishedRun
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,8 +75,8 @@ def _percent(panels: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[
 def draw(found: Sequence[Line]) -> Figure:
     """Four panels over epochs, or over the share of training where runs differ in length."""
     same = len({line.epochs for line in found}) == 1
-    with figure.style():
-        canvas, axes = figure.panels(2, 2, width=figure.SPREAD, height=4.2)
+    with figure_style.style():
+        canvas, axes = figure_style.panels(2, 2, width=figure_style.SPREAD, height=4.2)
         for axis, (panel, title) in zip(axes, PANELS.items(), strict=True):
             for place, line in enumerate(found):
                 pairs = line.panels[panel]
@@ -96,8 +96,8 @@ def draw(found: Sequence[Line]) -> Figure:
 def _look(place: int, line: Line, count: int) -> dict[str, Any]:
     """Runs solid, references dashed; markers where there are few points to mark."""
     if line.reference:
-        return figure.reference(place)
-    return figure.line(place, markers=count <= LONGEST) | {"linestyle": "-"}
+        return figure_style.reference(place)
+    return figure_style.line(place, markers=count <= LONGEST) | {"linestyle": "-"}
 
 
 def data(found: Sequence[Line], part: str, runs: Sequence[FinishedRun]) -> dict[str, Any]:

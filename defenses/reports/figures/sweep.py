@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from defenses.sweeps.axes import Axis
 from defenses.sweeps.training import Trained
 from defenses.training.seeds import Spread, spread
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,10 +85,10 @@ def _percent(rows: Sequence[Mapping[str, float]], name: str) -> Spread | None:
 def draw(lines: Sequence[Series], axis: Axis, part: str) -> Figure:
     """Unseen images solid, training images dashed; a cross below where nothing could be trained."""
     places = _places(axis.values)
-    with figure.style():
-        canvas, (axes,) = figure.panels(height=2.8)
+    with figure_style.style():
+        canvas, (axes,) = figure_style.panels(height=2.8)
         for place, line in enumerate(lines):
-            look = figure.line(place)
+            look = figure_style.line(place)
             for name, dashes, label in (("unseen", "-", line.name), ("train", "--", None)):
                 drawn = [(places[m.value], s) for m in line.marks if (s := getattr(m, name)) is not None]
                 axes.errorbar(
@@ -114,7 +114,7 @@ def _crosses(axes: Axes, lines: Sequence[Series], places: Mapping[str, float]) -
     if failed:
         bottom = axes.get_ylim()[0]
         axes.plot(
-            failed, [bottom] * len(failed), "x", color=figure.GREY, clip_on=False, label="did not train"
+            failed, [bottom] * len(failed), "x", color=figure_style.GREY, clip_on=False, label="did not train"
         )
 
 

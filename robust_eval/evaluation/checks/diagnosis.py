@@ -6,7 +6,6 @@ an attack (Carlini et al. 2019, section 5; Pintor et al. 2022). Deterministic fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt
@@ -17,9 +16,10 @@ from torch import Tensor
 from robust_eval import attacks
 from robust_eval.core import norms, seeds
 from robust_eval.core.errors import UserError
+from robust_eval.core.logits import largest_difference, margin, spread
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, Cost
-from robust_eval.evaluation.checks.probes import largest_difference, margin, spread
+from robust_eval.evaluation.job import FreshLogits
 from robust_eval.evaluation.judge import judge
 from robust_eval.evaluation.worker import Worker
 from robust_eval.results import DiagnosisRecord
@@ -31,9 +31,6 @@ NOISE = 100
 """Draws of noise for each example that is left."""
 _UNBOUNDED_STEPS = 50
 _UNBOUNDED_STEP = Fraction(1, 10)
-
-FreshLogits = Callable[[int], Tensor]
-"""Logits of the first n images from the same file in a fresh process; raises UserError where it fails."""
 
 
 def cost() -> Cost:

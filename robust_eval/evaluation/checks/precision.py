@@ -11,13 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from robust_eval import attacks
-from robust_eval.core import seeds
-from robust_eval.core.types import AttackSpec, WorkUnit
-from robust_eval.evaluation import unit_loop as runner
-from robust_eval.evaluation.planning import units as plan
-from robust_eval.evaluation.planning.units import CLEAN, Request
+from robust_eval.core import request, seeds
+from robust_eval.core.request import CLEAN, Request
+from robust_eval.core.types import FLOAT32, AttackSpec, WorkUnit
+from robust_eval.evaluation import unit_loop
+from robust_eval.evaluation.planning import units
 from robust_eval.evaluation.store import Store
-from robust_eval.models.acceleration.frozen_copy import FLOAT32
 from robust_eval.results import DisagreementRecord
 
 LEAST, MOST = 8, 64
@@ -27,7 +26,7 @@ LONGEST = 250
 
 
 def measure(
-    request: Request, worker: runner.Worker, store: Store, finished: Mapping[str, runner.Finished]
+    request: Request, worker: unit_loop.Worker, store: Store, finished: Mapping[str, unit_loop.Finished]
 ) -> DisagreementRecord | None:
     """Repeat the first attack of each column on a sample in both precisions; None where all is float32."""
     sample = np.flatnonzero(finished[CLEAN].bits)[: sample_size(request.data.n)].tolist()
@@ -37,7 +36,8 @@ def measure(
     weaker = stronger = 0
     for column, attack in chosen:
         low, high = (
-            runner.do(unit, worker, store).verdicts.robust for unit in _pair(request, column, attack, sample)
+            unit_loop.do(unit, worker, store).verdicts.robust
+            for unit in _pair(request, column, attack, sample)
         )
         weaker += int((low & ~high).sum())
         stronger += int((high & ~low).sum())
@@ -71,7 +71,7 @@ def _pair(request: Request, column: str, attack: AttackSpec, sample: list[int]) 
     """The same attack in the request's precision and in float32, under one seed."""
     seed = seeds.derive(request.seed, f"disagreement {attack.id}")
     low, high = (
-        plan.unit(replace(request, precision=precision), column, attack, 0, sample)
+        units.unit(replace(request, precision=precision), column, attack, 0, sample)
         for precision in (request.precision, FLOAT32)
     )
     return _reseeded(low, seed), _reseeded(high, seed)
@@ -79,4 +79,4 @@ def _pair(request: Request, column: str, attack: AttackSpec, sample: list[int]) 
 
 def _reseeded(unit: WorkUnit, seed: int) -> WorkUnit:
     """Under a key of its own: the run's unit for the same work has another seed."""
-    return replace(unit, key=plan.digest([unit.key, seed])[:32], seed=seed)
+    return replace(unit, key=request.digest([unit.key, seed])[:32], seed=seed)

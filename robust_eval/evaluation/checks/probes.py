@@ -7,7 +7,6 @@ logits are in units of the logits' standard deviation over the probed images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,61 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-FINE, COARSE = 1e-5, 1e-4
-"""Sizes of the sign noise; the logits of smooth networks answer it in proportion."""
+from robust_eval.core.devices import full_precision
+from robust_eval.core.errors import UserError
+from robust_eval.core.logits import largest_difference, margin, spread
+from robust_eval.evaluation.job import Job
+from robust_eval.models import out_of_memory
+from robust_eval.results.flags.figures import COARSE, FINE, Probe, Response
+
+PROBED = 32
+"""Images that are probed."""
 _DRAWS = 5
 _FEW = 16
 """Images that are looked at one by one, and under noise."""
 _STEP = 1 / 255
 _OFF_GRID = 4 / 255
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Figures on ``n`` images; fractions lie in [0, 1]."""
-
-    n: int
-    nonfinite: float
-    """Fraction of images with a NaN or infinite logit."""
-    training_modules: int
-    """Submodules still in training mode after ``eval()``."""
-    probabilities: bool
-    """Outputs are non-negative with one and the same sum for every image."""
-    one_class: bool
-    """One class is predicted for every image, although three or more occur among the labels."""
-    optimises: bool
-    """The forward pass differentiates something itself."""
-    repeat: float
-    """Largest difference between passes over the same batch."""
-    batch: float
-    """Largest difference between a batch and its images one by one."""
-    fine: Response
-    coarse: Response
-    no_gradient: bool
-    """The outputs carry no gradient to the input at all."""
-    zero_ce: float
-    """Fraction of images whose cross-entropy gradient is zero, denormal or not finite."""
-    zero_margin: float
-    """The same for the margin loss, which does not saturate."""
-    weak_margin: float
-    """Fraction of images whose margin could not change by 0.1% of the logits' standard deviation if
-    every pixel followed its gradient from 0 to 1."""
-    gradient_repeat: float
-    """Largest difference between gradients of the same margin, relative to the image's largest entry."""
-    misled: float
-    """Fraction of images, among those with a gradient, whose margin a step of 1/255 against it does not
-    lower."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """How the logits answer sign noise of one size, at most over all draws, images and classes."""
-
-    change: float
-    """``|f(x + n) - f(x)|``"""
-    bend: float
-    """``|f(x + n) + f(x - n) - 2 f(x)|``: next to nothing for a smooth ``f``, as large as the change for one
-    that jumps."""
 
 
 def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Probe:
@@ -99,27 +57,6 @@ def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Pr
         coarse=coarse,
         **_gradient_figures(model, x_NCHW, moved, y_N, scale),
     )
-
-
-def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """``z_y - max_{k != y} z_k``, shape (N,); at most 0 where the prediction is wrong."""
-    true = logits_NK.gather(1, y_N[:, None]).squeeze(1)
-    others = logits_NK.scatter(1, y_N[:, None], float("-inf"))
-    return true - others.amax(1)
-
-
-def spread(logits_NK: Tensor) -> float:
-    """Standard deviation of the finite images' logits, never zero."""
-    finite = logits_NK.isfinite().all(1)
-    return max(float(logits_NK[finite].std()), 1e-12) if finite.sum() > 1 else 1.0
-
-
-def largest_difference(a: Tensor, b: Tensor) -> float:
-    """Over all finite entries; infinite where one alone is finite."""
-    if not torch.equal(a.isfinite(), b.isfinite()):
-        return float("inf")
-    gap = (a - b).abs()
-    return float(gap[gap.isfinite()].max()) if gap.isfinite().any() else 0.0
 
 
 class _Watch(TorchFunctionMode):
@@ -219,3 +156,24 @@ def _misled(model: nn.Module, x: Tensor, y: Tensor, slope: Tensor) -> float:
 
 def _fraction(yes: Tensor) -> float:
     return float(yes.float().mean())
+
+
+def probe_job(job: Job) -> Probe:
+    """Probe the first PROBED images of a job, fewer where memory is short.
+
+    Raises:
+        UserError: if the model fails on a single image.
+    """
+    full_precision()
+    count = min(PROBED, len(job.x_NCHW))
+    while True:
+        try:
+            return probe(job.model.eval(), job.x_NCHW[:count], job.y_N[:count])
+        except Exception as error:
+            if count == 1 or not out_of_memory.ran_out(error):
+                shape = tuple(job.x_NCHW[:count].shape)
+                raise UserError(
+                    f"The model fails on a batch of shape {shape}: {type(error).__name__}: {error}."
+                ) from error
+        count //= 2
+        out_of_memory.release()

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robust_eval.core import logits
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, writing
-from robust_eval.evaluation.checks import probes
 
 FILE = "first-logits.npy"
 OTHER = 0.01
@@ -69,8 +69,8 @@ def difference(a_NK: Tensor, b_NK: Tensor) -> float:
             return float("inf")
         return max(difference(a, b) for a, b in zip(a_NK, b_NK, strict=True))
     n = min(len(a_NK), len(b_NK))
-    each = [probes.largest_difference(a, b) for a, b in zip(a_NK[:n], b_NK[:n], strict=True)]
-    return float(np.median(each)) / probes.spread(b_NK)
+    each = [logits.largest_difference(a, b) for a, b in zip(a_NK[:n], b_NK[:n], strict=True)]
+    return float(np.median(each)) / logits.spread(b_NK)
 
 
 def _read(folder: Path) -> Tensor | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,14 +25,12 @@ from robust_eval.evaluation.executors import (
     Task,
     Trouble,
     WorkerState,
+    ray_addresses,
     reason,
-)
-from robust_eval.evaluation.executors import (
-    ray_addresses as addresses,
 )
 from robust_eval.evaluation.executors.ray_cluster import GIB, Granted
 from robust_eval.evaluation.executors.retries import Retries
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 
 STILLBORN = 3
 START_SECONDS = 180.0
@@ -214,7 +212,7 @@ class RayExecutor:
         if now - self._head_asked < HEAD_SECONDS / 10:
             return
         self._head_asked = now
-        if addresses.answers(self._head):
+        if ray_addresses.answers(self._head):
             self._silent_since = None
             return
         self._silent_since = self._silent_since or now

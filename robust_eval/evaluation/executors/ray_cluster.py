@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.executors import ray_addresses as addresses
+from robust_eval.evaluation.executors import ray_addresses
 
 GIB = 2**30
 MEMORY = 2 * GIB
@@ -94,7 +94,7 @@ def _check(wanted: Wanted, device: str) -> None:
 
 def _init(ray: Any, wanted: Wanted, device: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = addresses.find(wanted.address)
+    address = ray_addresses.find(wanted.address)
     if address is None:
         _start(ray, wanted, device, quiet)
         return

@@ -10,7 +10,7 @@ from typing import Any
 from robust_eval.core.errors import UserError
 from robust_eval.data import default_root
 from robust_eval.evaluation.executors.ray_cluster import first_line, installed
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 from robust_eval.models.loading import checkpoint
 
 LOOK_SECONDS = 120.0

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from robust_eval.core.files import write_text
+from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import WorkUnit
-from robust_eval.evaluation import result_writer as row
+from robust_eval.evaluation import result_writer
 from robust_eval.evaluation.attack_copy import TUNING_FILE
-from robust_eval.evaluation.checks import same_model as continuity
+from robust_eval.evaluation.checks import same_model
 from robust_eval.evaluation.executors import shards
-from robust_eval.evaluation.planning.cascade import Finished, Waves, with_evidence
-from robust_eval.evaluation.planning.units import CLEAN, Request
-from robust_eval.evaluation.prepare import Options, default_folder
+from robust_eval.evaluation.planning.cascade import Finished, Waves
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import default_folder
 from robust_eval.evaluation.result_writer import Look
-from robust_eval.evaluation.store import FolderStore, exclusive, open_run
+from robust_eval.evaluation.store import FolderStore, Store, exclusive, open_run
 from robust_eval.results import DiagnosisRecord, EvalResult
 
 
@@ -76,14 +77,14 @@ class Run:
         Raises :class:`UserError` where it answers otherwise than the model that began the run.
         """
         assert self.folder is not None
-        continuity.check(self.folder, answers)
+        same_model.check(self.folder, answers)
         self.tuning, self.look = tuning, look
         if tuning is not None:
             write_text(self.folder / TUNING_FILE, tuning)
 
     def keep_diagnosis(self, found: DiagnosisRecord) -> None:
         assert self.folder is not None
-        write_text(self.folder / row.DIAGNOSIS_FILE, found.model_dump_json(indent=1) + "\n")
+        write_text(self.folder / result_writer.DIAGNOSIS_FILE, found.model_dump_json(indent=1) + "\n")
 
     def vanished(self) -> list[WorkUnit]:
         """Units that were stored and are not there any more."""
@@ -108,7 +109,7 @@ class Run:
                 self.failures.append(f"{self.name}: units of {name} are no longer in {folder}")
                 return
             whole[name] = found
-        self.result = row.write(self.request, whole, self.look, folder, command, folder)
+        self.result = result_writer.write(self.request, whole, self.look, folder, command, folder)
 
     def write_partial(self) -> None:
         """What is finished, as a partial row."""
@@ -116,4 +117,17 @@ class Run:
             return
         if CLEAN in self.waves.finished and not self.waves.done:
             finished, command = self.waves.finished, self.options.command()
-            self.result = row.write(self.waves.request, finished, self.look, None, command, self.folder)
+            self.result = result_writer.write(
+                self.waves.request, finished, self.look, None, command, self.folder
+            )
+
+
+def with_evidence(finished: Finished, store: Store) -> Finished | None:
+    """A column of results without images, with them from the store; None where a unit has vanished."""
+    stages = []
+    for stage, keys in zip(finished.stages, finished.units, strict=True):
+        results = [store.get(key) for key in keys]
+        if any(result is None for result in results):
+            return None
+        stages.append(replace(stage, results=tuple(result for result in results if result is not None)))
+    return replace(finished, stages=tuple(stages))

@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import retry_write
+from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation.executors import Event, Executor, Failed, Task, Trouble, WorkerState
-from robust_eval.evaluation.executors.retry_write import patiently
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.cascade import Wave
-from robust_eval.evaluation.planning.units import CLEAN, Request
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 from robust_eval.evaluation.store import unpack
 
 TICK = 1.0
@@ -211,7 +211,7 @@ class Pool:
             if result is None:
                 run.failures.append(f"{run.name}: unit {key[:8]} came back damaged")
                 continue
-            patiently(partial(run.store.put_packed, key, content), run.store.folder, self._display.say)
+            retry_write(partial(run.store.put_packed, key, content), run.store.folder, self._display.say)
             run.done += 1
             self._stored[key] = run
             self._open_waves(run, run.waves.take(key, result))

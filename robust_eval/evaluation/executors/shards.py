@@ -13,14 +13,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from robust_eval.cli.progress import Silent
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
+from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
-from robust_eval.evaluation import result_writer as row
-from robust_eval.evaluation import unit_loop as runner
-from robust_eval.evaluation.checks import same_model as continuity
-from robust_eval.evaluation.planning.units import Request
+from robust_eval.evaluation import result_writer, unit_loop
+from robust_eval.evaluation.checks import same_model
+from robust_eval.evaluation.display import Silent
 from robust_eval.evaluation.result_writer import Look
 from robust_eval.evaluation.store import FolderStore, exclusive, open_run
 from robust_eval.results import DisagreementRecord, EvalResult, SearchRecord, flags
@@ -105,13 +104,13 @@ def merge(places: Sequence[Path], out: Path | None) -> tuple[Path, EvalResult]:
             f"Of {request.blocks} shards these are missing: {named}. Run them, or give their folders too."
         )
     target = out or _target(places)
-    continuity.check_all(list(by_number.values()))
+    same_model.check_all(list(by_number.values()))
     with exclusive(target):
         store = _Gathering(open_run(target, request.identity()), list(by_number.values()))
-        finished = dict(runner.run(request, _Nobody(), store, Silent()))
+        finished = dict(unit_loop.run(request, _Nobody(), store, Silent()))
         command = found[0][1].command
         look = _joined([shard.look for _, shard in found])
-        return target, row.write(request, finished, look, target, command, target)
+        return target, result_writer.write(request, finished, look, target, command, target)
 
 
 def _same_request(found: Sequence[tuple[Path, Shard]]) -> Request:

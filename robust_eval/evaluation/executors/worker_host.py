@@ -13,16 +13,17 @@ from pathlib import Path
 from torch import Tensor
 
 from robust_eval.core.errors import UserError
+from robust_eval.core.request import Request
 from robust_eval.core.types import WorkUnit
-from robust_eval.evaluation import fresh_process as fresh
-from robust_eval.evaluation import store
+from robust_eval.evaluation import fresh_process, store
 from robust_eval.evaluation.attack_copy import TUNING_FILE
-from robust_eval.evaluation.checks import diagnosis as diagnose
+from robust_eval.evaluation.checks import diagnosis
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.cascade import Finished
-from robust_eval.evaluation.planning.units import Request
-from robust_eval.evaluation.prepare import Options, prepare
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import prepare
 from robust_eval.evaluation.result_writer import Look
-from robust_eval.evaluation.run import Job, Session
+from robust_eval.evaluation.run import Session
 from robust_eval.results import DiagnosisRecord
 
 KEEP = 4
@@ -60,8 +61,8 @@ class Host:
 
     def diagnose(self, options: Options, request: Request, tuning: str | None) -> DiagnosisRecord:
         session, _ = self._open(options, request, tuning)
-        ask = fresh.reloading(session.job, options).fresh
-        return diagnose.diagnose(session.worker, seed=request.seed, fresh=ask)
+        ask = fresh_process.reloading(session.job, options).fresh
+        return diagnosis.diagnose(session.worker, seed=request.seed, fresh=ask)
 
     def _job(self, options: Options) -> Job:
         if options in self._jobs:

@@ -6,14 +6,14 @@ before. Columns do not wait for each other, so that whoever has workers to feed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from robust_eval import attacks
+from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import AttackSpec, Bools, Column, Ints, UnitResult, WorkUnit
-from robust_eval.evaluation.planning.units import CLEAN, Request, block, clean_units, stage_units
-from robust_eval.evaluation.store import Store
+from robust_eval.evaluation.planning.units import block, clean_units, stage_units
 from robust_eval.results import ColumnRecord
 from robust_eval.results.summary import Stage, attack_column, clean_bits, clean_column, column_bits
 
@@ -153,17 +153,6 @@ def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]
         note=attacks.note(attack, request.checkpoint.classes),
         results=results,
     )
-
-
-def with_evidence(finished: Finished, store: Store) -> Finished | None:
-    """A column of results without images, with them from the store; None where a unit has vanished."""
-    stages = []
-    for stage, keys in zip(finished.stages, finished.units, strict=True):
-        results = [store.get(key) for key in keys]
-        if any(result is None for result in results):
-            return None
-        stages.append(replace(stage, results=tuple(result for result in results if result is not None)))
-    return replace(finished, stages=tuple(stages))
 
 
 def labels(finished: Finished, n: int) -> Ints:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
-from robust_eval.core.types import Cost, Suite
-from robust_eval.evaluation.planning.units import CLEAN
+from robust_eval.core.request import CLEAN
+from robust_eval.core.types import FLOAT32, Cost, Suite
 from robust_eval.models.acceleration import timing
-from robust_eval.models.acceleration.frozen_copy import FLOAT32, frozen
+from robust_eval.models.acceleration.frozen_copy import frozen
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_eval import attacks
-from robust_eval.core import discovery as discover
+from robust_eval.core import discovery
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import AttackSpec, Column, Suite
 
@@ -30,7 +30,7 @@ def load(text: str) -> Suite:
     names = [part for part in (part.strip() for part in text.split(",")) if part]
     if not names:
         raise UserError("The suite is empty. Name a suite such as full, or columns such as pgd-20,aa.")
-    if len(names) == 1 and (names[0] in discover.config_ids("suites") or names[0].endswith(".toml")):
+    if len(names) == 1 and (names[0] in discovery.config_ids("suites") or names[0].endswith(".toml")):
         return _suite(names[0])
     columns = _unique([column(CLEAN), *(found for name in names for found in _expand(name))])
     return Suite(",".join(column.id for column in columns), 1, columns)
@@ -38,8 +38,8 @@ def load(text: str) -> Suite:
 
 def column(name: str, base: Path = Path(), within: tuple[str, ...] = ()) -> Column:
     """A column from its id, or from a path ending in .toml relative to ``base``."""
-    path = base / name if name.endswith(".toml") else discover.config_dir("columns") / f"{name}.toml"
-    table = discover.read_toml(path) if name.endswith(".toml") else discover.config("columns", name)
+    path = base / name if name.endswith(".toml") else discovery.config_dir("columns") / f"{name}.toml"
+    table = discovery.read_toml(path) if name.endswith(".toml") else discovery.config("columns", name)
     where, own_id = _shown(path), path.stem
     _only(table, ("title", "attacks"), where)
     if own_id in within:
@@ -60,8 +60,8 @@ def column(name: str, base: Path = Path(), within: tuple[str, ...] = ()) -> Colu
 
 def _suite(name: str) -> Suite:
     own = name.endswith(".toml")
-    path = Path(name) if own else discover.config_dir("suites") / f"{name}.toml"
-    table = discover.read_toml(path)
+    path = Path(name) if own else discovery.config_dir("suites") / f"{name}.toml"
+    table = discovery.read_toml(path)
     where = _shown(path)
     _only(table, ("version", "columns"), where)
     version, columns = table.get("version", 1), table.get("columns")
@@ -75,7 +75,7 @@ def _suite(name: str) -> Suite:
 
 def _expand(name: str) -> Iterable[Column]:
     """The columns that one item of a list stands for: a column's own id before a suite's name."""
-    columns, suites = discover.config_ids("columns"), discover.config_ids("suites")
+    columns, suites = discovery.config_ids("columns"), discovery.config_ids("suites")
     if name.endswith(".toml") or name in columns:
         return (column(name),)
     if name in suites:
@@ -126,5 +126,5 @@ def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
 
 def _shown(path: Path) -> str:
     """A file as the user knows it: bundled ones without the machine's path."""
-    bundled = discover.config_dir("columns").parent
+    bundled = discovery.config_dir("columns").parent
     return f"configs/{path.relative_to(bundled)}" if path.is_relative_to(bundled) else str(path)

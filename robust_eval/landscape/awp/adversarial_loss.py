@@ -16,12 +16,11 @@ from torch.nn.functional import cross_entropy
 
 from robust_eval import attacks
 from robust_eval.core import seeds
-from robust_eval.core.types import CheckpointRef
-from robust_eval.evaluation.worker import full_precision
+from robust_eval.core.devices import full_precision
+from robust_eval.core.types import FLOAT32, CheckpointRef
 from robust_eval.landscape.awp.points import Measured, Move, Point, Setting, key
 from robust_eval.landscape.directions import Directions, Vector, filter_normalised, tensor_normalised
 from robust_eval.landscape.displaced_model import Moving, Step
-from robust_eval.models.acceleration.frozen_copy import FLOAT32
 from robust_eval.models.normalisation import Normalised
 
 # Images on which the search copy is checked at every point.

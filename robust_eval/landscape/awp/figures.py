@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.landscape.awp.curve import Curve
 from robust_eval.landscape.awp.plane import Plane
 from robust_eval.landscape.awp.scan import Scan
@@ -29,21 +29,21 @@ def caption(scan: Scan) -> str:
 
 def curve_figure(scan: Scan, curves: Sequence[Curve], fixed: Sequence[Curve]) -> Figure:
     """Mean and band of every checkpoint; the pre-generated variant, where there is one, in a panel beside."""
-    with figure.style():
-        width = figure.SPREAD if fixed else figure.COLUMN
-        canvas, panels = figure.panels(1 + bool(fixed), width=width, share_y=True)
+    with figure_style.style():
+        width = figure_style.SPREAD if fixed else figure_style.COLUMN
+        canvas, panels = figure_style.panels(1 + bool(fixed), width=width, share_y=True)
         _curves(panels[0], curves)
         panels[0].set_ylabel(LOSS)
         if fixed:
             for one in curves:
-                panels[1].plot(one.alphas, one.mean, color=figure.GREY, linewidth=0.8, linestyle=":")
-            panels[1].plot([], [], color=figure.GREY, linewidth=0.8, linestyle=":", label="made anew")
+                panels[1].plot(one.alphas, one.mean, color=figure_style.GREY, linewidth=0.8, linestyle=":")
+            panels[1].plot([], [], color=figure_style.GREY, linewidth=0.8, linestyle=":", label="made anew")
             panels[1].legend()
             panels[0].set_title("x' made anew at every α: the landscape")
             panels[1].set_title("x' made once, at α = 0: misleads")
             _curves(panels[1], fixed, labels=False)
         canvas.suptitle(caption(scan), fontsize=8)
-        figure.legend(canvas, panels[0])
+        figure_style.legend(canvas, panels[0])
         _name_not_finite(
             canvas, [(one.label, "|α|", [row["alpha"] for row in one.not_finite()]) for one in curves]
         )
@@ -52,7 +52,7 @@ def curve_figure(scan: Scan, curves: Sequence[Curve], fixed: Sequence[Curve]) ->
 
 def _curves(axes: Axes, curves: Sequence[Curve], *, labels: bool = True) -> None:
     for place, one in enumerate(curves):
-        look = figure.line(place, markers=len(one.alphas) <= 25)
+        look = figure_style.line(place, markers=len(one.alphas) <= 25)
         axes.plot(one.alphas, one.mean, label=one.label if labels else None, **look)
         axes.fill_between(one.alphas, one.low, one.high, color=look["color"], alpha=0.18, linewidth=0)
     # The whole range, also where there is nothing to draw.
@@ -70,9 +70,9 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
     highest = max([float(np.nanmax(one.relative)) for one in planes if np.isfinite(one.at_w)] or [0.0])
     levels = MaxNLocator(10).tick_values(0, highest or 1.0)
     rows = len(planes)
-    with figure.style():
-        canvas, panels = figure.panels(
-            2, rows, width=figure.SPREAD, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
+    with figure_style.style():
+        canvas, panels = figure_style.panels(
+            2, rows, width=figure_style.SPREAD, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
         )
         for row, one in enumerate(planes):
             a, b = np.meshgrid(one.alphas, one.alphas)
@@ -112,9 +112,9 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
 def response_figure(scan: Scan, responses: Sequence[Response]) -> Figure:
     """Loss against gamma on logarithmic axes, a panel for each checkpoint."""
     labels = list(dict.fromkeys(one.label for one in responses))
-    width = figure.COLUMN if len(labels) == 1 else figure.SPREAD * max(1.0, len(labels) / 2)
-    with figure.style():
-        canvas, panels = figure.panels(len(labels), width=width, share_y=True)
+    width = figure_style.COLUMN if len(labels) == 1 else figure_style.SPREAD * max(1.0, len(labels) / 2)
+    with figure_style.style():
+        canvas, panels = figure_style.panels(len(labels), width=width, share_y=True)
         for axes, label in zip(panels, labels, strict=True):
             axes.set_xscale("log")
             axes.set_yscale("log")
@@ -132,7 +132,7 @@ def response_figure(scan: Scan, responses: Sequence[Response]) -> Figure:
 
 
 def _response(axes: Axes, one: Response) -> None:
-    look = figure.line(0 if one.kind == "awp" else 1)
+    look = figure_style.line(0 if one.kind == "awp" else 1)
     anew = one.images == "anew"
     look |= {"linestyle": "-" if anew else ":", "fillstyle": "full" if anew else "none"}
     made = "made anew at w+v" if anew else "made at w"
@@ -150,7 +150,7 @@ def _name_not_finite(canvas: Figure, found: Sequence[tuple[str, str, Sequence[fl
         if places
     ]
     if sentences:
-        canvas.supxlabel("\n".join(dict.fromkeys(sentences)), fontsize=7, color=figure.PALETTE[1])
+        canvas.supxlabel("\n".join(dict.fromkeys(sentences)), fontsize=7, color=figure_style.PALETTE[1])
 
 
 def _least(places: Sequence[float]) -> float:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from robust_eval import attacks
+from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.files import write_text, writing
+from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, CheckpointRef, Slice
-from robust_eval.evaluation.planning.units import digest
-from robust_eval.results.schema import Record
 
 VERSION = 1
 """Rises whenever the meaning of a stored point changes."""
@@ -60,7 +60,7 @@ def alphas(span: Fraction, points: int) -> tuple[float, ...]:
     return tuple(float(span * Fraction(step, half)) for step in range(-half, half + 1))
 
 
-class Measured(Record):
+class Measured(ClosedModel):
     """The adversarial loss at one point.
 
     ``loss`` is the mean cross-entropy in nats, None where it is not finite; ``accuracy`` the share of

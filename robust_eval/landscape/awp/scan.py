@@ -10,16 +10,16 @@ from typing import Any
 
 from robust_eval import attacks
 from robust_eval.core.errors import UserError
+from robust_eval.core.request import digest
 from robust_eval.core.threat import parse_fraction
+from robust_eval.core.types import FLOAT32
 from robust_eval.evaluation.attack_copy import resolve_precision
-from robust_eval.evaluation.planning.units import digest
 from robust_eval.evaluation.store import exclusive
 from robust_eval.landscape.awp import points
 from robust_eval.landscape.awp.adversarial_loss import Meter
 from robust_eval.landscape.awp.points import Measured, Point, PointStore, Setting, point
 from robust_eval.landscape.checkpoints import Subject, Subjects
 from robust_eval.landscape.directions import Directions, draw, load, save
-from robust_eval.models.acceleration.frozen_copy import FLOAT32
 from robust_eval.results.environment import environment
 
 Values = Mapping[tuple[str, Point], Measured]

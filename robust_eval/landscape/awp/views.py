@@ -13,11 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError
-from robust_eval.landscape.awp import curve, plane, scan
-from robust_eval.landscape.awp import figures as draw
-from robust_eval.landscape.awp import weight_noise as perturbed
+from robust_eval.landscape.awp import curve, figures, plane, scan, weight_noise
 from robust_eval.landscape.awp.points import Kind, Measured, Point
 from robust_eval.landscape.awp.scan import Scan, Values
 from robust_eval.landscape.checkpoints import Subject
@@ -58,8 +56,8 @@ def view(
     if directions is not None and directions < (2 if plane else 1):
         raise UserError(f"--directions must be at least {2 if plane else 1} here, got {directions}.")
     if perturbation is not None:
-        sizes = scan.gammas(perturbed.GAMMAS if gammas is None else gammas)
-        return Perturbations(perturbed.kinds(perturbation), sizes, directions or perturbed.DRAWS)
+        sizes = scan.gammas(weight_noise.GAMMAS if gammas is None else gammas)
+        return Perturbations(weight_noise.kinds(perturbation), sizes, directions or weight_noise.DRAWS)
     if plane:
         return Planes(scan.grid(span, 11 if points is None else points), directions or 2)
     return Curves(scan.grid(span, 21 if points is None else points), directions or 3, pre_generated)
@@ -80,7 +78,7 @@ class Curves:
         found = curve.curves(scan, self.alphas, values)
         fixed = curve.curves(scan, self.alphas, values, "at-w") if self.pre_generated else []
         data = curve.to_data(scan, found, fixed, values)
-        figure.save(draw.curve_figure(scan, found, fixed), folder / self.stem, data)
+        figure_style.save(figures.curve_figure(scan, found, fixed), folder / self.stem, data)
         tables = [_flatness_table(found, "Flatness of g(α)")]
         if fixed:
             tables.append(_flatness_table(fixed, "The same with pre-generated images, which misleads"))
@@ -99,7 +97,9 @@ class Planes:
 
     def finish(self, scan: Scan, values: Values, folder: Path) -> list[Table]:
         found = plane.planes(scan, self.alphas, values)
-        figure.save(draw.plane_figure(scan, found), folder / self.stem, plane.to_data(scan, found, values))
+        figure_style.save(
+            figures.plane_figure(scan, found), folder / self.stem, plane.to_data(scan, found, values)
+        )
         table = _table("Flatness over the plane", "checkpoint", "g(0, 0)", "mean |g - g(0, 0)|", "not finite")
         for one in found:
             table.add_row(one.label, f"{one.at_w:.4f}", _number(one.sharpness), str(len(one.not_finite())))
@@ -111,16 +111,16 @@ class Perturbations:
     kinds: tuple[Kind, ...]
     gammas: tuple[float, ...]
     directions: int
-    stem: str = perturbed.KIND
-    batch_size: int | None = perturbed.BATCH
+    stem: str = weight_noise.KIND
+    batch_size: int | None = weight_noise.BATCH
 
     def plan(self) -> list[Point]:
-        return perturbed.plan(self.kinds, self.gammas, self.directions)
+        return weight_noise.plan(self.kinds, self.gammas, self.directions)
 
     def finish(self, scan: Scan, values: Values, folder: Path) -> list[Table]:
-        found = perturbed.responses(scan, self.kinds, self.gammas, values)
-        data = perturbed.to_data(scan, found, values)
-        figure.save(draw.response_figure(scan, found), folder / self.stem, data)
+        found = weight_noise.responses(scan, self.kinds, self.gammas, values)
+        data = weight_noise.to_data(scan, found, values)
+        figure_style.save(figures.response_figure(scan, found), folder / self.stem, data)
         heads = [f"{one.label} {one.kind.upper()}, {one.images}" for one in found]
         table = _table("Adversarial loss (nats) at w+v; images made at w, or anew at w+v", "gamma", *heads)
         for place, gamma in enumerate(self.gammas):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.store import exclusive
 from robust_eval.landscape.checkpoints import Subject
@@ -174,16 +174,18 @@ def distance(a: Subject, b: Subject) -> float:
 
 def draw(found: Sequence[Between], made: Setup) -> Figure:
     a, b = (subject.label for subject in made.subjects.each)
-    with figure.style():
-        canvas, axes = figure.panels(2, width=figure.SPREAD, height=2.5)
+    with figure_style.style():
+        canvas, axes = figure_style.panels(2, width=figure_style.SPREAD, height=2.5)
         ts = [one.t for one in found]
-        axes[0].plot(ts, [float("nan") if one.loss is None else one.loss for one in found], **figure.line(0))
+        axes[0].plot(
+            ts, [float("nan") if one.loss is None else one.loss for one in found], **figure_style.line(0)
+        )
         if found[0].loss is not None and found[-1].loss is not None:
             ends = [found[0].loss, found[-1].loss]
-            axes[0].plot([0, 1], ends, color=figure.GREY, linewidth=0.8, linestyle=":")
+            axes[0].plot([0, 1], ends, color=figure_style.GREY, linewidth=0.8, linestyle=":")
         axes[0].set_ylabel("adversarial loss (nats)")
-        axes[1].plot(ts, [100 * one.robust for one in found], **figure.line(0), label="under attack")
-        axes[1].plot(ts, [100 * one.clean for one in found], **figure.line(1), label="clean")
+        axes[1].plot(ts, [100 * one.robust for one in found], **figure_style.line(0), label="under attack")
+        axes[1].plot(ts, [100 * one.clean for one in found], **figure_style.line(1), label="clean")
         axes[1].set_ylabel("accuracy (%)")
         axes[1].legend()
         for axis in axes:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel, format_fraction, parse_fraction
 from robust_eval.evaluation.store import exclusive
@@ -30,7 +30,7 @@ from robust_eval.landscape import directions
 from robust_eval.landscape.checkpoints import Subject
 from robust_eval.landscape.directions import Vector, filter_normalised
 from robust_eval.landscape.displaced_model import Moving
-from robust_eval.landscape.liu import measurement as setup
+from robust_eval.landscape.liu import measurement
 from robust_eval.landscape.liu.measurement import Pieces, Setup
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def measure(
     told: Callable[[Scatter], None] = lambda _scatter: None,
 ) -> list[Scatter]:
     """Every checkpoint at every budget, finished ones from ``folder``; resumable budget by budget."""
-    setup.checked_count("--neighbours", neighbours)
+    measurement.checked_count("--neighbours", neighbours)
     _allowed(made.subjects.threat, budgets)
     how = {"radius": distance, "neighbours": neighbours}
     found = []
@@ -108,7 +108,7 @@ def measure(
         for subject in made.subjects.each:
             meter = _Meter(made, subject, drawn, distance)
             for ratio in budgets:
-                name = setup.name(**subject.ref.weights, ratio=str(ratio))
+                name = measurement.name(**subject.ref.weights, ratio=str(ratio))
                 scatter = pieces.once(name, Scatter, partial(meter.at, ratio))
                 scatter = replace(scatter, label=subject.label)
                 found.append(scatter)
@@ -121,7 +121,7 @@ class _Meter:
 
     def __init__(self, made: Setup, subject: Subject, drawn: directions.Directions, distance: float) -> None:
         self.made, self.label = made, subject.label
-        self.moving = Moving(subject.model, subject.ref.name, made.subjects.x_NCHW[: setup.SAMPLE])
+        self.moving = Moving(subject.model, subject.ref.name, made.subjects.x_NCHW[: measurement.SAMPLE])
         self.places: list[list[tuple[Vector, float]]] = [[]]
         for number in range(drawn.count):
             scaled = filter_normalised(drawn.raw(number), self.moving.home)
@@ -144,7 +144,7 @@ class _Meter:
         self.moving.place()
         at_w = [self._gradients(adv) for adv in shown]
         n = len(subjects.y_N)
-        shares = [len(part) / n for part in setup.parts(subjects.y_N, GRADIENT_BATCH)]
+        shares = [len(part) / n for part in measurement.parts(subjects.y_N, GRADIENT_BATCH)]
         whole = [
             torch.stack([share * g for share, g in zip(shares, each, strict=True)]).sum(0)
             for each in gradients
@@ -166,7 +166,9 @@ class _Meter:
         return [
             torch.cat([part.flatten() for part in self.moving.gradient(x, y).values()])
             for x, y in zip(
-                setup.parts(adv_NCHW, GRADIENT_BATCH), setup.parts(labels, GRADIENT_BATCH), strict=True
+                measurement.parts(adv_NCHW, GRADIENT_BATCH),
+                measurement.parts(labels, GRADIENT_BATCH),
+                strict=True,
             )
         ]
 
@@ -198,8 +200,8 @@ def _mean(values: Sequence[float]) -> float:
 def draw(found: Sequence[Scatter], made: Setup) -> Figure:
     """Cosines of perturbations and of parameter gradients against the budget."""
     heads = ("of perturbations", "of gradients at w,\non each point's images", "of gradients\nat each point")
-    with figure.style():
-        canvas, axes = figure.panels(3, width=figure.SPREAD, height=2.5)
+    with figure_style.style():
+        canvas, axes = figure_style.panels(3, width=figure_style.SPREAD, height=2.5)
         for place, label in enumerate(dict.fromkeys(one.label for one in found)):
             own = [one for one in found if one.label == label]
             series = (
@@ -211,7 +213,7 @@ def draw(found: Sequence[Scatter], made: Setup) -> Figure:
                 axis.plot(
                     [eps for eps, _ in pairs],
                     [cosine for _, cosine in pairs],
-                    **figure.line(place),
+                    **figure_style.line(place),
                     label=label,
                 )
         farthest = max([made.subjects.threat.radius, *(one.eps for one in found)])
@@ -219,10 +221,10 @@ def draw(found: Sequence[Scatter], made: Setup) -> Figure:
             # One range, though without a perturbation (eps = 0) the first panel has nothing to show.
             axis.set_xlim(-0.04 * farthest, 1.04 * farthest)
             axis.locator_params(axis="x", nbins=5)
-            axis.axvline(made.subjects.threat.radius, color=figure.GREY, linewidth=0.8, linestyle=":")
+            axis.axvline(made.subjects.threat.radius, color=figure_style.GREY, linewidth=0.8, linestyle=":")
             axis.set_xlabel(f"{made.subjects.threat.norm} budget ε (pixels in [0, 1])")
             axis.set_ylabel(f"mean cosine {head}")
-        figure.legend(canvas, axes[0])
+        figure_style.legend(canvas, axes[0])
         canvas.suptitle(made.caption(), fontsize=8)
     return canvas
 

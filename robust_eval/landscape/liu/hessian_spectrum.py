@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.files import atomic, writing
 from robust_eval.evaluation.store import exclusive
 from robust_eval.landscape.checkpoints import Subject
-from robust_eval.landscape.liu import measurement as setup
+from robust_eval.landscape.liu import measurement
 from robust_eval.landscape.liu.hessian import Eigenpair, Hessian, top_eigenpairs
 from robust_eval.landscape.liu.measurement import Pieces, Setup
 
@@ -77,7 +77,7 @@ def _eigenvalues(
     hessian: Hessian | None = None
     total = sum(p.numel() for p in subject.model.parameters())
     for rank in range(1, min(count, total) + 1):
-        name = setup.name(**subject.ref.weights, rank=rank)
+        name = measurement.name(**subject.ref.weights, rank=rank)
         file = pieces.folder / f"{name}.npy"
         stored, vector_P = pieces.get(name, Eigenvalue), _read(file, total)
         if stored is None or vector_P is None:
@@ -120,8 +120,8 @@ def _write(file: Path, vector_P: Tensor) -> None:
 
 
 def draw(found: Sequence[Eigenvalue], made: Setup) -> Figure:
-    with figure.style():
-        canvas, (axis,) = figure.panels(height=2.5)
+    with figure_style.style():
+        canvas, (axis,) = figure_style.panels(height=2.5)
         for place, label in enumerate(dict.fromkeys(one.label for one in found)):
             own = [one for one in found if one.label == label]
             axis.errorbar(
@@ -130,14 +130,14 @@ def draw(found: Sequence[Eigenvalue], made: Setup) -> Figure:
                 yerr=[one.residual for one in own],
                 capsize=1.5,
                 elinewidth=0.7,
-                **figure.line(place),
+                **figure_style.line(place),
                 label=label,
             )
-        axis.axhline(0, color=figure.GREY, linewidth=0.6)
+        axis.axhline(0, color=figure_style.GREY, linewidth=0.6)
         axis.set_xticks(range(1, max(one.rank for one in found) + 1))
         axis.set_xlabel("rank by size")
         axis.set_ylabel("eigenvalue of the Hessian\n(nats per squared weight)")
-        figure.legend(canvas, axis)
+        figure_style.legend(canvas, axis)
         canvas.suptitle(made.caption(), fontsize=8)
     return canvas
 

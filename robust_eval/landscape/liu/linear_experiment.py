@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.threat import Norm
 from robust_eval.core.types import Slice
 from robust_eval.data import ImageSet
-from robust_eval.landscape.liu import linear_classifier as linear
+from robust_eval.landscape.liu import linear_classifier
 from robust_eval.landscape.liu.linear_classifier import Point
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def prepare(images: ImageSet, classes: str | None, norm: Norm, per_class: int) -
         raise UserError(f"{images.name} has no images of one of the classes {' and '.join(names)}.")
     x = torch.cat([x_ND[each[:least]] for each in chosen])
     y = torch.cat([torch.full((least,), sign, dtype=torch.float64) for sign in (-1, 1)])
-    over_all = linear.critical_eps_softmax(x_ND, labels_N) if norm == "Linf" else None
+    over_all = linear_classifier.critical_eps_softmax(x_ND, labels_N) if norm == "Linf" else None
     return Experiment(
-        images.slice(), (names[0], names[1]), x, y, norm, linear.critical_eps(x, y, norm), over_all
+        images.slice(), (names[0], names[1]), x, y, norm, linear_classifier.critical_eps(x, y, norm), over_all
     )
 
 
@@ -86,26 +86,26 @@ def vanished(found: Sequence[Point]) -> float | None:
 
 def draw(made: Experiment, found: Sequence[Point]) -> Figure:
     eps = [one.eps for one in found]
-    with figure.style():
-        canvas, axes = figure.panels(3, width=figure.SPREAD, height=2.4)
+    with figure_style.style():
+        canvas, axes = figure_style.panels(3, width=figure_style.SPREAD, height=2.4)
         dual = "1" if made.norm == "Linf" else "2"
-        axes[0].plot(eps, [one.weight_norm for one in found], **figure.line(0))
+        axes[0].plot(eps, [one.weight_norm for one in found], **figure_style.line(0))
         axes[0].set_yscale("symlog", linthresh=1e-2)
         axes[0].set_ylabel(f"size of the trained w (L{dual} norm)")
-        axes[1].plot(eps, [one.loss for one in found], **figure.line(0))
+        axes[1].plot(eps, [one.loss for one in found], **figure_style.line(0))
         axes[1].axhline(
-            math.log(2), color=figure.GREY, linewidth=0.8, linestyle="--", label="constant: log 2"
+            math.log(2), color=figure_style.GREY, linewidth=0.8, linestyle="--", label="constant: log 2"
         )
         axes[1].set_ylabel("adversarial loss (nats)")
         axes[1].legend()
-        axes[2].plot(eps, [100 * one.robust_error for one in found], **figure.line(1), label="robust")
-        axes[2].plot(eps, [100 * one.clean_error for one in found], **figure.line(0), label="clean")
+        axes[2].plot(eps, [100 * one.robust_error for one in found], **figure_style.line(1), label="robust")
+        axes[2].plot(eps, [100 * one.clean_error for one in found], **figure_style.line(0), label="clean")
         axes[2].set_ylabel("error (%)")
         axes[2].legend()
         images = f"{made.images.name} ({made.images.split}, n = {len(made.y_N)})"
         canvas.suptitle(f"{images}, {' against '.join(made.classes)}", fontsize=8)
         for axis in axes:
-            axis.axvline(made.threshold, color=figure.GREY, linewidth=0.9, linestyle=":")
+            axis.axvline(made.threshold, color=figure_style.GREY, linewidth=0.9, linestyle=":")
             axis.set_xlabel(f"{made.norm} budget ε (pixels in [0, 1])")
     return canvas
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from robust_eval import attacks
 from robust_eval.core import seeds
+from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text, writing
+from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec
-from robust_eval.evaluation.planning.units import auto_batch_size, digest
-from robust_eval.evaluation.worker import full_precision
+from robust_eval.evaluation.planning.units import auto_batch_size
 from robust_eval.landscape.checkpoints import Subjects
 from robust_eval.models.acceleration.frozen_copy import SearchModel, frozen
 from robust_eval.results.environment import environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from robust_eval.evaluation.planning.units import CLEAN
+from robust_eval.core.request import CLEAN
 from robust_eval.leaderboard.page.chart_geometry import (
     CHARACTER,
     Chart,

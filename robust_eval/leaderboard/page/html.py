@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robust_eval.core.request import CLEAN
 from robust_eval.core.text import visible
-from robust_eval.evaluation.planning.units import CLEAN
 from robust_eval.leaderboard.page import charts
 from robust_eval.leaderboard.page.row_details import details, pair
 from robust_eval.leaderboard.page.view_models import GroupView, groups, link

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from robust_eval.core.text import visible
-from robust_eval.leaderboard import robustbench_import as robustbench
+from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.ranking import Place, grouped, places
 from robust_eval.leaderboard.robustbench_import import Reported
 from robust_eval.leaderboard.row import WORST_CASE, Row
@@ -52,7 +52,7 @@ def board(
             parts.append(notes)
     if reported:
         parts += [
-            f"## Published elsewhere: {robustbench.MARK}",
+            f"## Published elsewhere: {robustbench_import.MARK}",
             _reported_note(reported),
             _reported(reported),
         ]
@@ -124,6 +124,8 @@ def _reported(entries: Sequence[Reported]) -> str:
     lines = [_line(header), _line(["---"] * len(header))]
     for entry in entries:
         words = [text(value) for value in (entry.id, entry.paper, entry.architecture, entry.venue)]
-        standing = robustbench.MARK + (", unreliable by RobustBench's own mark" if entry.unreliable else "")
+        standing = robustbench_import.MARK + (
+            ", unreliable by RobustBench's own mark" if entry.unreliable else ""
+        )
         lines.append(_line([*words, f"{entry.clean:.2f}", f"{entry.robust:.2f}", standing]))
     return "\n".join(lines)

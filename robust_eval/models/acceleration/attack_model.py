@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robust_eval.core.errors import UserError
-from robust_eval.models import out_of_memory as memory
+from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.small_steps import Nearby
 
 Result = TypeVar("Result")
@@ -105,7 +105,7 @@ class SearchModel(nn.Module):
                 self.forwards += logits.shape[:2].numel()
                 return logits
             self.nearby = None
-            memory.release()
+            out_of_memory.release()
         return queried(self, x_NCHW, steps_NSCHW)
 
     def _portion(self, gradient: bool, left: int) -> int:
@@ -134,18 +134,18 @@ class SearchModel(nn.Module):
         try:
             return work(*inputs)
         except RuntimeError as error:
-            if not memory.ran_out(error):
+            if not out_of_memory.ran_out(error):
                 raise
         return None
 
     def _halve(self, size: int) -> None:
         # Called outside the except block: the traceback holds the tensors that did not fit.
         if size <= 1:
-            raise UserError(memory.SINGLE)
+            raise UserError(out_of_memory.SINGLE)
         # What is compiled for larger batches would go on failing.
         self.engine, self.gradient_engine = Engine(self.network), Engine(self.network)
         self.batch = size // 2
-        memory.release()
+        out_of_memory.release()
 
     def _graphs(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(input, logits) of each slice, ready for its backward pass."""

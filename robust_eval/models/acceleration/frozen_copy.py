@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robust_eval.models.acceleration import activation_differences as differences
+from robust_eval.core.types import BFLOAT16, FLOAT32, PRECISIONS
+from robust_eval.models.acceleration import activation_differences
 from robust_eval.models.acceleration.attack_model import Engine, SearchModel
 from robust_eval.models.acceleration.batchnorm_folding import folded
 from robust_eval.models.acceleration.bfloat16 import described, reduced
@@ -17,9 +18,6 @@ from robust_eval.models.acceleration.compilation import compiled
 from robust_eval.models.acceleration.deep_copy import copied
 from robust_eval.models.acceleration.small_steps import Nearby
 from robust_eval.models.acceleration.tuning import Tuning, sizes, usual
-
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
-PRECISIONS = (FLOAT32, BFLOAT16)
 
 
 def frozen(
@@ -71,7 +69,7 @@ def tuned(
 
     nearby = None
     if tuning.near_rows and sample is not None:
-        steps, note = differences.near(network, sample)
+        steps, note = activation_differences.near(network, sample)
         notes = (*notes, note)
         nearby = Nearby(compiled(steps), tuning.near_rows) if steps is not None else None
     return SearchModel(

@@ -15,28 +15,14 @@ from robust_eval.core.types import Architecture, CheckpointRef, Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.models.architectures import Inferred
 from robust_eval.models.loading import (
-    architecture_fit as fitting,
-)
-from robust_eval.models.loading import (
-    file_reader as reading,
-)
-from robust_eval.models.loading import (
-    foreign_weights as foreign,
-)
-from robust_eval.models.loading import (
-    native_format as own_format,
-)
-from robust_eval.models.loading import (
-    normalisation_choice as choosing,
-)
-from robust_eval.models.loading import (
-    normalisation_probe as probe,
-)
-from robust_eval.models.loading import (
-    python_architecture as python_file,
-)
-from robust_eval.models.loading import (
-    robustbench_zoo as zoo,
+    architecture_fit,
+    file_reader,
+    foreign_weights,
+    native_format,
+    normalisation_choice,
+    normalisation_probe,
+    python_architecture,
+    robustbench_zoo,
 )
 from robust_eval.models.loading.native_format import save
 from robust_eval.models.loading.state_dict_diff import compare, completed, shapes_of
@@ -66,7 +52,7 @@ class _Job:
     """What the caller asked for, and the file's contents."""
 
     name: str
-    contents: reading.Contents
+    contents: file_reader.Contents
     part: str | None
     """Which of several networks in the file."""
     images: ImageSet | None
@@ -101,19 +87,19 @@ def load(
     if source.startswith("robustbench:"):
         if arch is not None or normalisation is not None:
             raise UserError("robustbench: models bring their own --arch and --normalisation; leave both out.")
-        network, ref = zoo.load(source, images, place)
+        network, ref = robustbench_zoo.load(source, images, place)
         return LoadedModel(_finished(network, NONE, place), ref)
     path, part = split(source)
-    job = _Job(path.name, reading.read(path), part, images, arch, normalisation, place, fallback)
-    header = own_format.header_of(job.contents.value, job.contents.metadata, job.name)
+    job = _Job(path.name, file_reader.read(path), part, images, arch, normalisation, place, fallback)
+    header = native_format.header_of(job.contents.value, job.contents.metadata, job.name)
     if header is not None:
         if part is not None:
             raise UserError(f"{job.name} holds one network: leave '#{part}' out.")
-        if broken := reading.damaged_part(path):
+        if broken := file_reader.damaged_part(path):
             raise UserError(f"{path} is damaged: the checksum of {broken} does not hold. Copy it again.")
         return _load_own(job, header)
-    weights = foreign.weights(job.contents.value, job.name, part)
-    if arch is not None and python_file.is_python_file(arch):
+    weights = foreign_weights.weights(job.contents.value, job.name, part)
+    if arch is not None and python_architecture.is_python_file(arch):
         return _load_python(job, arch, weights)
     return _load_foreign(job, weights)
 
@@ -127,15 +113,15 @@ def split(source: str) -> tuple[Path, str | None]:
     return Path(file).expanduser(), part
 
 
-def _load_own(job: _Job, header: own_format.Header) -> LoadedModel:
+def _load_own(job: _Job, header: native_format.Header) -> LoadedModel:
     """A file that says everything itself."""
     value = job.contents.value
     found = value["state_dict"] if job.contents.format == "torch" else value
-    weights = foreign.weights(found, job.name)
+    weights = foreign_weights.weights(found, job.name)
     architecture = Architecture(header.architecture.id, header.architecture.arguments)
-    if job.arch is not None and python_file.is_python_file(job.arch):
+    if job.arch is not None and python_architecture.is_python_file(job.arch):
         return _load_python(job, job.arch, weights, header)
-    if python_file.is_python_file(architecture.id):
+    if python_architecture.is_python_file(architecture.id):
         raise UserError(
             f"{job.name} was trained with a network of your own. Name its code: --arch {architecture.id}."
         )
@@ -143,7 +129,7 @@ def _load_own(job: _Job, header: own_format.Header) -> LoadedModel:
         raise UserError(f"{job.name} is a {architecture.id}, not a {job.arch}. Leave --arch out.")
     sizes: dict[str, Any] = {"classes": header.classes, "channels": header.channels}
     try:
-        network = fitting.blank(architecture, image_size=header.image_size, **sizes)
+        network = architecture_fit.blank(architecture, image_size=header.image_size, **sizes)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{job.name} describes a {architecture.id} that cannot be built: {error}.") from None
     expected = network.state_dict()
@@ -157,7 +143,7 @@ def _load_own(job: _Job, header: own_format.Header) -> LoadedModel:
 
 def _own_result(
     job: _Job,
-    header: own_format.Header,
+    header: native_format.Header,
     architecture: Architecture,
     network: nn.Module,
     notes: tuple[str, ...],
@@ -173,17 +159,17 @@ def _own_result(
     return LoadedModel(_finished(network, chosen, job.device), ref, header.trained_on())
 
 
-def _load_foreign(job: _Job, weights: foreign.Weights) -> LoadedModel:
+def _load_foreign(job: _Job, weights: foreign_weights.Weights) -> LoadedModel:
     """Other people's weights: architecture from names and shapes, normalisation from accuracy."""
     size = None if job.images is None else job.images.image_size
-    fit = fitting.fit(weights.state, job.name, arch=job.arch, image_size=size)
+    fit = architecture_fit.fit(weights.state, job.name, arch=job.arch, image_size=size)
     inferred = fit.inferred
     _check_images(job, inferred)
     architectures = [inferred.architecture]
-    architectures += [fitting.with_arguments(inferred, variant) for variant in inferred.variants]
+    architectures += [architecture_fit.with_arguments(inferred, variant) for variant in inferred.variants]
     networks = []
     for architecture in architectures:
-        network = fitting.blank_of(
+        network = architecture_fit.blank_of(
             Inferred(architecture, inferred.classes, inferred.channels, inferred.image_size), size
         )
         network.load_state_dict(fit.state, assign=True)
@@ -194,7 +180,7 @@ def _load_foreign(job: _Job, weights: foreign.Weights) -> LoadedModel:
 
 
 def _load_python(
-    job: _Job, arch: str, weights: foreign.Weights, header: own_format.Header | None = None
+    job: _Job, arch: str, weights: foreign_weights.Weights, header: native_format.Header | None = None
 ) -> LoadedModel:
     """The user's own network code. What wraps the weights may belong to it: names as stored come first."""
     images = job.images
@@ -202,18 +188,20 @@ def _load_python(
     if told := header or images:
         offered = {"classes": told.classes, "num_classes": told.classes, "channels": told.channels}
         offered |= {"image_size": told.image_size}
-    network = python_file.build(arch, offered)
+    network = python_architecture.build(arch, offered)
     readings = (weights.stored, weights.state)
-    which, prefix = python_file.load_into(network, readings, job.name, arch)
+    which, prefix = python_architecture.load_into(network, readings, job.name, arch)
     notes = weights.notes if which else ()
     notes += (f"removed '{prefix}' from the names",) if prefix else ()
     network = network.float().to(job.device).eval()
-    architecture = Architecture(python_file.portable(arch), {"code_sha256": python_file.sha256(arch)})
+    architecture = Architecture(
+        python_architecture.portable(arch), {"code_sha256": python_architecture.sha256(arch)}
+    )
     if header is not None:
         return _own_result(job, header, architecture, network, notes)
     if images is None:
         raise UserError(f"Which images? {job.name} does not say what it was trained on: add --data.")
-    logits = python_file.first_logits(network, images.take(1).tensors()[0].to(job.device), arch)
+    logits = python_architecture.first_logits(network, images.take(1).tensors()[0].to(job.device), arch)
     if logits.dim() != 2 or not images.fits(logits.shape[1]):
         raise UserError(
             f"{arch} gives outputs of shape {tuple(logits.shape[1:])}, but {images.name} has "
@@ -227,8 +215,8 @@ def _load_python(
 
 def _choose(
     job: _Job, networks: list[tuple[Architecture, nn.Module]], channels: int, recorded: Normalisation | None
-) -> tuple[probe.Candidate, tuple[str, ...]]:
-    return choosing.choose(
+) -> tuple[normalisation_probe.Candidate, tuple[str, ...]]:
+    return normalisation_choice.choose(
         networks,
         job.name,
         channels=channels,
@@ -240,7 +228,11 @@ def _choose(
 
 
 def _foreign_result(
-    job: _Job, chosen: probe.Candidate, classes: int, facts: Mapping[str, Any], notes: tuple[str, ...]
+    job: _Job,
+    chosen: normalisation_probe.Candidate,
+    classes: int,
+    facts: Mapping[str, Any],
+    notes: tuple[str, ...],
 ) -> LoadedModel:
     kind = "safetensors" if job.contents.format == "safetensors" else "foreign"
     ref = CheckpointRef(
@@ -260,7 +252,7 @@ def _check_images(job: _Job, inferred: Inferred) -> None:
     images = job.images
     if images is not None:
         images.refuse_misfit(inferred.classes, job.name)
-        fitting.check_against_images(
+        architecture_fit.check_against_images(
             inferred,
             job.name,
             channels=images.channels,

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from robust_eval.core.errors import UserError
-from robust_eval.models.loading import pickle_scan as pickles
+from robust_eval.models.loading import pickle_scan
 
 _ADVICE = "Save the weights alone: torch.save(model.state_dict(), path)."
 _AGAIN = "Download or copy it again."
@@ -61,7 +61,7 @@ def read(path: Path) -> Contents:
         _check_zip(path)
     elif not head.startswith(b"\x80"):
         raise UserError(_what_else(path, head))
-    elif not pickles.is_torch_legacy(head):
+    elif not pickle_scan.is_torch_legacy(head):
         raise UserError(_not_torch_save(path))
     return Contents(_read_torch(path), _sha256(path), "torch")
 
@@ -135,13 +135,13 @@ def damaged_part(path: Path) -> str | None:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(pickles.STAND_INS):
+        with torch.serialization.safe_globals(pickle_scan.STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(_refusal(path)) from None
     except Exception:
         # A broken stream surfaces as whatever the reader happened to be doing.
-        wanted = pickles.wanted_globals(path)
+        wanted = pickle_scan.wanted_globals(path)
         message = (
             _refusal(path) if wanted else f"{path} is a damaged checkpoint: it cannot be read to its end."
         )
@@ -150,7 +150,7 @@ def _read_torch(path: Path) -> Any:
 
 def _refusal(path: Path) -> str:
     """Why the weights-only reader stopped, in words."""
-    wanted = pickles.wanted_globals(path)
+    wanted = pickle_scan.wanted_globals(path)
     if not wanted:
         return (
             f"{path} was refused by the weights-only reader: it is damaged or written with another pickle "
@@ -163,7 +163,7 @@ def _refusal(path: Path) -> str:
 
 
 def _not_torch_save(path: Path) -> str:
-    wanted = pickles.wanted_globals(path)
+    wanted = pickle_scan.wanted_globals(path)
     asks = f" that wants {', '.join(wanted[:5])}" if wanted else ""
     return f"{path} is a plain pickle{asks}, not written by torch.save, and was not opened. {_ADVICE}"
 

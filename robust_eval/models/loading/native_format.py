@@ -14,13 +14,15 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import nn
 
+from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, writing
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Architecture, Normalisation
+from robust_eval.results.schema import ArchitectureRecord, NormalisationRecord
 
 FORMAT_VERSION = 1
 _HEADER_KEY = "robust_eval"
@@ -28,27 +30,12 @@ TRAINED_ON = "trained_on"
 """In ``provenance``: a sketch of the training images (:mod:`robust_eval.core.image_sketch`); results leave it out."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ArchitectureRecord(_Record):
-    id: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-
-class NormalisationRecord(_Record):
-    name: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-class ThreatRecord(_Record):
+class ThreatRecord(ClosedModel):
     norm: Literal["Linf", "L2"]
     eps: str
 
 
-class Header(_Record):
+class Header(ClosedModel):
     """Everything but the weights."""
 
     format_version: int

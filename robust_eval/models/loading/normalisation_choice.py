@@ -10,7 +10,7 @@ from torch import nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import normalisation_probe as probe
+from robust_eval.models.loading import normalisation_probe
 from robust_eval.models.normalisation import parse_normalisation
 
 
@@ -23,7 +23,7 @@ def choose(
     asked: str | None,
     images: ImageSet | None,
     device: torch.device,
-) -> tuple[probe.Candidate, tuple[str, ...]]:
+) -> tuple[normalisation_probe.Candidate, tuple[str, ...]]:
     """The way to run one of ``networks`` (on the device, the plain variant first), and the notes on why.
 
     ``recorded``: what the file says of its normalisation; ``asked``: what the user said.
@@ -38,12 +38,16 @@ def choose(
                 f"{name} does not say how its input is normalised. Add --data, so that it can be found out, "
                 "or --normalisation."
             )
-        return probe.Candidate(network, plain, known.name, known), as_asked
+        return normalisation_probe.Candidate(network, plain, known.name, known), as_asked
     if wanted is not None and len(networks) == 1:
-        return probe.Candidate(network, plain, wanted.name, wanted), as_asked
-    tried = [wanted] if wanted is not None else probe.normalisations(channels, images.name, recorded)
+        return normalisation_probe.Candidate(network, plain, wanted.name, wanted), as_asked
+    tried = (
+        [wanted]
+        if wanted is not None
+        else normalisation_probe.normalisations(channels, images.name, recorded)
+    )
     candidates = [
-        probe.Candidate(
+        normalisation_probe.Candidate(
             net,
             arch,
             _label(arch, plain, entry),
@@ -54,8 +58,8 @@ def choose(
         for arch, net in networks
         for entry in tried
     ]
-    x, y = images.take(min(images.n, probe.ROUNDS[-1])).tensors()
-    chosen, sentence = probe.probe(
+    x, y = images.take(min(images.n, normalisation_probe.ROUNDS[-1])).tensors()
+    chosen, sentence = normalisation_probe.probe(
         candidates, x.to(device), y.to(device), images.classes, name, asked=wanted is not None
     )
     return chosen, (sentence,)

@@ -25,7 +25,7 @@ from robust_eval.core.download import impatient
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import file_reader as reading
+from robust_eval.models.loading import file_reader
 from robust_eval.models.normalisation import NONE
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}
@@ -114,7 +114,7 @@ def _fetch(utils: Any, model_id: str, folder: Path, dataset: str, threat: str) -
         file = folder / dataset / threat / f"{model_id}.pt"
         if file.is_file():
             # What arrived may be a web page; this says so.
-            reading.read(file)
+            file_reader.read(file)
             raise UserError(
                 f"robustbench:{model_id} cannot be loaded ({reason}). Delete {file} and try again."
             ) from error

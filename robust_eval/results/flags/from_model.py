@@ -9,7 +9,7 @@ from robust_eval.results import FlagRecord
 from robust_eval.results.flags.rules import Finding, records
 
 if TYPE_CHECKING:
-    from robust_eval.evaluation.checks.probes import Probe, Response
+    from robust_eval.results.flags.figures import Probe, Response
 
 REPEAT = 1e-4
 BATCH = 1e-4
@@ -40,7 +40,7 @@ def jumps(response: Response) -> bool:
 
 def _findings(probe: Probe) -> Iterator[Finding]:
     # Brings torch, which flags of a result file do without.
-    from robust_eval.evaluation.checks.probes import COARSE, FINE
+    from robust_eval.results.flags.figures import COARSE, FINE
 
     if probe.nonfinite > 0:
         yield "non-finite-outputs", f"{probe.nonfinite:.1%} of {probe.n} images"

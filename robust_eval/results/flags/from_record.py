@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from math import sqrt
 
 from robust_eval.core.image_sketch import Overlap
-from robust_eval.results import CheckpointRecord, ColumnRecord, DataRecord, FlagRecord, SearchRecord
-from robust_eval.results import checkpoint_claims as provenance
+from robust_eval.results import (
+    CheckpointRecord,
+    ColumnRecord,
+    DataRecord,
+    FlagRecord,
+    SearchRecord,
+    checkpoint_claims,
+)
 from robust_eval.results.flags.rules import Finding, records
 
 CHANGED = 1e-4
@@ -62,7 +68,7 @@ def from_overlap(found: Overlap | None) -> tuple[FlagRecord, ...]:
 
 def _findings(checkpoint: CheckpointRecord, data: DataRecord, clean: ColumnRecord) -> Iterator[Finding]:
     said = checkpoint.trained_with
-    claim = provenance.clean_claim(said)
+    claim = checkpoint_claims.clean_claim(said)
     # Of other data, or of training images, the record says nothing.
     if claim is not None and data.split == "test" and checkpoint.dataset in (None, data.name):
         m = claim.n or clean.n
@@ -74,5 +80,5 @@ def _findings(checkpoint: CheckpointRecord, data: DataRecord, clean: ColumnRecor
                 "clean-accuracy-differs",
                 f"{clean.accuracy:.1%} here, {claim.accuracy:.1%} by its own record",
             )
-    if provenance.selected(said, checkpoint.name) == "test":
+    if checkpoint_claims.selected(said, checkpoint.name) == "test":
         yield "selected-on-test", "by the checkpoint's own record"

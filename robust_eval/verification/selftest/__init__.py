@@ -9,22 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from robust_eval.verification.selftest import (
-    cases_closed_form as exact,
-)
-from robust_eval.verification.selftest import (
-    cases_diagnosis as diagnosed,
-)
-from robust_eval.verification.selftest import (
-    cases_probes as probed,
-)
-from robust_eval.verification.selftest import (
-    cases_run as judged,
-)
-from robust_eval.verification.selftest import (
-    cases_unmodified as honest,
-)
-from robust_eval.verification.selftest import (
-    planted_results as numbers,
+    cases_closed_form,
+    cases_diagnosis,
+    cases_probes,
+    cases_run,
+    cases_unmodified,
+    planted_results,
 )
 from robust_eval.verification.selftest.case import Case, Outcome, run
 
@@ -34,7 +24,16 @@ __all__ = ["Case", "Outcome", "cases", "outcomes", "run"]
 def cases() -> tuple[Case, ...]:
     """Cheap ones first."""
     return tuple(
-        case for module in (numbers, probed, exact, judged, diagnosed, honest) for case in module.cases()
+        case
+        for module in (
+            planted_results,
+            cases_probes,
+            cases_closed_form,
+            cases_run,
+            cases_diagnosis,
+            cases_unmodified,
+        )
+        for case in module.cases()
     )
 
 

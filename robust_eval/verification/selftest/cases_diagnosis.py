@@ -8,8 +8,7 @@ from torch import Tensor
 
 from robust_eval.evaluation.checks.diagnosis import diagnose
 from robust_eval.results import flags
-from robust_eval.verification.selftest import planted_attacks as twisted
-from robust_eval.verification.selftest import planted_models as plants
+from robust_eval.verification.selftest import planted_attacks, planted_models
 from robust_eval.verification.selftest.base_networks import Changed
 from robust_eval.verification.selftest.case import Case, case, ids
 from robust_eval.verification.selftest.cases_unmodified import trained
@@ -32,12 +31,12 @@ class _Shifted(Changed):
         return 0.98 * x
 
 
-_ATTACKS: tuple[tuple[str, twisted.Twist, tuple[str, ...]], ...] = (
-    ("a tenth of the steps", twisted.tenth_of_the_steps, ("more-steps-help",)),
-    ("a twentieth of the step", twisted.twentieth_of_the_step, ("step-size-sensitive",)),
-    ("forgets half of the images", twisted.gives_up, ("more-restarts-help",)),
-    ("clips to a smaller epsilon", twisted.small_epsilon, ("unbounded-attack-fails",)),
-    ("returns the clean image", twisted.returns_clean, ("loss-not-rising", "unbounded-attack-fails")),
+_ATTACKS: tuple[tuple[str, planted_attacks.Twist, tuple[str, ...]], ...] = (
+    ("a tenth of the steps", planted_attacks.tenth_of_the_steps, ("more-steps-help",)),
+    ("a twentieth of the step", planted_attacks.twentieth_of_the_step, ("step-size-sensitive",)),
+    ("forgets half of the images", planted_attacks.gives_up, ("more-restarts-help",)),
+    ("clips to a smaller epsilon", planted_attacks.small_epsilon, ("unbounded-attack-fails",)),
+    ("returns the clean image", planted_attacks.returns_clean, ("loss-not-rising", "unbounded-attack-fails")),
 )
 
 
@@ -50,18 +49,18 @@ def cases() -> list[Case]:
     ]
 
 
-def _look(twist: twisted.Twist, plant: type[Changed] | None = None) -> set[str]:
+def _look(twist: planted_attacks.Twist, plant: type[Changed] | None = None) -> set[str]:
     job = trained()
     model = job.model if plant is None else plant(job.model)
-    planted = twisted.TwistedJob(job.request, model, job.x_NCHW, job.y_N, twist=twist)
+    planted = planted_attacks.TwistedJob(job.request, model, job.x_NCHW, job.y_N, twist=twist)
     return ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES)))
 
 
 def _flipped() -> set[str]:
-    return _look(twisted.Call.run, plants.GradientFlipped)
+    return _look(planted_attacks.Call.run, planted_models.GradientFlipped)
 
 
 def _not_the_file() -> set[str]:
     job = trained()
-    planted = twisted.TwistedJob(job.request, _Shifted(job.model), job.x_NCHW, job.y_N)
+    planted = planted_attacks.TwistedJob(job.request, _Shifted(job.model), job.x_NCHW, job.y_N)
     return ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES, fresh=job.fresh)))

@@ -7,43 +7,43 @@ from functools import partial
 
 from torch import nn
 
-from robust_eval.verification.selftest import planted_models as plants
+from robust_eval.verification.selftest import planted_models
 from robust_eval.verification.selftest.case import Case, case
 from robust_eval.verification.selftest.cases_unmodified import look
 
 _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, ...]], ...] = (
-    ("softmax", plants.Softmax, ("probabilities",), ()),
-    ("10 x softmax", plants.SoftmaxTimesTen, ("probabilities",), ()),
-    ("hard labels", plants.OneHot, ("no-gradients", "probabilities"), ()),
-    ("logits to one decimal", plants.RoundedLogits, ("no-gradients",), ("discontinuous",)),
-    ("100,000 x logits", plants.Saturated, ("saturated-logits",), ()),
-    ("input noise of 0.01", plants.NoisyInput, ("random-outputs",), ("misleading-gradients",)),
-    ("noise seeded by the input", plants.InputSeeded, ("discontinuous",), ("misleading-gradients",)),
-    ("input rounded to 16 levels", plants.Quantised, ("discontinuous", "no-gradients"), ()),
+    ("softmax", planted_models.Softmax, ("probabilities",), ()),
+    ("10 x softmax", planted_models.SoftmaxTimesTen, ("probabilities",), ()),
+    ("hard labels", planted_models.OneHot, ("no-gradients", "probabilities"), ()),
+    ("logits to one decimal", planted_models.RoundedLogits, ("no-gradients",), ("discontinuous",)),
+    ("100,000 x logits", planted_models.Saturated, ("saturated-logits",), ()),
+    ("input noise of 0.01", planted_models.NoisyInput, ("random-outputs",), ("misleading-gradients",)),
+    ("noise seeded by the input", planted_models.InputSeeded, ("discontinuous",), ("misleading-gradients",)),
+    ("input rounded to 16 levels", planted_models.Quantised, ("discontinuous", "no-gradients"), ()),
     (
         "the same, straight-through gradient",
-        plants.StraightThrough,
+        planted_models.StraightThrough,
         ("discontinuous",),
         ("misleading-gradients",),
     ),
-    ("k winners take all", plants.Winners, ("discontinuous",), ("misleading-gradients",)),
-    ("sparsified features", plants.Sparse, ("discontinuous",), ("misleading-gradients",)),
-    ("detached input", plants.Detached, ("no-gradients",), ()),
-    ("no_grad forward", plants.NoGrad, ("no-gradients",), ()),
-    ("gradient killed", plants.GradientKiller, ("no-gradients",), ()),
-    ("gradient / 100,000,000", plants.GradientFaint, ("vanishing-gradients",), ()),
-    ("gradient flipped", plants.GradientFlipped, ("misleading-gradients",), ()),
-    ("gradient with noise", plants.GradientNoise, ("random-gradients",), ("misleading-gradients",)),
-    ("purifies its input", plants.Purified, ("test-time-optimisation",), ()),
-    ("BatchNorm in training mode", plants.BatchStatistics, ("batch-dependent", "train-mode"), ()),
-    ("subtracts the batch's mean", plants.BatchMean, ("batch-dependent",), ()),
+    ("k winners take all", planted_models.Winners, ("discontinuous",), ("misleading-gradients",)),
+    ("sparsified features", planted_models.Sparse, ("discontinuous",), ("misleading-gradients",)),
+    ("detached input", planted_models.Detached, ("no-gradients",), ()),
+    ("no_grad forward", planted_models.NoGrad, ("no-gradients",), ()),
+    ("gradient killed", planted_models.GradientKiller, ("no-gradients",), ()),
+    ("gradient / 100,000,000", planted_models.GradientFaint, ("vanishing-gradients",), ()),
+    ("gradient flipped", planted_models.GradientFlipped, ("misleading-gradients",), ()),
+    ("gradient with noise", planted_models.GradientNoise, ("random-gradients",), ("misleading-gradients",)),
+    ("purifies its input", planted_models.Purified, ("test-time-optimisation",), ()),
+    ("BatchNorm in training mode", planted_models.BatchStatistics, ("batch-dependent", "train-mode"), ()),
+    ("subtracts the batch's mean", planted_models.BatchMean, ("batch-dependent",), ()),
     (
         "NaN on half of the images",
-        plants.NaNSometimes,
+        planted_models.NaNSometimes,
         ("non-finite-outputs",),
         ("batch-dependent", "no-gradients"),
     ),
-    ("one class for everything", plants.Constant, ("collapsed", "no-gradients"), ()),
+    ("one class for everything", planted_models.Constant, ("collapsed", "no-gradients"), ()),
 )
 
 

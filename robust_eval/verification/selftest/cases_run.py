@@ -8,11 +8,9 @@ from functools import partial
 from torch import nn
 
 from robust_eval import attacks
-from robust_eval.core.types import Column, Suite
+from robust_eval.core.types import BFLOAT16, Column, Suite
 from robust_eval.evaluation import run as evaluation
-from robust_eval.models.acceleration.frozen_copy import BFLOAT16
-from robust_eval.verification.selftest import planted_attacks as twisted
-from robust_eval.verification.selftest import planted_models as plants
+from robust_eval.verification.selftest import planted_attacks, planted_models
 from robust_eval.verification.selftest.base_networks import Changed
 from robust_eval.verification.selftest.case import STOPPED, Case, case, ids
 from robust_eval.verification.selftest.cases_unmodified import trained
@@ -20,10 +18,10 @@ from robust_eval.verification.selftest.cases_unmodified import trained
 SUITE = "fgsm,pgd-20"
 
 
-def run(twist: twisted.Twist = twisted.Call.run, model: nn.Module | None = None) -> set[str]:
+def run(twist: planted_attacks.Twist = planted_attacks.Call.run, model: nn.Module | None = None) -> set[str]:
     """Flags of a run of the trained network, or of a model on its images, with twisted attacks."""
     job = trained(SUITE)
-    planted = twisted.TwistedJob(job.request, model or job.model, job.x_NCHW, job.y_N, twist=twist)
+    planted = planted_attacks.TwistedJob(job.request, model or job.model, job.x_NCHW, job.y_N, twist=twist)
     return ids(evaluation.execute(planted).flags)
 
 
@@ -32,39 +30,43 @@ def cases() -> list[Case]:
     attack = partial(case, "attack")
     model = partial(case, "run")
     return [
-        attack("1% beyond epsilon", ("outside-ball-or-box",), _twisted(twisted.too_far), *idle),
-        attack("darker than black", ("outside-ball-or-box",), _twisted(twisted.out_of_the_box), *idle),
-        attack("images in bfloat16", ("outside-ball-or-box",), _twisted(twisted.half_precision), *idle),
+        attack("1% beyond epsilon", ("outside-ball-or-box",), _twisted(planted_attacks.too_far), *idle),
+        attack(
+            "darker than black", ("outside-ball-or-box",), _twisted(planted_attacks.out_of_the_box), *idle
+        ),
+        attack(
+            "images in bfloat16", ("outside-ball-or-box",), _twisted(planted_attacks.half_precision), *idle
+        ),
         attack(
             "NaN pixels",
             ("outside-ball-or-box",),
-            _twisted(twisted.not_a_number),
+            _twisted(planted_attacks.not_a_number),
             "non-finite-under-attack",
             *idle,
         ),
-        attack("returns the clean image", idle, _twisted(twisted.returns_clean)),
-        attack("clips to a smaller epsilon", ("budget-unused",), _twisted(twisted.small_epsilon)),
-        attack("PGD with wrong labels", ("weaker-beats-stronger",), _twisted(twisted.wrong_labels)),
-        attack("PGD with tiny steps", ("weaker-beats-stronger",), _twisted(twisted.tiny_steps)),
-        attack("an exception in the third batch", (STOPPED,), _with_model(plants.FailsLater)),
+        attack("returns the clean image", idle, _twisted(planted_attacks.returns_clean)),
+        attack("clips to a smaller epsilon", ("budget-unused",), _twisted(planted_attacks.small_epsilon)),
+        attack("PGD with wrong labels", ("weaker-beats-stronger",), _twisted(planted_attacks.wrong_labels)),
+        attack("PGD with tiny steps", ("weaker-beats-stronger",), _twisted(planted_attacks.tiny_steps)),
+        attack("an exception in the third batch", (STOPPED,), _with_model(planted_models.FailsLater)),
         model("gradient killed", ("black-box-beats-white-box", "no-gradients"), _black_box, *idle),
         model(
             "another function after 52 calls",
             ("changed-during-run",),
-            _with_model(plants.Turncoat),
+            _with_model(planted_models.Turncoat),
             "too-few-examples",
         ),
         model(
             "another function when copied",
             ("search-copy-differs",),
-            _with_model(plants.TwoFaced),
+            _with_model(planted_models.TwoFaced),
             "weaker-beats-stronger",
             *idle,
         ),
         model(
             "NaN off the 8-bit grid",
             ("non-finite-under-attack",),
-            _with_model(plants.NaNOffTheGrid),
+            _with_model(planted_models.NaNOffTheGrid),
             "no-gradients",
         ),
         model("detail lost in bfloat16", ("reduced-precision",), _coarse, "too-few-examples", *idle),
@@ -73,7 +75,7 @@ def cases() -> list[Case]:
     ]
 
 
-def _twisted(twist: twisted.Twist) -> partial[set[str]]:
+def _twisted(twist: planted_attacks.Twist) -> partial[set[str]]:
     return partial(run, twist)
 
 
@@ -94,7 +96,7 @@ def _black_box() -> set[str]:
     suite = Suite("planted", 1, columns)
     families = (*job.request.libraries, ("spsa", attacks.library("spsa")))
     request = replace(job.request, suite=suite, libraries=families)
-    model = plants.GradientKiller(job.model)
+    model = planted_models.GradientKiller(job.model)
     return ids(evaluation.execute(replace(job, request=request, model=model)).flags)
 
 
@@ -102,7 +104,9 @@ def _coarse() -> set[str]:
     """Searched in bfloat16, where images keep 2 of their 8 bits; judged in float32, where they keep all."""
     job = trained(SUITE)
     request = replace(job.request, precision=BFLOAT16)
-    return ids(evaluation.execute(replace(job, request=request, model=plants.Offset(job.model))).flags)
+    return ids(
+        evaluation.execute(replace(job, request=request, model=planted_models.Offset(job.model))).flags
+    )
 
 
 def _shifted() -> set[str]:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_eval.evaluation import fresh_process as fresh
-from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation.checks import probes
-from robust_eval.evaluation.prepare import Options, prepare
-from robust_eval.evaluation.run import Job
+from robust_eval.evaluation import fresh_process, run
+from robust_eval.evaluation.checks import diagnosed_result, probes
+from robust_eval.evaluation.job import Job
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import prepare
 from robust_eval.results import flags
-from robust_eval.verification.selftest import base_networks as networks
+from robust_eval.verification.selftest import base_networks
 from robust_eval.verification.selftest.case import Case, case, ids
 from robust_eval.verification.selftest.noise_images import problem
 
@@ -42,7 +42,7 @@ def trained(
         device="cpu",
         batch_size=120,
     )
-    return fresh.reloading(prepare(options), options)
+    return fresh_process.reloading(prepare(options), options)
 
 
 def look(make: Callable[[], nn.Module]) -> set[str]:
@@ -52,11 +52,11 @@ def look(make: Callable[[], nn.Module]) -> set[str]:
 
 def cases() -> list[Case]:
     models = {
-        "untrained network": networks.Honest,
-        "untrained network with BatchNorm": networks.HonestWithBatchNorm,
-        "log-softmax outputs": networks.LogSoftmax,
-        "logits / 10,000": networks.SmallLogits,
-        "input noise of 1e-7": networks.FaintNoise,
+        "untrained network": base_networks.Honest,
+        "untrained network with BatchNorm": base_networks.HonestWithBatchNorm,
+        "log-softmax outputs": base_networks.LogSoftmax,
+        "logits / 10,000": base_networks.SmallLogits,
+        "input noise of 1e-7": base_networks.FaintNoise,
     }
     return [
         *(case("honest", name, (), partial(look, make)) for name, make in models.items()),
@@ -67,8 +67,8 @@ def cases() -> list[Case]:
 
 def _trained() -> set[str]:
     job = trained("fgsm,pgd-20,cw-inf,apgd-ce-t")
-    return ids(evaluation.diagnosed(job, evaluation.execute(job)).flags)
+    return ids(diagnosed_result.diagnosed(job, run.execute(job)).flags)
 
 
 def _trained_in_l2() -> set[str]:
-    return ids(evaluation.execute(trained("fgsm,pgd-20", "L2", "0.5")).flags)
+    return ids(run.execute(trained("fgsm,pgd-20", "L2", "0.5")).flags)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from robust_eval.core.threat import ThreatModel
-from robust_eval.core.types import AttackSpec
+from robust_eval.core.types import FLOAT32, AttackSpec
 from robust_eval.evaluation.attack_copy import Search
-from robust_eval.evaluation.run import Job
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.worker import Worker
-from robust_eval.models.acceleration.frozen_copy import FLOAT32
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robust_eval.core import image_sketch as seen
+from robust_eval.core import image_sketch
 from robust_eval.core.statistics import wilson
 from robust_eval.core.types import Bools
 from robust_eval.core.verdict_bits import bits_text
@@ -102,8 +102,8 @@ def claim(trained_with: Mapping[str, Any], dataset: str) -> set[str]:
 def shared(planted: int) -> set[str]:
     """Flags of a model whose checkpoint says it was trained on so many of 500 images."""
     x_NHWC = np.random.RandomState(0).randint(0, 256, (1000, 4, 4, 1), np.uint8)
-    said = seen.sketch([x_NHWC[:500]])
-    return ids(flags.from_overlap(seen.overlap(said, x_NHWC[500 - planted : 1000 - planted])))
+    said = image_sketch.sketch([x_NHWC[:500]])
+    return ids(flags.from_overlap(image_sketch.overlap(said, x_NHWC[500 - planted : 1000 - planted])))
 
 
 _IDLE = "attack-without-effect"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from defenses.cli import main as cli
+from defenses.cli import main
 from defenses.training import seeds
 from defenses.training.runtime import start
 from defenses.training.seeds import Spread, parse_seeds, spread
@@ -34,7 +34,7 @@ TINY += ["--set", "selection.steps=1", "--set", "architecture_arguments.width=4"
 
 
 def invoke(*words: str) -> str:
-    result = CliRunner().invoke(cli.app, words)
+    result = CliRunner().invoke(main.app, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0

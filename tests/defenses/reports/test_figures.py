@@ -12,19 +12,19 @@ import torch
 from support.finished_runs import make_run
 from typer.testing import CliRunner
 
-from defenses.cli import main as cli
+from defenses.cli import main
 from defenses.reports.figures import gap_flatness, references
 from defenses.runs.reading import read_run
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.models import build
+from robust_eval.models.catalogue import build
 from robust_eval.models.loading.checkpoint import save
 
 HEADER = "epoch,train_rob_acc,test_nat_acc,test_rob_acc\n"
 
 
 def invoke(*words: str | Path) -> str:
-    result = CliRunner().invoke(cli.app, ["curves", *map(str, words)])
+    result = CliRunner().invoke(main.app, ["curves", *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output

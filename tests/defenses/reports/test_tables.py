@@ -11,7 +11,7 @@ from support.finished_runs import make_run
 from support.synthetic_results import full
 from typer.testing import CliRunner
 
-from defenses.cli import main as cli
+from defenses.cli import main
 from defenses.reports.tables import published
 from defenses.reports.tables.published import NUMBERS, Figure
 from defenses.runs.reading import find_runs, read_run
@@ -20,7 +20,7 @@ from robust_eval.core.errors import UserError
 
 
 def invoke(*words: str | Path) -> str:
-    result = CliRunner().invoke(cli.app, ["table", *map(str, words)])
+    result = CliRunner().invoke(main.app, ["table", *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output

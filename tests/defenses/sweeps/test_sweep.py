@@ -11,9 +11,9 @@ import pytest
 from support.small_jobs import SMALL, StopAfter
 from typer.testing import CliRunner
 
-from defenses.cli import main as cli
+from defenses.cli import main
 from defenses.recipes.resolve import Choices
-from defenses.reports.figures import sweep as drawing
+from defenses.reports.figures import sweep
 from defenses.sweeps import axes, training
 from defenses.sweeps.axes import Axis, Place
 from defenses.sweeps.training import Trained
@@ -90,7 +90,7 @@ def test_a_wrong_value_is_found_before_anything_is_trained(tmp_path: Path) -> No
         ("awp.norm=L2,L7", "perturbation.size = L7: input should be 'L1' or 'L2'"),
         ("A=1,0", "perturbation.alternations = 0: input should be greater than or equal to 1"),
     ):
-        result = CliRunner().invoke(cli.app, [*words, over])
+        result = CliRunner().invoke(main.app, [*words, over])
         assert isinstance(result.exception, UserError)
         assert sentence in str(result.exception)
     assert not (tmp_path / "s").exists()
@@ -98,7 +98,7 @@ def test_a_wrong_value_is_found_before_anything_is_trained(tmp_path: Path) -> No
 
 def test_a_field_that_the_recipe_does_not_use(tmp_path: Path) -> None:
     words = ["sweep", "at", "--over", "awp.gamma=0,0.01", "--data", "digits", "--out", str(tmp_path / "s")]
-    result = CliRunner().invoke(cli.app, words)
+    result = CliRunner().invoke(main.app, words)
     assert isinstance(result.exception, UserError)
     assert "at perturbs no weights, so perturbation.gamma changes nothing: sweep" in str(result.exception)
     training.check(replace(base(), recipe="at"), axes.grid(["at"], [axes.parse("awp.kind=none,awp")]))
@@ -109,7 +109,7 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     for text in (*SMALL, *FAST):
         words += ["--set", text]
     words += ["--seeds", "0,1", "--out", str(tmp_path / "s")]
-    result = CliRunner().invoke(cli.app, words)
+    result = CliRunner().invoke(main.app, words)
     assert result.exit_code == 0, result.output
     assert "8 runs in" in result.output
     found = json.loads((tmp_path / "s" / "sweep.json").read_text())
@@ -126,7 +126,7 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
         if r["recipe"] == "at-awp" and r["values"]["perturbation.gamma"] == "0"
     ]
     assert mark["mean"] == pytest.approx(sum(each) / 2)
-    again = CliRunner().invoke(cli.app, words)
+    again = CliRunner().invoke(main.app, words)
     assert again.output.count("(already there)") == 8
 
 
@@ -167,10 +167,10 @@ def test_a_point_that_cannot_be_trained_is_recorded_and_not_tried_again(tmp_path
     assert "The loss became" in str(found[1].failed)
     assert run(base(), "lr=0.01,1e6", tmp_path / "s", told=lambda _, known: told.append(known)) == found
     assert told == [False, False, True, True]
-    lines, part = drawing.series(found, [axes.parse("lr=0.01,1e6")], "last")
+    lines, part = sweep.series(found, [axes.parse("lr=0.01,1e6")], "last")
     assert lines[0].marks[1].failed == 1
     assert lines[0].marks[1].unseen is None
-    canvas = drawing.draw(lines, axes.parse("lr=0.01,1e6"), part)
+    canvas = sweep.draw(lines, axes.parse("lr=0.01,1e6"), part)
     assert "did not train" in [t.get_text() for t in canvas.axes[0].get_legend().get_texts()]
 
 
@@ -201,19 +201,19 @@ def test_lines_are_recipes_and_further_axes() -> None:
         made("at-awp", gamma, pgd, **{"perturbation.size": size})
         for gamma, size, pgd in (("0", "L1", 0.4), ("0", "L2", 0.5), ("0.01", "L1", 0.6), ("0.01", "L2", 0.7))
     ]
-    lines, part = drawing.series(found, over, "best")
+    lines, part = sweep.series(found, over, "best")
     assert part == "val"
     assert [line.name for line in lines] == ["size L1", "size L2"]
     assert [mark.unseen.mean for mark in lines[1].marks if mark.unseen] == pytest.approx([50, 70])
     two = [replace(one, recipe="at-rwp") for one in found]
-    assert drawing.series([*found, *two], over, "best")[0][3].name == "at-rwp, size L2"
+    assert sweep.series([*found, *two], over, "best")[0][3].name == "at-rwp, size L2"
 
 
 def test_zero_stands_left_of_a_logarithmic_axis() -> None:
-    places = drawing._places(("0", "1e-3", "1e-2", "1"))
+    places = sweep._places(("0", "1e-3", "1e-2", "1"))
     assert places["1"] == 0
     assert places["1e-3"] == pytest.approx(-3)
     assert places["0"] < -3
-    assert drawing._places(("1", "5", "10")) == {"1": 1, "5": 5, "10": 10}
-    assert drawing._places(("L1", "L2")) == {"L1": 0, "L2": 1}
+    assert sweep._places(("1", "5", "10")) == {"1": 1, "5": 5, "10": 10}
+    assert sweep._places(("L1", "L2")) == {"L1": 0, "L2": 1}
     assert Place("my/recipe.toml", (("optimiser.lr", "0.1"),)).folder(0) == "recipe-lr-0.1-s0"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from support.small_jobs import StopAfter, make_job, run, same, weights
 from torch import Tensor, nn
 
-from defenses.training import compilation as compiling
+from defenses.training import compilation
 from defenses.training.batchnorm import frozen_statistics, restored_statistics
 from defenses.training.forward_passes import Passes
 from defenses.training.job import Job
@@ -95,7 +95,7 @@ def job_of(
 
 
 def decided(job: Job) -> tuple[int | None, str]:
-    return compiling.compiled_rows(job, start("cpu", job.options.precision, 1), _model(job))
+    return compilation.compiled_rows(job, start("cpu", job.options.precision, 1), _model(job))
 
 
 def _model(job: Job) -> nn.Module:
@@ -110,21 +110,21 @@ def test_the_planned_work_is_counted(tmp_path: Path) -> None:
     job = job_of(tmp_path)
     forward = 2 * 4 * 9 * 64  # one 3x3 convolution, 8x8 pixels, four channels out
     passes = 2 * 2 + 3 + 3  # two attack steps, the weights' gradient twice
-    found = compiling.planned(job, start("cpu", "32", 1), _model(job))
+    found = compilation.planned(job, start("cpu", "32", 1), _model(job))
     assert found == forward * passes * 64 * 2
 
 
 def test_long_work_is_compiled_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "LONG", {"cpu": 1.0})
-    monkeypatch.setattr(compiling, "_has_tiles", lambda: True)
+    monkeypatch.setattr(compilation, "LONG", {"cpu": 1.0})
+    monkeypatch.setattr(compilation, "_has_tiles", lambda: True)
     monkeypatch.setattr("robust_eval.models.acceleration.compilation.unavailable", lambda device: "")
     assert decided(job_of(tmp_path, precision="bf16")) == (32, "compiled: the first update takes minutes")
     assert decided(job_of(tmp_path, precision="bf16", asked="off")) == (None, "")
     assert decided(job_of(tmp_path)) == (None, "")
     assert decided(job_of(tmp_path, asked="on")) == (32, "compiled")
-    monkeypatch.setattr(compiling, "_has_tiles", lambda: False)
+    monkeypatch.setattr(compilation, "_has_tiles", lambda: False)
     assert decided(job_of(tmp_path, precision="bf16")) == (None, "")
-    monkeypatch.setattr(compiling, "_has_tiles", lambda: True)
+    monkeypatch.setattr(compilation, "_has_tiles", lambda: True)
     problem = "there is no C++ compiler (install g++, or set CXX)"
     monkeypatch.setattr("robust_eval.models.acceleration.compilation.unavailable", lambda device: problem)
     assert decided(job_of(tmp_path, precision="bf16")) == (None, f"not compiled: {problem}")

@@ -18,10 +18,11 @@ from defenses.training.job import Options, prepare
 from defenses.training.pseudo_labels import pseudo_label, unlabelled_images
 from defenses.training.runtime import start
 from defenses.training.state import begin
-from robust_eval.core import image_sketch as seen
+from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
 from robust_eval.data import load
 from robust_eval.evaluation import prepare as evaluation
+from robust_eval.evaluation.planning.options import Options as EvalOptions
 from robust_eval.models.loading import checkpoint
 from robust_eval.results import flags
 
@@ -165,8 +166,8 @@ def test_no_training_sees_the_images_that_measure_it(tmp_path: Path) -> None:
     extra = archive(tmp_path / "extra.npz", images, np.concatenate([test.y_N[:20], DIGITS.y_N[:60]]))
     job = prepare(Options(recipe="at", choices=Choices(data="digits"), extra_data=extra))
     assert job.extra is not None
-    trained_on = seen.hashes(np.concatenate([job.train.x_NHWC, job.extra.x_NHWC]))
-    measured_on = seen.hashes(np.concatenate([job.validation.x_NHWC, test.x_NHWC]))
+    trained_on = image_sketch.hashes(np.concatenate([job.train.x_NHWC, job.extra.x_NHWC]))
+    measured_on = image_sketch.hashes(np.concatenate([job.validation.x_NHWC, test.x_NHWC]))
     assert not np.isin(measured_on, trained_on).any()
     assert job.extra.n + job.left_out == 80
     assert job.left_out >= 20
@@ -186,9 +187,7 @@ def test_a_test_set_that_is_measured_in_part_is_left_out_whole(tmp_path: Path) -
 def test_a_model_judged_on_its_training_images_is_flagged(natural: Path) -> None:
     for split, expected in (("train", True), ("test", False)):
         job = evaluation.prepare(
-            evaluation.Options(
-                checkpoint=str(natural), data="digits", split=split, suite="clean", examples=200
-            )
+            EvalOptions(checkpoint=str(natural), data="digits", split=split, suite="clean", examples=200)
         )
         found = {flag.id for flag in flags.from_overlap(job.overlap)}
         assert ("judged-on-training-images" in found) == expected

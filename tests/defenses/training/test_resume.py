@@ -11,8 +11,7 @@ import torch
 from support.small_jobs import StopAfter, make_job, run, same, weights
 
 from defenses.runs import files
-from defenses.training import resume_file as resume
-from defenses.training import run_folder as keeper
+from defenses.training import resume_file, run_folder
 from defenses.training.job import Job
 from defenses.training.runtime import start
 from defenses.training.signals import Stopped, Stopper
@@ -146,7 +145,7 @@ def test_a_foreign_resume_file(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "resume.pt")
     with pytest.raises(UserError, match=r"is not a resume file of defenses.*--init"):
         run(again(job))
-    torch.save({"format": resume.FORMAT, "version": 99}, tmp_path / "resume.pt")
+    torch.save({"format": resume_file.FORMAT, "version": 99}, tmp_path / "resume.pt")
     with pytest.raises(UserError, match=r"written by a newer version \(format 99\)"):
         run(again(job))
 
@@ -230,7 +229,7 @@ def test_a_disk_so_full_that_even_the_state_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path, "at", epochs=4)
-    saved = resume.save
+    saved = resume_file.save
 
     def fails(folder: Path, identity: object, state: dict[str, dict[str, int]]) -> int:
         if state["progress"]["epoch"] == 2:
@@ -238,7 +237,7 @@ def test_a_disk_so_full_that_even_the_state_does_not_fit(
         return saved(folder, identity, state)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(resume, "save", fails)
+        patched.setattr(resume_file, "save", fails)
         with pytest.raises(UserError, match=r"No space left on device.*The state after epoch 1 is saved"):
             run(job)
     assert torch.load(tmp_path / "resume.pt", weights_only=True)["state"]["progress"]["epoch"] == 1
@@ -286,14 +285,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_long_epochs_are_saved_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(run_folder, "EVERY_SECONDS", -1.0)
     seen: list[int] = []
-    original = resume.save
+    original = resume_file.save
 
     def spy(folder: Path, identity: object, state: dict[str, dict[str, int]]) -> int:
         seen.append(state["progress"]["iteration"])
         return original(folder, identity, state)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(resume, "save", spy)
+    monkeypatch.setattr(resume_file, "save", spy)
     run(make_job(tmp_path, "at", epochs=1))
     assert seen == [1, 2, 0]

@@ -14,7 +14,7 @@ from support.small_jobs import make_job, run, same, weights
 from torch import Tensor
 
 from defenses.runs.learning_curve import COLUMNS
-from defenses.training import accuracy as measuring
+from defenses.training import accuracy
 from defenses.training.accuracy import Measured, measure
 from defenses.training.checkpoints import environment
 from defenses.training.early_stopping import check_collapse, judge, out_of_patience
@@ -22,7 +22,7 @@ from defenses.training.runtime import start
 from defenses.training.state import Progress, begin
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
-from robust_eval.results import checkpoint_claims as provenance
+from robust_eval.results import checkpoint_claims
 
 
 def curve(folder: Path) -> list[dict[str, str]]:
@@ -75,7 +75,7 @@ def selected(folder: Path) -> dict[str, str]:
     for path in folder.glob("*.pt"):
         if path.name != "resume.pt":
             ref = checkpoint.load(str(path), images=None).ref
-            found[path.stem] = provenance.selected(ref.trained_with, "renamed.pt")
+            found[path.stem] = checkpoint_claims.selected(ref.trained_with, "renamed.pt")
     return found
 
 
@@ -128,13 +128,13 @@ def test_measuring_uses_the_full_epsilon_whatever_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     radii = []
-    original = measuring.maximise
+    original = accuracy.maximise
 
     def spy(*args: object, radius: float, **others: object) -> Tensor:
         radii.append(radius)
         return original(*args, radius=radius, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(measuring, "maximise", spy)
+    monkeypatch.setattr(accuracy, "maximise", spy)
     run(make_job(tmp_path, "at", "budget.kind=linear", epochs=2))
     assert set(radii) == {0.1}
 

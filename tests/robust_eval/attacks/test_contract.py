@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
-from robust_eval.core import discovery as discover
-from robust_eval.core import norms
+from robust_eval.core import discovery, norms
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
 from robust_eval.core.types import AttackSpec
 from robust_eval.evaluation.planning import suites
@@ -24,7 +23,7 @@ CLASSES = 4
 def specs() -> tuple[AttackSpec, ...]:
     """Each distinct attack once, whatever columns it stands in."""
     found: dict[str, AttackSpec] = {}
-    for name in discover.config_ids("columns"):
+    for name in discovery.config_ids("columns"):
         for spec in suites.column(name).attacks:
             found.setdefault(f"{spec.family} {spec.params}", spec)
     return tuple(found.values())

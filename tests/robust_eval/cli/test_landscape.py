@@ -12,7 +12,7 @@ import pytest
 from support import small_scans
 
 from robust_eval.cli.main import main
-from robust_eval.landscape.awp import scan as scanning
+from robust_eval.landscape.awp import scan
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--examples", "12", "--points", "3", "--steps", "2", "--eps", "0.1")
@@ -65,12 +65,12 @@ def test_interrupted_it_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPa
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    whole = scanning.run
-    monkeypatch.setattr(scanning, "run", stop)
+    whole = scan.run
+    monkeypatch.setattr(scan, "run", stop)
     code, out, _ = run("landscape", "at.pt", *SMALL, "--out", "scan")
     assert code == 130
     assert "Stopped. Finished points are in scan: the same command goes on." in out
-    monkeypatch.setattr(scanning, "run", whole)
+    monkeypatch.setattr(scan, "run", whole)
     assert run("landscape", "at.pt", *SMALL, "--out", "scan")[0] == 0
 
 

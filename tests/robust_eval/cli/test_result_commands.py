@@ -18,9 +18,9 @@ from support.untrained_checkpoint import untrained
 from robust_eval.cli.main import main
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.models import build
+from robust_eval.models.catalogue import build
 from robust_eval.models.loading.checkpoint import save
-from robust_eval.results import verification_record as verification
+from robust_eval.results import verification_record
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -256,7 +256,7 @@ def test_verify(run: Run, evaluated: Path) -> None:
     assert "Verified." in out
     assert "Taken on trust:" in out
     assert re.search(r"Cost: [\d,]+ forward passes, .* of what the evaluation took", out)
-    assert verification.read(evaluated.with_name("result.verification.json")).passed
+    assert verification_record.read(evaluated.with_name("result.verification.json")).passed
 
     record = evaluated.with_name("result.verification.json").read_bytes()
     assert "On record already: o/result.verification.json. --out FILE" in run(*words)[1]
@@ -282,7 +282,7 @@ def test_verify(run: Run, evaluated: Path) -> None:
     assert code == 1
     assert "FAILED  settings: its settings" in out
     assert "NOT verified." in out
-    assert not verification.read(evaluated.with_name("result.verification.json")).passed
+    assert not verification_record.read(evaluated.with_name("result.verification.json")).passed
 
     (evaluated.parent / "evidence.safetensors").write_bytes(b"short")
     refused(run(*words), "evidence.safetensors is not a safetensors file")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from robust_eval.core import discovery as discover
+from robust_eval.core import discovery
 from robust_eval.core.errors import UserError, unknown
 
 
@@ -25,17 +25,17 @@ def test_of_many_names_the_nearest_are_told() -> None:
 
 
 def test_config_names() -> None:
-    assert "full" in discover.config_ids("suites")
+    assert "full" in discovery.config_ids("suites")
     with pytest.raises(UserError, match="Unknown suite 'ful'. Did you mean full"):
-        discover.config("suites", "ful")
+        discovery.config("suites", "ful")
 
 
 def test_broken_toml_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("a = [1,\nb")
     with pytest.raises(UserError, match=r"x\.toml is not valid TOML.*line 2"):
-        discover.read_toml(path)
+        discovery.read_toml(path)
 
 
 def test_private_modules_are_not_ids() -> None:
-    assert all(not name.startswith("-") for name in discover.module_ids("robust_eval.attacks"))
+    assert all(not name.startswith("-") for name in discovery.module_ids("robust_eval.attacks"))

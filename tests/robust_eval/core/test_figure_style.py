@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError
 
 
 def drawn() -> Figure:
-    with figure.style():
-        canvas, (axes,) = figure.panels()
-        axes.plot([0, 1], [0, 1], label="AT", **figure.line(0))
+    with figure_style.style():
+        canvas, (axes,) = figure_style.panels()
+        axes.plot([0, 1], [0, 1], label="AT", **figure_style.line(0))
         axes.set_xlabel("alpha")
         axes.legend()
     return canvas
 
 
 def test_save_writes_png_svg_and_the_data(tmp_path: Path) -> None:
-    paths = figure.save(drawn(), tmp_path / "new" / "gamma-0.5", {"loss": np.array([1.0, np.nan]), "n": 2})
+    paths = figure_style.save(
+        drawn(), tmp_path / "new" / "gamma-0.5", {"loss": np.array([1.0, np.nan]), "n": 2}
+    )
     assert [path.name for path in paths] == ["gamma-0.5.json", "gamma-0.5.png", "gamma-0.5.svg"]
     assert json.loads(paths[0].read_text()) == {"loss": [1.0, None], "n": 2}
     assert paths[1].read_bytes().startswith(b"\x89PNG")
@@ -33,7 +35,7 @@ def test_save_writes_png_svg_and_the_data(tmp_path: Path) -> None:
 
 
 def test_the_same_figure_gives_the_same_files(tmp_path: Path) -> None:
-    one, other = (figure.save(drawn(), tmp_path / name, {}) for name in ("a", "b"))
+    one, other = (figure_style.save(drawn(), tmp_path / name, {}) for name in ("a", "b"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
 
@@ -44,14 +46,14 @@ def test_style_leaves_the_users_settings_alone() -> None:
 
 
 def test_lines_differ_without_colour() -> None:
-    looks = [(str(look["linestyle"]), look["marker"]) for look in map(figure.line, range(7))]
+    looks = [(str(look["linestyle"]), look["marker"]) for look in map(figure_style.line, range(7))]
     assert len(set(looks)) == 7
 
 
 def test_references_differ_though_there_are_many() -> None:
-    looks = [(look["color"], str(look["linestyle"])) for look in map(figure.reference, range(21))]
+    looks = [(look["color"], str(look["linestyle"])) for look in map(figure_style.reference, range(21))]
     assert len(set(looks)) == 21
-    assert "-" not in {look["linestyle"] for look in map(figure.reference, range(21))}
+    assert "-" not in {look["linestyle"] for look in map(figure_style.reference, range(21))}
 
 
 def test_a_legend_hides_the_grid_behind_its_text() -> None:
@@ -62,11 +64,11 @@ def test_a_legend_hides_the_grid_behind_its_text() -> None:
 
 
 def test_many_names_stand_below_a_taller_figure() -> None:
-    with figure.style():
-        canvas, (axes,) = figure.panels()
+    with figure_style.style():
+        canvas, (axes,) = figure_style.panels()
         for place in range(20):
-            axes.plot([0, 1], [0, place], label=f"at-awp/epoch-{place:04d}", **figure.line(place))
-        figure.legend(canvas, axes)
+            axes.plot([0, 1], [0, place], label=f"at-awp/epoch-{place:04d}", **figure_style.line(place))
+        figure_style.legend(canvas, axes)
         canvas.draw_without_rendering()
     assert axes.get_legend() is None
     (below,) = canvas.legends
@@ -78,4 +80,4 @@ def test_many_names_stand_below_a_taller_figure() -> None:
 def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot write to .*file.* Choose another folder"):
-        figure.save(drawn(), tmp_path / "file" / "figure", {})
+        figure_style.save(drawn(), tmp_path / "file" / "figure", {})

@@ -16,7 +16,7 @@ import pytest
 import scipy.io
 import torchvision.datasets as tv
 
-from robust_eval.core import download as _download
+from robust_eval.core import download
 from robust_eval.core.errors import UserError
 from robust_eval.data import load
 
@@ -128,7 +128,7 @@ def stalling_server() -> Iterator[str]:
 def test_a_download_that_falls_silent_is_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stalling_server: str
 ) -> None:
-    monkeypatch.setattr(_download, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.2)
     monkeypatch.setattr(tv.CIFAR10, "url", stalling_server + "cifar-10-python.tar.gz")
     before = socket.getdefaulttimeout()
     started = time.monotonic()

@@ -13,17 +13,15 @@ from support.known_models import linear_problem
 
 from robust_eval import attacks, evaluate
 from robust_eval.cli import progress
+from robust_eval.core import request
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import parse_threat
-from robust_eval.evaluation import attack_copy as searching
-from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation.checks import precision as disagreement
+from robust_eval.evaluation import attack_copy, run
+from robust_eval.evaluation.checks import precision
 from robust_eval.evaluation.in_memory import make_job
 from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.planning import units as plan
-from robust_eval.models.acceleration import bfloat16 as reduced
-from robust_eval.models.acceleration import compilation as compiling
-from robust_eval.models.acceleration import tuning
+from robust_eval.evaluation.planning import units
+from robust_eval.models.acceleration import bfloat16, compilation, tuning
 from robust_eval.models.acceleration.tuning import Tuning
 from robust_eval.results import DisagreementRecord, SearchRecord, flags
 from robust_eval.results.flags.from_record import from_search
@@ -46,19 +44,19 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         asked.append(compile)
         return Tuning(7, 5, compile, False)
 
-    monkeypatch.setitem(searching.LONG, "cpu", 0.0)
+    monkeypatch.setitem(attack_copy.LONG, "cpu", 0.0)
     monkeypatch.setattr(tuning, "measured", measured)
     monkeypatch.setattr(tuning, "measured_near", lambda *_, compile: Tuning(9, 9, compile, near_rows=64))
     return asked
 
 
-def choose(job: Job, asked: compiling.Mode, folder: Path | None = None) -> searching.Search:
-    return searching.choose(job.request, job.model, job.x_NCHW, asked, folder)
+def choose(job: Job, asked: compilation.Mode, folder: Path | None = None) -> attack_copy.Search:
+    return attack_copy.choose(job.request, job.model, job.x_NCHW, asked, folder)
 
 
 def test_short_work_is_neither_measured_nor_compiled(job: Job) -> None:
-    assert choose(job, "auto") == searching.Search()
-    assert choose(job, "off") == searching.Search()
+    assert choose(job, "auto") == attack_copy.Search()
+    assert choose(job, "off") == attack_copy.Search()
 
 
 def test_planned_operations_are_counted(job: Job) -> None:
@@ -67,20 +65,20 @@ def test_planned_operations_are_counted(job: Job) -> None:
     costs = [attacks.cost(a, logits) for column in job.request.suite.columns for a in column.attacks]
     assert [c.forwards + c.backwards for c in costs] == [2, 20, 25_700]
     per_image = 2 * pixels * job.request.checkpoint.classes
-    assert searching.planned_flops(job.request, job.model, job.x_NCHW) == 12 * 25_722 * per_image
+    assert attack_copy.planned_flops(job.request, job.model, job.x_NCHW) == 12 * 25_722 * per_image
 
 
 def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bool], tmp_path: Path) -> None:
     first = choose(job, "auto", tmp_path)
     assert first.tunings["float32"].rows == 7
-    assert measurements == [not compiling.unavailable(CPU)]
+    assert measurements == [not compilation.unavailable(CPU)]
     assert choose(job, "auto", tmp_path) == first
     assert len(measurements) == 1, "resumed: taken from the folder"
-    kept = json.loads((tmp_path / searching.TUNING_FILE).read_text())
-    (tmp_path / searching.TUNING_FILE).write_text(json.dumps({**kept, "device": "another"}))
+    kept = json.loads((tmp_path / attack_copy.TUNING_FILE).read_text())
+    (tmp_path / attack_copy.TUNING_FILE).write_text(json.dumps({**kept, "device": "another"}))
     choose(job, "auto", tmp_path)
     assert len(measurements) == 2, "another machine"
-    (tmp_path / searching.TUNING_FILE).write_text("{")
+    (tmp_path / attack_copy.TUNING_FILE).write_text("{")
     choose(job, "off", tmp_path)
     assert measurements[2:] == [False]
 
@@ -88,17 +86,17 @@ def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bo
 def test_whoever_waits_hears_that_it_is_measured(job: Job, measurements: list[bool], tmp_path: Path) -> None:
     heard: list[str] = []
     for _ in range(2):
-        searching.choose(job.request, job.model, job.x_NCHW, "off", tmp_path, heard.append)
+        attack_copy.choose(job.request, job.model, job.x_NCHW, "off", tmp_path, heard.append)
     assert len(heard) == len(measurements) == 1, "not where the folder knows"
     assert heard[0].startswith("Measuring how the attacks best call this model")
 
 
 @pytest.mark.usefixtures("measurements")
 def test_a_run_shows_what_was_decided(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "unavailable", lambda _device: "there is no C++ compiler")
+    monkeypatch.setattr(compilation, "unavailable", lambda _device: "there is no C++ compiler")
     console = Console(width=100)
     with console.capture() as shown, progress.display(12, job.request.suite, console) as display:
-        evaluation.execute(replace(job, notes=("float32: no [units]",)), display=display)
+        run.execute(replace(job, notes=("float32: no [units]",)), display=display)
     lines = shown.get().splitlines()
     assert lines[0].startswith("Measuring how the attacks best call")
     assert lines[1:3] == ["search: float32: no [units]", "search: not compiled: there is no C++ compiler"]
@@ -108,11 +106,11 @@ def test_a_run_shows_what_was_decided(job: Job, monkeypatch: pytest.MonkeyPatch)
 
 def test_no_more_images_are_tried_than_will_come(job: Job) -> None:
     """SPSA cuts its queries itself, in float32 under every precision; gradients come a unit at a time."""
-    assert searching.largest_calls(job.request, "float32") == (None, 12)
-    assert searching.largest_calls(replace(job.request, batch_size=5), "float32") == (None, 5)
+    assert attack_copy.largest_calls(job.request, "float32") == (None, 12)
+    assert attack_copy.largest_calls(replace(job.request, batch_size=5), "float32") == (None, 5)
     low = replace(job.request, precision="bfloat16")
-    assert searching.largest_calls(low, "bfloat16") == (12, 12)
-    assert searching.largest_calls(low, "float32") == (None, 12)
+    assert attack_copy.largest_calls(low, "bfloat16") == (12, 12)
+    assert attack_copy.largest_calls(low, "float32") == (None, 12)
 
 
 def test_what_is_asked_to_be_compiled_is_not_padded_beyond_a_unit(
@@ -149,34 +147,34 @@ def test_each_precision_is_measured(job: Job, measurements: list[bool]) -> None:
 def test_without_a_compiler_auto_stays_eager_and_says_so(
     job: Job, measurements: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "unavailable", lambda _device: "there is no C++ compiler")
+    monkeypatch.setattr(compilation, "unavailable", lambda _device: "there is no C++ compiler")
     found = choose(job, "auto")
     assert measurements == [False]
     assert "not compiled: there is no C++ compiler" in found.notes
     with pytest.raises(UserError, match="Compiling is not possible here: there is no C"):
-        compiling.parse("on", CPU)
+        compilation.parse("on", CPU)
 
 
 def test_bad_values_are_named() -> None:
     with pytest.raises(UserError, match="Unknown compile mode 'yes'. Known: auto, off, on."):
-        compiling.parse("yes", CPU)
+        compilation.parse("yes", CPU)
     with pytest.raises(UserError, match="Unknown precision 'half'. Use float32, bfloat16 or auto."):
-        searching.resolve_precision("half", CPU)
+        attack_copy.resolve_precision("half", CPU)
 
 
 def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reduced, "supported", lambda _device: "")
-    assert searching.resolve_precision("auto", CPU) == ("bfloat16", "")
-    monkeypatch.setattr(reduced, "supported", lambda _device: "no units")
-    assert searching.resolve_precision("auto", CPU) == ("float32", "float32: no units")
+    monkeypatch.setattr(bfloat16, "supported", lambda _device: "")
+    assert attack_copy.resolve_precision("auto", CPU) == ("bfloat16", "")
+    monkeypatch.setattr(bfloat16, "supported", lambda _device: "no units")
+    assert attack_copy.resolve_precision("auto", CPU) == ("float32", "float32: no units")
 
 
 def test_units_in_float32_are_the_same_work_under_every_precision(job: Job) -> None:
     low = replace(job.request, precision="bfloat16")
     by_id = {a.id: a for column in low.suite.columns for a in column.attacks}
 
-    def key(request: plan.Request, attack: str) -> str:
-        return plan.unit(request, attack, by_id[attack], 0, [0, 1]).key
+    def key(request: request.Request, attack: str) -> str:
+        return units.unit(request, attack, by_id[attack], 0, [0, 1]).key
 
     assert key(low, "spsa") == key(job.request, "spsa")
     assert key(low, "pgd-10") != key(job.request, "pgd-10")
@@ -190,7 +188,7 @@ def test_the_disagreement_is_measured_and_recorded() -> None:
     found = result.search.disagreement
     assert found is not None
     assert found.attacks == ("fgsm", "pgd-10"), "SPSA searched in float32"
-    assert found.images == disagreement.sample_size(20) == 8
+    assert found.images == precision.sample_size(20) == 8
     assert found.verdicts == 16
     assert any("bfloat16" in note for note in result.search.notes)
     plain = evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-10")
@@ -210,5 +208,5 @@ def test_a_weaker_search_is_flagged(weaker: int, stronger: int, raised: bool) ->
 
 def test_only_short_attacks_are_repeated(job: Job) -> None:
     request = replace(job.request, precision="bfloat16")
-    assert [attack.id for _, attack in disagreement.repeated(request)] == ["fgsm", "pgd-10"]
-    assert disagreement.repeated(job.request) == []
+    assert [attack.id for _, attack in precision.repeated(request)] == ["fgsm", "pgd-10"]
+    assert precision.repeated(job.request) == []

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_plan import a_request
 
-from robust_eval.cli.progress import Silent
 from robust_eval.core.types import UnitResult, Verdicts, WorkUnit
-from robust_eval.evaluation import unit_loop as runner
+from robust_eval.evaluation import unit_loop
+from robust_eval.evaluation.display import Silent
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.store import MemoryStore
 from robust_eval.results import flags, summary
@@ -38,9 +38,9 @@ class Scripted:
 
 def columns(
     suite: str, store: MemoryStore | None = None, worker: Scripted | None = None
-) -> dict[str, runner.Finished]:
+) -> dict[str, unit_loop.Finished]:
     request = a_request(suite=suites.load(suite))
-    return dict(runner.run(request, worker or Scripted(), store or MemoryStore(), Silent()))
+    return dict(unit_loop.run(request, worker or Scripted(), store or MemoryStore(), Silent()))
 
 
 def test_columns_count_what_their_cascade_broke() -> None:

@@ -12,19 +12,19 @@ from support import small_scans
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture
-from robust_eval.evaluation.prepare import Options
-from robust_eval.landscape import checkpoints as subjects
-from robust_eval.models import build
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.landscape import checkpoints
+from robust_eval.models.catalogue import build
 from robust_eval.models.loading.checkpoint import save
 from robust_eval.models.normalisation import NONE
 
 
 def test_the_first_images_of_the_training_split_are_taken(tmp_path: Path) -> None:
     path = small_scans.write(tmp_path / "net.pt")
-    found = subjects.prepare([str(path)], Options(checkpoint="", split="train"))
+    found = checkpoints.prepare([str(path)], Options(checkpoint="", split="train"))
     assert (found.images.name, found.images.split, found.images.n) == ("digits", "train", 1000)
     assert len(found.y_N) == 1000
-    few = subjects.prepare([str(path)], Options(checkpoint=""))
+    few = checkpoints.prepare([str(path)], Options(checkpoint=""))
     assert few.images.n == 360, "all where there are fewer"
     assert str(few.threat) == "Linf 0.1"
 
@@ -35,7 +35,7 @@ def test_different_architectures_are_one_sentence(tmp_path: Path) -> None:
     deep = small_scans.write(tmp_path / "deep.pt", arch="wrn-10-1")
     for other, name in ((wide, r"digits-cnn \(width=3, hidden=6, classes=10\)"), (deep, "wrn-10-1")):
         with pytest.raises(UserError, match=rf"at is a digits-cnn .* and \w+ a {name}.* cannot be compared"):
-            subjects.prepare([str(one), str(other)], small_scans.OPTIONS)
+            checkpoints.prepare([str(one), str(other)], small_scans.OPTIONS)
 
 
 def test_different_budgets_ask_for_one(tmp_path: Path) -> None:
@@ -57,23 +57,23 @@ def test_different_budgets_ask_for_one(tmp_path: Path) -> None:
         )
     options = replace(small_scans.OPTIONS, eps=None)
     with pytest.raises(UserError, match=r"0\.1 was trained for Linf 0\.1 and 0\.2 for Linf 0\.2. Say which"):
-        subjects.prepare(paths, options)
-    assert str(subjects.prepare(paths, replace(options, eps="0.15")).threat) == "Linf 0.15"
+        checkpoints.prepare(paths, options)
+    assert str(checkpoints.prepare(paths, replace(options, eps="0.15")).threat) == "Linf 0.15"
 
 
 def test_labels_tell_checkpoints_apart() -> None:
-    assert subjects.labelled(["x/at.pt", "y/awp.pt"]) == ("at", "awp")
-    assert subjects.labelled(["x/best.pt", "y/best.pt"]) == ("x", "y")
+    assert checkpoints.labelled(["x/at.pt", "y/awp.pt"]) == ("at", "awp")
+    assert checkpoints.labelled(["x/best.pt", "y/best.pt"]) == ("x", "y")
     epochs = [f"runs/{run}/s0/epoch-{epoch}.pt" for run in ("at", "awp") for epoch in (1, 2)]
-    assert subjects.labelled(epochs) == ("at/epoch-1", "at/epoch-2", "awp/epoch-1", "awp/epoch-2")
-    assert subjects.labelled(["x/best.pt"]) == ("best",)
-    assert subjects.labelled(["x/best.pt", "x/best.pt"]) == ("A", "B")
-    assert subjects.labelled(["x/best.pt", "y/best.pt"], "AT, AT-AWP") == ("AT", "AT-AWP")
+    assert checkpoints.labelled(epochs) == ("at/epoch-1", "at/epoch-2", "awp/epoch-1", "awp/epoch-2")
+    assert checkpoints.labelled(["x/best.pt"]) == ("best",)
+    assert checkpoints.labelled(["x/best.pt", "x/best.pt"]) == ("A", "B")
+    assert checkpoints.labelled(["x/best.pt", "y/best.pt"], "AT, AT-AWP") == ("AT", "AT-AWP")
     for names in ("AT", "AT,AT", "AT,"):
         with pytest.raises(UserError, match="--names needs 2 different names, separated by commas"):
-            subjects.labelled(["x.pt", "y.pt"], names)
+            checkpoints.labelled(["x.pt", "y.pt"], names)
 
 
 def test_an_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Unknown split 'val'. Use test or train"):
-        subjects.prepare([str(tmp_path)], Options(checkpoint="", split="val"))
+        checkpoints.prepare([str(tmp_path)], Options(checkpoint="", split="val"))

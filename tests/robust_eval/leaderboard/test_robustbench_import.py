@@ -12,7 +12,7 @@ from support.synthetic_results import bits, full, result
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import parse_threat
 from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard import robustbench_import as robustbench
+from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.board import Board
 from robust_eval.leaderboard.robustbench_export import Paper, architecture_name, model_info
 
@@ -49,7 +49,7 @@ def entry(**changes: object) -> str:
 
 
 def test_the_installed_release(tmp_path: Path) -> None:
-    found = robustbench.reported(board(tmp_path))
+    found = robustbench_import.reported(board(tmp_path))
     assert len(found) > 60
     assert [x.robust for x in found] == sorted((x.robust for x in found), reverse=True)
     (awp,) = [x for x in found if x.id == "Wu2020Adversarial"]
@@ -59,12 +59,12 @@ def test_the_installed_release(tmp_path: Path) -> None:
 
 
 def test_off_by_default_and_unknown_settings(tmp_path: Path) -> None:
-    assert robustbench.reported(board(tmp_path, "false")) == []
-    assert robustbench.reported(Board(tmp_path, "open")) == []
+    assert robustbench_import.reported(board(tmp_path, "false")) == []
+    assert robustbench_import.reported(Board(tmp_path, "open")) == []
     with pytest.raises(UserError, match="RobustBench has no entries for digits: take robustbench out"):
-        robustbench.reported(board(tmp_path, data="digits"))
+        robustbench_import.reported(board(tmp_path, data="digits"))
     with pytest.raises(UserError, match="describes no CIFAR-10 models under Linf 0.031"):
-        robustbench.reported(board(tmp_path, eps="0.031"))
+        robustbench_import.reported(board(tmp_path, eps="0.031"))
 
 
 def test_a_table_is_found_by_its_headings() -> None:
@@ -85,11 +85,11 @@ def test_a_table_is_found_by_its_headings() -> None:
         ]
     )
     ids = [
-        [found.id for found in robustbench.parse(text, data, threat, "s")]
+        [found.id for found in robustbench_import.parse(text, data, threat, "s")]
         for data, threat in (("cifar10", LINF), ("cifar10", parse_threat("L2", "0.5")), ("cifar100", LINF))
     ]
     assert ids == [["first"], ["second"], ["third"]]
-    assert robustbench.parse(text, "cifar10", LINF, "s")[0].architecture == "WRN  (3x)"
+    assert robustbench_import.parse(text, "cifar10", LINF, "s")[0].architecture == "WRN  (3x)"
 
 
 def test_a_folder_of_model_info(tmp_path: Path) -> None:
@@ -99,16 +99,16 @@ def test_a_folder_of_model_info(tmp_path: Path) -> None:
     (folder / "Doubtful.json").write_text(entry(autoattack_acc="80.00", external="20.00", unreliable=True))
     (folder / "Other031.json").write_text(entry(eps="0.031"))
     (folder / "Unknown.json").write_text(entry(eps=None))
-    found = robustbench.reported(board(tmp_path, '"info"'))
+    found = robustbench_import.reported(board(tmp_path, '"info"'))
     assert [(x.id, x.robust, x.unreliable) for x in found] == [
         ("Wu2020Adversarial", 56.17, False),
         ("Doubtful", 20.0, True),
     ]
     (folder / "Bad.json").write_text(entry(clean_acc="<script>"))
     with pytest.raises(UserError, match=r"Bad\.json is not an entry of RobustBench: clean_acc"):
-        robustbench.reported(board(tmp_path, '"info"'))
+        robustbench_import.reported(board(tmp_path, '"info"'))
     with pytest.raises(UserError, match="holds no entries of RobustBench"):
-        robustbench.reported(board(tmp_path, '"nothing"'))
+        robustbench_import.reported(board(tmp_path, '"nothing"'))
 
 
 def test_export_in_robustbench_fields_and_back(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_export_in_robustbench_fields_and_back(tmp_path: Path) -> None:
     folder = tmp_path / "info" / "cifar10" / "Linf"
     folder.mkdir(parents=True)
     (folder / "Ours2026A.json").write_text(json.dumps(info))
-    (back,) = robustbench.reported(board(tmp_path, '"info"'))
+    (back,) = robustbench_import.reported(board(tmp_path, '"info"'))
     assert (back.id, back.clean, back.robust, back.paper) == ("Ours2026A", 85.36, 53.21, "A Title")
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from support.synthetic_results import bits, full, result
 
-from robust_eval.core import discovery as discover
+from robust_eval.core import discovery
 from robust_eval.core.errors import UserError
 from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard import rules
 from robust_eval.leaderboard.board import Board
 from robust_eval.leaderboard.row import Row
-from robust_eval.results import EvalResult
-from robust_eval.results import verification_record as verification
+from robust_eval.results import EvalResult, verification_record
 from robust_eval.results.verification_record import CheckRecord, Verification
 
 OWN = """
@@ -184,10 +183,10 @@ def test_failed_and_lapsed_verifications(board: Board) -> None:
     lapsed = Row("results/a.json", full(200), lapsed=True)
     assert "of another content: verify it again" in rules.problems(board, [lapsed])[0].text
     assert lapsed.standing == "self-reported"
-    assert verification.path_beside(Path("results/a.json")).name == "a.verification.json"
+    assert verification_record.path_beside(Path("results/a.json")).name == "a.verification.json"
 
 
-@pytest.mark.parametrize("name", discover.config_ids("boards"))
+@pytest.mark.parametrize("name", discovery.config_ids("boards"))
 def test_every_board_of_the_project_is_valid(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()

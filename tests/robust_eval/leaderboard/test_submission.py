@@ -13,11 +13,9 @@ from support.synthetic_results import bits, full, result
 
 from robust_eval.core.errors import UserError
 from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard import build
-from robust_eval.leaderboard import submission as filing
+from robust_eval.leaderboard import build, submission
 from robust_eval.leaderboard.row import Row, read_board
-from robust_eval.results import EvalResult, content_digest, read_result
-from robust_eval.results import verification_record as verification
+from robust_eval.results import EvalResult, content_digest, read_result, verification_record
 from robust_eval.results.verification_record import CheckRecord, Verification
 
 OWN = 'title = "Ours"\ndata = ["digits"]\nnorm = "Linf"\neps = "0.1"\nsuite = "full"\nminimum_n = 400\n'
@@ -29,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     board = tmp_path / "ours"
     board.mkdir()
     (board / "board.toml").write_text(OWN)
-    filing.add(written(tmp_path, full(200, name="first.pt")), board)
+    submission.add(written(tmp_path, full(200, name="first.pt")), board)
     rebuild(board)
     return board
 
@@ -62,8 +60,8 @@ def verified(path: Path, *, passed: bool = True) -> Path:
         device="cpu",
         created="2026-01-01",
     )
-    beside = verification.path_beside(path)
-    verification.write(beside, record)
+    beside = verification_record.path_beside(path)
+    verification_record.write(beside, record)
     return beside
 
 
@@ -78,56 +76,56 @@ def test_a_run_is_filed_built_and_checked(folder: Path) -> None:
 
 
 def test_a_new_board_is_made_by_its_first_row(tmp_path: Path) -> None:
-    path = filing.add(written(tmp_path, full(200)), tmp_path / "new")
+    path = submission.add(written(tmp_path, full(200)), tmp_path / "new")
     assert path.parent == tmp_path / "new" / "results"
     partial = result({"clean": bits(400, 360)}, suite="full", status="partial")
     with pytest.raises(UserError, match="does not belong on other: it is partial"):
-        filing.add(written(tmp_path, partial), tmp_path / "other")
+        submission.add(written(tmp_path, partial), tmp_path / "other")
     assert not (tmp_path / "other").exists()
     with pytest.raises(
         UserError, match="belong on digits: .*; it has 300 examples, the board asks for at least"
     ):
-        filing.add(written(tmp_path, full(200, n=300, clean=290)), tmp_path / "digits")
+        submission.add(written(tmp_path, full(200, n=300, clean=290)), tmp_path / "digits")
     with pytest.raises(UserError, match="is not a folder. Make it first"):
-        filing.add(written(tmp_path, full(200)), tmp_path / "no" / "such")
+        submission.add(written(tmp_path, full(200)), tmp_path / "no" / "such")
 
 
 def test_a_file_is_named_after_the_recipe_where_it_can_be(folder: Path, tmp_path: Path) -> None:
     for recipe, stem in (("trades-awp", "trades-awp"), ("../x", "net"), ("<b>", "net")):
         row = Row("r.json", full(210, name="net.pt", trained_with={"recipe": {"name": recipe}}))
-        assert filing.file_name(row).startswith(f"{stem}-")
+        assert submission.file_name(row).startswith(f"{stem}-")
 
 
 def test_one_row_for_one_checkpoint(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"already has a row for this checkpoint: results/first-.*Add --replace"
     ):
-        filing.add(written(tmp_path, full(210, name="first.pt")), folder)
-    filing.add(written(tmp_path, full(210, name="second.pt")), folder)
+        submission.add(written(tmp_path, full(210, name="first.pt")), folder)
+    submission.add(written(tmp_path, full(210, name="second.pt")), folder)
     assert len(read_board(folder)) == 2
     (first,) = folder.glob("results/first-*.json")
     verified(first)
-    again = filing.add(written(tmp_path, full(210, name="first.pt")), folder, replace=True)
+    again = submission.add(written(tmp_path, full(210, name="first.pt")), folder, replace=True)
     assert sorted(path.name for path in folder.glob("results/first-*")) == [again.name], "nothing beside it"
     assert {row.result.worst_case.n_robust for row in read_board(folder)} == {210}
-    filing.add(again, folder, replace=True)
+    submission.add(again, folder, replace=True)
     assert again.is_file()
 
 
 def test_a_row_that_breaks_a_rule_is_not_filed(folder: Path, tmp_path: Path) -> None:
     partial = result({"clean": bits(400, 360)}, suite="full", status="partial")
     with pytest.raises(UserError, match="does not belong on ours: it is partial: fgsm"):
-        filing.add(written(tmp_path, partial), folder)
+        submission.add(written(tmp_path, partial), folder)
     with pytest.raises(UserError, match="it is under Linf 8/255, the board under Linf 0.1"):
-        filing.add(written(tmp_path, full(200, eps="8/255", name="b.pt")), folder)
+        submission.add(written(tmp_path, full(200, eps="8/255", name="b.pt")), folder)
     assert len(read_board(folder)) == 1
 
 
 def test_a_verification_comes_along_if_it_is_of_this_content(folder: Path, tmp_path: Path) -> None:
     path = written(tmp_path, full(205, name="second.pt"))
     verified(path)
-    filed = filing.add(path, folder)
-    assert verification.path_beside(filed).is_file()
+    filed = submission.add(path, folder)
+    assert verification_record.path_beside(filed).is_file()
     assert {row.name: row.standing for row in read_board(folder)} == {
         "first.pt": "self-reported",
         "second.pt": "verified",
@@ -152,9 +150,9 @@ def test_a_verification_comes_along_if_it_is_of_this_content(folder: Path, tmp_p
     ],
 )
 def test_names_that_become_file_names(name: str, stem: str) -> None:
-    found = filing.file_name(Row("r.json", full(200, name=name)))
+    found = submission.file_name(Row("r.json", full(200, name=name)))
     assert found[:-14] == stem
-    assert filing.NAME.fullmatch(found[:-14])
+    assert submission.NAME.fullmatch(found[:-14])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +175,7 @@ def test_names_that_become_file_names(name: str, stem: str) -> None:
 )
 def test_hostile_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot be a file name here: rename it") as caught:
-        filing.add(written(tmp_path, full(200, name=name)), tmp_path / "board")
+        submission.add(written(tmp_path, full(200, name=name)), tmp_path / "board")
     assert "\n" not in str(caught.value)
     assert "\u202e" not in str(caught.value)
     assert not (tmp_path / "board").exists()
@@ -193,7 +191,7 @@ def test_links_do_not_lead_out(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (folder / "results").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="is a link out of the board"):
-        filing.add(written(tmp_path, full(200)), folder)
+        submission.add(written(tmp_path, full(200)), folder)
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -221,7 +219,7 @@ def truncate(path: Path) -> None:
             lambda f, row: shutil.copy(verified(row), row.with_name("x.verification.json")),
             "lies beside no result",
         ),
-        (lambda f, row: verification.path_beside(row).write_text("{}"), "is not a valid verification"),
+        (lambda f, row: verification_record.path_beside(row).write_text("{}"), "is not a valid verification"),
         (lambda f, row: verified(row, passed=False), "failed its verification"),
         (lambda f, row: shutil.copy(row, row.with_name("again.json")), "is a second row for the checkpoint"),
     ],
@@ -255,7 +253,7 @@ def base(folder: Path, tmp_path: Path) -> Path:
 
 
 def test_a_submission_may_add_rows(folder: Path, base: Path, tmp_path: Path) -> None:
-    filing.add(written(tmp_path, full(205, name="second.pt")), folder)
+    submission.add(written(tmp_path, full(205, name="second.pt")), folder)
     rebuild(folder)
     assert wrong(folder, base) == []
 
@@ -285,7 +283,9 @@ def test_what_a_submission_may_not(
 def test_a_verification_that_a_submission_takes_away_is_missed(folder: Path, base: Path) -> None:
     (row,) = (base / "results").iterdir()
     verified(row)
-    assert ("results/" + verification.path_beside(row).name, "was there and is gone") in wrong(folder, base)
+    assert ("results/" + verification_record.path_beside(row).name, "was there and is gone") in wrong(
+        folder, base
+    )
 
 
 def test_a_base_that_is_not_there(folder: Path, tmp_path: Path) -> None:
@@ -295,6 +295,6 @@ def test_a_base_that_is_not_there(folder: Path, tmp_path: Path) -> None:
 
 def test_rules_of_a_submission_do_not_count(folder: Path, base: Path, tmp_path: Path) -> None:
     (folder / "board.toml").write_text(OWN.replace("400", "1"))
-    filing.add(written(tmp_path, full(50, n=100, clean=90, name="few.pt")), folder)
+    submission.add(written(tmp_path, full(50, n=100, clean=90, name="few.pt")), folder)
     rebuild(folder)
     assert any("has 100 examples, the board asks for at least 400" in text for _, text in wrong(folder, base))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robust_eval import evaluate
 from robust_eval.core.errors import UserError
-from robust_eval.models import out_of_memory as memory
+from robust_eval.models import out_of_memory
 
 
 class Greedy(nn.Module):
@@ -28,10 +28,10 @@ class Greedy(nn.Module):
 
 def test_logits_come_in_parts_found_by_halving() -> None:
     x = torch.rand(11, 1, 4, 4)
-    torch.testing.assert_close(memory.logits(Greedy(3), x), Greedy(None)(x))
-    assert memory.logits(Greedy(3), x[:0]).shape == (0, 3)
+    torch.testing.assert_close(out_of_memory.logits(Greedy(3), x), Greedy(None)(x))
+    assert out_of_memory.logits(Greedy(3), x[:0]).shape == (0, 3)
     with pytest.raises(UserError, match="Out of memory on a single image. Free memory"):
-        memory.logits(Greedy(0), x)
+        out_of_memory.logits(Greedy(0), x)
 
 
 def test_other_failures_pass_through() -> None:
@@ -39,8 +39,8 @@ def test_other_failures_pass_through() -> None:
         raise RuntimeError("another matter")
 
     with pytest.raises(RuntimeError, match="another matter"):
-        memory.logits(failing, torch.rand(2, 1, 4, 4))
-    assert not memory.ran_out(ValueError("out of memory, said a model")), "torch raises RuntimeError"
+        out_of_memory.logits(failing, torch.rand(2, 1, 4, 4))
+    assert not out_of_memory.ran_out(ValueError("out of memory, said a model")), "torch raises RuntimeError"
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])

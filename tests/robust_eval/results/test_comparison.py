@@ -4,13 +4,12 @@ import pytest
 from support.synthetic_results import bits, full, result
 
 from robust_eval.core.errors import UserError
-from robust_eval.results import EvalResult
-from robust_eval.results import comparison as compare
+from robust_eval.results import EvalResult, comparison
 from robust_eval.results.comparison import Difference
 
 
 def by_column(a: EvalResult, b: EvalResult) -> dict[str, Difference]:
-    return {entry.column: entry for entry in compare.compare(a, b).differences}
+    return {entry.column: entry for entry in comparison.compare(a, b).differences}
 
 
 def test_pairs_are_counted_image_by_image() -> None:
@@ -56,7 +55,7 @@ def test_the_sentence_where_one_cannot_tell() -> None:
 def test_the_bootstrap_is_seeded_and_close_to_the_normal_interval() -> None:
     a = result({"clean": bits(2000, 1900), "fgsm": bits(2000, 1000)})
     b = result({"clean": bits(2000, 1900), "fgsm": bits(2000, 1000, start=100)})
-    one, same, other = (compare.compare(a, b, seed=seed).differences[1].interval for seed in (0, 0, 1))
+    one, same, other = (comparison.compare(a, b, seed=seed).differences[1].interval for seed in (0, 0, 1))
     assert one == same != other
     # sqrt(200) / 2000, times 1.96
     assert one == pytest.approx((-0.01386, 0.01386), abs=5e-4)
@@ -65,11 +64,11 @@ def test_the_bootstrap_is_seeded_and_close_to_the_normal_interval() -> None:
 def test_other_images_or_threats_cannot_be_compared() -> None:
     a = full(200)
     with pytest.raises(UserError, match=r"not on the same images: A on 400 of digits \(abab.*Evaluate both"):
-        compare.compare(a, full(200, fingerprint="00" * 32))
+        comparison.compare(a, full(200, fingerprint="00" * 32))
     with pytest.raises(
         UserError, match="under different threat models: A under Linf 0.1, B under Linf 8/255"
     ):
-        compare.compare(a, full(200, eps="8/255"))
+        comparison.compare(a, full(200, eps="8/255"))
 
 
 def test_columns_that_mean_something_else_are_left_out() -> None:
@@ -77,6 +76,6 @@ def test_columns_that_mean_something_else_are_left_out() -> None:
     weak = a.columns["pgd-20"].attacks[0].model_copy(update={"params": {"steps": 1}})
     columns = {**a.columns, "pgd-20": a.columns["pgd-20"].model_copy(update={"attacks": (weak,)})}
     del columns["fgsm"]
-    found = compare.compare(a, a.model_copy(update={"columns": columns}))
+    found = comparison.compare(a, a.model_copy(update={"columns": columns}))
     assert found.left_out == ("pgd-20: the attacks have different settings", "fgsm: only in A")
     assert [entry.column for entry in found.differences] == ["clean"]

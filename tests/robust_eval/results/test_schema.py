@@ -9,8 +9,7 @@ import pytest
 from support.known_models import linear_problem
 
 import robust_eval
-from robust_eval import evaluate
-from robust_eval import results as schema
+from robust_eval import evaluate, results
 from robust_eval.core.errors import UserError
 from robust_eval.results import EvalResult, content_digest, json_schema, read_result, reading
 
@@ -62,11 +61,11 @@ def test_every_version_ever_written_still_loads(path: Path) -> None:
     version = int(path.stem.removeprefix("result-"))
     found = read_result(path)
     assert json.loads(path.read_text())["schema_version"] == version
-    assert found.schema_version == schema.SCHEMA_VERSION
+    assert found.schema_version == results.SCHEMA_VERSION
     assert found.columns["fgsm"].n_robust == 17
     assert found.worst_case.n_robust == 17
     assert found.checkpoint.name == "linear"
-    if version == schema.SCHEMA_VERSION:
+    if version == results.SCHEMA_VERSION:
         written, old = json.loads(found.to_json()), json.loads(path.read_text())
         added = {name: value for name, value in written.items() if name not in old}
         assert {name: written[name] for name in old} == old
@@ -74,13 +73,13 @@ def test_every_version_ever_written_still_loads(path: Path) -> None:
 
 
 def test_there_is_a_golden_file_and_a_published_schema_for_every_version() -> None:
-    versions = range(1, schema.SCHEMA_VERSION + 1)
+    versions = range(1, results.SCHEMA_VERSION + 1)
     assert [f"result-{v}.json" for v in versions] == sorted(p.name for p in GOLDEN.glob("result-*.json"))
     assert all((PUBLISHED / f"result-{v}.json").is_file() for v in versions)
 
 
 def test_the_published_schema_is_current() -> None:
-    path = PUBLISHED / f"result-{schema.SCHEMA_VERSION}.json"
+    path = PUBLISHED / f"result-{results.SCHEMA_VERSION}.json"
     assert path.read_text() == json_schema(), (
         f"write schema.json_schema() to {path.name}, and raise SCHEMA_VERSION if a release has been made"
     )

@@ -24,10 +24,10 @@ from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.evaluation import prepare
 from robust_eval.evaluation import run as evaluation
-from robust_eval.models import build
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.models.catalogue import build
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
-from robust_eval.results import EvalResult, read_result, summary
-from robust_eval.results import verification_record as verification
+from robust_eval.results import EvalResult, read_result, summary, verification_record
 from robust_eval.results.verification_record import Verification
 from robust_eval.verification import verify
 
@@ -63,7 +63,7 @@ def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.n
 
 def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **changes: Any) -> EvalResult:
     wanted: dict[str, Any] = {"suite": "fgsm,pgd-10", "eps": EPS, "batch_size": 32} | changes
-    options = prepare.Options(
+    options = Options(
         checkpoint=str(folder / checkpoint), data=f"npz:{folder / data}", device="cpu", **wanted
     )
     out = folder / "out"
@@ -178,7 +178,9 @@ def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Pat
     torch.save(make_checkpoint(tmp_path / "own.pt").state_dict(), tmp_path / "net.pt")
     given = {}
     if own_code:
-        code = "from robust_eval.models import build\n\n\ndef make(classes, channels, image_size):\n"
+        code = (
+            "from robust_eval.models.catalogue import build\n\n\ndef make(classes, channels, image_size):\n"
+        )
         code += "    sizes = {'classes': classes, 'channels': channels, 'image_size': image_size}\n"
         code += "    return build('digits-cnn', width=4, hidden=16, **sizes)\n"
         (tmp_path / "mine.py").write_text(code)
@@ -477,17 +479,17 @@ def test_an_audit_of_an_honest_row(honest: Path) -> None:
 
 def test_the_record_of_a_verification_reads_back_and_lapses(honest: Path, tmp_path: Path) -> None:
     found = verified(honest, audit=3)
-    path = verification.path_beside(tmp_path / "result.json")
+    path = verification_record.path_beside(tmp_path / "result.json")
     assert path.name == "result.verification.json"
-    verification.write(path, found)
-    assert verification.read(path) == found
+    verification_record.write(path, found)
+    assert verification_record.read(path) == found
     assert str(honest) not in path.read_text()
     path.write_text(found.model_dump_json().replace('"verification_version":1', '"verification_version":9'))
     with pytest.raises(UserError, match="verification version 9, newer than 1.*Upgrade"):
-        verification.read(path)
+        verification_record.read(path)
     path.write_text("{}")
     with pytest.raises(UserError, match="is not a valid verification: result: Field required"):
-        verification.read(path)
+        verification_record.read(path)
 
 
 def spoil(folder: Path, content: bytes) -> None:

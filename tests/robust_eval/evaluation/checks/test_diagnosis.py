@@ -11,12 +11,12 @@ from support.known_models import linear_problem
 from robust_eval import evaluate
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import parse_threat
-from robust_eval.evaluation.checks import diagnosis as closer
+from robust_eval.evaluation.checks import diagnosis
+from robust_eval.evaluation.checks.probes import probe_job
 from robust_eval.evaluation.result_writer import DIAGNOSIS_FILE
 from robust_eval.evaluation.worker import Worker
 from robust_eval.results import DiagnosisRecord, read_result
-from robust_eval.verification.selftest import cases_unmodified as honest
-from robust_eval.verification.selftest import planted_attacks as twisted
+from robust_eval.verification.selftest import cases_unmodified, planted_attacks
 
 
 def worker(norm: str, eps: str) -> Worker:
@@ -26,16 +26,16 @@ def worker(norm: str, eps: str) -> Worker:
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", "0.04"), ("L2", "0.15")])
 def test_same_seed_same_counts(norm: str, eps: str) -> None:
-    first = closer.diagnose(worker(norm, eps), seed=3)
-    assert closer.diagnose(worker(norm, eps), seed=3) == first
+    first = diagnosis.diagnose(worker(norm, eps), seed=3)
+    assert diagnosis.diagnose(worker(norm, eps), seed=3) == first
     assert 0 < first.broken < first.images == 27
     assert first.unbounded_left == first.not_rising == first.noise_alone == 0
     assert first.fresh is None
 
 
 def test_it_looks_at_no_more_examples_than_asked_and_only_at_right_ones() -> None:
-    assert closer.diagnose(worker("Linf", "0.04"), examples=10).images == 10
-    assert closer.diagnose(worker("Linf", "0.04"), examples=100).images == 27
+    assert diagnosis.diagnose(worker("Linf", "0.04"), examples=10).images == 10
+    assert diagnosis.diagnose(worker("Linf", "0.04"), examples=100).images == 27
 
 
 class NoEmptyBatches(torch.nn.Module):
@@ -55,26 +55,26 @@ def test_nothing_is_right() -> None:
     with torch.no_grad():
         wrong = (model(x).argmax(1) + 1) % 4
     model = NoEmptyBatches(model)
-    found = closer.diagnose(Worker(model, x, wrong, parse_threat("Linf", "0.04"), 4))
+    found = diagnosis.diagnose(Worker(model, x, wrong, parse_threat("Linf", "0.04"), 4))
     assert found.images == found.broken == found.forwards == 0
 
 
 def test_the_price_is_an_upper_bound_and_what_help_says() -> None:
-    from robust_eval.cli import options as _options
+    from robust_eval.cli import options
 
-    cost = closer.cost()
-    idle = twisted.TwistedJob(
-        honest.trained().request,
-        honest.trained().model,
-        honest.trained().x_NCHW,
-        honest.trained().y_N,
-        twist=twisted.small_epsilon,
+    cost = diagnosis.cost()
+    idle = planted_attacks.TwistedJob(
+        cases_unmodified.trained().request,
+        cases_unmodified.trained().model,
+        cases_unmodified.trained().x_NCHW,
+        cases_unmodified.trained().y_N,
+        twist=planted_attacks.small_epsilon,
     )
-    found = closer.diagnose(idle.worker(), examples=20)
+    found = diagnosis.diagnose(idle.worker(), examples=20)
     assert 0.9 * cost.backwards * 20 < found.backwards <= cost.backwards * 20
     assert found.forwards <= cost.forwards * 20
-    help_text = " ".join(str(vars(_options.Diagnose.__metadata__[0])["help"]).split())
-    assert f"each of {closer.EXAMPLES} examples" in help_text
+    help_text = " ".join(str(vars(options.Diagnose.__metadata__[0])["help"]).split())
+    assert f"each of {diagnosis.EXAMPLES} examples" in help_text
     assert f"{cost.forwards} forward and {cost.backwards} backward passes" in help_text
 
 
@@ -82,14 +82,14 @@ def test_a_fresh_process_that_fails_is_reported() -> None:
     def failing(_n: int) -> torch.Tensor:
         raise UserError("no fresh process could be run (OSError)")
 
-    found = closer.diagnose(worker("Linf", "0.04"), fresh=failing)
+    found = diagnosis.diagnose(worker("Linf", "0.04"), fresh=failing)
     assert found.fresh is None
     assert found.fresh_problem == "no fresh process could be run (OSError)"
 
 
 @pytest.mark.parametrize(("logits", "expected"), [(torch.zeros(30, 4), 0.1), (torch.zeros(30, 3), None)])
 def test_a_fresh_process_that_disagrees(logits: torch.Tensor, expected: float | None) -> None:
-    found = closer.diagnose(worker("Linf", "0.04"), fresh=lambda n: logits[:n])
+    found = diagnosis.diagnose(worker("Linf", "0.04"), fresh=lambda n: logits[:n])
     assert (found.fresh is None) == (expected is None)
     assert found.fresh is None or found.fresh > 0.1
     assert ("shape" in found.fresh_problem) == (expected is None)
@@ -127,5 +127,5 @@ def test_without_being_asked_there_is_none() -> None:
 def test_a_look_is_taken_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32's rounding would pass for dependence on the batch."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    honest.trained().probe()
+    probe_job(cases_unmodified.trained())
     assert not torch.backends.cudnn.allow_tf32

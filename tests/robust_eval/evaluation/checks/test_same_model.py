@@ -15,13 +15,14 @@ from torch import nn
 from robust_eval import evaluate
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation.checks import same_model as continuity
+from robust_eval.evaluation.checks import same_model
 from robust_eval.evaluation.executors import shards
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Pool
-from robust_eval.evaluation.prepare import Options, prepare
-from robust_eval.models.loading import python_architecture as python_file
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import prepare
+from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import NONE, Normalised, parse_normalisation
 from robust_eval.results import EvalResult
 
@@ -78,7 +79,9 @@ def test_edited_code_is_another_model(options: Options, helper: Edit, tmp_path: 
     """Its file belongs to the request, so that the usual run folder and every unit are others."""
     run(options, tmp_path / "run")
     before = prepare(options).request
-    assert before.checkpoint.architecture.arguments == {"code_sha256": python_file.sha256(str(options.arch))}
+    assert before.checkpoint.architecture.arguments == {
+        "code_sha256": python_architecture.sha256(str(options.arch))
+    }
     (tmp_path / "net.py").write_text(CODE.replace("middle()", "nn.Sigmoid()"))
     assert prepare(options).request.key != before.key
     with pytest.raises(UserError, match=r"another request \(it differs in: checkpoint\)"):
@@ -172,17 +175,17 @@ def test_an_edited_forward_pass_shows_in_the_answers(tmp_path: Path) -> None:
 
 def test_rounding_is_no_difference_and_a_few_steps_inside_are_none(tmp_path: Path) -> None:
     logits = torch.randn(32, 10, generator=torch.Generator().manual_seed(0))
-    continuity.check(tmp_path, logits)
-    continuity.check(tmp_path, logits + 1e-5 * torch.randn(32, 10))
+    same_model.check(tmp_path, logits)
+    same_model.check(tmp_path, logits + 1e-5 * torch.randn(32, 10))
     jumped = logits.clone()
     jumped[:5] += 3
-    continuity.check(tmp_path, jumped)
-    continuity.check(tmp_path, logits[:8])
-    continuity.check(tmp_path, None)
+    same_model.check(tmp_path, jumped)
+    same_model.check(tmp_path, logits[:8])
+    same_model.check(tmp_path, None)
     with pytest.raises(UserError, match="differ by 0.*of their spread"):
-        continuity.check(tmp_path, logits * 1.5)
+        same_model.check(tmp_path, logits * 1.5)
     with pytest.raises(UserError, match="differ by inf"):
-        continuity.check(tmp_path, logits[:, :9])
-    (tmp_path / continuity.FILE).write_bytes(b"damaged")
-    continuity.check(tmp_path, logits)
-    continuity.check(tmp_path, logits)
+        same_model.check(tmp_path, logits[:, :9])
+    (tmp_path / same_model.FILE).write_bytes(b"damaged")
+    same_model.check(tmp_path, logits)
+    same_model.check(tmp_path, logits)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from robust_eval.evaluation.executors import ray_cluster as cluster
-from robust_eval.evaluation.executors import ray_nodes as nodes
+from robust_eval.evaluation.executors import ray_nodes
 from robust_eval.evaluation.executors.ray_cluster import Granted, Wanted
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 from robust_eval.verification import selftest
 
 TRAINED = Path(selftest.__file__).with_name("digits-at.safetensors")
@@ -51,7 +51,7 @@ def options(tmp_path: Path) -> Options:
     (tmp_path / "given" / "chain.toml").write_text(CHAIN)
     suite = tmp_path / "given" / "short.toml"
     suite.write_text('version = 1\ncolumns = ["clean", "fgsm", "pgd-10", "chain.toml"]\n')
-    return nodes.absolute(
+    return ray_nodes.absolute(
         Options(
             checkpoint=str(TRAINED),
             suite=str(suite),

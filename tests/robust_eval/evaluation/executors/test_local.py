@@ -15,13 +15,14 @@ from support.fake_workers import Quiet, essence, work
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import Choose, Done, Event, Failed, WorkerState, shards
-from robust_eval.evaluation.executors import retry_write as patience
+from robust_eval.core import files
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Pool
 from robust_eval.evaluation.executors.worker_host import Host
 from robust_eval.evaluation.planning.cascade import Waves
-from robust_eval.evaluation.prepare import Options, default_folder, prepare
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import default_folder, prepare
 
 
 class Many(LocalExecutor):
@@ -211,7 +212,7 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
 def test_a_folder_that_stays_away_ends_the_run_with_a_sentence(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PATIENCE", 0.6)
+    monkeypatch.setattr(files, "RETRY_SECONDS", 0.6)
 
     def take(runs: Sequence[Run]) -> None:
         store = runs[0].store

@@ -22,10 +22,11 @@ from support.fake_workers import Quiet, essence, work
 from robust_eval import data
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation.executors import ray_addresses as addresses
+from robust_eval.evaluation.executors import ray_addresses
 from robust_eval.evaluation.executors.ray_cluster import Granted
 from robust_eval.evaluation.executors.scheduled_run import Run
-from robust_eval.evaluation.prepare import Options, prepare
+from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.prepare import prepare
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.timeout(600)
@@ -71,7 +72,7 @@ def test_a_head_that_is_silent_for_long_ends_the_run_with_a_sentence(
 
     def gone(runs: Sequence[Run]) -> None:
         if runs[0].done >= 5:
-            monkeypatch.setattr(addresses, "answers", lambda _: False)
+            monkeypatch.setattr(ray_addresses, "answers", lambda _: False)
 
     with pytest.raises(
         UserError, match="The cluster's head at .* has not answered for .* Finished work is kept"

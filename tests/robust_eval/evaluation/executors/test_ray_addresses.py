@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.executors import ray_addresses as addresses
+from robust_eval.evaluation.executors import ray_addresses
 
 
 @pytest.fixture
@@ -39,33 +39,35 @@ def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(
         UserError, match=f"--address '{address}' is not HOST:PORT of a cluster's head, auto or"
     ):
-        addresses.find(address)
+        ray_addresses.find(address)
 
 
 def test_an_address_where_nothing_answers(closed: str) -> None:
     with pytest.raises(UserError, match=f"Nothing answers at --address {closed} .*refused"):
-        addresses.find(closed)
+        ray_addresses.find(closed)
 
 
 def test_a_cluster_that_runs_here_is_joined(listening: str, note: Path) -> None:
     note.write_text(listening)
-    assert addresses.find(None) == addresses.find("auto") == addresses.find(listening) == listening
-    assert addresses.find("local") is None
+    assert (
+        ray_addresses.find(None) == ray_addresses.find("auto") == ray_addresses.find(listening) == listening
+    )
+    assert ray_addresses.find("local") is None
 
 
 def test_the_note_of_a_killed_cluster_is_not_believed(closed: str, note: Path) -> None:
     """Ray itself waits a quarter of an hour for it."""
     note.write_text(closed)
-    assert addresses.find(None) is None
+    assert ray_addresses.find(None) is None
     with pytest.raises(UserError, match="No Ray cluster was found on this machine. Start one with ray start"):
-        addresses.find("auto")
+        ray_addresses.find("auto")
 
 
 def test_without_a_note_there_is_no_cluster(note: Path) -> None:
     """Not even where another command runs one of its own: it would end with that command."""
-    assert addresses.find(None) is None
+    assert ray_addresses.find(None) is None
     with pytest.raises(UserError, match="No Ray cluster was found on this machine"):
-        addresses.find("auto")
+        ray_addresses.find("auto")
 
 
 def test_the_environment_names_one(
@@ -73,10 +75,10 @@ def test_the_environment_names_one(
 ) -> None:
     note.write_text(closed)
     monkeypatch.setenv("RAY_ADDRESS", listening)
-    assert addresses.find(None) == addresses.find("auto") == listening
+    assert ray_addresses.find(None) == ray_addresses.find("auto") == listening
     monkeypatch.setenv("RAY_ADDRESS", closed)
     with pytest.raises(UserError, match=f"Nothing answers at RAY_ADDRESS {closed}"):
-        addresses.find(None)
+        ray_addresses.find(None)
     note.write_text(listening)
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert addresses.find(None) is None
+    assert ray_addresses.find(None) is None

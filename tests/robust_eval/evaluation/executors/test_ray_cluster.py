@@ -13,10 +13,9 @@ from executors.conftest import TRAINED
 
 from robust_eval.cli.main import main
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.executors import ray_cluster as cluster
-from robust_eval.evaluation.executors import ray_nodes as nodes
+from robust_eval.evaluation.executors import ray_cluster, ray_nodes
 from robust_eval.evaluation.executors.ray_cluster import GIB, Wanted
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 
 Call = Callable[..., tuple[int, str]]
 
@@ -90,7 +89,7 @@ def test_a_cluster_of_another_python() -> None:
         "Version mismatch: The cluster was started with:\n    Ray: 2.9.1\n    Python: 3.9.18\n"
         "This process on node was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
     )
-    said = str(cluster._refused(RuntimeError(text)))
+    said = str(ray_cluster._refused(RuntimeError(text)))
     assert said.startswith(
         "The cluster runs other versions (Ray 2.9.1, Python 3.9.18) than this process (Ray "
     )
@@ -98,21 +97,23 @@ def test_a_cluster_of_another_python() -> None:
     token = RuntimeError(
         "Failed to connect to GCS.\nRPC error: InvalidAuthToken: token is missing or incorrect"
     )
-    assert str(cluster._refused(token)).startswith("The cluster asks for its token: set RAY_AUTH_MODE=token")
-    assert str(cluster._refused(RuntimeError("no\nmore"))) == "Ray refused to connect: no."
+    assert str(ray_cluster._refused(token)).startswith(
+        "The cluster asks for its token: set RAY_AUTH_MODE=token"
+    )
+    assert str(ray_cluster._refused(RuntimeError("no\nmore"))) == "Ray refused to connect: no."
 
 
 def answer(**changes: Any) -> dict[str, Any]:
-    here = {name: cluster.installed(name) for name in ("robust-eval", "torch")}
+    here = {name: ray_cluster.installed(name) for name in ("robust-eval", "torch")}
     return {"python": "3.11", "versions": {**here, **changes.pop("versions", {})}, "missing": [], **changes}
 
 
 def test_nodes_of_another_version_of_the_project() -> None:
     old = answer(versions={"robust-eval": "0.0.1"})
     with pytest.raises(UserError, match=r"Node b \(and 1 more nodes\) has robust-eval 0.0.1, this process"):
-        nodes.compare({"a": answer(), "b": old, "c": old}, {})
+        ray_nodes.compare({"a": answer(), "b": old, "c": old}, {})
     with pytest.raises(UserError, match="Node b has no torch, this process .*: install the same on every"):
-        nodes.compare({"b": answer(versions={"torch": "none"})}, {})
+        ray_nodes.compare({"b": answer(versions={"torch": "none"})}, {})
 
 
 def test_nodes_that_do_not_see_the_files(tmp_path: Path) -> None:
@@ -120,10 +121,10 @@ def test_nodes_that_do_not_see_the_files(tmp_path: Path) -> None:
     here.touch()
     blind = answer(missing=[str(here)])
     with pytest.raises(UserError, match=f"Worker nodes b, c cannot see the checkpoint {here}: put it on"):
-        nodes.compare({"a": answer(), "b": blind, "c": blind}, {str(here): "the checkpoint"})
+        ray_nodes.compare({"a": answer(), "b": blind, "c": blind}, {str(here): "the checkpoint"})
     gone = str(tmp_path / "gone.npz")
     with pytest.raises(UserError, match=f"^{gone} does not exist.$"):
-        nodes.compare({"a": answer(missing=[gone])}, {gone: "the data"})
+        ray_nodes.compare({"a": answer(missing=[gone])}, {gone: "the data"})
 
 
 def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,18 +132,18 @@ def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     typed = Options(
         checkpoint="a.pt", data="npz:x.npz", arch="net.py:build", suite="mine.toml,aa", data_root=tmp_path
     )
-    found = nodes.absolute(typed)
+    found = ray_nodes.absolute(typed)
     assert found.command() == typed.command(), "the row says what was typed, without paths"
-    assert nodes.paths(found) == {
+    assert ray_nodes.paths(found) == {
         str(tmp_path / "a.pt"): "the checkpoint",
         str(tmp_path / "x.npz"): "the data",
         str(tmp_path / "net.py"): "the architecture",
         str(tmp_path / "mine.toml"): "the suite",
     }
-    part = nodes.absolute(Options(checkpoint="a.pt#ema", data="mnist", data_root=tmp_path))
-    assert str(tmp_path / "a.pt") in nodes.paths(part)
-    zoo = nodes.absolute(Options(checkpoint="robustbench:A", data="mnist", data_root=tmp_path))
-    assert nodes.paths(zoo) == {str(tmp_path): "the data"}
+    part = ray_nodes.absolute(Options(checkpoint="a.pt#ema", data="mnist", data_root=tmp_path))
+    assert str(tmp_path / "a.pt") in ray_nodes.paths(part)
+    zoo = ray_nodes.absolute(Options(checkpoint="robustbench:A", data="mnist", data_root=tmp_path))
+    assert ray_nodes.paths(zoo) == {str(tmp_path): "the data"}
 
 
 HAVE = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * GIB}
@@ -162,24 +163,24 @@ HAVE = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * GIB}
 )
 def test_more_than_there_is(wanted: Wanted, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        cluster._grant(wanted, "auto", HAVE)
+        ray_cluster._grant(wanted, "auto", HAVE)
 
 
 def test_a_gpu_where_there_is_none() -> None:
     with pytest.raises(UserError, match="--device cuda, but the cluster has no GPU"):
-        cluster._grant(Wanted(), "cuda", {"CPU": 2.0, "memory": GIB})
+        ray_cluster._grant(Wanted(), "cuda", {"CPU": 2.0, "memory": GIB})
 
 
 def test_what_is_granted() -> None:
     def told(wanted: Wanted, device: str = "auto") -> tuple[int, float, int, float]:
-        found = cluster._grant(wanted, device, HAVE)
+        found = ray_cluster._grant(wanted, device, HAVE)
         return found.workers, found.gpus, found.cpus, found.memory / GIB
 
     assert told(Wanted()) == (4, 1, 1, 2)
     assert told(Wanted(gpus=0.5)) == (8, 0.5, 1, 2)
     assert told(Wanted(cpus=2), "cpu") == (8, 0, 2, 2)
     assert told(Wanted(workers=16, gpus=0)) == (16, 0, 1, 2)
-    assert cluster._grant(Wanted(), "cpu", {"CPU": 2.0, "memory": 2.0 * GIB}).memory == GIB
+    assert ray_cluster._grant(Wanted(), "cpu", {"CPU": 2.0, "memory": 2.0 * GIB}).memory == GIB
 
 
 class Started:
@@ -197,9 +198,9 @@ def test_our_own_cluster_has_no_more_cpus_than_workers_need(
     wanted: Wanted, cpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray would start an idle process for each."""
-    monkeypatch.setattr(cluster.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(ray_cluster.os, "cpu_count", lambda: 64)
     ray = Started()
-    cluster._start(ray, wanted, "cpu", {})
+    ray_cluster._start(ray, wanted, "cpu", {})
     assert ray.given["num_cpus"] == cpus
     have = {"CPU": float(cpus), "memory": 64.0 * GIB}
-    assert cluster._grant(wanted, "cpu", have).workers == (wanted.workers or 64 // wanted.cpus)
+    assert ray_cluster._grant(wanted, "cpu", have).workers == (wanted.workers or 64 // wanted.cpus)

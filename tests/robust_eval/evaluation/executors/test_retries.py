@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robust_eval.evaluation.executors import Task
 from robust_eval.evaluation.executors.retries import DEATHS, ERRORS, SUSPECT, Retries
-from robust_eval.evaluation.prepare import Options
+from robust_eval.evaluation.planning.options import Options
 
 OPTIONS = Options(checkpoint="model.pt")
 

@@ -9,12 +9,12 @@ import pytest
 from test_plan import a_request
 from test_runner import BREAKS, Scripted
 
-from robust_eval.cli.progress import Silent
-from robust_eval.evaluation import unit_loop as runner
-from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning import units as plan
-from robust_eval.evaluation.planning.cascade import Finished, Waves, with_evidence
-from robust_eval.evaluation.planning.units import Request
+from robust_eval.core.request import Request
+from robust_eval.evaluation import unit_loop
+from robust_eval.evaluation.display import Silent
+from robust_eval.evaluation.executors.scheduled_run import with_evidence
+from robust_eval.evaluation.planning import suites, units
+from robust_eval.evaluation.planning.cascade import Finished, Waves
 from robust_eval.evaluation.store import MemoryStore
 
 SUITE = "fgsm,pgd-20,aa,union"
@@ -50,20 +50,20 @@ def essence(finished: dict[str, Finished]) -> object:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_any_order_of_units_gives_the_same(seed: int) -> None:
-    ordered = dict(runner.run(request(), Breaking(), MemoryStore(), Silent()))
+    ordered = dict(unit_loop.run(request(), Breaking(), MemoryStore(), Silent()))
     assert essence(in_random_order(request(), seed)) == essence(ordered)
 
 
 def test_an_attack_of_two_columns_is_one_unit() -> None:
     worker = Breaking()
-    dict(runner.run(request(), worker, MemoryStore(), Silent()))
+    dict(unit_loop.run(request(), worker, MemoryStore(), Silent()))
     keys = [unit.key for unit in worker.units]
     assert len(keys) == len(set(keys))
 
 
 def test_evidence_comes_back_from_the_store_and_its_loss_is_seen() -> None:
     store, worker = MemoryStore(), Breaking()
-    whole = dict(runner.run(request(), worker, store, Silent()))["pgd-20"]
+    whole = dict(unit_loop.run(request(), worker, store, Silent()))["pgd-20"]
     thin = whole.stages[0].results[0]
     assert len(thin.evidence) == 2
     slim = Waves(request())
@@ -86,7 +86,7 @@ def test_evidence_comes_back_from_the_store_and_its_loss_is_seen() -> None:
 def sizes(n: int, **changes: object) -> list[int]:
     asked = a_request(batch_size=500, split=4, **changes)
     asked = replace(asked, data=replace(asked.data, n=10_000)) if n <= 10_000 else asked
-    return [len(part) for part in plan.pack(asked, range(n))]
+    return [len(part) for part in units.pack(asked, range(n))]
 
 
 def test_small_waves_are_cut_into_eight_but_never_below_a_quarter_batch() -> None:
@@ -102,30 +102,30 @@ def test_small_waves_are_cut_into_eight_but_never_below_a_quarter_batch() -> Non
 
 def test_long_attacks_are_cut_as_finely_as_small_waves() -> None:
     asked = a_request(batch_size=500, split=4)
-    assert [len(part) for part in plan.pack(asked, range(10), plan.LONG)] == [10]
+    assert [len(part) for part in units.pack(asked, range(10), units.LONG)] == [10]
     many = replace(asked, data=replace(asked.data, n=10_000))
-    assert {len(part) for part in plan.pack(many, range(10_000), plan.LONG + 1)} == {125}
-    assert {len(part) for part in plan.pack(replace(many, split=1), range(10_000), plan.LONG + 1)} == {500}
+    assert {len(part) for part in units.pack(many, range(10_000), units.LONG + 1)} == {125}
+    assert {len(part) for part in units.pack(replace(many, split=1), range(10_000), units.LONG + 1)} == {500}
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 124, 125, 501, 999, 4003, 10_000])
 def test_every_example_is_in_one_unit(n: int) -> None:
     asked = a_request(batch_size=500, split=4, blocks=3)
     asked = replace(asked, data=replace(asked.data, n=10_000))
-    parts = plan.pack(asked, range(n))
+    parts = units.pack(asked, range(n))
     assert [index for part in parts for index in part] == list(range(n))
     for part in parts:
-        assert len({b for b in range(3) for i in (part[0], part[-1]) if i in plan.block(asked, b)}) == 1
+        assert len({b for b in range(3) for i in (part[0], part[-1]) if i in units.block(asked, b)}) == 1
 
 
 def test_blocks_can_be_done_one_by_one() -> None:
     asked = request(blocks=3)
     whole, parts = MemoryStore(), MemoryStore()
     worker = Breaking()
-    dict(runner.run(asked, worker, whole, Silent()))
+    dict(unit_loop.run(asked, worker, whole, Silent()))
     alone = Breaking()
     for number in (2, 0, 1):
-        dict(runner.run(asked, alone, parts, Silent(), number))
+        dict(unit_loop.run(asked, alone, parts, Silent(), number))
     assert sorted(u.key for u in worker.units) == sorted(u.key for u in alone.units)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from robust_eval.core import discovery as discover
+from robust_eval.core import discovery
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Suite
 from robust_eval.evaluation.planning import suites
@@ -40,13 +40,13 @@ def attack_ids(name: str) -> list[str]:
 def test_names_and_lists(text: str, columns: list[str]) -> None:
     suite = suites.load(text)
     assert ids(suite) == columns
-    assert suite.name == (text if text in discover.config_ids("suites") else ",".join(columns))
+    assert suite.name == (text if text in discovery.config_ids("suites") else ",".join(columns))
 
 
 def test_every_bundled_column_and_suite_loads() -> None:
-    for name in discover.config_ids("suites"):
+    for name in discovery.config_ids("suites"):
         assert suites.load(name).version >= 1
-    for name in discover.config_ids("columns"):
+    for name in discovery.config_ids("columns"):
         assert suites.column(name).title
 
 
@@ -168,7 +168,7 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
 
 
 def test_bundled_files_are_named_without_the_machines_path() -> None:
-    path = discover.config_dir("columns") / "aa.toml"
+    path = discovery.config_dir("columns") / "aa.toml"
     assert suites._shown(path) == "configs/columns/aa.toml"
 
 

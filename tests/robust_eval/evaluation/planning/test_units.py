@@ -2,15 +2,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from robust_eval.core.request import Request
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning import units as plan
 
 
-def a_request(**changes: object) -> plan.Request:
+def a_request(**changes: object) -> Request:
     checkpoint = CheckpointRef("m.pt", "ab" * 32, Architecture("lenet"), 10, Normalisation("none"), "foreign")
-    request = plan.Request(
+    request = Request(
         checkpoint=checkpoint,
         data=Slice("digits", "test", 10, "cd" * 32, tuple("0123456789"), "stored"),
         threat=parse_threat("Linf", "8/255"),
@@ -22,7 +23,7 @@ def a_request(**changes: object) -> plan.Request:
     return replace(request, **changes)  # type: ignore[arg-type]
 
 
-def column(request: plan.Request, name: str) -> object:
+def column(request: Request, name: str) -> object:
     return next(c for c in request.suite.columns if c.id == name)
 
 
@@ -39,7 +40,7 @@ def test_survivors_are_repacked_into_full_batches() -> None:
     assert plan.stage_units(request, column(request, "aa"), 1, []) == []  # type: ignore[arg-type]
 
 
-def keys(request: plan.Request) -> list[str]:
+def keys(request: Request) -> list[str]:
     return [u.key for u in plan.stage_units(request, column(request, "pgd-20"), 0, range(10))]  # type: ignore[arg-type]
 
 

@@ -14,12 +14,10 @@ import torch
 from matplotlib.text import Text
 from support import small_scans
 
-from robust_eval.core import figure_style as figure
+from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError
-from robust_eval.landscape.awp import curve, plane, points
-from robust_eval.landscape.awp import figures as draw
+from robust_eval.landscape.awp import curve, figures, plane, points, weight_noise
 from robust_eval.landscape.awp import scan as scanning
-from robust_eval.landscape.awp import weight_noise as perturbed
 from robust_eval.landscape.awp.points import Measured, Move, PointStore, point
 
 ALPHAS = points.alphas(Fraction(1), 5)
@@ -69,7 +67,7 @@ def test_a_resumed_scan_equals_an_undisturbed_one(tmp_path: Path) -> None:
     assert (told.old, told.new) == (4, 2 * len(wanted) - 4)
     drop = {"cost", "environment"}
     data = [curve.to_data(scan, curve.curves(scan, ALPHAS, found), [], found) for found in (whole, resumed)]
-    texts = [figure.json_text({k: v for k, v in entry.items() if k not in drop}) for entry in data]
+    texts = [figure_style.json_text({k: v for k, v in entry.items() if k not in drop}) for entry in data]
     assert texts[0] == texts[1]
 
 
@@ -217,14 +215,14 @@ def test_points_that_overflow_are_named_not_drawn(tmp_path: Path) -> None:
     scan = two(tmp_path)
     values = fake({-1.0: None, -0.5: 1.2, 0.0: 1.0, 0.5: 1.1, 1.0: None})
     found = curve.curves(scan, ALPHAS, values)
-    data = json.loads(figure.json_text(curve.to_data(scan, found, [], values)))
+    data = json.loads(figure_style.json_text(curve.to_data(scan, found, [], values)))
     entry = data["checkpoints"][0]
     assert {"direction": 0, "alpha": -1.0} in entry["not_finite"]
     assert len(entry["not_finite"]) == 4
     assert entry["loss_mean"][0] is None
     assert entry["flatness"]["sharpness"] is None
     assert entry["flatness"]["reach"] == 1.0, "what is not finite has risen"
-    drawn = draw.curve_figure(scan, found, [])
+    drawn = figures.curve_figure(scan, found, [])
     assert "a: 4 points not finite (overflow), |α| ≥ 1" in texts(drawn)
     lines = [line for line in drawn.axes[0].lines if len(line.get_xdata()) == 5]  # type: ignore[arg-type]
     assert np.isfinite(np.asarray(lines[0].get_ydata())).sum() == 3
@@ -234,7 +232,7 @@ def test_a_plane_that_overflows_says_so(tmp_path: Path) -> None:
     scan = two(tmp_path)
     alphas = points.alphas(Fraction(10) ** 20, 3)
     found = plane.planes(scan, alphas, scanning.run(scan, plane.plan(alphas), tmp_path / "scan"))
-    text = texts(draw.plane_figure(scan, found))
+    text = texts(figures.plane_figure(scan, found))
     assert "8 points not finite (overflow), max(|a|, |b|) ≥ 1e+20" in text
     assert "|max(" not in text
     assert "no finite loss beside (0, 0)" in text
@@ -261,34 +259,34 @@ def test_a_plane_is_relative_to_its_centre(tmp_path: Path) -> None:
     assert (found[0].relative >= 0).all()
     corner = values["a", point(Move("filter", 0, 1.0), Move("filter", 1, -1.0))].value
     assert found[0].losses[0, 2] == corner, "rows are b, columns a"
-    data = json.loads(figure.json_text(plane.to_data(scan, found, values)))
+    data = json.loads(figure_style.json_text(plane.to_data(scan, found, values)))
     assert data["kind"] == "landscape-2d"
     assert abs(data["checkpoints"][0]["cosine_of_directions"]) < 0.5
-    drawn = draw.plane_figure(scan, found)
+    drawn = figures.plane_figure(scan, found)
     assert "|g(a, b) − g(0, 0)| (nats)" in texts(drawn)
-    figure.save(drawn, tmp_path / "plane", data)
+    figure_style.save(drawn, tmp_path / "plane", data)
 
 
 def test_responses_to_both_perturbations(tmp_path: Path) -> None:
     scan = two(tmp_path)
-    kinds, gammas = perturbed.kinds("rwp, AWP"), (1e-2, 0.5)
+    kinds, gammas = weight_noise.kinds("rwp, AWP"), (1e-2, 0.5)
     assert kinds == ("awp", "rwp")
-    wanted = perturbed.plan(kinds, gammas, scan.directions.count)
+    wanted = weight_noise.plan(kinds, gammas, scan.directions.count)
     assert len(wanted) == 1 + 2 * 2 * (1 + scan.directions.count)
     values = scanning.run(scan, wanted, tmp_path / "scan")
-    found = perturbed.responses(scan, kinds, gammas, values)
+    found = weight_noise.responses(scan, kinds, gammas, values)
     assert len(found) == 2 * 2 * 2
     assert {one.losses.shape for one in found} == {(1, 2), (2, 2)}
     means = {(one.label, one.kind, one.images): one.mean for one in found}
     assert means["a", "awp", "anew"][0] > values["a", point()].value
     assert means["a", "awp", "anew"][1] > means["a", "rwp", "anew"][1]
-    data = json.loads(figure.json_text(perturbed.to_data(scan, found, values)))
+    data = json.loads(figure_style.json_text(weight_noise.to_data(scan, found, values)))
     assert len(data["checkpoints"][1]["responses"]) == 4
-    figure.save(draw.response_figure(scan, found), tmp_path / "response", data)
+    figure_style.save(figures.response_figure(scan, found), tmp_path / "response", data)
 
 
 def test_unknown_perturbations() -> None:
     with pytest.raises(UserError, match="Unknown weight perturbation 'awq'. Did you mean awp?"):
-        perturbed.kinds("awq")
+        weight_noise.kinds("awq")
     with pytest.raises(UserError, match="--perturbation names something twice: 'awp,awp'"):
-        perturbed.kinds("awp,awp")
+        weight_noise.kinds("awp,awp")

@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from robust_eval.core.threat import NORMS, Norm
-from robust_eval.landscape.liu import linear_classifier as linear
+from robust_eval.landscape.liu import linear_classifier
 
 
 def clusters(seed: int = 0, d: int = 5, n: int = 60) -> tuple[Tensor, Tensor]:
@@ -30,14 +30,14 @@ def test_the_loss_is_that_of_the_worst_perturbation(norm: Norm) -> None:
     direction = w.sign() if norm == "Linf" else w / w.norm()
     worst = x - 0.3 * y[:, None] * direction
     expected = torch.log1p(torch.exp(-y * (worst @ w))).mean()
-    torch.testing.assert_close(linear.adversarial_loss(w, x, y, norm, 0.3), expected)
+    torch.testing.assert_close(linear_classifier.adversarial_loss(w, x, y, norm, 0.3), expected)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_descent_reaches_zero_exactly_from_the_predicted_budget_on(norm: Norm) -> None:
     x, y = clusters()
-    threshold = linear.critical_eps(x, y, norm)
-    below, above = linear.sweep(x, y, norm, [0.97 * threshold, 1.03 * threshold], steps=20000)
+    threshold = linear_classifier.critical_eps(x, y, norm)
+    below, above = linear_classifier.sweep(x, y, norm, [0.97 * threshold, 1.03 * threshold], steps=20000)
     assert above.weight_norm == 0
     assert above.loss == pytest.approx(math.log(2))
     # A tie is half an error: the constant classifier, on two balanced classes.
@@ -49,20 +49,22 @@ def test_descent_reaches_zero_exactly_from_the_predicted_budget_on(norm: Norm) -
 @pytest.mark.parametrize("norm", NORMS)
 def test_descent_finds_the_minimum(norm: Norm) -> None:
     x, y = clusters(1)
-    eps = 0.5 * linear.critical_eps(x, y, norm)
-    w = linear.train(x, y, norm, eps, steps=20000)
-    best = linear.adversarial_loss(w, x, y, norm, eps)
+    eps = 0.5 * linear_classifier.critical_eps(x, y, norm)
+    w = linear_classifier.train(x, y, norm, eps, steps=20000)
+    best = linear_classifier.adversarial_loss(w, x, y, norm, eps)
     generator = torch.Generator().manual_seed(0)
     for size in (1e-3, 1e-2, 0.1, 1.0):
         for _ in range(50):
             other = w + size * torch.randn(5, generator=generator, dtype=torch.float64)
-            assert linear.adversarial_loss(other, x, y, norm, eps) >= best - 1e-9
+            assert linear_classifier.adversarial_loss(other, x, y, norm, eps) >= best - 1e-9
 
 
 def test_two_classes_of_the_softmax_are_the_binary_case() -> None:
     x, y = clusters()
     labels = (y > 0).long()
-    assert linear.critical_eps_softmax(x, labels) == pytest.approx(linear.critical_eps(x, y, "Linf"))
+    assert linear_classifier.critical_eps_softmax(x, labels) == pytest.approx(
+        linear_classifier.critical_eps(x, y, "Linf")
+    )
 
 
 def test_the_softmax_s_budget_is_that_of_a_linear_program() -> None:
@@ -86,4 +88,4 @@ def test_the_softmax_s_budget_is_that_of_a_linear_program() -> None:
             bounds=[(None, None)] * 4 + [(0, None)] * 4,
         )
         gains.append(-found.fun)
-    assert linear.critical_eps_softmax(x, y) == pytest.approx(max(gains))
+    assert linear_classifier.critical_eps_softmax(x, y) == pytest.approx(max(gains))

@@ -22,12 +22,8 @@ from robust_eval.landscape.awp.points import point
 from robust_eval.landscape.checkpoints import Subject
 from robust_eval.landscape.liu import (
     connectivity,
-)
-from robust_eval.landscape.liu import (
-    gradient_scattering as scattering,
-)
-from robust_eval.landscape.liu import (
-    hessian_spectrum as curvature,
+    gradient_scattering,
+    hessian_spectrum,
 )
 from robust_eval.landscape.liu.connectivity import Between, Line
 from robust_eval.landscape.liu.hessian import Hessian
@@ -89,7 +85,7 @@ def test_hessian(run: Run) -> None:
 def test_an_interrupted_hessian_finds_the_rest_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ("hessian", "at.pt", *SMALL, "--count", "3")
     assert run(*whole, "--out", "whole")[0] == 0
-    original = curvature.top_eigenpairs
+    original = hessian_spectrum.top_eigenpairs
     calls: list[int] = []
 
     def cut(problem: Hessian, count: int, **others: Any) -> Any:
@@ -98,7 +94,7 @@ def test_an_interrupted_hessian_finds_the_rest_alone(run: Run, monkeypatch: pyte
             raise KeyboardInterrupt
         return original(problem, count, **others)
 
-    monkeypatch.setattr(curvature, "top_eigenpairs", cut)
+    monkeypatch.setattr(hessian_spectrum, "top_eigenpairs", cut)
     code, out, _ = run(*whole, "--out", "cut")
     assert code == 130
     assert "the same command goes on" in out
@@ -135,7 +131,7 @@ def test_scattering(run: Run) -> None:
 
 
 def test_neighbours_at_no_distance_agree_in_everything(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scattering, "radius", lambda _: 0.0)
+    monkeypatch.setattr(gradient_scattering, "radius", lambda _: 0.0)
     assert run("scattering", "at.pt", *SMALL, "--budgets", "1", "--out", "s")[0] == 0
     (found,) = written("s/scattering")["scatter"]
     for name in ("perturbation", "gradient", "batch_gradient", "batch_gradient_at_w"):
@@ -145,8 +141,8 @@ def test_neighbours_at_no_distance_agree_in_everything(run: Run, monkeypatch: py
 def test_cosines() -> None:
     one = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     other = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    assert scattering._mean_cosine([one, other]) == pytest.approx(0.5)
-    assert scattering._by_batch([list(one), list(other)]) == pytest.approx(0.5)
+    assert gradient_scattering._mean_cosine([one, other]) == pytest.approx(0.5)
+    assert gradient_scattering._by_batch([list(one), list(other)]) == pytest.approx(0.5)
 
 
 def test_connectivity(run: Run) -> None:

@@ -9,19 +9,14 @@ import torch
 from models.conftest import settled
 from torch import Tensor, nn
 
-from robust_eval import attacks, models
+from robust_eval import attacks
 from robust_eval.attacks import _spsa
 from robust_eval.core.threat import parse_threat
+from robust_eval.models import catalogue
 from robust_eval.models.acceleration import (
-    activation_differences as differences,
-)
-from robust_eval.models.acceleration import (
-    compilation as compiling,
-)
-from robust_eval.models.acceleration import (
-    frozen_copy as accelerate,
-)
-from robust_eval.models.acceleration import (
+    activation_differences,
+    compilation,
+    frozen_copy,
     tuning,
 )
 from robust_eval.models.acceleration.attack_model import Engine, SearchModel, queried
@@ -57,7 +52,7 @@ def odd() -> tuple[nn.Module, Tensor]:
 
 def known(arch: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    network = settled(models.build(arch, classes=10, channels=3, image_size=(32, 32)))
+    network = settled(catalogue.build(arch, classes=10, channels=3, image_size=(32, 32)))
     for weight in network.parameters():
         if not weight.any():  # the last layer of some networks begins with 0: the same answer everywhere
             nn.init.normal_(weight, std=0.1)
@@ -83,7 +78,7 @@ def error(found: Tensor, true: Tensor) -> float:
 @pytest.mark.parametrize("arch", ["odd", "digits-cnn", "small-cnn", "preact-resnet-18", "wrn-10-1"])
 def test_the_logits_are_those_of_the_steps(arch: str) -> None:
     network, x = odd() if arch == "odd" else known(arch)
-    near, note = differences.near(network, x)
+    near, note = activation_differences.near(network, x)
     assert near is not None, note
     assert "off by" in note
     d = steps(x, 4)
@@ -100,7 +95,7 @@ def test_the_logits_are_those_of_the_steps(arch: str) -> None:
 def test_a_large_step_is_exact_too() -> None:
     """Nothing is linearised: where a unit switches on or off, it switches."""
     network, x = odd()
-    near, _ = differences.near(network, x)
+    near, _ = activation_differences.near(network, x)
     assert near is not None
     d = 200 * steps(x, 4)
     truth = slopes(queried(network, x, d), network(x))
@@ -128,7 +123,7 @@ class Overwriting(nn.Module):
 def test_values_that_the_network_overwrites_are_kept() -> None:
     torch.manual_seed(0)
     network, x = Overwriting().eval().requires_grad_(False), torch.rand(3, 3, 8, 8)
-    near, note = differences.near(network, x)
+    near, note = activation_differences.near(network, x)
     assert near is not None, note
     assert network.unit.inplace, "the network itself is left as it is"
     d = steps(x, 4)
@@ -160,7 +155,7 @@ class Steep(nn.Module):
 )
 def test_what_cannot_be_read_is_left_alone(network: nn.Module, reason: str) -> None:
     torch.manual_seed(0)
-    near, note = differences.near(network.eval().requires_grad_(False), torch.rand(4, 3, 4, 4))
+    near, note = activation_differences.near(network.eval().requires_grad_(False), torch.rand(4, 3, 4, 4))
     assert near is None
     assert note.startswith("SPSA in float32")
     assert reason in note
@@ -170,7 +165,7 @@ def test_a_network_that_answers_alike_everywhere_is_left_alone() -> None:
     """Its changes are 0, and nothing can be said of their error."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     nn.init.zeros_(network[1].weight)
-    assert differences.near(network.requires_grad_(False), torch.rand(2, 3, 4, 4))[0] is None
+    assert activation_differences.near(network.requires_grad_(False), torch.rand(2, 3, 4, 4))[0] is None
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 20, 100])
@@ -194,7 +189,7 @@ def test_steps_are_cut_into_calls_of_one_shape(rows: int, images: int) -> None:
 def test_the_bill_counts_steps_and_not_padding() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).requires_grad_(False)
     x = torch.rand(2, 3, 4, 4)
-    near, _ = differences.near(network, x)
+    near, _ = activation_differences.near(network, x)
     assert near is not None
     quick = SearchModel(network, None, nearby=Nearby(near, 16))
     plain = SearchModel(network, None, forward=Engine(network))
@@ -220,7 +215,7 @@ def test_the_estimate_is_the_same_estimate() -> None:
     """Against float32 it moves by a hundredth of what 128 directions leave open."""
     network, x = known("small-cnn")
     y = network(x).argmax(1)
-    near, _ = differences.near(network, x)
+    near, _ = activation_differences.near(network, x)
     assert near is not None
     search = SearchModel(network, None, nearby=Nearby(near, 64))
 
@@ -272,7 +267,7 @@ def test_the_rows_of_a_call_divide_the_samples() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(compiling.unavailable(CPU)), reason=compiling.unavailable(CPU))
+@pytest.mark.skipif(bool(compilation.unavailable(CPU)), reason=compilation.unavailable(CPU))
 def test_compiled_steps_find_what_float32_finds() -> None:
     """Adam divides by the slope's size: where it is nearly 0, rounding may turn a pixel round."""
     network, x = known("digits-cnn")
@@ -280,7 +275,7 @@ def test_compiled_steps_find_what_float32_finds() -> None:
     params = attacks.parse("spsa", {"iterations": 3, "samples": 32})
 
     def found(way: Tuning, seed: int) -> Tensor:
-        search = accelerate.frozen(network, sample=x, tuning=way)
+        search = frozen_copy.frozen(network, sample=x, tuning=way)
         threat = parse_threat("Linf", "0.1")
         adv = attacks.family("spsa").search(search, x, y, threat, params, classes=10, seed=seed)
         assert search.forwards == 3 * 33 * 3

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_eval import models
 from robust_eval.core.errors import UserError
+from robust_eval.models import catalogue
 from robust_eval.models.acceleration.frozen_copy import frozen
 from robust_eval.models.normalisation import NONE, Normalised
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return Normalised(models.build("wrn-10-1", classes=4, channels=3, image_size=(16, 16)), NONE).eval()
+    return Normalised(catalogue.build("wrn-10-1", classes=4, channels=3, image_size=(16, 16)), NONE).eval()
 
 
 class Greedy(nn.Module):

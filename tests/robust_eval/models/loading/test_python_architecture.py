@@ -13,8 +13,7 @@ import torch
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import checkpoint
-from robust_eval.models.loading import python_architecture as python_file
+from robust_eval.models.loading import checkpoint, python_architecture
 
 CODE = """
 import torch
@@ -110,7 +109,7 @@ class Head(nn.Module):
 
 def test_a_normalisation_that_the_code_leaves_out_is_the_files(images: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "head.py").write_text(HEAD)
-    head = python_file.build(f"{tmp_path / 'head.py'}:Head", {})
+    head = python_architecture.build(f"{tmp_path / 'head.py'}:Head", {})
     parts = {f"normalize.{name}": torch.full((3,), value) for name, value in (("mean", 0.8), ("std", 0.2))}
     torch.save({**{f"model.{key}": v for key, v in head.state_dict().items()}, **parts}, tmp_path / "c.pt")
     with torch.no_grad():
@@ -195,6 +194,6 @@ def test_a_forward_pass_that_fails_is_a_sentence() -> None:
     with pytest.raises(
         UserError, match=r"net.py:f fails on a batch of shape \(1, 1, 8, 8\): .*shape mismatch\.$"
     ):
-        python_file.first_logits(Fails(), torch.zeros(1, 1, 8, 8), "net.py:f")
+        python_architecture.first_logits(Fails(), torch.zeros(1, 1, 8, 8), "net.py:f")
     with pytest.raises(UserError, match="must return a tensor of logits, not a tuple"):
-        python_file.first_logits(Pair(), torch.zeros(1, 1, 8, 8), "net.py:f")
+        python_architecture.first_logits(Pair(), torch.zeros(1, 1, 8, 8), "net.py:f")

@@ -19,8 +19,7 @@ from torch import nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import checkpoint
-from robust_eval.models.loading import robustbench_zoo as zoo
+from robust_eval.models.loading import checkpoint, robustbench_zoo
 
 
 class Dataset(Enum):
@@ -49,7 +48,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callab
     monkeypatch.setenv("ROBUST_EVAL_CACHE", str(tmp_path))
 
     def use(load_model: Callable[..., nn.Module]) -> None:
-        monkeypatch.setattr(zoo, "_import", lambda: (MODELS, SimpleNamespace(load_model=load_model)))
+        monkeypatch.setattr(
+            robustbench_zoo, "_import", lambda: (MODELS, SimpleNamespace(load_model=load_model))
+        )
 
     return use
 
@@ -175,9 +176,9 @@ def test_the_real_zoo_is_found(images: ImageSet) -> None:
 @pytest.mark.parametrize("arch_id", ["resnet-18", "preact-resnet-18", "wrn-10-2"])
 def test_our_networks_are_the_zoos(arch_id: str) -> None:
     """RobustBench's copies of the public architectures load our weights and give our logits."""
-    from robust_eval import models
+    from robust_eval.models import catalogue
 
-    with zoo._guarded():
+    with robustbench_zoo._guarded():
         from robustbench.model_zoo.architectures import resnet, wide_resnet
 
     theirs = {
@@ -186,7 +187,7 @@ def test_our_networks_are_the_zoos(arch_id: str) -> None:
         "wrn-10-2": lambda: wide_resnet.WideResNet(10, widen_factor=2),
     }[arch_id]()
     torch.manual_seed(0)
-    ours = models.build(arch_id, classes=10, channels=3, image_size=(32, 32))
+    ours = catalogue.build(arch_id, classes=10, channels=3, image_size=(32, 32))
     x = torch.rand(4, 3, 32, 32)
     ours.train()(x)
     theirs.load_state_dict(ours.state_dict(), strict=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robust_eval.evaluation.checks.probes import Probe, Response
 from robust_eval.results import DiagnosisRecord, flags
+from robust_eval.results.flags.figures import Probe, Response
 from robust_eval.results.flags.from_columns import near_chance
 from robust_eval.verification.selftest.planted_results import column
 

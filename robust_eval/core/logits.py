@@ -1,0 +1,27 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """``z_y - max_{k != y} z_k``, shape (N,); at most 0 where the prediction is wrong."""
+    true = logits_NK.gather(1, y_N[:, None]).squeeze(1)
+    others = logits_NK.scatter(1, y_N[:, None], float("-inf"))
+    return true - others.amax(1)
+
+
+def spread(logits_NK: Tensor) -> float:
+    """Standard deviation of the finite images' logits, never zero."""
+    finite = logits_NK.isfinite().all(1)
+    return max(float(logits_NK[finite].std()), 1e-12) if finite.sum() > 1 else 1.0
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """Over all finite entries; infinite where one alone is finite."""
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return float("inf")
+    gap = (a - b).abs()
+    return float(gap[gap.isfinite()].max()) if gap.isfinite().any() else 0.0
