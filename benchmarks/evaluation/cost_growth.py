@@ -25,7 +25,7 @@ from benchmarks import options
 from robust_eval import attacks, data, evaluate
 from robust_eval.core.types import Column, Suite
 from robust_eval.evaluation.planning import suites
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.acceleration.tuning import flops
 from robust_eval.results import EvalResult
 
@@ -44,7 +44,7 @@ def images(n: int) -> tuple[Tensor, Tensor]:
 def network(width: int) -> nn.Module:
     """Trained for a few seconds on clean images: attacks must have something to break."""
     torch.manual_seed(0)
-    made = catalogue.build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=width)
+    made = architectures.build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=width)
     x, y = data.load("digits", split="train").tensors()
     optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
     for step in range(120):

@@ -21,7 +21,7 @@ from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.loading import checkpoint
 
 
@@ -53,7 +53,7 @@ def train(images: ImageSet, training: Training, eps: float) -> nn.Module:
     """Adversarial training; the radius grows over the first half of the steps."""
     seed_everything(SEED)
     x, y = images.tensors()
-    network = catalogue.build(
+    network = architectures.build(
         training.architecture,
         classes=images.classes,
         channels=images.channels,

@@ -47,7 +47,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     import torch
 
     from robust_eval.core.devices import full_precision
-    from robust_eval.models import catalogue
+    from robust_eval.models import architectures
     from robust_eval.models.acceleration import frozen_copy, timing
     from robust_eval.models.acceleration.attack_model import queried
     from robust_eval.models.acceleration.tuning import Tuning
@@ -57,7 +57,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     full_precision()
     torch.manual_seed(0)
     shape = (1, 28, 28) if given.arch == "small-cnn" else (3, 32, 32)
-    network = catalogue.build(given.arch, classes=10, channels=shape[0], image_size=shape[1:])
+    network = architectures.build(given.arch, classes=10, channels=shape[0], image_size=shape[1:])
     network = network.to(given.device)
     x = torch.rand(max(given.images, 8), *shape, device=given.device)
     # As built, some last layers answer 0 everywhere, and BatchNorm lets little through.

@@ -22,7 +22,7 @@ from benchmarks.training.two_network_awp import TwoNetworks
 from defenses.recipes.resolve import Choices, resolve
 from defenses.training import optimiser
 from defenses.training.step import Step
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
 TakeStep = Callable[[Tensor, Tensor], object]
@@ -126,7 +126,7 @@ def main() -> None:
     given = parse()
     device = torch.device(given.device)
     torch.manual_seed(0)
-    network = catalogue.build(given.arch, classes=10, channels=3, image_size=(32, 32)).to(device)
+    network = architectures.build(given.arch, classes=10, channels=3, image_size=(32, 32)).to(device)
     x = torch.rand(given.batch_size, 3, 32, 32, device=device)
     y = torch.arange(given.batch_size, device=device) % 10
     build = theirs if given.side == "two-networks" else ours

@@ -17,7 +17,7 @@ from defenses.training.step import Step
 from defenses.training.weight_averaging import Average
 from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import derive, seed_everything
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import Normalised
 
@@ -165,7 +165,7 @@ def _network(job: Job) -> nn.Module:
     if python_architecture.is_python_file(recipe.architecture):
         return python_architecture.build(recipe.architecture, {**shape, "num_classes": images.classes})
     try:
-        return catalogue.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
+        return architectures.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
     except TypeError as error:
         raise UserError(
             f"{recipe.architecture} cannot be built with {recipe.architecture_arguments} ({error}): check "

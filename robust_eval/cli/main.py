@@ -57,14 +57,14 @@ app.command(epilog="Example: robust-eval linear-experiment --data digits --class
 def list_() -> None:
     """Suites, columns, attack families, architectures and datasets that can be named."""
     from robust_eval.core import discovery
-    from robust_eval.models import catalogue
+    from robust_eval.models import architectures
 
     kinds = {
         "suites": discovery.config_ids("suites"),
         "columns": discovery.config_ids("columns"),
         "boards": discovery.config_ids("boards"),
         "attack families": discovery.module_ids("robust_eval.attacks"),
-        "architectures": catalogue.ids(),
+        "architectures": architectures.ids(),
         "datasets": discovery.module_ids("robust_eval.data"),
     }
     console = terminal.console()

@@ -156,6 +156,7 @@ def _alone(options: Options, out: Path | None, *, dry_run: bool, diagnose: bool)
     from robust_eval.evaluation import fresh_process, prepare
     from robust_eval.evaluation import run as evaluation
     from robust_eval.evaluation.checks import diagnosed_result
+    from robust_eval.evaluation.job import estimate
 
     console = terminal.console()
     job = fresh_process.reloading(prepare.prepare(options), options)
@@ -169,7 +170,7 @@ def _alone(options: Options, out: Path | None, *, dry_run: bool, diagnose: bool)
     if dry_run:
         for note in job.notes:
             console.print(f"  search         {escape(note)}", highlight=False)
-        console.print(tables.estimate_table(evaluation.estimate(job)))
+        console.print(tables.estimate_table(estimate(job)))
         return
     console.print(f"  run folder     {escape(str(folder))}\n", highlight=False)
     try:

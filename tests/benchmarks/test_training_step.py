@@ -15,12 +15,12 @@ from benchmarks.training.step import main, parse, table
 from benchmarks.training.two_network_awp import TwoNetworks
 from defenses.recipes.resolve import Choices, resolve
 from defenses.training.weight_perturbation import WeightPerturbation
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 
 
 def test_both_sides_find_the_same_perturbation() -> None:
     torch.manual_seed(0)
-    net = catalogue.build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4)
+    net = architectures.build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4)
     x, y = torch.rand(8, 1, 8, 8), torch.arange(8)
     other = TwoNetworks(copy.deepcopy(net), eps=0.1, step=0.03, steps=2, gamma=0.01)
     theirs = other.difference(x, y)

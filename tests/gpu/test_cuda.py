@@ -14,7 +14,7 @@ from defenses.training.signals import Stopper
 from defenses.training.trainer import train
 from robust_eval import data, evaluate
 from robust_eval.evaluation import attack_copy
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.acceleration.frozen_copy import frozen
 from robust_eval.models.acceleration.tuning import Tuning
 from robust_eval.verification.selftest.cases_unmodified import trained
@@ -43,7 +43,7 @@ def test_verdicts_are_those_of_the_cpu_but_for_rounding() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_pass_is_the_eager_one(precision: str) -> None:
     torch.manual_seed(0)
-    network = catalogue.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
+    network = architectures.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
     x = torch.rand(70, 3, 32, 32, device="cuda")
     plain = frozen(network, sample=x[:4], precision=precision)
     quick = frozen(network, sample=x[:4], precision=precision, tuning=Tuning(32, 32, True, True))
@@ -62,7 +62,7 @@ def test_a_compiled_pass_is_the_eager_one(precision: str) -> None:
 @pytest.mark.parametrize("rows", [64, 1024])
 def test_small_steps_are_those_of_float32(rows: int) -> None:
     torch.manual_seed(0)
-    network = catalogue.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
+    network = architectures.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
     x = torch.rand(5, 3, 32, 32, device="cuda")
     steps = 1e-3 * (2 * torch.randint(0, 2, (5, 256, 3, 32, 32), device="cuda").float() - 1)
     quick = frozen(network, sample=x, tuning=Tuning(256, 256, near_rows=rows))
@@ -75,7 +75,7 @@ def test_small_steps_are_those_of_float32(rows: int) -> None:
 
 
 def test_running_out_of_memory_is_survived() -> None:
-    network = catalogue.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
+    network = architectures.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
     torch.cuda.set_per_process_memory_fraction(0.01)
     try:
         search, x = frozen(network), torch.rand(1, 3, 32, 32, device="cuda").expand(20_000, -1, -1, -1)

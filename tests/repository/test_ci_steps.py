@@ -21,7 +21,7 @@ from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard import build, submission
 from robust_eval.leaderboard.row import read_board
-from robust_eval.models.catalogue import build as build_network
+from robust_eval.models.architectures import build as build_network
 from robust_eval.models.loading.checkpoint import save
 from robust_eval.results import read_result
 

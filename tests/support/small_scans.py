@@ -12,7 +12,7 @@ from robust_eval.evaluation.planning.options import Options
 from robust_eval.landscape import checkpoints
 from robust_eval.landscape.awp import scan as scanning
 from robust_eval.landscape.awp.scan import Scan
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.loading.checkpoint import save
 
 OPTIONS = Options(checkpoint="", data="digits", split="train", examples=12, eps="0.1")
@@ -22,7 +22,7 @@ def write(path: Path, *, seed: int = 0, arch: str = "digits-cnn", **arguments: A
     """A checkpoint of this project's format with random weights; the last layer is not zero."""
     torch.manual_seed(seed)
     arguments = arguments or ({"width": 2, "hidden": 6} if arch == "digits-cnn" else {})
-    network = catalogue.build(arch, classes=10, channels=1, image_size=(8, 8), **arguments)
+    network = architectures.build(arch, classes=10, channels=1, image_size=(8, 8), **arguments)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.dim() > 1:

@@ -8,7 +8,7 @@ import torch
 
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.models.catalogue import build
+from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save
 
 

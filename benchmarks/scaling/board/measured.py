@@ -44,12 +44,12 @@ def measure() -> Measured:
     from robust_eval.evaluation import store
     from robust_eval.evaluation.planning.cascade import Waves
     from robust_eval.evaluation.planning.options import Options
-    from robust_eval.models import catalogue
+    from robust_eval.models import architectures
     from robust_eval.models.acceleration.tuning import flops
     from robust_eval.models.loading import checkpoint
 
     random_ = np.random.default_rng(0)
-    network = catalogue.build("wrn-34-10", classes=10, channels=3, image_size=(32, 32)).eval()
+    network = architectures.build("wrn-34-10", classes=10, channels=3, image_size=(32, 32)).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wrn.pt"
         checkpoint.save(

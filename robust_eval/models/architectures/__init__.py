@@ -16,10 +16,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from torch import nn
 
+from robust_eval.core.discovery import module, module_ids
+from robust_eval.core.errors import unknown
 from robust_eval.core.types import Architecture
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -72,3 +74,34 @@ def kaiming_normal(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> No
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def files() -> dict[str, ArchitectureFile]:
+    """Every architecture file, imported, by stem."""
+    return {stem: cast("ArchitectureFile", module(__name__, stem)) for stem in module_ids(__name__)}
+
+
+def ids() -> tuple[str, ...]:
+    """Architectures that can be named; ``wrn-28-10`` stands for any depth and width."""
+    return tuple(arch_id for file in files().values() for arch_id in file.IDS)
+
+
+def find(arch_id: str) -> tuple[ArchitectureFile, dict[str, Any]]:
+    """The file that knows an id, and the arguments the id spells out."""
+    for file in files().values():
+        sizes = file.sizes(arch_id)
+        if sizes is not None:
+            return file, sizes
+    raise unknown("architecture", arch_id, ids())
+
+
+def build(
+    arch_id: str, *, classes: int, channels: int, image_size: tuple[int, int], **arguments: Any
+) -> nn.Module:
+    """A fresh network from *normalised* ``x_NCHW`` to ``logits_NK``; no normalisation inside.
+
+    ``image_size`` is (height, width); ``arguments`` are those of the architecture's file. Raises
+    UserError for an unknown id and for images that are too small for the network.
+    """
+    file, sizes = find(arch_id)
+    return file.build(classes=classes, channels=channels, image_size=image_size, **{**sizes, **arguments})

@@ -13,7 +13,7 @@ from torch import nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.architectures import ArchitectureFile, Arguments, Inferred
 from robust_eval.models.loading.state_dict_diff import (
     Difference,
@@ -45,7 +45,7 @@ def blank(
 ) -> nn.Module:
     """The network without any weights: nothing can be left at a random initial value."""
     with torch.device("meta"):
-        return catalogue.build(
+        return architectures.build(
             architecture.id,
             classes=classes,
             channels=channels,
@@ -61,7 +61,7 @@ def fit(
 
     ``arch`` restricts the search to one id. ``image_size`` is that of the images to judge.
     """
-    files = catalogue.files() if arch is None else {arch: catalogue.find(arch)[0]}
+    files = architectures.files() if arch is None else {arch: architectures.find(arch)[0]}
     found: list[Fit] = []
     closest = _Closest()
     for view in _views(state):

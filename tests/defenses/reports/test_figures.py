@@ -17,7 +17,7 @@ from defenses.reports.figures import gap_flatness, references
 from defenses.runs.reading import read_run
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.models.catalogue import build
+from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save
 
 HEADER = "epoch,train_rob_acc,test_nat_acc,test_rob_acc\n"

@@ -18,7 +18,7 @@ from support.untrained_checkpoint import untrained
 from robust_eval.cli.main import main
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.models.catalogue import build
+from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save
 from robust_eval.results import verification_record
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from support.untrained_checkpoint import untrained
 
 from robust_eval.cli.main import main
-from robust_eval.models.catalogue import build
+from robust_eval.models.architectures import build
 from robust_eval.results import read_result
 from robust_eval.verification import selftest
 

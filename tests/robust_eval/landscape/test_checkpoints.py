@@ -14,7 +14,7 @@ from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture
 from robust_eval.evaluation.planning.options import Options
 from robust_eval.landscape import checkpoints
-from robust_eval.models.catalogue import build
+from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save
 from robust_eval.models.normalisation import NONE
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.landscape import directions
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.loading.state_dict_diff import shapes_of
 
 SHAPES = {"conv.weight": (4, 3, 3, 3), "fc.weight": (5, 7)}
@@ -19,7 +19,7 @@ SHAPES = {"conv.weight": (4, 3, 3, 3), "fc.weight": (5, 7)}
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return catalogue.build("wrn-10-1", classes=4, channels=3, image_size=(16, 16))
+    return architectures.build("wrn-10-1", classes=4, channels=3, image_size=(16, 16))
 
 
 def test_a_direction_depends_on_seed_number_and_name_alone() -> None:

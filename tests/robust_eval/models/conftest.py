@@ -13,7 +13,7 @@ from torch import nn
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.types import Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
 CLASSES = 4
@@ -45,7 +45,9 @@ def settled(network: nn.Module) -> nn.Module:
 def make(arch_id: str, **arguments: object) -> nn.Module:
     """A CIFAR-shaped network with 4 classes."""
     seed_everything(0)
-    return settled(catalogue.build(arch_id, classes=CLASSES, channels=3, image_size=(32, 32), **arguments))
+    return settled(
+        architectures.build(arch_id, classes=CLASSES, channels=3, image_size=(32, 32), **arguments)
+    )
 
 
 def train(network: nn.Module, images: ImageSet, normalisation: Normalisation, steps: int = 40) -> nn.Module:
@@ -71,7 +73,7 @@ def trained() -> Trained:
     def get(normalisation: str) -> nn.Module:
         if normalisation not in kept:
             seed_everything(0)
-            network = catalogue.build("wrn-10-1", classes=CLASSES, channels=3, image_size=(16, 16))
+            network = architectures.build("wrn-10-1", classes=CLASSES, channels=3, image_size=(16, 16))
             kept[normalisation] = train(network, quadrants(640, seed=1), NORMALISATIONS[normalisation])
         return kept[normalisation]
 

@@ -25,7 +25,7 @@ from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.evaluation import prepare
 from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.planning.options import Options
-from robust_eval.models.catalogue import build
+from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
 from robust_eval.results import EvalResult, read_result, summary, verification_record
 from robust_eval.results.verification_record import Verification
@@ -178,9 +178,7 @@ def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Pat
     torch.save(make_checkpoint(tmp_path / "own.pt").state_dict(), tmp_path / "net.pt")
     given = {}
     if own_code:
-        code = (
-            "from robust_eval.models.catalogue import build\n\n\ndef make(classes, channels, image_size):\n"
-        )
+        code = "from robust_eval.models.architectures import build\n\n\ndef make(classes, channels, image_size):\n"
         code += "    sizes = {'classes': classes, 'channels': channels, 'image_size': image_size}\n"
         code += "    return build('digits-cnn', width=4, hidden=16, **sizes)\n"
         (tmp_path / "mine.py").write_text(code)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from support.fake_workers import Quiet, essence, work
 
+from robust_eval.core import files
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import Choose, Done, Event, Failed, WorkerState, shards
-from robust_eval.core import files
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Pool
@@ -186,14 +186,14 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
     options: Options, alone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shared folder's units go away and come back, as with a server that starts anew."""
-    monkeypatch.setattr(patience.time, "sleep", lambda _: back())
+    monkeypatch.setattr(files.time, "sleep", lambda _: back())
     moved: list[Path] = []
 
     def back() -> None:
         if moved:
             (moved[0].parent / "away").rename(moved[0])
             moved.append(moved.pop(0))
-            monkeypatch.setattr(patience.time, "sleep", lambda _: None)
+            monkeypatch.setattr(files.time, "sleep", lambda _: None)
 
     def take(runs: Sequence[Run]) -> None:
         store = runs[0].store

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robust_eval import attacks
 from robust_eval.attacks import _spsa
 from robust_eval.core.threat import parse_threat
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.acceleration import (
     activation_differences,
     compilation,
@@ -52,7 +52,7 @@ def odd() -> tuple[nn.Module, Tensor]:
 
 def known(arch: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    network = settled(catalogue.build(arch, classes=10, channels=3, image_size=(32, 32)))
+    network = settled(architectures.build(arch, classes=10, channels=3, image_size=(32, 32)))
     for weight in network.parameters():
         if not weight.any():  # the last layer of some networks begins with 0: the same answer everywhere
             nn.init.normal_(weight, std=0.1)

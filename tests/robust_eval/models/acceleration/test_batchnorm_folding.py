@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.acceleration.batchnorm_folding import TOLERANCE, folded
 from robust_eval.models.acceleration.frozen_copy import frozen
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
@@ -22,7 +22,7 @@ def lived(network: nn.Module) -> nn.Module:
 
 
 def network(arch: str = "wrn-10-1") -> nn.Module:
-    return lived(catalogue.build(arch, classes=4, channels=3, image_size=(16, 16)))
+    return lived(architectures.build(arch, classes=4, channels=3, image_size=(16, 16)))
 
 
 def batch_norms(model: nn.Module) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import BFLOAT16
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.acceleration.bfloat16 import reduced, supported
 from robust_eval.models.acceleration.frozen_copy import frozen
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
@@ -16,7 +16,7 @@ from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    network = catalogue.build("small-cnn", classes=4, channels=1, image_size=(20, 20))
+    network = architectures.build("small-cnn", classes=4, channels=1, image_size=(20, 20))
     # The last layer of this architecture starts at zero.
     [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1].reset_parameters()
     return Normalised(network, NORMALISATIONS["mnist"]).eval().requires_grad_(False)

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.acceleration.frozen_copy import frozen
 from robust_eval.models.normalisation import NONE, Normalised
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return Normalised(catalogue.build("wrn-10-1", classes=4, channels=3, image_size=(16, 16)), NONE).eval()
+    return Normalised(
+        architectures.build("wrn-10-1", classes=4, channels=3, image_size=(16, 16)), NONE
+    ).eval()
 
 
 class Greedy(nn.Module):

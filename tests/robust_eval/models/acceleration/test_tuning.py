@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.attacks import _spsa
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.acceleration import compilation, tuning
 from robust_eval.models.acceleration.attack_model import Engine, SearchModel, queried
 from robust_eval.models.acceleration.frozen_copy import frozen
@@ -169,7 +169,7 @@ def test_a_model_without_gradients_can_be_measured() -> None:
 
 
 def test_operations_are_counted_for_one_image() -> None:
-    network = catalogue.build("small-cnn", classes=10, channels=1, image_size=(28, 28)).eval()
+    network = architectures.build("small-cnn", classes=10, channels=1, image_size=(28, 28)).eval()
     counted = tuning.flops(network, torch.rand(3, 1, 28, 28))
     # 3x3 convolutions 1-32-32-64-64 on 26, 24, 10, 8 squared; then 1024-200-200-10.
     convolutions = 9 * (26**2 * 32 + 24**2 * 32 * 32 + 10**2 * 32 * 64 + 8**2 * 64 * 64)
@@ -185,7 +185,7 @@ def test_without_a_compiler_that_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.skipif(bool(compilation.unavailable(CPU)), reason=compilation.unavailable(CPU))
 def test_compiled_code_computes_the_same() -> None:
     torch.manual_seed(0)
-    network = catalogue.build("digits-cnn", classes=10, channels=1, image_size=(8, 8)).eval()
+    network = architectures.build("digits-cnn", classes=10, channels=1, image_size=(8, 8)).eval()
     x = torch.rand(21, 1, 8, 8)
     plain = frozen(network)
     quick = frozen(network, sample=x[:2], tuning=Tuning(16, 16, True, True))

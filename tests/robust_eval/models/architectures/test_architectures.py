@@ -13,7 +13,7 @@ from torch import nn
 
 from robust_eval.core.discovery import module_ids
 from robust_eval.core.errors import UserError
-from robust_eval.models import catalogue
+from robust_eval.models import architectures
 from robust_eval.models.architectures import kaiming_normal
 from robust_eval.models.loading.state_dict_diff import shapes_of
 
@@ -31,7 +31,7 @@ FILES = module_ids("robust_eval.models.architectures")
 
 def parameters(arch_id: str, size: int = 32, channels: int = 3, **arguments: object) -> int:
     with torch.device("meta"):
-        network = catalogue.build(
+        network = architectures.build(
             arch_id, classes=10, channels=channels, image_size=(size, size), **arguments
         )
     return sum(value.numel() for value in network.parameters())
@@ -67,7 +67,7 @@ def test_mnist_networks_have_the_published_sizes() -> None:
 @pytest.mark.parametrize("stem", FILES)
 def test_a_file_builds_runs_and_recognises_itself(stem: str) -> None:
     arguments, channels, side = SMALL.get(stem, ({}, 3, 32))
-    file = catalogue.files()[stem]
+    file = architectures.files()[stem]
     network = file.build(classes=7, channels=channels, image_size=(side, side), **arguments).eval()
     logits = network(torch.rand(2, channels, side, side))
     assert logits.shape == (2, 7)
@@ -75,7 +75,7 @@ def test_a_file_builds_runs_and_recognises_itself(stem: str) -> None:
     inferred = file.infer(shapes_of(network.state_dict()))
     assert inferred is not None
     assert (inferred.classes, inferred.channels) == (7, channels)
-    again = catalogue.build(
+    again = architectures.build(
         inferred.architecture.id,
         classes=7,
         channels=channels,
@@ -88,10 +88,10 @@ def test_a_file_builds_runs_and_recognises_itself(stem: str) -> None:
 
 @pytest.mark.parametrize("stem", SMALL)
 def test_an_id_stands_alone_when_its_sizes_are_the_published_ones(stem: str) -> None:
-    file = catalogue.files()[stem]
+    file = architectures.files()[stem]
     for arch_id in file.IDS:
         with torch.device("meta"):
-            network = catalogue.build(arch_id, classes=10, channels=3, image_size=(32, 32))
+            network = architectures.build(arch_id, classes=10, channels=3, image_size=(32, 32))
         inferred = file.infer(shapes_of(network.state_dict()))
         assert inferred is not None
         assert (inferred.architecture.id, dict(inferred.architecture.arguments)) == (arch_id, {})
@@ -100,17 +100,17 @@ def test_an_id_stands_alone_when_its_sizes_are_the_published_ones(stem: str) -> 
 @pytest.mark.parametrize("stem", FILES)
 def test_only_its_own_state_dict_is_recognised(stem: str) -> None:
     arguments, channels, side = SMALL.get(stem, ({}, 3, 32))
-    network = catalogue.files()[stem].build(
+    network = architectures.files()[stem].build(
         classes=10, channels=channels, image_size=(side, side), **arguments
     )
     shapes = shapes_of(network.state_dict())
-    assert [other for other, file in catalogue.files().items() if file.infer(shapes)] == [stem]
+    assert [other for other, file in architectures.files().items() if file.infer(shapes)] == [stem]
 
 
 def test_names_are_those_of_public_checkpoints() -> None:
     def names(arch_id: str, channels: int = 3, side: int = 32, **arguments: object) -> set[str]:
         with torch.device("meta"):
-            network = catalogue.build(
+            network = architectures.build(
                 arch_id, classes=10, channels=channels, image_size=(side, side), **arguments
             )
         return set(network.state_dict())
@@ -128,7 +128,9 @@ def test_names_are_those_of_public_checkpoints() -> None:
 
 
 def test_the_unused_block_takes_no_part() -> None:
-    network = catalogue.build("wrn-10-1", classes=4, channels=3, image_size=(32, 32), sub_block=True).eval()
+    network = architectures.build(
+        "wrn-10-1", classes=4, channels=3, image_size=(32, 32), sub_block=True
+    ).eval()
     x = torch.rand(2, 3, 32, 32)
     before = network(x)
     with torch.no_grad():
@@ -143,7 +145,7 @@ def test_global_pooling_takes_other_sizes() -> None:
         ("resnet-18", {"width": 4}),
         ("wrn-10-1", {}),
     ):
-        network = catalogue.build(arch_id, classes=4, channels=1, image_size=(28, 20), **arguments).eval()
+        network = architectures.build(arch_id, classes=4, channels=1, image_size=(28, 20), **arguments).eval()
         assert network(torch.rand(1, 1, 28, 20)).shape == (1, 4)
 
 
@@ -152,7 +154,7 @@ def test_variants_share_their_tensors_and_compute_something_else(
     stem: str, make: Callable[..., nn.Module]
 ) -> None:
     plain = make(f"{stem}-18", width=4)
-    inferred = catalogue.files()[stem].infer(shapes_of(plain.state_dict()))
+    inferred = architectures.files()[stem].infer(shapes_of(plain.state_dict()))
     assert inferred is not None
     assert inferred.variants
     for arguments in inferred.variants:
@@ -178,7 +180,7 @@ def test_variants_share_their_tensors_and_compute_something_else(
 )
 def test_what_cannot_be_built_is_said_in_a_sentence(arch_id: str, side: int, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        catalogue.build(arch_id, classes=4, channels=3, image_size=(side, side))
+        architectures.build(arch_id, classes=4, channels=3, image_size=(side, side))
 
 
 def test_importing_the_package_does_not_import_torch() -> None:

@@ -176,7 +176,7 @@ def test_the_real_zoo_is_found(images: ImageSet) -> None:
 @pytest.mark.parametrize("arch_id", ["resnet-18", "preact-resnet-18", "wrn-10-2"])
 def test_our_networks_are_the_zoos(arch_id: str) -> None:
     """RobustBench's copies of the public architectures load our weights and give our logits."""
-    from robust_eval.models import catalogue
+    from robust_eval.models import architectures
 
     with robustbench_zoo._guarded():
         from robustbench.model_zoo.architectures import resnet, wide_resnet
@@ -187,7 +187,7 @@ def test_our_networks_are_the_zoos(arch_id: str) -> None:
         "wrn-10-2": lambda: wide_resnet.WideResNet(10, widen_factor=2),
     }[arch_id]()
     torch.manual_seed(0)
-    ours = catalogue.build(arch_id, classes=10, channels=3, image_size=(32, 32))
+    ours = architectures.build(arch_id, classes=10, channels=3, image_size=(32, 32))
     x = torch.rand(4, 3, 32, 32)
     ours.train()(x)
     theirs.load_state_dict(ours.state_dict(), strict=True)
