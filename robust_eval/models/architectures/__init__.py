@@ -69,11 +69,11 @@ def changed(arguments: Arguments, defaults: Arguments) -> dict[str, Any]:
 
 def kaiming_normal(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
     """He initialisation of every convolution (biases 0); nothing on the meta device, where it is slow."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
+            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def files() -> dict[str, ArchitectureFile]:

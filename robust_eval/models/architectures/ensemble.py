@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, build, children, files
+from robust_eval.models import architectures
+from robust_eval.models.architectures import Inferred, Shapes, children
 
 IDS = ("ensemble",)
 
@@ -48,13 +49,13 @@ def build(
     if of in IDS or members < 1:
         raise UserError(f"An ensemble of {members} x {of} cannot be built.")
     shape: dict[str, Any] = {"classes": classes, "channels": channels, "image_size": image_size}
-    return Ensemble([build(of, **shape, **(arguments or {})) for _ in range(members)])
+    return Ensemble([architectures.build(of, **shape, **(arguments or {})) for _ in range(members)])
 
 
 def infer(shapes: Shapes) -> Inferred | None:
     count, first = children(shapes, "members"), "members.0."
     inner = {key.removeprefix(first): shape for key, shape in shapes.items() if key.startswith(first)}
-    for stem, file in files().items():
+    for stem, file in architectures.files().items():
         found = file.infer(inner) if stem not in IDS and inner else None
         if found is not None:
             of = found.architecture
