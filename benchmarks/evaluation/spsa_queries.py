@@ -76,9 +76,11 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
         "float32, compiled": Tuning(given.rows, given.rows, compiled=True),
         "changes in bfloat16, compiled": Tuning(given.rows, given.rows, near_rows=given.rows),
     }
-    searchers = {name: frozen_copy.frozen(network, sample=sample, tuning=way) for name, way in ways.items()}
-    calls = {name: partial(one.near, x, steps) for name, one in searchers.items()}
-    changes = {name: call() - searchers["float32"](x)[:, None] for name, call in calls.items()}
+    attack_copies = {
+        name: frozen_copy.frozen(network, sample=sample, tuning=way) for name, way in ways.items()
+    }
+    calls = {name: partial(one.near, x, steps) for name, one in attack_copies.items()}
+    changes = {name: call() - attack_copies["float32"](x)[:, None] for name, call in calls.items()}
     # In turn, so that a busy machine disturbs all alike.
     rounds = [
         {name: timing.seconds(call, x.device) for name, call in calls.items()} for _ in range(given.repeats)

@@ -57,7 +57,7 @@ def search(
 ) -> Tensor:
     """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
     from robust_eval.attacks import _spsa
-    from robust_eval.models.acceleration.attack_model import SearchModel
+    from robust_eval.models.acceleration.attack_model import AttackCopy
 
     return _spsa.attack(
         model,
@@ -70,5 +70,5 @@ def search(
         delta=float(params.delta),
         learning_rate=float(params.learning_rate),
         seed=seed,
-        near=model.near if isinstance(model, SearchModel) else None,
+        near=model.near if isinstance(model, AttackCopy) else None,
     )

@@ -52,11 +52,11 @@ def check(
     from robust_eval.core import terminal
     from robust_eval.evaluation import fresh_process, prepare
     from robust_eval.evaluation.checks import diagnosed_result
-    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.evaluation.planning.options import EvaluationOptions
     from robust_eval.results import flags
 
     console = terminal.console()
-    options = Options(
+    options = EvaluationOptions(
         checkpoint=checkpoint,
         suite="clean",
         data=data,

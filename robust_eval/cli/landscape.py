@@ -74,7 +74,7 @@ def landscape(
     from rich.markup import escape
 
     from robust_eval.core import terminal
-    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.evaluation.planning.options import EvaluationOptions
     from robust_eval.evaluation.planning.units import auto_batch_size
     from robust_eval.landscape import checkpoints as subjects
     from robust_eval.landscape.awp import scan as scanning
@@ -90,7 +90,7 @@ def landscape(
         gammas=gammas,
         directions=directions,
     )
-    options = Options(
+    options = EvaluationOptions(
         checkpoint="",
         data=data,
         data_root=data_root,

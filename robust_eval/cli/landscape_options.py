@@ -48,11 +48,11 @@ def set_up(
     names: str | None,
 ) -> Setup:
     """The comparison that a user typed, loaded and checked."""
-    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.evaluation.planning.options import EvaluationOptions
     from robust_eval.landscape import checkpoints as subjects
     from robust_eval.landscape.liu import measurement
 
-    options = Options(
+    options = EvaluationOptions(
         checkpoint="",
         data=data,
         data_root=data_root,

@@ -1,4 +1,4 @@
-"""Options that several commands take, said in the same words."""
+"""EvaluationOptions that several commands take, said in the same words."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from robust_eval.cli.options import (
 from robust_eval.core import terminal
 
 if TYPE_CHECKING:
-    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.evaluation.planning.options import EvaluationOptions
 
 
 def run(
@@ -80,7 +80,7 @@ def run(
     from robust_eval.evaluation import store
     from robust_eval.evaluation.executors import shards
     from robust_eval.evaluation.planning import suites
-    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.evaluation.planning.options import EvaluationOptions
 
     only = None
     if shard is not None:
@@ -100,7 +100,7 @@ def run(
             )
         blocks = of
     options = [
-        Options(
+        EvaluationOptions(
             checkpoint=checkpoint,
             suite=name,
             data=data,
@@ -151,7 +151,7 @@ def run(
     run_many.work(options, place, out, only, diagnose=diagnose)
 
 
-def _alone(options: Options, out: Path | None, *, dry_run: bool, diagnose: bool) -> None:
+def _alone(options: EvaluationOptions, out: Path | None, *, dry_run: bool, diagnose: bool) -> None:
     from robust_eval.cli import progress, tables
     from robust_eval.evaluation import fresh_process, prepare
     from robust_eval.evaluation import run as evaluation

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from robust_eval.evaluation.executors import Executor
     from robust_eval.evaluation.executors.ray_cluster import Wanted
     from robust_eval.evaluation.executors.scheduled_run import Run
-    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.evaluation.planning.options import EvaluationOptions
 
 
-def cluster_of(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options], Executor]:
+def cluster_of(
+    options: Sequence[EvaluationOptions], wanted: Wanted
+) -> tuple[list[EvaluationOptions], Executor]:
     """The options as every node understands them, and the workers."""
     from dataclasses import replace
 
@@ -49,7 +51,12 @@ def cluster_of(options: Sequence[Options], wanted: Wanted) -> tuple[list[Options
 
 
 def work(
-    options: Sequence[Options], place: Executor, out: Path | None, only: int | None, *, diagnose: bool
+    options: Sequence[EvaluationOptions],
+    place: Executor,
+    out: Path | None,
+    only: int | None,
+    *,
+    diagnose: bool,
 ) -> None:
     """Do the runs with these workers and print their rows. ``only``: one shard of them."""
     from robust_eval.cli import progress_many

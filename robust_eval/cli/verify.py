@@ -50,7 +50,7 @@ def verify(
     from robust_eval.core.files import refuse_unwritable
     from robust_eval.leaderboard import attachments
     from robust_eval.results import read_result, verification_record
-    from robust_eval.verification.verify import Options
+    from robust_eval.verification.verify import VerifyOptions
     from robust_eval.verification.verify import verify as run
 
     if audit < 0 or (audit_seed is not None and audit_seed < 0):
@@ -61,7 +61,7 @@ def verify(
         raise UserError(f"No checkpoint lies beside {result}: name it with --checkpoint FILE.")
     path = out or verification_record.path_beside(result)
     refuse_unwritable(path.parent)
-    options = Options(
+    options = VerifyOptions(
         result=result,
         checkpoint=checkpoint or str(beside),
         evidence=evidence or attachments.evidence_beside(result),

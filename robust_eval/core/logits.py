@@ -13,7 +13,7 @@ def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
     return true - others.amax(1)
 
 
-def spread(logits_NK: Tensor) -> float:
+def logit_std(logits_NK: Tensor) -> float:
     """Standard deviation of the finite images' logits, never zero."""
     finite = logits_NK.isfinite().all(1)
     return max(float(logits_NK[finite].std()), 1e-12) if finite.sum() > 1 else 1.0

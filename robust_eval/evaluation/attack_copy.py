@@ -33,16 +33,16 @@ SAMPLE = 8
 LONG = {"cpu": 3e13, "cuda": 3e15}
 
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 """Hears a line for whoever waits."""
 
 
-def nobody(_text: str) -> None:
+def no_log(_text: str) -> None:
     """For calls from code."""
 
 
 @dataclass(frozen=True)
-class Search:
+class AttackCopyConfig:
     """Per precision, how the copy is called; ``notes`` say what was decided and why, a line each."""
 
     tunings: dict[str, Tuning] = field(default_factory=dict)
@@ -59,7 +59,9 @@ def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
     return (FLOAT32, f"float32: {problem}") if problem else (BFLOAT16, "")
 
 
-def tried(asked: str, precision: str, note: str, model: nn.Module, x_NCHW: Tensor) -> tuple[str, str]:
+def check_precision(
+    asked: str, precision: str, note: str, model: nn.Module, x_NCHW: Tensor
+) -> tuple[str, str]:
     """What :func:`resolve_precision` said, on the model itself: ``auto`` is float32 for one without bfloat16.
 
     Raises :class:`UserError` for such a model where bfloat16 was asked for.
@@ -81,8 +83,8 @@ def choose(
     x_NCHW: Tensor,
     asked: compilation.Mode,
     folder: Path | None,
-    tell: Tell = nobody,
-) -> Search:
+    tell: Log = no_log,
+) -> AttackCopyConfig:
     """How to search for this request on the images' device; the same folder always gives the same answer.
 
     ``tell`` hears a line before anything is measured, which may take a minute or two.
@@ -96,9 +98,9 @@ def choose(
     if asked == "on":
         rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
         ways = {name: _compiled(request, name, rows) for name in precisions}
-        return Search(ways, ("compiled",))
+        return AttackCopyConfig(ways, ("compiled",))
     if not long:
-        return Search({}, ())
+        return AttackCopyConfig({}, ())
     allowed = asked == "auto" and not problem
     notes = (f"not compiled: {problem}",) if asked == "auto" and problem else ()
     kept = {name: _kept_as(request, name) for name in precisions}
@@ -113,7 +115,7 @@ def choose(
             table = {"device": device_name(device), "tunings": tunings}
             write_text(folder / TUNING_FILE, json.dumps(table, indent=1) + "\n")
     found = {name: known[label] for name, label in kept.items()}
-    return Search(found, (*notes, *(f"{name}: {_words(way)}" for name, way in found.items())))
+    return AttackCopyConfig(found, (*notes, *(f"{name}: {_words(way)}" for name, way in found.items())))
 
 
 def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
@@ -163,7 +165,7 @@ def _compiled(request: Request, precision: str, rows: int) -> Tuning:
 def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str, *, compile: bool) -> Tuning:
     parts = frozen_copy.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
 
-    def build(way: Tuning) -> frozen_copy.SearchModel:
+    def build(way: Tuning) -> frozen_copy.AttackCopy:
         return frozen_copy.tuned(parts, sample=x_NCHW[:SAMPLE], tuning=way)
 
     if by_steps(request, precision):

@@ -22,18 +22,18 @@ from torch import Tensor
 from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
 
 _TIMEOUT = 1800.0
 
 
-def reloading(job: Job, options: Options) -> Job:
+def reloading(job: Job, options: EvaluationOptions) -> Job:
     """The job, able to ask a fresh process what the options it came from give."""
     return replace(job, fresh=partial(logits, options))
 
 
-def logits(options: Options, n: int) -> Tensor:
+def logits(options: EvaluationOptions, n: int) -> Tensor:
     """Logits (n, K) of the first ``n`` images, from a process that loads everything again."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "logits.npy"
@@ -58,14 +58,14 @@ def logits(options: Options, n: int) -> Tensor:
         return torch.from_numpy(np.load(file, allow_pickle=False))
 
 
-def to_json(options: Options) -> dict[str, object]:
+def to_json(options: EvaluationOptions) -> dict[str, object]:
     values = asdict(options)
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def from_json(values: Mapping[str, object]) -> Options:
+def from_json(values: Mapping[str, object]) -> EvaluationOptions:
     root = values["data_root"]
-    return Options(**{**values, "data_root": None if root is None else Path(str(root))})  # type: ignore[arg-type]
+    return EvaluationOptions(**{**values, "data_root": None if root is None else Path(str(root))})  # type: ignore[arg-type]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice, Suite
 from robust_eval.evaluation import display, run
-from robust_eval.evaluation.attack_copy import resolve_precision, tried
+from robust_eval.evaluation.attack_copy import check_precision, resolve_precision
 from robust_eval.evaluation.checks import diagnosed_result
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
@@ -95,7 +95,7 @@ def make_job(
     x, y = _checked(x_NCHW.to(device), y_N.to(device))
     arithmetic, note = resolve_precision(precision, device)
     classes = _classes(model.eval(), x[:1])
-    arithmetic, note = tried(precision, arithmetic, note, model, x)
+    arithmetic, note = check_precision(precision, arithmetic, note, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
     request = make_request(

@@ -37,13 +37,13 @@ class Job:
     overlap: Overlap | None = None
     """With the images that the checkpoint says it was trained on."""
 
-    def worker(self, search: attack_copy.Search | None = None) -> Worker:
+    def worker(self, search: attack_copy.AttackCopyConfig | None = None) -> Worker:
         classes = self.request.checkpoint.classes
         return Worker(self.model, self.x_NCHW, self.y_N, self.request.threat, classes, search)
 
     def search(
-        self, folder: Path | None = None, tell: attack_copy.Tell = attack_copy.nobody
-    ) -> attack_copy.Search:
+        self, folder: Path | None = None, tell: attack_copy.Log = attack_copy.no_log
+    ) -> attack_copy.AttackCopyConfig:
         """How the attacks will call their copy; measured where the planned work is long, after a word."""
         return attack_copy.choose(self.request, self.model, self.x_NCHW, self.compile, folder, tell)
 

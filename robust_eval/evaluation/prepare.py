@@ -14,10 +14,10 @@ from robust_eval.core.request import Request
 from robust_eval.core.threat import ThreatModel, parse_norm, parse_threat
 from robust_eval.core.types import CheckpointRef
 from robust_eval.data import ImageSet
-from robust_eval.evaluation.attack_copy import resolve_precision, tried
+from robust_eval.evaluation.attack_copy import check_precision, resolve_precision
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.planning.request import make_request
 from robust_eval.models.acceleration import compilation
 from robust_eval.models.loading import checkpoint
@@ -32,7 +32,7 @@ DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def load_whole(options: Options, dataset: str | None) -> ImageSet:
+def load_whole(options: EvaluationOptions, dataset: str | None) -> ImageSet:
     """All images of the named data, or of what the checkpoint says it was trained on."""
     spec = options.data or dataset
     if spec is None:
@@ -43,12 +43,12 @@ def load_whole(options: Options, dataset: str | None) -> ImageSet:
     return data.load(spec, root=options.data_root, split="train" if options.split == "train" else "test")
 
 
-def asked_for(options: Options, whole: ImageSet) -> ImageSet:
+def asked_for(options: EvaluationOptions, whole: ImageSet) -> ImageSet:
     """The slice to judge."""
     return whole if options.examples is None else whole.take(options.examples)
 
 
-def prepare(options: Options) -> Job:
+def prepare(options: EvaluationOptions) -> Job:
     """Everything loaded, checked and on the device."""
     if options.split not in ("train", "test"):
         raise UserError(f"Unknown split '{options.split}'. Use test or train.")
@@ -79,7 +79,7 @@ def prepare(options: Options) -> Job:
         whole.refuse_misfit(loaded.ref.classes, loaded.ref.name)
     images = asked_for(options, whole).for_outputs(loaded.ref.classes)
     x, y = images.tensors()
-    precision, note = tried(options.precision, precision, note, loaded.model, x.to(device))
+    precision, note = check_precision(options.precision, precision, note, loaded.model, x.to(device))
     request = make_request(
         loaded.ref,
         images.slice(),
@@ -101,14 +101,14 @@ def prepare(options: Options) -> Job:
     )
 
 
-def _check_threat_early(options: Options) -> None:
+def _check_threat_early(options: EvaluationOptions) -> None:
     """A typing mistake should not cost the loading of a model."""
     norm = parse_norm(options.norm or "Linf")
     if options.eps is not None:
         parse_threat(norm, options.eps)
 
 
-def resolve_threat(options: Options, ref: CheckpointRef, images: ImageSet) -> ThreatModel:
+def resolve_threat(options: EvaluationOptions, ref: CheckpointRef, images: ImageSet) -> ThreatModel:
     """As typed; else what the checkpoint was trained for; else the field's value for the dataset."""
     trained = (ref.trained_with or {}).get("threat") or {}
     norm = parse_norm(options.norm or trained.get("norm") or "Linf")
@@ -137,7 +137,7 @@ def first(job: Job, n: int) -> Job:
 
 __all__ = [
     "DEFAULT_EPS",
-    "Options",
+    "EvaluationOptions",
     "asked_for",
     "default_folder",
     "first",

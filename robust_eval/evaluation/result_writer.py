@@ -29,7 +29,7 @@ DIAGNOSIS_FILE = "diagnosis.json"
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelReport:
     """What whoever holds the model says of it and of the machine."""
 
     flags: tuple[FlagRecord, ...]
@@ -40,7 +40,7 @@ class Look:
 def write(
     request: Request,
     finished: Mapping[str, Finished],
-    look: Look,
+    look: ModelReport,
     evidence_folder: Path | None,
     command: str | None,
     folder: Path | None,

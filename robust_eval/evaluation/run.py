@@ -15,7 +15,7 @@ from robust_eval.evaluation.checks import precision, same_model
 from robust_eval.evaluation.checks.probes import PROBED, probe_job
 from robust_eval.evaluation.display import Display, Silent
 from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.result_writer import Look
+from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.evaluation.store import MemoryStore, Store, exclusive, open_run
 from robust_eval.models import out_of_memory
 from robust_eval.results import (
@@ -69,7 +69,7 @@ class Session:
     """A job whose model has been looked at, with its worker: what attacks, and what is said of the model."""
 
     def __init__(
-        self, job: Job, folder: Path | None = None, tell: attack_copy.Tell = attack_copy.nobody
+        self, job: Job, folder: Path | None = None, tell: attack_copy.Log = attack_copy.no_log
     ) -> None:
         """``folder`` keeps how the search copy is called; ``tell`` hears when that is measured."""
         self.job = job
@@ -83,24 +83,24 @@ class Session:
         """The logits on the first images, before any attack; None where they differ from call to call."""
         return None if flags.is_random(self.probed) else self._before
 
-    def look(self, clean: unit_loop.Finished | None = None, store: Store | None = None) -> Look:
+    def look(self, clean: unit_loop.Finished | None = None, store: Store | None = None) -> ModelReport:
         """What the row says of model and machine; after the attacks (``clean`` given) all of it."""
         found = (*flags.from_probe(self.probed), *flags.from_overlap(self.job.overlap))
         here = environment(self.job.x_NCHW.device)
         if clean is None:
-            return Look(found, here)
+            return ModelReport(found, here)
         store = store or MemoryStore()
         differing = precision.measure(self.job.request, self.worker, store, {CLEAN: clean})
         if not flags.is_random(self.probed):
             found += self._changes()
         tunings = {name: TuningRecord(**asdict(way)) for name, way in self.search.tunings.items()}
         notes = tuple(dict.fromkeys((*self.job.notes, *self.worker.notes, *self.search.notes)))
-        return Look(found, here, SearchRecord(notes=notes, tunings=tunings, disagreement=differing))
+        return ModelReport(found, here, SearchRecord(notes=notes, tunings=tunings, disagreement=differing))
 
     def _changes(self) -> tuple[FlagRecord, ...]:
         """Is the judged model after the attacks what it was before, and what the attacks searched on?"""
-        scale, after = logits.spread(self._before), _logits(self.job.model, self.job.x_NCHW)
-        search = logits.largest_difference(_logits(self.worker.searcher, self.job.x_NCHW), after) / scale
+        scale, after = logits.logit_std(self._before), _logits(self.job.model, self.job.x_NCHW)
+        search = logits.largest_difference(_logits(self.worker.attack_copy, self.job.x_NCHW), after) / scale
         return flags.from_changes(logits.largest_difference(after, self._before) / scale, search)
 
 

@@ -98,7 +98,7 @@ def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult
             evidence = arrays["evidence"] if images else np.empty((0,), dtype=np.float32)
             return UnitResult(verdicts, evidence, forwards, backwards, float(arrays["seconds"]))
     except (OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError, zlib.error):
-        # RuntimeError: a header that asks for a password, or for a way of packing that nobody knows.
+        # RuntimeError: a header that asks for a password, or for a way of packing that no_log knows.
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation.display import Display
-from robust_eval.evaluation.planning.cascade import Finished, Waves, labels
+from robust_eval.evaluation.planning.cascade import CascadeState, Finished, labels
 from robust_eval.evaluation.store import Store
 
 
@@ -23,7 +23,7 @@ def run(
 
     ``only``: one of the request's blocks alone.
     """
-    waves = Waves(request, only)
+    waves = CascadeState(request, only)
     told: set[str] = set()
     open_waves = waves.open()
     while open_waves:

@@ -14,9 +14,9 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec, UnitResult, WorkUnit
-from robust_eval.evaluation.attack_copy import SAMPLE, Search
+from robust_eval.evaluation.attack_copy import SAMPLE, AttackCopyConfig
 from robust_eval.evaluation.judge import judge, judge_clean
-from robust_eval.models.acceleration.frozen_copy import SearchModel, frozen
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
 
 
 class Worker:
@@ -33,36 +33,36 @@ class Worker:
         y_N: Tensor,
         threat: ThreatModel,
         classes: int,
-        search: Search | None = None,
+        search: AttackCopyConfig | None = None,
     ) -> None:
         """``search``: how the copies are called; without it, as is usual for images of this size."""
         full_precision()
         self.model = model.eval()
         self.x, self.y = x_NCHW, y_N
         self.threat, self.classes = threat, classes
-        self.how = search or Search()
-        self._searchers: dict[str, SearchModel] = {}
+        self.how = search or AttackCopyConfig()
+        self._attack_copies: dict[str, AttackCopy] = {}
 
     @property
-    def searcher(self) -> SearchModel:
+    def attack_copy(self) -> AttackCopy:
         """The copy that attacks search with in float32."""
-        return self.searcher_in(FLOAT32)
+        return self.attack_copy_in(FLOAT32)
 
-    def searcher_in(self, precision: str) -> SearchModel:
+    def attack_copy_in(self, precision: str) -> AttackCopy:
         """The copy for a precision, made when first asked for."""
-        if precision not in self._searchers:
-            self._searchers[precision] = frozen(
+        if precision not in self._attack_copies:
+            self._attack_copies[precision] = frozen(
                 self.model,
                 sample=self.x[:SAMPLE],
                 precision=precision,
                 tuning=self.how.tunings.get(precision),
             )
-        return self._searchers[precision]
+        return self._attack_copies[precision]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done to the copies made so far, in words."""
-        return tuple(note for searcher in self._searchers.values() for note in searcher.notes)
+        return tuple(note for attack_copy in self._attack_copies.values() for note in attack_copy.notes)
 
     def run(self, unit: WorkUnit) -> UnitResult:
         """Do the unit; the same unit gives the same verdicts, whatever ran before it."""
@@ -74,13 +74,13 @@ class Worker:
             verdicts = judge_clean(self.model, x, y, unit.indices)
             evidence = np.empty((0, *x.shape[1:]), dtype=np.float32)
             return UnitResult(verdicts, evidence, len(y), 0, time.perf_counter() - start)
-        searcher = self.searcher_in(unit.precision)
-        searcher.reset_counts()
+        attack_copy = self.attack_copy_in(unit.precision)
+        attack_copy.reset_counts()
         adv = self.search(unit.attack, x, y, self.threat, unit.seed, unit.precision)
         verdicts = judge(self.model, x, y, adv, unit.indices, self.threat)
         evidence = adv.cpu().numpy()[~verdicts.robust]
         seconds = time.perf_counter() - start
-        return UnitResult(verdicts, evidence, searcher.forwards, searcher.backwards, seconds)
+        return UnitResult(verdicts, evidence, attack_copy.forwards, attack_copy.backwards, seconds)
 
     def search(
         self,
@@ -100,7 +100,7 @@ class Worker:
         params = attacks.parse(attack.family, attack.params)
         try:
             adv: Tensor = family.search(
-                self.searcher_in(precision), x_NCHW, y_N, threat, params, classes=self.classes, seed=seed
+                self.attack_copy_in(precision), x_NCHW, y_N, threat, params, classes=self.classes, seed=seed
             )
         except UserError:
             raise

@@ -18,7 +18,7 @@ from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.data import ImageSet
 from robust_eval.evaluation.checks import same_model
 from robust_eval.evaluation.checks.probes import PROBED
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import load_whole, resolve_threat
 from robust_eval.evaluation.store import open_run
 from robust_eval.landscape.directions import movable
@@ -69,7 +69,7 @@ class Subjects:
         same_model.check(folder, first if torch.equal(first, again) else None)
 
 
-def prepare(sources: Sequence[str], options: Options, names: str | None = None) -> Subjects:
+def prepare(sources: Sequence[str], options: EvaluationOptions, names: str | None = None) -> Subjects:
     """Load checkpoints for one comparison, on the first ``options.examples`` (default 1,000) images.
 
     ``options.checkpoint`` is not read; ``names`` are labels, separated by commas. Raises :class:`UserError`
@@ -98,11 +98,11 @@ def prepare(sources: Sequence[str], options: Options, names: str | None = None) 
     return Subjects(each, images.slice(), x.to(device), y.to(device), threats[0])
 
 
-def _slice(options: Options, whole: ImageSet) -> ImageSet:
+def _slice(options: EvaluationOptions, whole: ImageSet) -> ImageSet:
     return whole.take(min(EXAMPLES, whole.n) if options.examples is None else options.examples)
 
 
-def _load(source: str, options: Options, images: ImageSet | None) -> LoadedModel:
+def _load(source: str, options: EvaluationOptions, images: ImageSet | None) -> LoadedModel:
     return checkpoint.load(
         source,
         images=images,

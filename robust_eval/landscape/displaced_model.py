@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import FLOAT32
 from robust_eval.landscape.directions import Vector, movable
-from robust_eval.models.acceleration.frozen_copy import SearchModel, frozen
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
 from robust_eval.models.acceleration.tuning import usual
 from robust_eval.models.normalisation import Normalised
 
@@ -40,7 +40,7 @@ class Moving:
         self._walker = frozen(model, tuning=usual(sample_NCHW.device, sample_NCHW.shape[1:].numel()))
         named = dict(self._walker.network.named_parameters())
         self._parameters = {key: named[f"network.{key}"] for key in self.home}
-        self._searchers: dict[str, SearchModel] = {}
+        self._attack_copies: dict[str, AttackCopy] = {}
 
     @torch.no_grad()
     def place(self, steps: Sequence[Step] = ()) -> None:
@@ -49,7 +49,7 @@ class Moving:
             parameter.copy_(self.home[name])
             for direction, size in steps:
                 parameter.add_(direction[name], alpha=size)
-        self._searchers.clear()
+        self._attack_copies.clear()
 
     def state(self) -> Vector:
         """The weights as they stand, by name."""
@@ -62,15 +62,17 @@ class Moving:
             found: Tensor = self._walker(x_NCHW)
         return found
 
-    def attacked(self, search: Callable[[SearchModel], Tensor], precision: str = FLOAT32) -> Tensor:
+    def attacked(self, search: Callable[[AttackCopy], Tensor], precision: str = FLOAT32) -> Tensor:
         """What ``search`` finds with the network as it stands, in a precision."""
-        if precision not in self._searchers:
-            self._searchers[precision] = frozen(self._walker.network, sample=self.sample, precision=precision)
-        searcher = self._searchers[precision]
-        searcher.reset_counts()
-        found = search(searcher)
-        self.forwards += searcher.forwards
-        self.backwards += searcher.backwards
+        if precision not in self._attack_copies:
+            self._attack_copies[precision] = frozen(
+                self._walker.network, sample=self.sample, precision=precision
+            )
+        attack_copy = self._attack_copies[precision]
+        attack_copy.reset_counts()
+        found = search(attack_copy)
+        self.forwards += attack_copy.forwards
+        self.backwards += attack_copy.backwards
         return found.detach().float()
 
     def gradient(self, x_NCHW: Tensor, y_N: Tensor) -> Vector:

@@ -20,6 +20,7 @@ from robust_eval.results.schema import (
     FileName,
     FlagRecord,
     Fraction,
+    NonNegativeInt,
     NormalisationRecord,
     SearchRecord,
     Seconds,
@@ -27,7 +28,6 @@ from robust_eval.results.schema import (
     SuiteRecord,
     ThreatRecord,
     TuningRecord,
-    Whole,
     WorstCase,
 )
 
@@ -50,6 +50,7 @@ __all__ = [
     "FileName",
     "FlagRecord",
     "Fraction",
+    "NonNegativeInt",
     "NormalisationRecord",
     "SearchRecord",
     "Seconds",
@@ -57,7 +58,6 @@ __all__ = [
     "SuiteRecord",
     "ThreatRecord",
     "TuningRecord",
-    "Whole",
     "WorstCase",
     "content_digest",
     "first_error",

@@ -17,7 +17,7 @@ RESULT_FILE = "result.json"
 EVIDENCE_FILE = "evidence.safetensors"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Whole = Annotated[int, Field(ge=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bits = Annotated[str, Field(pattern=r"^[01]+$")]
@@ -86,11 +86,11 @@ class AttackRecord(ClosedModel):
     params: dict[str, Any]
     note: str = ""
     """How few classes changed the attack, where they did."""
-    n_attacked: Whole
-    n_broken: Whole
-    n_invalid: Whole
-    forwards: Whole
-    backwards: Whole
+    n_attacked: NonNegativeInt
+    n_broken: NonNegativeInt
+    n_invalid: NonNegativeInt
+    forwards: NonNegativeInt
+    backwards: NonNegativeInt
     seconds: Seconds
 
 
@@ -99,18 +99,18 @@ class Count(ClosedModel):
 
     accuracy: Fraction
     n: Annotated[int, Field(ge=1)]
-    n_robust: Whole
+    n_robust: NonNegativeInt
     ci95: tuple[Fraction, Fraction]
     robust_bits: Bits
-    forwards: Whole
-    backwards: Whole
+    forwards: NonNegativeInt
+    backwards: NonNegativeInt
     seconds: Seconds
 
 
 class ColumnRecord(Count):
     title: str
-    n_invalid: Whole
-    n_nonfinite: Whole
+    n_invalid: NonNegativeInt
+    n_nonfinite: NonNegativeInt
     attacks: tuple[AttackRecord, ...]
 
 
@@ -129,42 +129,42 @@ class FlagRecord(ClosedModel):
 class DiagnosisRecord(ClosedModel):
     """What ``--diagnose`` counted among ``images`` examples that are right without an attack."""
 
-    images: Whole
-    broken: Whole
+    images: NonNegativeInt
+    broken: NonNegativeInt
     """By PGD-20, as in its column."""
-    broken_more_steps: Whole
+    broken_more_steps: NonNegativeInt
     """By PGD-40."""
-    broken_restarts: Whole
+    broken_restarts: NonNegativeInt
     """By PGD-20 from at least one of five starts."""
-    broken_short_steps: Whole
+    broken_short_steps: NonNegativeInt
     """By PGD-20 with a quarter of the step."""
-    broken_long_steps: Whole
+    broken_long_steps: NonNegativeInt
     """By PGD-20 with four times the step."""
-    not_rising: Whole
+    not_rising: NonNegativeInt
     """Margin no smaller after PGD-20 than before."""
-    unbounded_left: Whole
+    unbounded_left: NonNegativeInt
     """Still right when any image in the box is allowed."""
-    noise_alone: Whole
+    noise_alone: NonNegativeInt
     """Broken by random noise in the ball, by none of the attacks above."""
     fresh: float | None
     """Largest difference between logits here and in a fresh process, in units of their spread; None for a
     model without a file, or where the process failed."""
     fresh_problem: str = ""
     """Why the fresh process gave no answer."""
-    forwards: Whole
-    backwards: Whole
+    forwards: NonNegativeInt
+    backwards: NonNegativeInt
 
 
 class DisagreementRecord(ClosedModel):
     """What a search in reduced precision missed: the same attacks, images and seeds in float32 as well."""
 
-    images: Whole
+    images: NonNegativeInt
     attacks: tuple[str, ...]
-    verdicts: Whole
+    verdicts: NonNegativeInt
     """Images times attacks."""
-    weaker: Whole
+    weaker: NonNegativeInt
     """Verdicts broken by the float32 search alone."""
-    stronger: Whole
+    stronger: NonNegativeInt
     """Verdicts broken by the reduced search alone."""
 
 
@@ -202,7 +202,7 @@ class Environment(ClosedModel):
 class EvidenceRecord(ClosedModel):
     file: FileName
     sha256: Sha256
-    images: Whole
+    images: NonNegativeInt
 
 
 class EvalResult(ClosedModel):

@@ -15,7 +15,7 @@ from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.text import counted
-from robust_eval.results import Seconds, Sha256, Whole, first_error
+from robust_eval.results import NonNegativeInt, Seconds, Sha256, first_error
 
 VERIFICATION_VERSION = 1
 SUFFIX = ".verification.json"
@@ -31,15 +31,15 @@ class AuditRecord(ClosedModel):
     """Survivors that were attacked once more, with seeds that nobody knew before."""
 
     suite: str
-    seed: Whole
+    seed: NonNegativeInt
     n: Annotated[int, Field(ge=1)]
-    fell: tuple[Whole, ...]
+    fell: tuple[NonNegativeInt, ...]
     """Indices of the examples that did not survive."""
     limit: float
     """The share of fallen examples that chance explains; see :mod:`robust_eval.verification.audit`."""
     passed: bool
-    forwards: Whole
-    backwards: Whole
+    forwards: NonNegativeInt
+    backwards: NonNegativeInt
     seconds: Seconds
 
     @property
@@ -59,7 +59,7 @@ class Verification(ClosedModel):
     trusted: tuple[str, ...]
     """What was not and could not be checked, in plain sentences."""
     audit: AuditRecord | None = None
-    forwards: Whole
+    forwards: NonNegativeInt
     """Images through the model. Beside them the flags take two gradients of 32 images."""
     seconds: Seconds
     share: Annotated[float, Field(ge=0)] | None

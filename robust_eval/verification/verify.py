@@ -32,7 +32,7 @@ JUDGED = ("clean predictions", "evidence complete", "ball and box", "still wrong
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class VerifyOptions:
     """``robust-eval verify`` as typed; None where the user left the choice to us."""
 
     result: Path
@@ -48,7 +48,7 @@ class Options:
     audit_seed: int = 0
 
 
-def verify(options: Options) -> Verification:
+def verify(options: VerifyOptions) -> Verification:
     """Everything loaded and checked. A UserError for files that cannot be checked at all."""
     value = strict_json.read(options.result)
     result = parse_result(value, options.result)
@@ -68,7 +68,7 @@ def verify(options: Options) -> Verification:
     return check(result, content_digest(value), proof, claimed, options)
 
 
-def load(options: Options, result: EvalResult) -> Claimed:
+def load(options: VerifyOptions, result: EvalResult) -> Claimed:
     """The checkpoint and the images, built by the same code as in a run."""
     whole = _images(options, result)
     images = whole.take(min(whole.n, result.data.n))
@@ -96,7 +96,7 @@ def load(options: Options, result: EvalResult) -> Claimed:
     return Claimed(loaded.ref, images.slice(), loaded.model, x.to(device), y.to(device))
 
 
-def _images(options: Options, result: EvalResult) -> ImageSet:
+def _images(options: VerifyOptions, result: EvalResult) -> ImageSet:
     spec = options.data or result.data.name
     if options.data is None and (":" in spec or spec == "arrays"):
         raise UserError(
@@ -107,7 +107,7 @@ def _images(options: Options, result: EvalResult) -> ImageSet:
 
 
 def check(
-    result: EvalResult, digest: str, proof: Evidence, claimed: Claimed, options: Options
+    result: EvalResult, digest: str, proof: Evidence, claimed: Claimed, options: VerifyOptions
 ) -> Verification:
     """All checks in order. ``digest``: of the result file's content."""
     start, passes = time.perf_counter(), _Passes(claimed.model)

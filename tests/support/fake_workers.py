@@ -8,7 +8,7 @@ from pathlib import Path
 from robust_eval.evaluation.executors import Executor, WorkerState
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Pool
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.results import EvalResult, read_result
 
 
@@ -26,7 +26,9 @@ class Quiet:
         self.said.append(text)
 
 
-def work(options: Sequence[Options], place: Executor, out: Path, display: Quiet | None = None) -> list[Run]:
+def work(
+    options: Sequence[EvaluationOptions], place: Executor, out: Path, display: Quiet | None = None
+) -> list[Run]:
     runs = [Run(one, number, out=out, several=True) for number, one in enumerate(options)]
     Pool(runs, place, display or Quiet()).work()
     return runs

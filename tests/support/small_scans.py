@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.landscape import checkpoints
 from robust_eval.landscape.awp import scan as scanning
 from robust_eval.landscape.awp.scan import Scan
 from robust_eval.models import architectures
 from robust_eval.models.loading.checkpoint import save
 
-OPTIONS = Options(checkpoint="", data="digits", split="train", examples=12, eps="0.1")
+OPTIONS = EvaluationOptions(checkpoint="", data="digits", split="train", examples=12, eps="0.1")
 
 
 def write(path: Path, *, seed: int = 0, arch: str = "digits-cnn", **arguments: Any) -> Path:

@@ -42,8 +42,8 @@ def measure() -> Measured:
 
     from robust_eval.core.types import UnitResult, Verdicts
     from robust_eval.evaluation import store
-    from robust_eval.evaluation.planning.cascade import Waves
-    from robust_eval.evaluation.planning.options import Options
+    from robust_eval.evaluation.planning.cascade import CascadeState
+    from robust_eval.evaluation.planning.options import EvaluationOptions
     from robust_eval.models import architectures
     from robust_eval.models.acceleration.tuning import flops
     from robust_eval.models.loading import checkpoint
@@ -78,8 +78,8 @@ def measure() -> Measured:
             place.put_packed(str(i), packed)
         driver_seconds = (time.perf_counter() - start) / 20
     request = board_request(0)
-    unit = Waves(request).open()[0].units[0]
-    asked = (Options(checkpoint="c.pt"), request, None, unit)
+    unit = CascadeState(request).open()[0].units[0]
+    asked = (EvaluationOptions(checkpoint="c.pt"), request, None, unit)
     with torch.no_grad():
         per_image = float(flops(network, torch.zeros(1, 3, 32, 32)))
     content = io.BytesIO()

@@ -16,7 +16,7 @@ from torch import Tensor
 from robust_eval import attacks
 from robust_eval.core import norms, seeds
 from robust_eval.core.errors import UserError
-from robust_eval.core.logits import largest_difference, margin, spread
+from robust_eval.core.logits import largest_difference, logit_std, margin
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, Cost
 from robust_eval.evaluation.job import FreshLogits
@@ -67,8 +67,8 @@ class _Session:
 def diagnose(
     worker: Worker, *, seed: int = 0, examples: int = EXAMPLES, fresh: FreshLogits | None = None
 ) -> DiagnosisRecord:
-    """Look closer. ``fresh``: where the model came from a file."""
-    worker.searcher.reset_counts()
+    """ModelReport closer. ``fresh``: where the model came from a file."""
+    worker.attack_copy.reset_counts()
     x, y = _right(worker, examples)
     difference, problem = _fresh(worker, fresh)
     if not len(x):
@@ -96,8 +96,8 @@ def diagnose(
         noise_alone=int(noise.sum()),
         fresh=difference,
         fresh_problem=problem,
-        forwards=worker.searcher.forwards,
-        backwards=worker.searcher.backwards,
+        forwards=worker.attack_copy.forwards,
+        backwards=worker.attack_copy.backwards,
     )
 
 
@@ -182,5 +182,5 @@ def _fresh(worker: Worker, fresh: FreshLogits | None) -> tuple[float | None, str
     here = worker.model(x)
     if here.shape != there.shape:
         return None, f"logits of shape {tuple(there.shape)} in place of {tuple(here.shape)}"
-    difference = largest_difference(here, there) / spread(here)
+    difference = largest_difference(here, there) / logit_std(here)
     return min(difference, 1e9), ""

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
-from robust_eval.core.logits import largest_difference, margin, spread
+from robust_eval.core.logits import largest_difference, logit_std, margin
 from robust_eval.evaluation.job import Job
 from robust_eval.models import out_of_memory
 from robust_eval.results.flags.figures import COARSE, FINE, Probe, Response
@@ -31,13 +31,13 @@ _OFF_GRID = 4 / 255
 
 
 def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Probe:
-    """Look at a model in eval mode on a handful of images ([0, 1] pixels in, logits out)."""
+    """ModelReport at a model in eval mode on a handful of images ([0, 1] pixels in, logits out)."""
     training = sum(module.training for module in model.modules())
     with torch.no_grad():
         with _Watch() as watch:
             logits = model(x_NCHW)
         finite = logits.isfinite().all(1)
-        scale = spread(logits)
+        scale = logit_std(logits)
         repeat = max(largest_difference(model(x_NCHW), logits) for _ in range(2)) / scale
         single = torch.cat([model(image[None]) for image in x_NCHW[:_FEW]])
         batch = largest_difference(single, logits[:_FEW]) / scale
@@ -90,32 +90,32 @@ def _off_grid(x: Tensor, seed: int) -> Tensor:
 def _response(model: nn.Module, x: Tensor, size: float, seed: int, scale: float) -> Response:
     generator = torch.Generator().manual_seed(seed)
     logits = model(x)
-    change = bend = 0.0
+    change = second_difference = 0.0
     for _ in range(_DRAWS):
         noise = size * (torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1)
         up, down = model(x + noise), model(x - noise)
         change = max(change, largest_difference(up, logits), largest_difference(down, logits))
-        bend = max(bend, largest_difference(up + down, 2 * logits))
-    return Response(change / scale, bend / scale)
+        second_difference = max(second_difference, largest_difference(up + down, 2 * logits))
+    return Response(change / scale, second_difference / scale)
 
 
 def _gradient_figures(model: nn.Module, x: Tensor, moved: Tensor, y: Tensor, scale: float) -> dict[str, Any]:
     """At the images and a little off them, where a model may behave quite differently."""
     here, there = _gradients(model, x, y), _gradients(model, moved, y)
     if here is None or there is None:
-        zeros = dict.fromkeys(("weak_margin", "gradient_repeat", "misled"), 0.0)
+        zeros = dict.fromkeys(("weak_margin", "gradient_repeat", "gradient_sign_errors"), 0.0)
         return {"no_gradient": True, "zero_ce": 1.0, "zero_margin": 1.0, **zeros}
     again = _gradients(model, x, y)
     assert again is not None
-    ce, slope = here
-    useful = ~_zero(slope)
+    ce, margin_grad = here
+    useful = ~_zero(margin_grad)
     return {
         "no_gradient": False,
         "zero_ce": max(_fraction(_zero(ce)), _fraction(_zero(there[0]))),
-        "zero_margin": max(_fraction(_zero(slope)), _fraction(_zero(there[1]))),
-        "weak_margin": _fraction(useful & (slope.abs().flatten(1).sum(1) < 1e-3 * scale)),
-        "gradient_repeat": _relative(again[1][useful], slope[useful]),
-        "misled": _misled(model, x[useful], y[useful], slope[useful]),
+        "zero_margin": max(_fraction(_zero(margin_grad)), _fraction(_zero(there[1]))),
+        "weak_margin": _fraction(useful & (margin_grad.abs().flatten(1).sum(1) < 1e-3 * scale)),
+        "gradient_repeat": _relative(again[1][useful], margin_grad[useful]),
+        "gradient_sign_errors": _gradient_sign_errors(model, x[useful], y[useful], margin_grad[useful]),
     }
 
 
@@ -129,8 +129,8 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] 
         ce = torch.autograd.grad(
             F.cross_entropy(logits, y, reduction="sum"), x, retain_graph=True, allow_unused=True
         )
-        slope = torch.autograd.grad(margin(logits, y).sum(), x, allow_unused=True)
-    return None if ce[0] is None or slope[0] is None else (ce[0], slope[0])
+        margin_grad = torch.autograd.grad(margin(logits, y).sum(), x, allow_unused=True)
+    return None if ce[0] is None or margin_grad[0] is None else (ce[0], margin_grad[0])
 
 
 def _zero(gradient: Tensor) -> Tensor:
@@ -139,18 +139,18 @@ def _zero(gradient: Tensor) -> Tensor:
     return (largest < torch.finfo(torch.float32).tiny) | ~largest.isfinite()
 
 
-def _relative(again: Tensor, slope: Tensor) -> float:
-    if not len(slope):
+def _relative(again: Tensor, margin_grad: Tensor) -> float:
+    if not len(margin_grad):
         return 0.0
-    size = slope.flatten(1).abs().amax(1)
-    return float(((again - slope).flatten(1).abs().amax(1) / size).max())
+    size = margin_grad.flatten(1).abs().amax(1)
+    return float(((again - margin_grad).flatten(1).abs().amax(1) / size).max())
 
 
 @torch.no_grad()
-def _misled(model: nn.Module, x: Tensor, y: Tensor, slope: Tensor) -> float:
+def _gradient_sign_errors(model: nn.Module, x: Tensor, y: Tensor, margin_grad: Tensor) -> float:
     if not len(x):
         return 0.0
-    stepped = (x - _STEP * slope.sign()).clamp(0, 1)
+    stepped = (x - _STEP * margin_grad.sign()).clamp(0, 1)
     return _fraction(margin(model(stepped), y) >= margin(model(x), y))
 
 

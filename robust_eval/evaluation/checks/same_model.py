@@ -70,7 +70,7 @@ def difference(a_NK: Tensor, b_NK: Tensor) -> float:
         return max(difference(a, b) for a, b in zip(a_NK, b_NK, strict=True))
     n = min(len(a_NK), len(b_NK))
     each = [logits.largest_difference(a, b) for a, b in zip(a_NK[:n], b_NK[:n], strict=True)]
-    return float(np.median(each)) / logits.spread(b_NK)
+    return float(np.median(each)) / logits.logit_std(b_NK)
 
 
 def _read(folder: Path) -> Tensor | None:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """One question to a host: the method's name and what it is given after the options."""
 
-    options: Options
+    options: EvaluationOptions
     method: str
     arguments: tuple[Any, ...]
     label: str
@@ -44,20 +44,20 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Notice:
     """Something went wrong and is being put right; ``text`` says which unit, where, why, how often."""
 
     text: str
 
 
 def reason(error: Exception) -> str:
-    """An exception that nobody expected, in a line."""
+    """An exception that no_log expected, in a line."""
     lines = str(error).strip().splitlines() or ["no reason given"]
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
-Event = Done | Failed | Trouble
-Choose = Callable[[frozenset[Options]], Task | None]
+Event = Done | Failed | Notice
+Choose = Callable[[frozenset[EvaluationOptions]], Task | None]
 """From what a worker has loaded to its next task."""
 
 
@@ -70,7 +70,7 @@ class WorkerState:
     busy: float = 0.0
     alive: float = 0.0
     tasks: int = 0
-    loaded: set[Options] = field(default_factory=set)
+    loaded: set[EvaluationOptions] = field(default_factory=set)
 
     @property
     def utilisation(self) -> float:

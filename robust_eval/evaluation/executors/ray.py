@@ -22,17 +22,17 @@ from robust_eval.evaluation.executors import (
     Done,
     Event,
     Failed,
+    Notice,
     Task,
-    Trouble,
     WorkerState,
     ray_addresses,
     reason,
 )
 from robust_eval.evaluation.executors.ray_cluster import GIB, Granted
 from robust_eval.evaluation.executors.retries import Retries
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 
-STILLBORN = 3
+MAX_FAILED_STARTS = 3
 START_SECONDS = 180.0
 HEAD_SECONDS = 30.0
 """A head that is silent for so long is given up; after 60 s Ray would end this process without a word."""
@@ -53,7 +53,9 @@ class Remote:
         """(host name, process id)"""
         return socket.gethostname(), os.getpid()
 
-    def ask(self, method: str, options: Options, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
+    def ask(
+        self, method: str, options: EvaluationOptions, arguments: tuple[Any, ...]
+    ) -> tuple[str, Any, float]:
         """(``done`` | ``refused`` | ``failed``, value or reason, seconds)"""
         start = time.perf_counter()
         try:
@@ -83,7 +85,7 @@ class RayExecutor:
         self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(Remote)
         self._retries = Retries()
         self._events: list[Event] = []
-        self._stillborn = 0
+        self._failed_starts = 0
         self._started = self._head_asked = time.monotonic()
         self._silent_since: float | None = None
         self._head = str(ray.get_runtime_context().gcs_address)
@@ -160,7 +162,7 @@ class RayExecutor:
         if task is None:
             host, actor.pid = value
             actor.state.name, actor.state.state = f"{host}:{actor.pid}", "idle"
-            actor.born, self._stillborn = time.monotonic(), 0
+            actor.born, self._failed_starts = time.monotonic(), 0
             return
         kind, answer, seconds = value
         actor.state.busy += seconds
@@ -176,8 +178,8 @@ class RayExecutor:
     def _lost(self, actor: _Actor, task: Task | None, why: str) -> None:
         """Replace a worker that died."""
         if task is None:
-            self._stillborn += 1
-            if self._stillborn >= STILLBORN * max(1, min(len(self._actors), 3)):
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS * max(1, min(len(self._actors), 3)):
                 raise UserError(f"Workers die as soon as they start ({why}): see Ray's logs on the nodes.")
         else:
             self._retry(task, actor, why, died=True)
@@ -190,7 +192,7 @@ class RayExecutor:
         attempts, again = self._retries.failed(task, where, died=died)
         if again:
             text = f"{task.label} on {where}: {why}; attempt {attempts + 1} follows."
-            self._events.append(Trouble(text))
+            self._events.append(Notice(text))
         else:
             self._events.append(Failed(task, why, where, attempts))
 
@@ -232,7 +234,7 @@ class RayExecutor:
         return [actor.pid for actor in self._actors if actor.state.state != "starting"]
 
     def close(self) -> None:
-        # Without a head nobody can be told to stop, and Ray would wait for one.
+        # Without a head no_log can be told to stop, and Ray would wait for one.
         for actor in () if self._head_lost else self._actors:
             ray.kill(actor.handle)
         if self._granted.ours:

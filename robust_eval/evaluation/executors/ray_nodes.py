@@ -10,13 +10,13 @@ from typing import Any
 from robust_eval.core.errors import UserError
 from robust_eval.data import default_root
 from robust_eval.evaluation.executors.ray_cluster import first_line, installed
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.loading import checkpoint
 
 LOOK_SECONDS = 120.0
 
 
-def absolute(options: Options) -> Options:
+def absolute(options: EvaluationOptions) -> EvaluationOptions:
     """The same options with paths that mean the same in every folder of every node."""
 
     def whole(text: str) -> str:
@@ -35,8 +35,8 @@ def absolute(options: Options) -> Options:
     return replace(options, **changes, suite=",".join(suite))
 
 
-def paths(options: Options) -> dict[str, str]:
-    """What every node must be able to see: path to what it is. Options as :func:`absolute` gives them."""
+def paths(options: EvaluationOptions) -> dict[str, str]:
+    """What every node must be able to see: path to what it is. EvaluationOptions as :func:`absolute` gives them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
         found[str(checkpoint.split(options.checkpoint)[0])] = "the checkpoint"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from robust_eval.evaluation.executors import Task
 
-DEATHS = 5
+MAX_CRASHES = 5
 """A task that was under way in so many workers' deaths is given up."""
-SUSPECT = 2
+CRASHES_BEFORE_LAST = 2
 """One that was under way in so many waits behind all other work: it may be their cause."""
 ERRORS = 2
 """A task that fails by itself is tried so often, on different workers where there are several."""
@@ -23,7 +23,7 @@ class _Tries:
 
 @dataclass
 class Retries:
-    """Which tasks are to be tried again. A task under way is in nobody's list."""
+    """Which tasks are to be tried again. A task under way is in no_log's list."""
 
     _waiting: list[Task] = field(default_factory=list)
     _tries: dict[Task, _Tries] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Retries:
         tries = self._tries.setdefault(task, _Tries())
         tries.deaths, tries.errors = tries.deaths + died, tries.errors + (not died)
         tries.last_on = worker
-        again = tries.deaths < DEATHS and tries.errors < ERRORS
+        again = tries.deaths < MAX_CRASHES and tries.errors < ERRORS
         if again:
             self._waiting.append(task)
         else:
@@ -47,6 +47,6 @@ class Retries:
         """A task for this worker, or None; ``alone``: there is no other that could have it."""
         for number, task in enumerate(self._waiting):
             tries = self._tries[task]
-            if (alone or tries.last_on != worker) and (tries.deaths >= SUSPECT) == suspect:
+            if (alone or tries.last_on != worker) and (tries.deaths >= CRASHES_BEFORE_LAST) == suspect:
                 return self._waiting.pop(number)
         return None

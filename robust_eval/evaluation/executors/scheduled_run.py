@@ -15,10 +15,10 @@ from robust_eval.evaluation import result_writer
 from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.checks import same_model
 from robust_eval.evaluation.executors import shards
-from robust_eval.evaluation.planning.cascade import Finished, Waves
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.cascade import CascadeState, Finished
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import default_folder
-from robust_eval.evaluation.result_writer import Look
+from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.evaluation.store import FolderStore, Store, exclusive, open_run
 from robust_eval.results import DiagnosisRecord, EvalResult
 
@@ -27,7 +27,7 @@ from robust_eval.results import DiagnosisRecord, EvalResult
 class Run:
     """One checkpoint under one suite."""
 
-    options: Options
+    options: EvaluationOptions
     number: int
     out: Path | None = None
     """This run's folder, or of ``several`` the folder of theirs; None: found from the request."""
@@ -41,9 +41,9 @@ class Run:
     failures: list[str] = field(default_factory=list)
 
     store: FolderStore | None = None
-    waves: Waves | None = None
+    waves: CascadeState | None = None
     tuning: str | None = None
-    look: Look | None = None
+    look: ModelReport | None = None
     units: dict[str, WorkUnit] = field(default_factory=dict)
     done: int = 0
     outstanding: int = 0
@@ -67,11 +67,11 @@ class Run:
         locks.enter_context(exclusive(self.folder))
         self.request = request
         self.store = open_run(self.folder, request.identity())
-        self.waves = Waves(request, self.only)
+        self.waves = CascadeState(request, self.only)
         file = self.folder / TUNING_FILE
         self.tuning = file.read_text(encoding="utf-8") if file.exists() else None
 
-    def ready(self, tuning: str | None, look: Look, answers: Tensor | None) -> None:
+    def ready(self, tuning: str | None, look: ModelReport, answers: Tensor | None) -> None:
         """A worker has loaded it and says how the search copies are to be called.
 
         Raises :class:`UserError` where it answers otherwise than the model that began the run.

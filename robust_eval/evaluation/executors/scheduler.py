@@ -18,10 +18,10 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.files import retry_write
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import UnitResult, WorkUnit
-from robust_eval.evaluation.executors import Event, Executor, Failed, Task, Trouble, WorkerState
+from robust_eval.evaluation.executors import Event, Executor, Failed, Notice, Task, WorkerState
 from robust_eval.evaluation.executors.scheduled_run import Run
-from robust_eval.evaluation.planning.cascade import Wave
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.cascade import StageUnits
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.store import unpack
 
 TICK = 1.0
@@ -66,7 +66,7 @@ class Pool:
                         run.write_partial()
                 raise
 
-    def _choose(self, loaded: frozenset[Options]) -> Task | None:
+    def _choose(self, loaded: frozenset[EvaluationOptions]) -> Task | None:
         """The next task for a worker that has ``loaded`` these runs.
 
         First what it need not load for; of that the earliest run, so that rows appear one by one; of that
@@ -97,7 +97,7 @@ class Pool:
         heapq.heappush(self._ready.setdefault(run.number, []), (-urgency, next(self._order), task))
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Trouble):
+        if isinstance(event, Notice):
             self._display.say(event.text)
             return
         run = self._owner.pop(event.task)
@@ -165,7 +165,7 @@ class Pool:
                 return f"{names} ask for the same run ({run.folder}). Name it once."
         return None
 
-    def _open_waves(self, run: Run, opened: Sequence[Wave]) -> None:
+    def _open_waves(self, run: Run, opened: Sequence[StageUnits]) -> None:
         assert run.waves is not None
         assert run.store is not None
         todo = list(opened)
@@ -195,12 +195,12 @@ class Pool:
             run.store.put_packed(key, owner.store.path(key).read_bytes())
         return result
 
-    def _ask(self, run: Run, unit: WorkUnit, wave: Wave | None = None) -> None:
+    def _ask(self, run: Run, unit: WorkUnit, wave: StageUnits | None = None) -> None:
         assert run.request is not None
         name = CLEAN if unit.attack is None else unit.attack.id
         label = f"{run.name}: {name} on {len(unit.indices)} examples (unit {unit.key[:8]})"
         self._pending[unit.key] = [run]
-        urgency = 0.0 if wave is None else wave.held_up(run.request)
+        urgency = 0.0 if wave is None else wave.remaining_cost(run.request)
         self._submit(run, self._task(run, "unit", (*run.about, unit), label, unit.key), urgency)
 
     def _unit(self, concerned: Sequence[Run], key: str, content: bytes) -> None:

@@ -20,7 +20,7 @@ from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation import result_writer, unit_loop
 from robust_eval.evaluation.checks import same_model
 from robust_eval.evaluation.display import Silent
-from robust_eval.evaluation.result_writer import Look
+from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.evaluation.store import FolderStore, exclusive, open_run
 from robust_eval.results import DisagreementRecord, EvalResult, SearchRecord, flags
 
@@ -35,7 +35,7 @@ class Shard:
     number: int
     """Its block, counted from 0."""
     request: Request
-    look: Look
+    look: ModelReport
     command: str
 
 
@@ -59,7 +59,7 @@ def folder(run: Path, only: int | None, blocks: int) -> Path:
     return run if only is None else run.with_name(f"{run.name}.shard-{only + 1}-of-{blocks}")
 
 
-def write(place: Path, request: Request, number: int, look: Look, command: str) -> None:
+def write(place: Path, request: Request, number: int, look: ModelReport, command: str) -> None:
     """Say that a shard is complete, and of what."""
     content = _ADAPTER.dump_json(Shard(number, request, look, command), indent=1)
     write_text(place / FILE, content.decode() + "\n")
@@ -165,21 +165,21 @@ class _Nobody:
         )
 
 
-def _joined(looks: Sequence[Look]) -> Look:
+def _joined(looks: Sequence[ModelReport]) -> ModelReport:
     """One look out of several machines': all their flags, all their devices, counts added up."""
     devices = " and ".join(dict.fromkeys(look.environment.device for look in looks))
     environment = looks[0].environment.model_copy(update={"device": devices})
     found = flags.distinct([flag for look in looks for flag in look.flags])
     searches = [look.search for look in looks if look.search is not None]
     if not searches:
-        return Look(found, environment)
+        return ModelReport(found, environment)
     notes = tuple(dict.fromkeys(note for search in searches for note in search.notes))
     measured = [search.disagreement for search in searches if search.disagreement is not None]
     counts = ("images", "verdicts", "weaker", "stronger")
     sums = {name: sum(getattr(one, name) for one in measured) for name in counts}
     record = DisagreementRecord(attacks=measured[0].attacks, **sums) if measured else None
     tunings = {name: way for search in reversed(searches) for name, way in search.tunings.items()}
-    return Look(found, environment, SearchRecord(notes=notes, tunings=tunings, disagreement=record))
+    return ModelReport(found, environment, SearchRecord(notes=notes, tunings=tunings, disagreement=record))
 
 
 __all__ = ["FILE", "Shard", "folder", "merge", "parse", "read", "write"]

@@ -20,9 +20,9 @@ from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.checks import diagnosis
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.cascade import Finished
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
-from robust_eval.evaluation.result_writer import Look
+from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.evaluation.run import Session
 from robust_eval.results import DiagnosisRecord
 
@@ -35,36 +35,38 @@ class Host:
     def __init__(self, keep: int = KEEP) -> None:
         """``keep``: at most so many runs are held; the one that was not asked for longest goes first."""
         self._keep = keep
-        self._jobs: dict[Options, Job] = {}
-        self._sessions: dict[Options, Session] = {}
+        self._jobs: dict[EvaluationOptions, Job] = {}
+        self._sessions: dict[EvaluationOptions, Session] = {}
 
-    def identify(self, options: Options) -> Request:
+    def identify(self, options: EvaluationOptions) -> Request:
         """What the options ask for, found out by loading checkpoint and data."""
         return self._job(options).request
 
     def ready(
-        self, options: Options, request: Request, tuning: str | None
-    ) -> tuple[str | None, Look, Tensor | None]:
+        self, options: EvaluationOptions, request: Request, tuning: str | None
+    ) -> tuple[str | None, ModelReport, Tensor | None]:
         """How this run's copies are called (as ``tuning`` says, else measured), a look, the first logits."""
         session, tuning = self._open(options, request, tuning)
         return tuning, session.look(), None if session.answers is None else session.answers.cpu()
 
-    def unit(self, options: Options, request: Request, tuning: str | None, unit: WorkUnit) -> bytes:
+    def unit(self, options: EvaluationOptions, request: Request, tuning: str | None, unit: WorkUnit) -> bytes:
         """Do a unit; the result as :func:`robust_eval.evaluation.store.pack` writes it."""
         session, _ = self._open(options, request, tuning)
         return store.pack(unit.key, session.worker.run(unit))
 
-    def look(self, options: Options, request: Request, tuning: str | None, clean: Finished) -> Look:
+    def look(
+        self, options: EvaluationOptions, request: Request, tuning: str | None, clean: Finished
+    ) -> ModelReport:
         """What the row says of the model, once the attacks are over."""
         session, _ = self._open(options, request, tuning)
         return session.look(clean)
 
-    def diagnose(self, options: Options, request: Request, tuning: str | None) -> DiagnosisRecord:
+    def diagnose(self, options: EvaluationOptions, request: Request, tuning: str | None) -> DiagnosisRecord:
         session, _ = self._open(options, request, tuning)
         ask = fresh_process.reloading(session.job, options).fresh
         return diagnosis.diagnose(session.worker, seed=request.seed, fresh=ask)
 
-    def _job(self, options: Options) -> Job:
+    def _job(self, options: EvaluationOptions) -> Job:
         if options in self._jobs:
             self._jobs[options] = self._jobs.pop(options)
             return self._jobs[options]
@@ -81,7 +83,9 @@ class Host:
         self._jobs[options] = job
         return job
 
-    def _open(self, options: Options, request: Request, tuning: str | None) -> tuple[Session, str | None]:
+    def _open(
+        self, options: EvaluationOptions, request: Request, tuning: str | None
+    ) -> tuple[Session, str | None]:
         job = self._job(options)
         _check_same(job.request, request)
         if options in self._sessions:

@@ -35,7 +35,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Wave:
+class StageUnits:
     """One attack of one column (or the clean pass) on all its survivors: units that may run in any order."""
 
     column: Column
@@ -43,7 +43,7 @@ class Wave:
     n_attacked: int
     units: tuple[WorkUnit, ...]
 
-    def held_up(self, request: Request) -> float:
+    def remaining_cost(self, request: Request) -> float:
         """Passes of one unit after the other from this wave to the end of its column: its critical path."""
         classes = request.checkpoint.classes
         costs = [attacks.cost(attack, classes) for attack in self.column.attacks[self.stage :]]
@@ -58,11 +58,11 @@ class _Chain:
     column: Column
     stages: list[Stage] = field(default_factory=list)
     units: list[tuple[str, ...]] = field(default_factory=list)
-    wave: Wave | None = None
+    wave: StageUnits | None = None
     missing: set[str] = field(default_factory=set)
 
 
-class Waves:
+class CascadeState:
     """Give results in any order; the verdicts are the same."""
 
     def __init__(self, request: Request, only: int | None = None) -> None:
@@ -77,7 +77,7 @@ class Waves:
     def done(self) -> bool:
         return len(self.finished) == len({CLEAN, *(column.id for column in self.request.suite.columns)})
 
-    def open(self) -> list[Wave]:
+    def open(self) -> list[StageUnits]:
         """The first wave: clean predictions."""
         title = next(
             (column for column in self.request.suite.columns if column.id == CLEAN),
@@ -86,26 +86,26 @@ class Waves:
         n = self.request.data.n if self.only is None else len(block(self.request, self.only))
         chain = _Chain(title)
         self._chains = [chain]
-        return [self._begin(chain, Wave(title, 0, n, tuple(clean_units(self.request, self.only))))]
+        return [self._begin(chain, StageUnits(title, 0, n, tuple(clean_units(self.request, self.only))))]
 
-    def take(self, key: str, result: UnitResult) -> list[Wave]:
+    def take(self, key: str, result: UnitResult) -> list[StageUnits]:
         """Note a unit's result; the waves that this opens. A wave may hold units that are done already."""
         self.results[key] = result
-        opened: list[Wave] = []
+        opened: list[StageUnits] = []
         for chain in list(self._chains):
             if key in chain.missing:
                 chain.missing.discard(key)
                 opened += self._advance(chain)
         return opened
 
-    def _begin(self, chain: _Chain, wave: Wave) -> Wave:
+    def _begin(self, chain: _Chain, wave: StageUnits) -> StageUnits:
         chain.wave = wave
         chain.missing = {unit.key for unit in wave.units} - self.results.keys()
         return wave
 
-    def _advance(self, chain: _Chain) -> list[Wave]:
+    def _advance(self, chain: _Chain) -> list[StageUnits]:
         """Close the chain's wave if it is complete, and what follows from that."""
-        opened: list[Wave] = []
+        opened: list[StageUnits] = []
         while not chain.missing and chain.wave is not None:
             wave = chain.wave
             results = tuple(self.results[unit.key] for unit in wave.units)
@@ -126,11 +126,11 @@ class Waves:
                 opened.append(self._stage(chain))
         return opened
 
-    def _stage(self, chain: _Chain) -> Wave:
+    def _stage(self, chain: _Chain) -> StageUnits:
         survivors: list[int] = np.flatnonzero(column_bits(self._clean, chain.stages)).tolist()
         number = len(chain.stages)
         units = stage_units(self.request, chain.column, number, survivors)
-        return self._begin(chain, Wave(chain.column, number, len(survivors), tuple(units)))
+        return self._begin(chain, StageUnits(chain.column, number, len(survivors), tuple(units)))
 
     def _close(self, chain: _Chain, clean: tuple[UnitResult, ...]) -> None:
         column, stages = chain.column, tuple(chain.stages)

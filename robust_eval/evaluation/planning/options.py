@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EvaluationOptions:
     """``robust-eval run`` as typed; None where the user left the choice to us."""
 
     checkpoint: str

@@ -139,7 +139,7 @@ def measure(
 
 def _at(made: Setup, line: Line, t: float) -> Between:
     line.place(t)
-    x, y, adv = made.subjects.x_NCHW, made.subjects.y_N, made.attacked(made.searcher(line.model))
+    x, y, adv = made.subjects.x_NCHW, made.subjects.y_N, made.attacked(made.attack_copy(line.model))
     loss, robust, clean = 0.0, 0, 0
     with torch.no_grad():
         for images, shown, labels in zip(

@@ -99,7 +99,7 @@ def _eigenvalues(
 
 
 def _hessian(made: Setup, subject: Subject) -> Hessian:
-    adv = made.attacked(made.searcher(subject.model))
+    adv = made.attacked(made.attack_copy(subject.model))
     own = copy.deepcopy(subject.model).eval().requires_grad_(True)
     return Hessian(own, adv, made.subjects.y_N, batch=made.batch_size)
 

@@ -51,7 +51,7 @@ class Engine:
         return self.call(x)[: len(x_NCHW)]
 
 
-class SearchModel(nn.Module):
+class AttackCopy(nn.Module):
     """Counts images passed forwards and backwards, and survives running out of memory.
 
     A call on more images than fit is split; the limit is found by halving and kept for later calls.
@@ -83,7 +83,7 @@ class SearchModel(nn.Module):
         self.forwards = 0
         self.backwards = 0
 
-    def train(self, mode: bool = True) -> SearchModel:
+    def train(self, mode: bool = True) -> AttackCopy:
         """Stays in eval mode: libraries switch modes as a side effect."""
         return super().train(False)
 
@@ -177,11 +177,11 @@ class _Pass(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, searcher: SearchModel) -> Tensor:
-        ctx.searcher, ctx.graphs = searcher, None
+    def forward(ctx: Any, x: Tensor, attack_copy: AttackCopy) -> Tensor:
+        ctx.attack_copy, ctx.graphs = attack_copy, None
         ctx.save_for_backward(x)
-        if len(x) and (searcher.batch is None or len(x) <= searcher.batch):
-            graphs = searcher._fitting(searcher._graphs, x)
+        if len(x) and (attack_copy.batch is None or len(x) <= attack_copy.batch):
+            graphs = attack_copy._fitting(attack_copy._graphs, x)
             if graphs is not None:
                 out = torch.cat([logits.detach() for _, logits in graphs])
                 if all(logits.requires_grad for _, logits in graphs):
@@ -190,23 +190,23 @@ class _Pass(torch.autograd.Function):
                     # Gradients that the original lacks must be seen to be lacking.
                     ctx.mark_non_differentiable(out)
                 return out
-            searcher._halve(len(x))
-        return searcher._in_chunks(lambda part: searcher.gradient_engine(part), True, x.detach())
+            attack_copy._halve(len(x))
+        return attack_copy._in_chunks(lambda part: attack_copy.gradient_engine(part), True, x.detach())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NK: Tensor) -> tuple[Tensor, None]:
-        searcher: SearchModel = ctx.searcher
+        attack_copy: AttackCopy = ctx.attack_copy
         (x,) = ctx.saved_tensors
-        searcher.backwards += len(x)
+        attack_copy.backwards += len(x)
         graphs, ctx.graphs = ctx.graphs, None
         if graphs is not None:
-            gradient = searcher._fitting(lambda grad: _from_graphs(graphs, grad), grad_NK)
+            gradient = attack_copy._fitting(lambda grad: _from_graphs(graphs, grad), grad_NK)
             if gradient is not None:
                 return gradient, None
             graphs.clear()
-            searcher._halve(len(x))
-        return searcher._in_chunks(searcher._gradient, True, x, grad_NK), None
+            attack_copy._halve(len(x))
+        return attack_copy._in_chunks(attack_copy._gradient, True, x, grad_NK), None
 
 
 def _from_graphs(graphs: list[tuple[Tensor, Tensor]], grad_NK: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.types import BFLOAT16, FLOAT32, PRECISIONS
 from robust_eval.models.acceleration import activation_differences
-from robust_eval.models.acceleration.attack_model import Engine, SearchModel
+from robust_eval.models.acceleration.attack_model import AttackCopy, Engine
 from robust_eval.models.acceleration.batchnorm_folding import folded
 from robust_eval.models.acceleration.bfloat16 import described, reduced
 from robust_eval.models.acceleration.compilation import compiled
@@ -27,7 +27,7 @@ def frozen(
     sample: Tensor | None = None,
     precision: str = FLOAT32,
     tuning: Tuning | None = None,
-) -> SearchModel:
+) -> AttackCopy:
     """A deep copy in eval mode, its parameters without gradients, channels-last.
 
     ``model`` maps ``x_NCHW`` in [0, 1] to ``logits_NK`` and is left as it is. ``batch``: at most
@@ -57,7 +57,7 @@ def tuned(
     batch: int | None = None,
     sample: Tensor | None = None,
     tuning: Tuning | None = None,
-) -> SearchModel:
+) -> AttackCopy:
     """The search copy around a :func:`prepared` network; ``sample`` as in :func:`frozen`."""
     network, notes = parts
     if tuning is None:
@@ -72,7 +72,7 @@ def tuned(
         steps, note = activation_differences.near(network, sample)
         notes = (*notes, note)
         nearby = Nearby(compiled(steps), tuning.near_rows) if steps is not None else None
-    return SearchModel(
+    return AttackCopy(
         network,
         batch,
         forward=engine(tuning.rows, tuning.compiled),
@@ -82,4 +82,4 @@ def tuned(
     )
 
 
-__all__ = ["BFLOAT16", "FLOAT32", "PRECISIONS", "SearchModel", "frozen", "prepared", "tuned"]
+__all__ = ["BFLOAT16", "FLOAT32", "PRECISIONS", "AttackCopy", "frozen", "prepared", "tuned"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.models.acceleration import timing
-from robust_eval.models.acceleration.attack_model import SearchModel
+from robust_eval.models.acceleration.attack_model import AttackCopy
 
 # A CPU's caches should hold the activations of a slice: 2**17 input values are 167 MNIST or 42 CIFAR
 # images, where small-cnn and ResNet-18 run 1.3 times as fast as on 500 (measured).
@@ -43,7 +43,7 @@ def usual(device: torch.device, pixels: int) -> Tuning:
     return Tuning(rows, rows)
 
 
-Build = Callable[[Tuning], SearchModel]
+Build = Callable[[Tuning], AttackCopy]
 
 
 def measured(
@@ -117,7 +117,7 @@ def _within(choices: Sequence[int | None], largest: int | None) -> list[int | No
     return list(dict.fromkeys(min(rows or largest, largest) for rows in choices))
 
 
-def _rate(search: SearchModel, x_NCHW: Tensor, rows: int | None, gradient: bool) -> float:
+def _rate(search: AttackCopy, x_NCHW: Tensor, rows: int | None, gradient: bool) -> float:
     """Images per second, with or without gradients; 0 where it fails."""
     count = rows or 1024
     x = x_NCHW.repeat(-(-count // len(x_NCHW)), 1, 1, 1)[:count]
@@ -132,7 +132,7 @@ def _rate(search: SearchModel, x_NCHW: Tensor, rows: int | None, gradient: bool)
     return _per_second(call, count, x.device)
 
 
-def _near_rate(search: SearchModel, x_NCHW: Tensor) -> float:
+def _near_rate(search: AttackCopy, x_NCHW: Tensor) -> float:
     """Steps per second; 0 where it fails, or where there is no code for steps."""
     if search.nearby is None:
         return 0.0

@@ -40,7 +40,7 @@ class Probe:
     every pixel followed its gradient from 0 to 1."""
     gradient_repeat: float
     """Largest difference between gradients of the same margin, relative to the image's largest entry."""
-    misled: float
+    gradient_sign_errors: float
     """Fraction of images, among those with a gradient, whose margin a step of 1/255 against it does not
     lower."""
 
@@ -51,6 +51,6 @@ class Response:
 
     change: float
     """``|f(x + n) - f(x)|``"""
-    bend: float
+    second_difference: float
     """``|f(x + n) + f(x - n) - 2 f(x)|``: next to nothing for a smooth ``f``, as large as the change for one
     that jumps."""

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 REPEAT = 1e-4
 BATCH = 1e-4
-BEND = 1e-4
+SECOND_DIFFERENCE = 1e-4
 """Rounding in float32 bends the logits of deep networks by some 1e-6."""
-BEND_SHARE = 0.5
+SECOND_DIFFERENCE_SHARE = 0.5
 """Of the change: a jump bends as much as it changes, or more; a smooth network hardly at all."""
 BLIND = 0.1
 WEAK = 0.1
 GRADIENT_REPEAT = 1e-2
-MISLED = 0.25
+GRADIENT_SIGN_ERRORS = 0.25
 
 
 def from_probe(probe: Probe) -> tuple[FlagRecord, ...]:
@@ -35,7 +35,10 @@ def is_random(probe: Probe) -> bool:
 
 def jumps(response: Response) -> bool:
     """Whether opposite noise fails to undo what noise did, beyond rounding and curvature."""
-    return response.bend > BEND and response.bend > BEND_SHARE * response.change
+    return (
+        response.second_difference > SECOND_DIFFERENCE
+        and response.second_difference > SECOND_DIFFERENCE_SHARE * response.change
+    )
 
 
 def _findings(probe: Probe) -> Iterator[Finding]:
@@ -61,7 +64,7 @@ def _findings(probe: Probe) -> Iterator[Finding]:
         yield (
             "discontinuous",
             f"noise of {size:.0e} changes logits by {response.change:.1e} and bends them by "
-            f"{response.bend:.1e}",
+            f"{response.second_difference:.1e}",
         )
     yield from _gradients(probe)
 
@@ -77,5 +80,5 @@ def _gradients(probe: Probe) -> Iterator[Finding]:
         yield "vanishing-gradients", f"{probe.weak_margin:.0%} of {probe.n} images"
     if probe.gradient_repeat > GRADIENT_REPEAT and not is_random(probe):
         yield "random-gradients", f"gradients of one input differ by {probe.gradient_repeat:.0%}"
-    if probe.misled > MISLED:
-        yield "misleading-gradients", f"{probe.misled:.0%} of {probe.n} images"
+    if probe.gradient_sign_errors > GRADIENT_SIGN_ERRORS:
+        yield "misleading-gradients", f"{probe.gradient_sign_errors:.0%} of {probe.n} images"

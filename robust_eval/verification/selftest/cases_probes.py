@@ -26,7 +26,7 @@ _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, .
         ("discontinuous",),
         ("misleading-gradients",),
     ),
-    ("k winners take all", planted_models.Winners, ("discontinuous",), ("misleading-gradients",)),
+    ("k winners take all", planted_models.KWinnersTakeAll, ("discontinuous",), ("misleading-gradients",)),
     ("sparsified features", planted_models.Sparse, ("discontinuous",), ("misleading-gradients",)),
     ("detached input", planted_models.Detached, ("no-gradients",), ()),
     ("no_grad forward", planted_models.NoGrad, ("no-gradients",), ()),

@@ -53,13 +53,13 @@ def cases() -> list[Case]:
         model(
             "another function after 52 calls",
             ("changed-during-run",),
-            _with_model(planted_models.Turncoat),
+            _with_model(planted_models.DriftingModel),
             "too-few-examples",
         ),
         model(
             "another function when copied",
             ("search-copy-differs",),
-            _with_model(planted_models.TwoFaced),
+            _with_model(planted_models.TrainEvalMismatch),
             "weaker-beats-stronger",
             *idle,
         ),

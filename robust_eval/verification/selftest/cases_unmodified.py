@@ -17,7 +17,7 @@ from torch import nn
 from robust_eval.evaluation import fresh_process, run
 from robust_eval.evaluation.checks import diagnosed_result, probes
 from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
 from robust_eval.results import flags
 from robust_eval.verification.selftest import base_networks
@@ -32,7 +32,7 @@ def trained(
     suite: str = "clean", norm: str = "Linf", eps: str = "0.1", normalisation: str | None = None
 ) -> Job:
     """The shipped network on the 360 test digits, as ``robust-eval run`` would take it."""
-    options = Options(
+    options = EvaluationOptions(
         checkpoint=str(CHECKPOINT),
         data="digits",
         suite=suite,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec
-from robust_eval.evaluation.attack_copy import Search
+from robust_eval.evaluation.attack_copy import AttackCopyConfig
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.worker import Worker
 
@@ -40,7 +40,7 @@ class TwistedJob(Job):
 
     twist: Twist = Call.run
 
-    def worker(self, search: Search | None = None) -> Worker:
+    def worker(self, search: AttackCopyConfig | None = None) -> Worker:
         request = self.request
         return _Twisted(
             self.twist, self.model, self.x_NCHW, self.y_N, request.threat, request.checkpoint.classes

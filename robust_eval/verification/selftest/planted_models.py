@@ -59,7 +59,7 @@ class StraightThrough(Changed):
         return x + ((15 * x).round() / 15 - x).detach()
 
 
-class Winners(Changed):
+class KWinnersTakeAll(Changed):
     """Keeps the largest tenth of the features (k-WTA, Xiao et al. 2020)."""
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class Constant(Changed):
         return 0 * z + torch.arange(10).to(z) - 5
 
 
-class Turncoat(Changed):
+class DriftingModel(Changed):
     """Becomes another function after a number of calls."""
 
     def __init__(self, network: nn.Module | None = None, calls: int = 52) -> None:
@@ -213,7 +213,7 @@ class FailsLater(Changed):
         return x
 
 
-class TwoFaced(Changed):
+class TrainEvalMismatch(Changed):
     """Whoever copies it gets another function."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:

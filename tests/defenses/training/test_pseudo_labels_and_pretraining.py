@@ -22,7 +22,7 @@ from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
 from robust_eval.data import load
 from robust_eval.evaluation import prepare as evaluation
-from robust_eval.evaluation.planning.options import Options as EvalOptions
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.loading import checkpoint
 from robust_eval.results import flags
 
@@ -187,7 +187,9 @@ def test_a_test_set_that_is_measured_in_part_is_left_out_whole(tmp_path: Path) -
 def test_a_model_judged_on_its_training_images_is_flagged(natural: Path) -> None:
     for split, expected in (("train", True), ("test", False)):
         job = evaluation.prepare(
-            EvalOptions(checkpoint=str(natural), data="digits", split=split, suite="clean", examples=200)
+            EvaluationOptions(
+                checkpoint=str(natural), data="digits", split=split, suite="clean", examples=200
+            )
         )
         found = {flag.id for flag in flags.from_overlap(job.overlap)}
         assert ("judged-on-training-images" in found) == expected

@@ -50,13 +50,13 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return asked
 
 
-def choose(job: Job, asked: compilation.Mode, folder: Path | None = None) -> attack_copy.Search:
+def choose(job: Job, asked: compilation.Mode, folder: Path | None = None) -> attack_copy.AttackCopyConfig:
     return attack_copy.choose(job.request, job.model, job.x_NCHW, asked, folder)
 
 
 def test_short_work_is_neither_measured_nor_compiled(job: Job) -> None:
-    assert choose(job, "auto") == attack_copy.Search()
-    assert choose(job, "off") == attack_copy.Search()
+    assert choose(job, "auto") == attack_copy.AttackCopyConfig()
+    assert choose(job, "off") == attack_copy.AttackCopyConfig()
 
 
 def test_planned_operations_are_counted(job: Job) -> None:

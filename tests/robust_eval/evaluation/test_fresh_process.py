@@ -9,23 +9,23 @@ import pytest
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import fresh_process
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT, trained
 
 
 def test_options_survive_the_journey() -> None:
-    options = Options(checkpoint="a.pt", data_root=Path("data"), examples=3, eps="8/255")
+    options = EvaluationOptions(checkpoint="a.pt", data_root=Path("data"), examples=3, eps="8/255")
     assert fresh_process.from_json(fresh_process.to_json(options)) == options
-    assert fresh_process.from_json(fresh_process.to_json(Options(checkpoint="a.pt"))) == Options(
-        checkpoint="a.pt"
-    )
+    assert fresh_process.from_json(
+        fresh_process.to_json(EvaluationOptions(checkpoint="a.pt"))
+    ) == EvaluationOptions(checkpoint="a.pt")
 
 
 def test_the_other_side_gives_the_file_s_logits(tmp_path: Path) -> None:
     import numpy as np
     import torch
 
-    options = Options(checkpoint=str(CHECKPOINT), suite="clean", device="cpu")
+    options = EvaluationOptions(checkpoint=str(CHECKPOINT), suite="clean", device="cpu")
     out = tmp_path / "logits.npy"
     fresh_process.answer({"options": fresh_process.to_json(options), "n": 5, "out": str(out)})
     job = trained()
@@ -34,7 +34,7 @@ def test_the_other_side_gives_the_file_s_logits(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_gone_is_a_sentence_without_a_path(tmp_path: Path) -> None:
-    options = Options(checkpoint=str(tmp_path / "gone.pt"), data="digits", suite="clean", eps="0.1")
+    options = EvaluationOptions(checkpoint=str(tmp_path / "gone.pt"), data="digits", suite="clean", eps="0.1")
     with pytest.raises(UserError, match="could not be used in a fresh process") as caught:
         fresh_process.logits(options, 3)
     assert "gone.pt" in str(caught.value)
@@ -47,4 +47,4 @@ def test_no_process_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "run", refuse)
     with pytest.raises(UserError, match=r"no fresh process could be run \(OSError\)"):
-        fresh_process.logits(Options(checkpoint="a.pt"), 3)
+        fresh_process.logits(EvaluationOptions(checkpoint="a.pt"), 3)

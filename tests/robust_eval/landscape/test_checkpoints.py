@@ -12,7 +12,7 @@ from support import small_scans
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.landscape import checkpoints
 from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save
@@ -21,10 +21,10 @@ from robust_eval.models.normalisation import NONE
 
 def test_the_first_images_of_the_training_split_are_taken(tmp_path: Path) -> None:
     path = small_scans.write(tmp_path / "net.pt")
-    found = checkpoints.prepare([str(path)], Options(checkpoint="", split="train"))
+    found = checkpoints.prepare([str(path)], EvaluationOptions(checkpoint="", split="train"))
     assert (found.images.name, found.images.split, found.images.n) == ("digits", "train", 1000)
     assert len(found.y_N) == 1000
-    few = checkpoints.prepare([str(path)], Options(checkpoint=""))
+    few = checkpoints.prepare([str(path)], EvaluationOptions(checkpoint=""))
     assert few.images.n == 360, "all where there are fewer"
     assert str(few.threat) == "Linf 0.1"
 
@@ -76,4 +76,4 @@ def test_labels_tell_checkpoints_apart() -> None:
 
 def test_an_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Unknown split 'val'. Use test or train"):
-        checkpoints.prepare([str(tmp_path)], Options(checkpoint="", split="val"))
+        checkpoints.prepare([str(tmp_path)], EvaluationOptions(checkpoint="", split="val"))

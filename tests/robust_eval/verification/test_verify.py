@@ -24,7 +24,7 @@ from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.evaluation import prepare
 from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
 from robust_eval.results import EvalResult, read_result, summary, verification_record
@@ -63,7 +63,7 @@ def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.n
 
 def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **changes: Any) -> EvalResult:
     wanted: dict[str, Any] = {"suite": "fgsm,pgd-10", "eps": EPS, "batch_size": 32} | changes
-    options = Options(
+    options = EvaluationOptions(
         checkpoint=str(folder / checkpoint), data=f"npz:{folder / data}", device="cpu", **wanted
     )
     out = folder / "out"
@@ -98,7 +98,7 @@ def folder(honest: Path, tmp_path: Path) -> Path:
 
 def verified(folder: Path, **changes: Any) -> Verification:
     wanted: dict[str, Any] = {"checkpoint": str(folder / "net.pt"), "data": f"npz:{folder / 'images.npz'}"}
-    options = verify.Options(result=folder / "result.json", device="cpu", **(wanted | changes))
+    options = verify.VerifyOptions(result=folder / "result.json", device="cpu", **(wanted | changes))
     return verify.verify(options)
 
 
@@ -240,7 +240,7 @@ class _Other(torch.nn.Module):
 def _claimed(folder: Path) -> tuple[Any, Any, Any, Any]:
     from robust_eval.results import evidence
 
-    options = verify.Options(
+    options = verify.VerifyOptions(
         result=folder / "result.json",
         checkpoint=str(folder / "net.pt"),
         data=f"npz:{folder / 'images.npz'}",
@@ -534,7 +534,7 @@ def test_audits_that_cannot_be(honest: Path) -> None:
 
     result = read_result(honest / "result.json")
     claimed = verify.load(
-        verify.Options(
+        verify.VerifyOptions(
             result=honest / "result.json",
             checkpoint=str(honest / "net.pt"),
             data=f"npz:{honest / 'images.npz'}",

@@ -20,7 +20,7 @@ from robust_eval.evaluation.executors import shards
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Pool
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
 from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import NONE, Normalised, parse_normalisation
@@ -38,12 +38,12 @@ Edit = Callable[[str], None]
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
+def options(tmp_path: Path) -> EvaluationOptions:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
     torch.save(network.state_dict(), tmp_path / "w.pt")
     (tmp_path / "net.py").write_text(CODE)
-    return Options(
+    return EvaluationOptions(
         checkpoint=str(tmp_path / "w.pt"),
         arch=f"{tmp_path / 'net.py'}:make",
         normalisation="none",
@@ -71,11 +71,11 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
     sys.modules.pop(HELPER, None)
 
 
-def run(options: Options, folder: Path) -> EvalResult:
+def run(options: EvaluationOptions, folder: Path) -> EvalResult:
     return evaluation.execute(prepare(options), folder)
 
 
-def test_edited_code_is_another_model(options: Options, helper: Edit, tmp_path: Path) -> None:
+def test_edited_code_is_another_model(options: EvaluationOptions, helper: Edit, tmp_path: Path) -> None:
     """Its file belongs to the request, so that the usual run folder and every unit are others."""
     run(options, tmp_path / "run")
     before = prepare(options).request
@@ -88,7 +88,9 @@ def test_edited_code_is_another_model(options: Options, helper: Edit, tmp_path: 
         run(options, tmp_path / "run")
 
 
-def test_what_the_code_imports_shows_in_the_answers(options: Options, helper: Edit, tmp_path: Path) -> None:
+def test_what_the_code_imports_shows_in_the_answers(
+    options: EvaluationOptions, helper: Edit, tmp_path: Path
+) -> None:
     first = run(options, tmp_path / "run")
     assert run(options, tmp_path / "run").columns == first.columns
     helper("Sigmoid")
@@ -97,7 +99,7 @@ def test_what_the_code_imports_shows_in_the_answers(options: Options, helper: Ed
     assert run(options, tmp_path / "anew").columns["clean"] != first.columns["clean"]
 
 
-def test_the_same_over_a_pool(options: Options, helper: Edit, tmp_path: Path) -> None:
+def test_the_same_over_a_pool(options: EvaluationOptions, helper: Edit, tmp_path: Path) -> None:
     (first,) = work([options], LocalExecutor(), tmp_path / "pool")
     assert first.result is not None
     helper("Sigmoid")
@@ -108,11 +110,15 @@ def test_the_same_over_a_pool(options: Options, helper: Edit, tmp_path: Path) ->
     assert display.said == again.failures
 
 
-def test_shards_of_two_models_are_not_merged(options: Options, helper: Edit, tmp_path: Path) -> None:
+def test_shards_of_two_models_are_not_merged(
+    options: EvaluationOptions, helper: Edit, tmp_path: Path
+) -> None:
     places = []
     for number, middle in enumerate(("ReLU", "Sigmoid")):
         helper(middle)
-        part = Run(Options(**{**vars(options), "blocks": 2}), 0, out=tmp_path, several=True, only=number)
+        part = Run(
+            EvaluationOptions(**{**vars(options), "blocks": 2}), 0, out=tmp_path, several=True, only=number
+        )
         Pool([part], LocalExecutor(), Quiet()).work()
         assert part.folder is not None
         places.append(part.folder)
@@ -147,14 +153,14 @@ def test_models_in_memory_are_known_by_more_than_their_weights(
 class Sloped(nn.Module):
     """Its forward pass changes and nothing else does; what it keeps besides weights is no tensor."""
 
-    slope = 1.0
+    margin_grad = 1.0
 
     def __init__(self) -> None:
         super().__init__()
         self.inner = two(nn.ReLU())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.inner(x) * torch.tensor([1.0, self.slope, 1.0])
+        logits: torch.Tensor = self.inner(x) * torch.tensor([1.0, self.margin_grad, 1.0])
         return logits
 
     def get_extra_state(self) -> dict[str, float]:
@@ -168,7 +174,7 @@ def test_an_edited_forward_pass_shows_in_the_answers(tmp_path: Path) -> None:
     x, y = torch.rand(20, 3, 2, 2, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 3
     model = Sloped()
     evaluate(model, x, y, "Linf 0.01", "fgsm", out=tmp_path)
-    model.slope = 1.5
+    model.margin_grad = 1.5
     with pytest.raises(UserError, match="answers otherwise"):
         evaluate(model, x, y, "Linf 0.01", "fgsm", out=tmp_path)
 

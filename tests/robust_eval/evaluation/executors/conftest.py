@@ -10,7 +10,7 @@ import pytest
 from robust_eval.evaluation.executors import ray_cluster as cluster
 from robust_eval.evaluation.executors import ray_nodes
 from robust_eval.evaluation.executors.ray_cluster import Granted, Wanted
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.verification import selftest
 
 TRAINED = Path(selftest.__file__).with_name("digits-at.safetensors")
@@ -45,14 +45,14 @@ steps = 6
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
+def options(tmp_path: Path) -> EvaluationOptions:
     """A trained digits network under a short cascade beside single attacks, in units of ten."""
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "chain.toml").write_text(CHAIN)
     suite = tmp_path / "given" / "short.toml"
     suite.write_text('version = 1\ncolumns = ["clean", "fgsm", "pgd-10", "chain.toml"]\n')
     return ray_nodes.absolute(
-        Options(
+        EvaluationOptions(
             checkpoint=str(TRAINED),
             suite=str(suite),
             data="digits",

@@ -20,8 +20,8 @@ from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Pool
 from robust_eval.evaluation.executors.worker_host import Host
-from robust_eval.evaluation.planning.cascade import Waves
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.cascade import CascadeState
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import default_folder, prepare
 
 
@@ -57,7 +57,7 @@ class Many(LocalExecutor):
 
 
 @pytest.fixture
-def alone(options: Options, tmp_path: Path) -> object:
+def alone(options: EvaluationOptions, tmp_path: Path) -> object:
     """What one process makes of the request, one unit after the other."""
     torch.set_num_threads(1)
     folder = tmp_path / "alone"
@@ -66,14 +66,14 @@ def alone(options: Options, tmp_path: Path) -> object:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_row(
-    options: Options, alone: object, tmp_path: Path, workers: int
+    options: EvaluationOptions, alone: object, tmp_path: Path, workers: int
 ) -> None:
     (run,) = work([options], Many(workers), tmp_path)
     assert run.folder is not None
     assert essence(run.folder / "result.json") == alone
 
 
-def test_several_suites_share_their_units(options: Options, tmp_path: Path) -> None:
+def test_several_suites_share_their_units(options: EvaluationOptions, tmp_path: Path) -> None:
     place = Many(2)
     wider = replace(options, suite="fgsm,pgd-10,pgd-20")
     runs = work([options, wider], place, tmp_path)
@@ -86,7 +86,7 @@ def test_several_suites_share_their_units(options: Options, tmp_path: Path) -> N
     assert set(runs[1].result.columns) == {"clean", "fgsm", "pgd-10", "pgd-20"}
 
 
-def test_the_same_command_again_attacks_nothing(options: Options, tmp_path: Path) -> None:
+def test_the_same_command_again_attacks_nothing(options: EvaluationOptions, tmp_path: Path) -> None:
     first = work([options], Many(1), tmp_path)[0]
     place = Many(1)
     again = work([options], place, tmp_path)[0]
@@ -97,7 +97,7 @@ def test_the_same_command_again_attacks_nothing(options: Options, tmp_path: Path
 
 
 def test_a_unit_that_fails_for_good_leaves_a_partial_row_and_a_sentence(
-    options: Options, tmp_path: Path
+    options: EvaluationOptions, tmp_path: Path
 ) -> None:
     display = Quiet()
     (run,) = work([options], Many(2, fails=["cw-3"]), tmp_path, display)
@@ -114,7 +114,7 @@ def test_a_unit_that_fails_for_good_leaves_a_partial_row_and_a_sentence(
 
 
 def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
-    options: Options, tmp_path: Path
+    options: EvaluationOptions, tmp_path: Path
 ) -> None:
     missing = replace(options, checkpoint=str(tmp_path / "absent.pt"))
     bad, good = work([missing, options], LocalExecutor(), tmp_path)
@@ -125,9 +125,9 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
 
 
 def test_a_failure_that_nobody_expected_does_not_stop_the_others(
-    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: EvaluationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(host: Host, asked: Options, *arguments: Any) -> bytes:
+    def breaks(host: Host, asked: EvaluationOptions, *arguments: Any) -> bytes:
         if asked.seed == 0:
             raise RuntimeError("a library's complaint\nof two lines")
         return unit(host, asked, *arguments)
@@ -141,7 +141,7 @@ def test_a_failure_that_nobody_expected_does_not_stop_the_others(
     assert good.result.status == "complete"
 
 
-def test_shards_told_one_folder_get_one_each(options: Options, tmp_path: Path) -> None:
+def test_shards_told_one_folder_get_one_each(options: EvaluationOptions, tmp_path: Path) -> None:
     places = []
     for number in range(2):
         run = Run(replace(options, blocks=2), 0, out=tmp_path / "mine", only=number)
@@ -152,7 +152,7 @@ def test_shards_told_one_folder_get_one_each(options: Options, tmp_path: Path) -
     assert (target, merged.status) == (tmp_path / "mine", "complete")
 
 
-def test_interrupted_it_writes_what_is_there(options: Options, tmp_path: Path) -> None:
+def test_interrupted_it_writes_what_is_there(options: EvaluationOptions, tmp_path: Path) -> None:
     def stop(runs: Sequence[Run]) -> None:
         if runs[0].waves is not None and len(runs[0].waves.finished) == 2:
             raise KeyboardInterrupt
@@ -164,7 +164,7 @@ def test_interrupted_it_writes_what_is_there(options: Options, tmp_path: Path) -
     assert partial["status"] == "partial"  # type: ignore[index]
 
 
-def test_units_that_vanish_are_made_again(options: Options, alone: object, tmp_path: Path) -> None:
+def test_units_that_vanish_are_made_again(options: EvaluationOptions, alone: object, tmp_path: Path) -> None:
     removed: list[Path] = []
 
     def steal(runs: Sequence[Run]) -> None:
@@ -183,7 +183,7 @@ def test_units_that_vanish_are_made_again(options: Options, alone: object, tmp_p
 
 
 def test_a_folder_that_is_away_for_a_while_is_waited_for(
-    options: Options, alone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: EvaluationOptions, alone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shared folder's units go away and come back, as with a server that starts anew."""
     monkeypatch.setattr(files.time, "sleep", lambda _: back())
@@ -210,7 +210,7 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
 
 
 def test_a_folder_that_stays_away_ends_the_run_with_a_sentence(
-    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: EvaluationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "RETRY_SECONDS", 0.6)
 
@@ -223,7 +223,9 @@ def test_a_folder_that_stays_away_ends_the_run_with_a_sentence(
         work([options], Many(2), tmp_path, Quiet(take))
 
 
-def test_a_checkpoint_under_two_names_is_named_once(options: Options, alone: object, tmp_path: Path) -> None:
+def test_a_checkpoint_under_two_names_is_named_once(
+    options: EvaluationOptions, alone: object, tmp_path: Path
+) -> None:
     """It is this command that holds the folder, not another process."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -237,20 +239,20 @@ def test_a_checkpoint_under_two_names_is_named_once(options: Options, alone: obj
     assert second.failures == [f"{names} ask for the same run ({first.folder}). Name it once."]
 
 
-def test_the_longest_chain_goes_first(options: Options) -> None:
+def test_the_longest_chain_goes_first(options: EvaluationOptions) -> None:
     job = prepare(options)
-    waves, worker = Waves(job.request), job.worker()
+    waves, worker = CascadeState(job.request), job.worker()
     opened = [
         following
         for wave in waves.open()
         for unit in wave.units
         for following in waves.take(unit.key, worker.run(unit))
     ]
-    urgency = {wave.column.id: wave.held_up(job.request) for wave in opened}
+    urgency = {wave.column.id: wave.remaining_cost(job.request) for wave in opened}
     assert urgency["chain"] > urgency["pgd-10"] > urgency["fgsm"]
 
 
-def shard_runs(options: Options, out: Path, of: int) -> list[Path]:
+def shard_runs(options: EvaluationOptions, out: Path, of: int) -> list[Path]:
     places = []
     for number in range(of):
         part = replace(options, blocks=of)
@@ -262,7 +264,7 @@ def shard_runs(options: Options, out: Path, of: int) -> list[Path]:
     return places
 
 
-def test_merged_shards_are_the_run_of_the_same_blocks(options: Options, tmp_path: Path) -> None:
+def test_merged_shards_are_the_run_of_the_same_blocks(options: EvaluationOptions, tmp_path: Path) -> None:
     places = shard_runs(options, tmp_path, 3)
     assert [place.name[-13:] for place in places] == [f".shard-{i}-of-3" for i in (1, 2, 3)]
     target, merged = shards.merge([places[2], places[0], places[1]], None)
@@ -309,12 +311,12 @@ def test_shards_out_of_range(text: str, most: int) -> None:
         shards.parse(text)
 
 
-def test_more_shards_than_examples(options: Options) -> None:
+def test_more_shards_than_examples(options: EvaluationOptions) -> None:
     with pytest.raises(UserError, match="--blocks must lie between 1 and the 60 examples, got 61"):
         prepare(replace(options, blocks=61))
 
 
-def test_a_worker_that_sees_other_files_is_refused(options: Options) -> None:
+def test_a_worker_that_sees_other_files_is_refused(options: EvaluationOptions) -> None:
     host = Host()
     request = host.identify(options)
     other = replace(request, data=replace(request.data, fingerprint="ab" * 32))
@@ -322,7 +324,7 @@ def test_a_worker_that_sees_other_files_is_refused(options: Options) -> None:
         host.ready(options, other, None)
 
 
-def test_a_host_holds_shared_images_once_and_few_runs(options: Options) -> None:
+def test_a_host_holds_shared_images_once_and_few_runs(options: EvaluationOptions) -> None:
     host = Host(keep=2)
     variants = [replace(options, seed=seed) for seed in range(3)]
     for one in variants:

@@ -25,7 +25,7 @@ from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import ray_addresses
 from robust_eval.evaluation.executors.ray_cluster import Granted
 from robust_eval.evaluation.executors.scheduled_run import Run
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
 
 ray = pytest.importorskip("ray")
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def alone(options: Options, tmp_path: Path) -> object:
+def alone(options: EvaluationOptions, tmp_path: Path) -> object:
     """One process, one unit after the other, as many threads as a worker has."""
     torch.set_num_threads(1)
     return essence(evaluation.execute(prepare(options), tmp_path / "alone", command=options.command()))
@@ -51,7 +51,7 @@ def place(ray_cluster: Granted, request: pytest.FixtureRequest) -> Iterator[obje
 
 @pytest.mark.parametrize("place", [pytest.param(1, marks=pytest.mark.slow), 2], indirect=True)
 def test_one_worker_or_two_give_the_row_of_this_process(
-    options: Options, alone: object, tmp_path: Path, place: object
+    options: EvaluationOptions, alone: object, tmp_path: Path, place: object
 ) -> None:
     (run,) = work([options], place, tmp_path)  # type: ignore[arg-type]
     assert not run.failures
@@ -63,7 +63,7 @@ def test_one_worker_or_two_give_the_row_of_this_process(
 
 
 def test_a_head_that_is_silent_for_long_ends_the_run_with_a_sentence(
-    options: Options, tmp_path: Path, place: Any, monkeypatch: pytest.MonkeyPatch
+    options: EvaluationOptions, tmp_path: Path, place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray itself would end the process without a word."""
     from robust_eval.evaluation.executors import ray as executors_ray
@@ -83,7 +83,7 @@ def test_a_head_that_is_silent_for_long_ends_the_run_with_a_sentence(
     place._head_lost = False  # It was not: the workers are to be ended after the test.
 
 
-def test_nothing_waits_for_a_worker_that_has_not_come_up(options: Options) -> None:
+def test_nothing_waits_for_a_worker_that_has_not_come_up(options: EvaluationOptions) -> None:
     """Its node may be lost for good: what failed on the other worker is tried there again."""
     from robust_eval.evaluation.executors import Task, WorkerState
     from robust_eval.evaluation.executors import ray as executors_ray
@@ -127,7 +127,7 @@ class Killing(Quiet):
 
 
 def test_a_worker_that_is_killed_costs_its_unit_in_flight(
-    options: Options, alone: object, tmp_path: Path, place: Any
+    options: EvaluationOptions, alone: object, tmp_path: Path, place: Any
 ) -> None:
     display = Killing([7], place)
     (run,) = work([options], place, tmp_path, display)
@@ -137,7 +137,9 @@ def test_a_worker_that_is_killed_costs_its_unit_in_flight(
 
 
 @pytest.mark.slow
-def test_twenty_workers_killed_at_random(options: Options, alone: object, tmp_path: Path, place: Any) -> None:
+def test_twenty_workers_killed_at_random(
+    options: EvaluationOptions, alone: object, tmp_path: Path, place: Any
+) -> None:
     display = Killing(range(1, 41, 2), place)
     runs = work([replace(options, seed=seed) for seed in range(4)], place, tmp_path, display)
     assert len(set(display.killed)) == 20
@@ -165,7 +167,7 @@ def build():
 
 
 def fitted(folder: Path, code: str) -> dict[str, Any]:
-    """Options of a linear network, least squares on digits, whose file is ``code``."""
+    """EvaluationOptions of a linear network, least squares on digits, whose file is ``code``."""
     (folder / "net.py").write_text(code)
     x, y = data.load("digits").tensors()
     weights = torch.linalg.lstsq(x.flatten(1), torch.eye(10)[y], driver="gelsd").solution
@@ -180,11 +182,11 @@ def fitted(folder: Path, code: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_unit_that_kills_every_worker_is_given_up(
-    options: Options, tmp_path: Path, place: Any, monkeypatch: pytest.MonkeyPatch
+    options: EvaluationOptions, tmp_path: Path, place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from robust_eval.evaluation.executors import retries
 
-    monkeypatch.setattr(retries, "DEATHS", 2)
+    monkeypatch.setattr(retries, "MAX_CRASHES", 2)
     killed: set[int] = set()
 
     def each(runs: Sequence[Run]) -> None:
@@ -205,7 +207,7 @@ def test_a_unit_that_kills_every_worker_is_given_up(
 
 @pytest.mark.slow
 def test_an_attack_that_fails_is_tried_elsewhere_and_named(
-    options: Options, tmp_path: Path, place: Any
+    options: EvaluationOptions, tmp_path: Path, place: Any
 ) -> None:
     code = SLOW_NETWORK.replace("time.sleep(0.5)", "raise RuntimeError('planted')")
     display = Quiet()
@@ -231,7 +233,7 @@ def build():
 
 @pytest.mark.slow
 def test_more_evidence_than_the_object_store_holds(
-    tmp_path: Path, ray_cluster: Granted, options: Options
+    tmp_path: Path, ray_cluster: Granted, options: EvaluationOptions
 ) -> None:
     """Results too large to travel inside a message, through a store that others have filled: Ray spills."""
     from robust_eval.evaluation.executors.ray import RayExecutor
@@ -291,7 +293,7 @@ main()
 
 @pytest.mark.slow
 def test_a_killed_driver_leaves_a_folder_that_goes_on(
-    options: Options, alone: object, tmp_path: Path
+    options: EvaluationOptions, alone: object, tmp_path: Path
 ) -> None:
     words = ["run", str(TRAINED), "--suite", options.suite, "--data", "digits", "--examples", "60"]
     words += ["--eps", "0.1", "--batch-size", "10", "--executor", "ray", "--workers", "2"]

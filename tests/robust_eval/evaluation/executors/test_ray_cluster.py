@@ -15,7 +15,7 @@ from robust_eval.cli.main import main
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import ray_cluster, ray_nodes
 from robust_eval.evaluation.executors.ray_cluster import GIB, Wanted
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.planning.options import EvaluationOptions
 
 Call = Callable[..., tuple[int, str]]
 
@@ -129,7 +129,7 @@ def test_nodes_that_do_not_see_the_files(tmp_path: Path) -> None:
 
 def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    typed = Options(
+    typed = EvaluationOptions(
         checkpoint="a.pt", data="npz:x.npz", arch="net.py:build", suite="mine.toml,aa", data_root=tmp_path
     )
     found = ray_nodes.absolute(typed)
@@ -140,9 +140,9 @@ def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         str(tmp_path / "net.py"): "the architecture",
         str(tmp_path / "mine.toml"): "the suite",
     }
-    part = ray_nodes.absolute(Options(checkpoint="a.pt#ema", data="mnist", data_root=tmp_path))
+    part = ray_nodes.absolute(EvaluationOptions(checkpoint="a.pt#ema", data="mnist", data_root=tmp_path))
     assert str(tmp_path / "a.pt") in ray_nodes.paths(part)
-    zoo = ray_nodes.absolute(Options(checkpoint="robustbench:A", data="mnist", data_root=tmp_path))
+    zoo = ray_nodes.absolute(EvaluationOptions(checkpoint="robustbench:A", data="mnist", data_root=tmp_path))
     assert ray_nodes.paths(zoo) == {str(tmp_path): "the data"}
 
 

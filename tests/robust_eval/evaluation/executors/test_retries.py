@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from robust_eval.evaluation.executors import Task
-from robust_eval.evaluation.executors.retries import DEATHS, ERRORS, SUSPECT, Retries
-from robust_eval.evaluation.planning.options import Options
+from robust_eval.evaluation.executors.retries import CRASHES_BEFORE_LAST, ERRORS, MAX_CRASHES, Retries
+from robust_eval.evaluation.planning.options import EvaluationOptions
 
-OPTIONS = Options(checkpoint="model.pt")
+OPTIONS = EvaluationOptions(checkpoint="model.pt")
 
 
 def task(label: str = "unit") -> Task:
@@ -24,7 +24,7 @@ def test_a_failed_task_goes_to_another_worker_where_there_is_one() -> None:
 
 def test_what_was_there_at_two_deaths_waits_behind_everything() -> None:
     retries, unit = Retries(), task()
-    for death in range(SUSPECT):
+    for death in range(CRASHES_BEFORE_LAST):
         assert retries.take("two", alone=False, suspect=True) is None, death
         retries.failed(unit, "one", died=True)
     assert retries.take("two", alone=False, suspect=False) is None
@@ -33,10 +33,10 @@ def test_what_was_there_at_two_deaths_waits_behind_everything() -> None:
 
 def test_in_the_end_it_is_given_up_and_a_success_clears_the_record() -> None:
     retries, deadly, faulty = Retries(), task("deadly"), task("faulty")
-    for attempt in range(1, DEATHS):
+    for attempt in range(1, MAX_CRASHES):
         assert retries.failed(deadly, str(attempt), died=True) == (attempt, True)
-        assert retries.take("other", alone=False, suspect=attempt >= SUSPECT) is deadly
-    assert retries.failed(deadly, "last", died=True) == (DEATHS, False)
+        assert retries.take("other", alone=False, suspect=attempt >= CRASHES_BEFORE_LAST) is deadly
+    assert retries.failed(deadly, "last", died=True) == (MAX_CRASHES, False)
     assert retries.take("other", alone=False, suspect=True) is None
     for _ in range(3):
         for attempt in range(1, ERRORS):

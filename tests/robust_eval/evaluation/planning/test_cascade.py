@@ -14,7 +14,7 @@ from robust_eval.evaluation import unit_loop
 from robust_eval.evaluation.display import Silent
 from robust_eval.evaluation.executors.scheduled_run import with_evidence
 from robust_eval.evaluation.planning import suites, units
-from robust_eval.evaluation.planning.cascade import Finished, Waves
+from robust_eval.evaluation.planning.cascade import CascadeState, Finished
 from robust_eval.evaluation.store import MemoryStore
 
 SUITE = "fgsm,pgd-20,aa,union"
@@ -34,7 +34,7 @@ class Breaking(Scripted):
 
 
 def in_random_order(asked: Request, seed: int) -> dict[str, Finished]:
-    waves, worker, draw = Waves(asked), Breaking(), random.Random(seed)
+    waves, worker, draw = CascadeState(asked), Breaking(), random.Random(seed)
     waiting = [unit for wave in waves.open() for unit in wave.units]
     while waiting:
         unit = waiting.pop(draw.randrange(len(waiting)))
@@ -66,7 +66,7 @@ def test_evidence_comes_back_from_the_store_and_its_loss_is_seen() -> None:
     whole = dict(unit_loop.run(request(), worker, store, Silent()))["pgd-20"]
     thin = whole.stages[0].results[0]
     assert len(thin.evidence) == 2
-    slim = Waves(request())
+    slim = CascadeState(request())
     waiting = [unit for wave in slim.open() for unit in wave.units]
     while waiting:
         unit = waiting.pop()

@@ -19,7 +19,7 @@ from robust_eval.models.acceleration import (
     frozen_copy,
     tuning,
 )
-from robust_eval.models.acceleration.attack_model import Engine, SearchModel, queried
+from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, queried
 from robust_eval.models.acceleration.small_steps import Nearby
 from robust_eval.models.acceleration.tuning import Tuning
 
@@ -191,8 +191,8 @@ def test_the_bill_counts_steps_and_not_padding() -> None:
     x = torch.rand(2, 3, 4, 4)
     near, _ = activation_differences.near(network, x)
     assert near is not None
-    quick = SearchModel(network, None, nearby=Nearby(near, 16))
-    plain = SearchModel(network, None, forward=Engine(network))
+    quick = AttackCopy(network, None, nearby=Nearby(near, 16))
+    plain = AttackCopy(network, None, forward=Engine(network))
     for search in (quick, plain):
         assert search.near(x, steps(x, 7)).shape == (2, 7, 5)
         assert search.forwards == 14
@@ -205,7 +205,7 @@ def test_without_memory_for_it_steps_are_asked_like_images() -> None:
     def greedy(_x: Tensor, _changes: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    search = SearchModel(network, None, nearby=Nearby(greedy, 16))
+    search = AttackCopy(network, None, nearby=Nearby(greedy, 16))
     torch.testing.assert_close(search.near(x, steps(x, 7)), queried(network, x, steps(x, 7)))
     assert search.nearby is None
     assert search.forwards == 14
@@ -217,7 +217,7 @@ def test_the_estimate_is_the_same_estimate() -> None:
     y = network(x).argmax(1)
     near, _ = activation_differences.near(network, x)
     assert near is not None
-    search = SearchModel(network, None, nearby=Nearby(near, 64))
+    search = AttackCopy(network, None, nearby=Nearby(near, 64))
 
     def draw(seed: int) -> _spsa.Draw:
         return lambda start, stop: steps(x, 128, seed)[start:stop].sign().float()

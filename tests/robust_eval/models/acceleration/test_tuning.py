@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robust_eval.attacks import _spsa
 from robust_eval.models import architectures
 from robust_eval.models.acceleration import compilation, tuning
-from robust_eval.models.acceleration.attack_model import Engine, SearchModel, queried
+from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, queried
 from robust_eval.models.acceleration.frozen_copy import frozen
 from robust_eval.models.acceleration.tuning import Tuning
 
@@ -31,7 +31,7 @@ class Recorder(nn.Module):
         return x.flatten(1) @ self.weight.T
 
 
-def gradient(search: SearchModel, x: Tensor) -> Tensor:
+def gradient(search: AttackCopy, x: Tensor) -> Tensor:
     leaf = x.clone().requires_grad_()
     return torch.autograd.grad(search(leaf).square().sum(), leaf)[0]
 
@@ -39,7 +39,7 @@ def gradient(search: SearchModel, x: Tensor) -> Tensor:
 def test_slices_change_no_logit_and_no_gradient() -> None:
     network, x = Recorder(), torch.rand(11, 1, 4, 4)
     engines = {"forward": Engine(network, 4), "gradient": Engine(network, 3)}
-    sliced, whole = SearchModel(network, None, **engines), SearchModel(network, None)
+    sliced, whole = AttackCopy(network, None, **engines), AttackCopy(network, None)
     torch.testing.assert_close(sliced(x), whole(x))
     torch.testing.assert_close(gradient(sliced, x), gradient(whole, x))
     assert network.seen == [4, 4, 3, 11, 3, 3, 3, 2, 11]
@@ -49,11 +49,11 @@ def test_slices_change_no_logit_and_no_gradient() -> None:
 def test_batches_are_padded_to_the_compiled_sizes_and_padding_is_not_counted() -> None:
     network, x = Recorder(), torch.rand(13, 1, 4, 4)
     engine = Engine(network, 8, (2, 8))
-    search = SearchModel(network, None, forward=engine, gradient=engine)
+    search = AttackCopy(network, None, forward=engine, gradient=engine)
     torch.testing.assert_close(search(x), Recorder.forward(network, x))
     torch.testing.assert_close(search(x[:2]), network(x[:2]))
     assert network.seen == [8, 2, 2, 2, 13, 2, 2]
-    torch.testing.assert_close(gradient(search, x), gradient(SearchModel(network, None), x))
+    torch.testing.assert_close(gradient(search, x), gradient(AttackCopy(network, None), x))
     assert (search.forwards, search.backwards) == (28, 13)
 
 
@@ -69,7 +69,7 @@ def test_what_is_left_is_called_with_little_padding(n: int, taken: int) -> None:
 def test_spsa_fills_the_slices_of_compiled_code() -> None:
     """256 queries for an image are no multiple of 167: alone they would cost 334."""
     network = Recorder()
-    search = SearchModel(network, None, forward=Engine(network, 167, (41, 167)))
+    search = AttackCopy(network, None, forward=Engine(network, 167, (41, 167)))
     x = torch.rand(40, 1, 28, 28)
     rows = _spsa.rows_per_call(CPU, 28 * 28)
     draw = torch.ones(40, 128, 1, 28, 28)
@@ -92,7 +92,7 @@ def test_out_of_memory_ends_compiled_code() -> None:
     def greedy(x: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    search = SearchModel(network, None, forward=Engine(greedy, 8, (8,)))
+    search = AttackCopy(network, None, forward=Engine(greedy, 8, (8,)))
     assert search(torch.rand(8, 1, 4, 4)).shape == (8, 4)
     assert network.seen == [4, 4]
 
@@ -111,10 +111,10 @@ class Rates:
         self.rates = rates
         monkeypatch.setattr(tuning, "_rate", self.rate)
 
-    def build(self, way: Tuning) -> SearchModel:
-        return SearchModel(Recorder(), None, notes=("compiled",) * way.compiled)
+    def build(self, way: Tuning) -> AttackCopy:
+        return AttackCopy(Recorder(), None, notes=("compiled",) * way.compiled)
 
-    def rate(self, search: SearchModel, _x: Tensor, rows: int, gradient: bool) -> float:
+    def rate(self, search: AttackCopy, _x: Tensor, rows: int, gradient: bool) -> float:
         return self.rates.get((rows, bool(search.notes), gradient), 1.0)
 
     def measured(self, *, compile: bool) -> Tuning:
@@ -131,13 +131,13 @@ def test_no_more_rows_are_tried_than_come_at_once(monkeypatch: pytest.MonkeyPatc
     """Compiled for more than a unit's images, every call would be padded up."""
     tried: list[tuple[int, bool]] = []
 
-    def rate(_search: SearchModel, _x: Tensor, rows: int, gradient: bool) -> float:
+    def rate(_search: AttackCopy, _x: Tensor, rows: int, gradient: bool) -> float:
         tried.append((rows, gradient))
         return float(rows)
 
     monkeypatch.setattr(tuning, "_rate", rate)
     found = tuning.measured(
-        lambda _way: SearchModel(Recorder(), None),
+        lambda _way: AttackCopy(Recorder(), None),
         torch.rand(8, 1, 4, 4),
         compile=True,
         largest=(None, 5000),
@@ -161,7 +161,7 @@ def test_a_model_without_gradients_can_be_measured() -> None:
 
     network = Detached()
     found = tuning.measured(
-        lambda way: SearchModel(network, None, gradient=Engine(network, way.rows)),
+        lambda way: AttackCopy(network, None, gradient=Engine(network, way.rows)),
         torch.rand(8, 1, 4, 4),
         compile=False,
     )

@@ -29,7 +29,7 @@ QUIET = Probe(
     zero_margin=0.0,
     weak_margin=0.0,
     gradient_repeat=0.0,
-    misled=0.0,
+    gradient_sign_errors=0.0,
 )
 CALM = DiagnosisRecord(
     images=100,
@@ -72,7 +72,7 @@ def diagnosed(**figures: Any) -> set[str]:
         ("saturated-logits", {"zero_ce": 0.09}, {"zero_ce": 0.12}),
         ("vanishing-gradients", {"weak_margin": 0.09}, {"weak_margin": 0.12}),
         ("random-gradients", {"gradient_repeat": 0.009}, {"gradient_repeat": 0.011}),
-        ("misleading-gradients", {"misled": 0.24}, {"misled": 0.27}),
+        ("misleading-gradients", {"gradient_sign_errors": 0.24}, {"gradient_sign_errors": 0.27}),
     ],
 )
 def test_of_a_model(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
