@@ -6,22 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robust_eval.cli.options import (
-    Arch,
-    Checkpoint,
-    Data,
-    DataRoot,
-    Device,
-    Diagnose,
-    Eps,
-    Norm,
-    Normalisation,
-)
+from robust_eval.cli.options import Checkpoint, Diagnose
+from robust_eval.core.command_options import expand_options
+from robust_eval.evaluation.planning.options import DataOptions, ModelOptions, ThreatOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robust_eval.evaluation.checks.probes import probe_job
     from robust_eval.evaluation.job import Job
     from robust_eval.results import ColumnRecord, FlagRecord
     from robust_eval.results.flags.figures import Probe
@@ -31,16 +22,13 @@ CLEAN_IMAGES = 200
 """One forward pass each: enough to tell a wrong normalisation or class order."""
 
 
+@expand_options
 def check(
     checkpoint: Checkpoint,
-    data: Data = None,
-    data_root: DataRoot = None,
-    norm: Norm = None,
-    eps: Eps = None,
-    arch: Arch = None,
-    normalisation: Normalisation = None,
-    device: Device = "auto",
-    figures: Annotated[bool, typer.Option("--figures", help="Print everything that was measured.")] = False,
+    data: DataOptions,
+    threat: ThreatOptions,
+    model: ModelOptions,
+    figures: Annotated[bool, typer.Option("--figures", help="Print every measured figure.")] = False,
     diagnose: Diagnose = False,
 ) -> None:
     """Load a checkpoint, say how it was understood, and look for red flags: its clean accuracy on up to 200
@@ -52,21 +40,15 @@ def check(
     from robust_eval.core import terminal
     from robust_eval.evaluation import fresh_process, prepare
     from robust_eval.evaluation.checks import diagnosed_result
+    from robust_eval.evaluation.checks.probes import probe_job
     from robust_eval.evaluation.planning.options import EvaluationOptions
     from robust_eval.results import flags
 
     console = terminal.console()
-    options = EvaluationOptions(
-        checkpoint=checkpoint,
-        suite="clean",
-        data=data,
-        data_root=data_root,
-        norm=norm,
-        eps=eps if diagnose or eps else "1/255",
-        arch=arch,
-        normalisation=normalisation,
-        device=device,
-    )
+    # Without --diagnose nothing is attacked, and any epsilon will do.
+    eps = threat.eps if diagnose or threat.eps else "1/255"
+    chosen = {**vars(data), **vars(threat), **vars(model), "eps": eps}
+    options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
     job = fresh_process.reloading(prepare.prepare(options), options)
     tables.print_checkpoint(console, job.request.checkpoint)
     probe = probe_job(prepare.first(job, IMAGES))

@@ -116,7 +116,7 @@ def run(
             seed=seed,
             precision=precision,
             compile=compile,
-            blocks=1 if blocks is None else blocks,
+            shards=1 if blocks is None else blocks,
         )
         for checkpoint in checkpoints
         for name in suite or ["full"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import CheckpointRef, Slice, Suite
@@ -30,7 +32,7 @@ class Request:
     """Arithmetic of the search, where the attack bears it; the judge is always float32."""
     split: int = 1
     """Small waves and long attacks are cut finer, down to batch_size / split examples; 1: never."""
-    blocks: int = 1
+    shards: Annotated[int, Field(alias="blocks")] = 1
     """Contiguous parts of the examples that share no unit, so that each can be done on its own."""
 
     def library(self, family: str) -> str:
@@ -39,7 +41,8 @@ class Request:
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run folder to be continued, as JSON-able values."""
         # Left out where they change nothing, so that older rows keep their key.
-        cut = {name: value for name in ("split", "blocks") if (value := getattr(self, name)) != 1}
+        sizes = {"split": self.split, "blocks": self.shards}
+        cut = {name: value for name, value in sizes.items() if value != 1}
         return {
             "checkpoint": self.checkpoint.identity(),
             "data": asdict(self.data),

@@ -90,10 +90,10 @@ def prepare(options: EvaluationOptions) -> Job:
         batch_size=options.batch_size,
         seed=options.seed,
         precision=precision,
-        blocks=options.blocks,
+        shards=options.shards,
     )
-    if not 1 <= options.blocks <= images.n:
-        raise UserError(f"--blocks must lie between 1 and the {images.n} examples, got {options.blocks}.")
+    if not 1 <= options.shards <= images.n:
+        raise UserError(f"--shards must lie between 1 and the {images.n} examples, got {options.shards}.")
     notes = (note,) if note else ()
     overlap = None if loaded.trained_on is None else image_sketch.overlap(loaded.trained_on, images.x_NHWC)
     return Job(

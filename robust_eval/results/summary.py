@@ -163,7 +163,7 @@ def request_records(request: Request) -> tuple[CheckpointRecord, DataRecord, Thr
             seed=request.seed,
             precision=request.precision,
             split=request.split,
-            blocks=request.blocks,
+            blocks=request.shards,
         ),
     )
 
@@ -200,7 +200,7 @@ def request_of(result: EvalResult) -> Request:
         libraries=tuple({a.family: a.library for c in columns.values() for a in c.attacks}.items()),
         precision=suite.precision,
         split=suite.split,
-        blocks=suite.blocks,
+        shards=suite.blocks,
     )
 
 

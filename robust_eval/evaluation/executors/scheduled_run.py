@@ -63,7 +63,7 @@ class Run:
         """Take or make the run folder and lock it. Raises UserError where it is another request's."""
         usual = default_folder(request)
         run = usual if self.out is None else self.out / usual.name if self.several else self.out
-        self.folder = shards.folder(run, self.only, request.blocks)
+        self.folder = shards.folder(run, self.only, request.shards)
         locks.enter_context(exclusive(self.folder))
         self.request = request
         self.store = open_run(self.folder, request.identity())

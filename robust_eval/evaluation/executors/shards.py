@@ -61,7 +61,7 @@ def folder(run: Path, only: int | None, blocks: int) -> Path:
 
 def write(place: Path, request: Request, number: int, look: ModelReport, command: str) -> None:
     """Say that a shard is complete, and of what."""
-    content = _ADAPTER.dump_json(Shard(number, request, look, command), indent=1)
+    content = _ADAPTER.dump_json(Shard(number, request, look, command), indent=1, by_alias=True)
     write_text(place / FILE, content.decode() + "\n")
 
 
@@ -93,15 +93,15 @@ def merge(places: Sequence[Path], out: Path | None) -> tuple[Path, EvalResult]:
     for place, shard in found:
         if shard.number in by_number:
             raise UserError(
-                f"Shard {shard.number + 1}/{request.blocks} is there twice: {by_number[shard.number]} and "
+                f"Shard {shard.number + 1}/{request.shards} is there twice: {by_number[shard.number]} and "
                 f"{place}. Give it once."
             )
         by_number[shard.number] = place
-    missing = [str(number + 1) for number in range(request.blocks) if number not in by_number]
+    missing = [str(number + 1) for number in range(request.shards) if number not in by_number]
     if missing:
         named = ", ".join([*missing[:8], *(["..."] if missing[8:] else [])])
         raise UserError(
-            f"Of {request.blocks} shards these are missing: {named}. Run them, or give their folders too."
+            f"Of {request.shards} shards these are missing: {named}. Run them, or give their folders too."
         )
     target = out or _target(places)
     same_model.check_all(list(by_number.values()))

@@ -1,62 +1,88 @@
-"""TODO."""
+"""What a user may choose about an evaluation: one dataclass, from which all interfaces are derived.
+
+The options of ``robust-eval run`` and ``check``, the keyword arguments of :func:`robust_eval.evaluate` and the
+command recorded in a result come from these fields.
+"""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from robust_eval.core.command_options import as_arguments, option, without_folders
+
+DATA, MODEL, ATTACK, SPEED = "Data", "Model", "Attack", "Search"
+"""Panels of ``--help``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """``robust-eval run`` as typed; None where the user left the choice to us."""
+class DataOptions:
+    """Which images are evaluated; None: what the checkpoint was trained on, all of it."""
 
-    checkpoint: str
+    data: str | None = option(
+        None, "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.", panel=DATA, path=True
+    )
+    data_root: Path | None = option(None, "Folder that contains the datasets.", panel=DATA, recorded="never")
+    split: str = option("test", "test or train.", panel=DATA)
+    examples: int | None = option(None, "Use only the first N examples.", panel=DATA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a checkpoint file becomes a model; None: detected."""
+
+    arch: str | None = option(None, "Architecture id, or path.py:function.", panel=MODEL, path=True)
+    normalisation: str | None = option(
+        None, "Input normalisation, if it should not be detected.", panel=MODEL
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MODEL, recorded="never")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatOptions:
+    """The threat model; None: the one the checkpoint was trained for, else the dataset's usual one."""
+
+    norm: str | None = option(None, "Linf or L2.", panel=ATTACK)
+    eps: str | None = option(
+        None, "Largest perturbation, in units of the pixel range [0, 1], for example 8/255.", panel=ATTACK
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How the attacks are computed. The verdicts are always computed by the original model in float32."""
+
+    batch_size: int | None = option(
+        None, "Examples per work unit (default: chosen by image size).", panel=SPEED
+    )
+    seed: int = option(0, "Random seed of all attacks.", panel=ATTACK, recorded="always")
+    precision: str = option(
+        "float32",
+        "Precision used by the attacks (verdicts are always float32): float32, bfloat16, or auto (bfloat16 "
+        "if the device supports it in hardware).",
+        panel=SPEED,
+    )
+    compile: str = option(
+        "auto", "torch.compile for the attacks: auto (if the run is long enough), on or off.", panel=SPEED
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(SearchOptions, ModelOptions, ThreatOptions, DataOptions):
+    """One checkpoint under one suite, as ``robust-eval run`` receives it."""
+
+    checkpoint: str = ""
     suite: str = "full"
-    data: str | None = None
-    data_root: Path | None = None
-    split: str = "test"
-    examples: int | None = None
-    norm: str | None = None
-    eps: str | None = None
-    arch: str | None = None
-    normalisation: str | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    seed: int = 0
-    precision: str = "float32"
-    compile: str = "auto"
-    blocks: int = 1
-    """Parts of the examples that share no unit: those of ``--shard``."""
+    shards: int = option(
+        1,
+        "Plan the work as N shards would (--shard I/N), to get their verdicts in a single run.",
+        flags=("--shards", "--blocks"),
+        panel="Several machines",
+    )
 
     def command(self) -> str:
         """The command that repeats this run, with file names in place of paths."""
-        suite = ",".join(_bare(part) for part in self.suite.split(","))
-        words = ["robust-eval", "run", _bare(self.checkpoint), "--suite", suite]
-        named: list[tuple[str, Any]] = [
-            ("--data", None if self.data is None else _bare(self.data)),
-            ("--split", None if self.split == "test" else self.split),
-            ("--examples", self.examples),
-            ("--norm", self.norm),
-            ("--eps", self.eps),
-            ("--arch", None if self.arch is None else _bare(self.arch)),
-            ("--normalisation", self.normalisation),
-            ("--batch-size", self.batch_size),
-            ("--seed", self.seed),
-            ("--precision", None if self.precision == "float32" else self.precision),
-            ("--compile", None if self.compile == "auto" else self.compile),
-            ("--blocks", None if self.blocks == 1 else self.blocks),
-        ]
-        for option, value in named:
-            words += [] if value is None else [option, str(value)]
-        return shlex.join(words)
-
-
-def _bare(text: str) -> str:
-    kind, colon, rest = text.partition(":")
-    if colon and kind in ("npz", "folder"):
-        return f"{kind}:{Path(rest).name}"
-    if colon and kind.endswith(".py"):
-        return f"{Path(kind).name}:{rest}"
-    return text if colon or "/" not in text else Path(text).name
+        suite = ",".join(without_folders(part) for part in self.suite.split(","))
+        words = ["robust-eval", "run", without_folders(self.checkpoint), "--suite", suite]
+        return shlex.join([*words, *as_arguments(self)])

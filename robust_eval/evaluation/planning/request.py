@@ -25,7 +25,7 @@ def make_request(
     batch_size: int | None,
     seed: int,
     precision: str = FLOAT32,
-    blocks: int = 1,
+    shards: int = 1,
 ) -> Request:
     """What is to be done. A batch size that is given is kept to; one of ours may be split for small waves.
 
@@ -50,5 +50,5 @@ def make_request(
         libraries=tuple((name, attacks.library(name)) for name in families),
         precision=precision,
         split=1 if batch_size else SPLIT,
-        blocks=blocks,
+        shards=shards,
     )

@@ -48,8 +48,8 @@ def _cut(indices: Sequence[int], size: int, split: int, most: int) -> list[Seque
 
 def block(request: Request, number: int) -> range:
     """The examples of one of the request's blocks, counted from 0."""
-    n, blocks = request.data.n, request.blocks
-    return range(n * number // blocks, n * (number + 1) // blocks)
+    n, shards = request.data.n, request.shards
+    return range(n * number // shards, n * (number + 1) // shards)
 
 
 def pack(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequence[int]]:
@@ -58,9 +58,9 @@ def pack(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequ
     The cut follows from the request and the survivors alone. Were it to follow from the number of
     workers, another number would give other units, other seeds, and other verdicts.
     """
-    most = len(indices) if passes > LONG else max(1, WAVE // request.blocks)
+    most = len(indices) if passes > LONG else max(1, WAVE // request.shards)
     units: list[Sequence[int]] = []
-    for number in range(request.blocks):
+    for number in range(request.shards):
         part = block(request, number)
         inside = indices[bisect_left(indices, part.start) : bisect_left(indices, part.stop)]
         units += _cut(inside, request.batch_size, request.split, most)

@@ -117,7 +117,7 @@ def test_shards_of_two_models_are_not_merged(
     for number, middle in enumerate(("ReLU", "Sigmoid")):
         helper(middle)
         part = Run(
-            EvaluationOptions(**{**vars(options), "blocks": 2}), 0, out=tmp_path, several=True, only=number
+            EvaluationOptions(**{**vars(options), "shards": 2}), 0, out=tmp_path, several=True, only=number
         )
         Pool([part], LocalExecutor(), Quiet()).work()
         assert part.folder is not None

@@ -144,7 +144,7 @@ def test_a_failure_that_nobody_expected_does_not_stop_the_others(
 def test_shards_told_one_folder_get_one_each(options: EvaluationOptions, tmp_path: Path) -> None:
     places = []
     for number in range(2):
-        run = Run(replace(options, blocks=2), 0, out=tmp_path / "mine", only=number)
+        run = Run(replace(options, shards=2), 0, out=tmp_path / "mine", only=number)
         Pool([run], LocalExecutor(), Quiet()).work()
         places.append(run.folder)
     assert [place.name for place in places if place] == ["mine.shard-1-of-2", "mine.shard-2-of-2"]
@@ -255,7 +255,7 @@ def test_the_longest_chain_goes_first(options: EvaluationOptions) -> None:
 def shard_runs(options: EvaluationOptions, out: Path, of: int) -> list[Path]:
     places = []
     for number in range(of):
-        part = replace(options, blocks=of)
+        part = replace(options, shards=of)
         run = Run(part, 0, out=out, several=True, only=number)
         Pool([run], LocalExecutor(), Quiet()).work()
         assert run.folder is not None
@@ -269,11 +269,11 @@ def test_merged_shards_are_the_run_of_the_same_blocks(options: EvaluationOptions
     assert [place.name[-13:] for place in places] == [f".shard-{i}-of-3" for i in (1, 2, 3)]
     target, merged = shards.merge([places[2], places[0], places[1]], None)
     whole = evaluation.execute(
-        prepare(replace(options, blocks=3)), tmp_path / "whole", command=replace(options, blocks=3).command()
+        prepare(replace(options, shards=3)), tmp_path / "whole", command=replace(options, shards=3).command()
     )
-    assert target.name == default_folder(prepare(replace(options, blocks=3)).request).name
+    assert target.name == default_folder(prepare(replace(options, shards=3)).request).name
     assert essence(merged) == essence(whole)
-    assert "--blocks 3" in (merged.command or "")
+    assert "--shards 3" in (merged.command or "")
     assert merged.request == whole.request
 
     with pytest.raises(UserError, match="Of 3 shards these are missing: 2. Run them"):
@@ -312,8 +312,8 @@ def test_shards_out_of_range(text: str, most: int) -> None:
 
 
 def test_more_shards_than_examples(options: EvaluationOptions) -> None:
-    with pytest.raises(UserError, match="--blocks must lie between 1 and the 60 examples, got 61"):
-        prepare(replace(options, blocks=61))
+    with pytest.raises(UserError, match="--shards must lie between 1 and the 60 examples, got 61"):
+        prepare(replace(options, shards=61))
 
 
 def test_a_worker_that_sees_other_files_is_refused(options: EvaluationOptions) -> None:

@@ -110,7 +110,7 @@ def test_long_attacks_are_cut_as_finely_as_small_waves() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 7, 124, 125, 501, 999, 4003, 10_000])
 def test_every_example_is_in_one_unit(n: int) -> None:
-    asked = a_request(batch_size=500, split=4, blocks=3)
+    asked = a_request(batch_size=500, split=4, shards=3)
     asked = replace(asked, data=replace(asked.data, n=10_000))
     parts = units.pack(asked, range(n))
     assert [index for part in parts for index in part] == list(range(n))
@@ -119,7 +119,7 @@ def test_every_example_is_in_one_unit(n: int) -> None:
 
 
 def test_blocks_can_be_done_one_by_one() -> None:
-    asked = request(blocks=3)
+    asked = request(shards=3)
     whole, parts = MemoryStore(), MemoryStore()
     worker = Breaking()
     dict(unit_loop.run(asked, worker, whole, Silent()))
@@ -131,4 +131,4 @@ def test_blocks_can_be_done_one_by_one() -> None:
 
 def test_an_uncut_request_has_the_identity_it_always_had() -> None:
     assert not {"split", "blocks"} & set(a_request().identity())
-    assert a_request(split=4).key != a_request().key != a_request(blocks=2).key
+    assert a_request(split=4).key != a_request().key != a_request(shards=2).key
