@@ -54,7 +54,7 @@ def expand_options(command: Callable[..., Result]) -> Callable[..., Result]:
         declared = [one for one in fields(cls) if "help" in one.metadata]
         groups[name] = (cls, [one.name for one in declared])
         for one in declared:
-            annotation: Any = Annotated[  # type: ignore[valid-type, name-defined]
+            annotation: Any = Annotated[
                 types[one.name],
                 typer.Option(*_flags(one), help=one.metadata["help"], rich_help_panel=one.metadata["panel"]),
             ]
