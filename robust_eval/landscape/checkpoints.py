@@ -19,7 +19,7 @@ from robust_eval.data import ImageSet
 from robust_eval.evaluation.checks import same_model
 from robust_eval.evaluation.checks.probes import PROBED
 from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.evaluation.prepare import load_whole, resolve_threat
+from robust_eval.evaluation.prepare import load_images, resolve_threat
 from robust_eval.evaluation.store import open_run
 from robust_eval.landscape.directions import movable
 from robust_eval.models import out_of_memory
@@ -79,7 +79,7 @@ def prepare(sources: Sequence[str], options: EvaluationOptions, names: str | Non
         raise UserError(f"Unknown split '{options.split}'. Use test or train.")
     labels = labelled(sources, names)
     dataset = None if options.data is not None else _load(sources[0], options, None).ref.dataset
-    whole = load_whole(options, dataset)
+    whole = load_images(options, dataset)
     images = _slice(options, whole)
     loaded = [_load(source, options, whole) for source in sources]
     same_architecture(labels, loaded)

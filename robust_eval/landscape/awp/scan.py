@@ -13,7 +13,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.request import digest
 from robust_eval.core.threat import parse_fraction
 from robust_eval.core.types import FLOAT32
-from robust_eval.evaluation.attack_copy import resolve_precision
+from robust_eval.evaluation.planning.settings import resolve_precision
 from robust_eval.evaluation.store import exclusive
 from robust_eval.landscape.awp import points
 from robust_eval.landscape.awp.adversarial_loss import Meter

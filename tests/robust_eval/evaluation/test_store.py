@@ -15,7 +15,7 @@ from robust_eval.evaluation import store
 
 def a_result(n: int = 3) -> UnitResult:
     yes, numbers = np.ones(n, dtype=bool), np.arange(n)
-    verdicts = Verdicts(numbers, numbers, numbers, numbers, numbers / 7, yes, yes, yes, numbers > 0)
+    verdicts = Verdicts(numbers, numbers, numbers, numbers / 7, yes, yes, yes, numbers > 0)
     return UnitResult(verdicts, np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2), 10, 5, 0.25)
 
 

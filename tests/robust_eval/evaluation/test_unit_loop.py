@@ -31,7 +31,7 @@ class Scripted:
         broken = {9} if unit.attack is None else BREAKS[unit.attack.id]
         robust = np.array([int(index) not in broken for index in indices])
         yes = np.ones(len(indices), dtype=bool)
-        verdicts = Verdicts(indices, indices, indices, indices, indices * 0.0, yes, yes, yes, robust)
+        verdicts = Verdicts(indices, indices, indices, indices * 0.0, yes, yes, yes, robust)
         evidence = np.full((int((~robust).sum()), 1, 1, 1), 0.5, dtype=np.float32)
         return UnitResult(verdicts, evidence, 2 * len(indices), len(indices), 0.5)
 
