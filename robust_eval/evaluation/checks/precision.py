@@ -11,7 +11,7 @@ import numpy as np
 
 from robust_eval import attacks
 from robust_eval.core import seeds
-from robust_eval.core.request import Request
+from robust_eval.core.request import Request, digest
 from robust_eval.core.types import FLOAT32, AttackSpec, Bools, WorkUnit
 from robust_eval.evaluation.planning import units
 from robust_eval.evaluation.worker import Worker

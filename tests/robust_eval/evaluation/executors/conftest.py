@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.fake_workers import OBJECT_STORE, TRAINED
 
 from robust_eval.evaluation.executors import ray_cluster as cluster
 from robust_eval.evaluation.executors import ray_nodes
 from robust_eval.evaluation.executors.ray_cluster import Granted
 from robust_eval.evaluation.planning.options import ClusterOptions, EvaluationOptions
-from robust_eval.verification import selftest
-
-TRAINED = Path(selftest.__file__).with_name("digits-at.safetensors")
-OBJECT_STORE = 100 * 2**20
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executors.conftest import TRAINED
+from support.fake_workers import TRAINED
 
 from robust_eval.cli.main import main
 from robust_eval.core.errors import UserError
@@ -61,7 +61,7 @@ def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPa
         (["--worker-cpus", "4"], "--address, --workers and --worker-... need --executor ray."),
         (["--shard", "17/16"], "--shard 17/16 is out of range: shards count from 1 to 16."),
         (["--shard", "1/0"], "--shard 1/0 is out of range: shards are at least one"),
-        (["--shard", "1/2", "--blocks", "3"], "--shard 1/2 cuts the examples into 2 blocks already: leave"),
+        (["--shard", "1/2", "--blocks", "3"], "--shard 1/2 already plans 2 shards: leave --shards out."),
         (["--shard", "1/2", "--diagnose"], "--diagnose needs the whole run: leave it out, merge the shards"),
         (["--shard", "3of16"], "--shard '3of16' is not I/N"),
         (["--executor", "ray", "--suite", "fulll"], "Did you mean full"),
@@ -205,7 +205,7 @@ def test_our_own_cluster_has_no_more_cpus_than_workers_need(
     """Ray would start an idle process for each."""
     monkeypatch.setattr(ray_cluster.os, "cpu_count", lambda: 64)
     ray = Started()
-    ray_cluster._start(ray, wanted, "cpu", {})
+    ray_cluster._start(ray, wanted, "cpu", None, {})
     assert ray.given["num_cpus"] == cpus
     have = {"CPU": float(cpus), "memory": 64.0 * GIB}
     assert ray_cluster._grant(wanted, "cpu", have).workers == (wanted.workers or 64 // wanted.cpus)
