@@ -31,8 +31,8 @@ enough() { # enough DATA ROOT SPLIT N: the images are there, and so many
 import sys
 from pathlib import Path
 
+from robust_eval.core.errors import UserError
 from robust_eval.data import load
-from robust_eval.errors import UserError
 
 data, root, split, n = sys.argv[1:]
 try:

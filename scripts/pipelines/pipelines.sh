@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
 from robust_eval.data import load
-from robust_eval.errors import UserError
 
 try:
     mnist = load("mnist", root=Path(sys.argv[1]), split="train").take(10_000)

@@ -18,7 +18,7 @@ from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard.row import Row, read_board
 from robust_eval.results import read_result
 from robust_eval.results.comparison import Difference, compare
-from robust_eval.verification.verify import Options, verify
+from robust_eval.verification.verify import VerifyOptions, verify
 from scripts.tables import pairs, pipelines, regularisers, reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def test_a_board_keeps_its_rules_and_its_pages_are_those_of_its_rows(folder: Pat
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
     found = verify(
-        Options(
+        VerifyOptions(
             result=path,
             checkpoint=str(attachments.checkpoint_beside(path)),
             evidence=attachments.evidence_beside(path),
@@ -105,8 +105,11 @@ def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
     for path in reproduction.PAGES:
         text = path.read_text(encoding="utf-8")
         assert reproduction.page(text, made) == text, "run python -m scripts.tables.reproduction"
-    page = reproduction.PAGES[0].read_text(encoding="utf-8")
+    page, readme = (path.read_text(encoding="utf-8") for path in reproduction.PAGES)
     for folder in BOARDS:
+        table = f"<!-- board {folder.name} -->\n| ["
+        assert (table in readme) == (folder.name == "digits")
+        assert (table in page) == (folder.name != "digits")
         assert f"<!-- pairs of {folder.name} -->\n<!-- end" not in page
         assert f"<!-- rows of {folder.name} -->\n| " in page
 

@@ -1,4 +1,4 @@
-"""The tables of the page on speed are those of the figures kept beside it."""
+"""The tables of docs/speed.md are generated from docs/tables/speed.json."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PAGE = (DOCS / "speed.md").read_text(encoding="utf-8")
 FIGURES = json.loads((DOCS / "tables" / "speed.json").read_text(encoding="utf-8"))
 
 
-def test_the_tables_are_made_from_the_figures() -> None:
+def test_the_tables_are_generated_from_the_figures() -> None:
     assert speed.page(PAGE, FIGURES) == PAGE
     assert all(f"<!-- {name} -->\n| " in PAGE for name in FIGURES)
 
 
-def test_verdicts_become_counts() -> None:
+def test_counts_and_ratios_of_the_table() -> None:
     def side(bits: str, seconds: float) -> dict[str, object]:
         columns = {"clean": {"bits": "1111", "seconds": 0.1}, "aa": {"bits": bits, "seconds": seconds}}
         return {
