@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from robust_eval.leaderboard.row import read_board
+from robust_eval.leaderboard.row import read_rows
 from scripts.tables.pairs import in_order
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ def _sections() -> Iterator[str]:
             )
             lines = [line for line in asked(checkout, script, *words, **environment) if _makes(line)]
             yield f"## [{board}](../leaderboards/{board}/README.md)\n\n`{call}`\n"
-            yield f"On the board: {', '.join(row.label for row in in_order(read_board(BOARDS / board)))}.\n"
+            yield f"On the board: {', '.join(row.label for row in in_order(read_rows(BOARDS / board)))}.\n"
             yield "\n".join(["```", *dict.fromkeys(lines), "```\n"])
 
 

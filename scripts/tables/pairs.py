@@ -63,14 +63,14 @@ class Pair:
     @property
     def theirs(self) -> Mapping[str, float]:
         """The paper's differences by its own column, in points; empty where it has no such pair."""
-        return paper().get(awp_pairs.family(self.before.name)[0], {})
+        return paper().get(awp_pairs.split_awp(self.before.name)[0], {})
 
 
 def find(rows: Sequence[Row]) -> list[Pair]:
     """The pairs of a board, in the paper's order, compared once for all tables."""
     return [
         Pair(before, after, {one.column: one for one in compare(after.result, before.result).differences})
-        for before, after in awp_pairs.find(in_order(rows))
+        for before, after in awp_pairs.find_pairs(in_order(rows))
     ]
 
 
@@ -137,5 +137,5 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def _place(row: Row, order: Sequence[str]) -> tuple[int, str, str, bool]:
-    recipe, awp = awp_pairs.family(row.name)
+    recipe, awp = awp_pairs.split_awp(row.name)
     return (order.index(recipe) if recipe in order else len(order)), recipe, str(row.seed), awp

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard import page_extras
-from robust_eval.leaderboard.row import Row, ranked, read_board
+from robust_eval.leaderboard.board import load_board
+from robust_eval.leaderboard.row import Row, order_rows, read_rows
 from robust_eval.results import Count
 from scripts.tables import pairs, regularisers
 from scripts.tables.markdown_blocks import markdown, placed
@@ -24,14 +24,14 @@ README_BOARD = "digits"
 PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
 
 
-def row_table(rows: Sequence[Row], beside: Mapping[str, page_extras.Sidecar]) -> str:
+def row_table(rows: Sequence[Row], beside: Mapping[str, page_extras.PageExtras]) -> str:
     """What it took to make each row."""
     numbers = ("clean", "AutoAttack", "worst case", "epochs", "training", "evaluation")
     headings = ["row", *numbers, "search", "flags"]
     return markdown(headings, [_row(row, beside[row.file]) for row in in_order(rows)])
 
 
-def _row(row: Row, beside: page_extras.Sidecar) -> Cells:
+def _row(row: Row, beside: page_extras.PageExtras) -> Cells:
     result = row.result
     curve = beside.curve or {}
     percent = [result.columns["clean"].accuracy, result.columns["aa"].accuracy, result.worst_case.accuracy]
@@ -106,7 +106,7 @@ def overview(rows: Sequence[Row], link: str) -> str:
     ``link``: the board's folder relative to the page that shows the table.
     """
     titles = {name: column.title for name, column in rows[0].result.columns.items()}
-    able, unable = ranked(list(rows))
+    able, unable = order_rows(list(rows))
     lines = [
         [
             row.label,
@@ -116,7 +116,7 @@ def overview(rows: Sequence[Row], link: str) -> str:
         ]
         for row in (*able, *unable)
     ]
-    title = boards.load(BOARD_FOLDERS / Path(link).name).title
+    title = load_board(BOARD_FOLDERS / Path(link).name).title
     board = f"[{title}]({link}/README.md), {rows[0].result.data.n:,} images"
     return markdown([board, *titles.values(), "worst case (95%)", "flags"], lines)
 
@@ -131,13 +131,13 @@ def tables() -> Iterator[tuple[str, str]]:
     for name in BOARDS:
         folder = BOARD_FOLDERS / name
         if any((folder / "results").glob("*.json")):
-            rows = read_board(folder)
+            rows = read_rows(folder)
             found = pairs.find(rows)
             yield f"pairs of {name}", pairs.pair_table(found)
             yield f"columns of {name}", pairs.column_table(found)
             yield f"summary of {name}", pairs.summary(found)
             yield f"regularisers of {name}", regularisers.table(rows)
-            yield f"rows of {name}", row_table(rows, page_extras.read(folder, rows))
+            yield f"rows of {name}", row_table(rows, page_extras.read_extras(folder, rows))
             yield f"machine of {name}", machine(rows)
             link = f"leaderboards/{name}" if name == README_BOARD else f"../leaderboards/{name}"
             yield f"board {name}", overview(rows, link)

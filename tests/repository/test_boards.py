@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from robust_eval.cli.main import app
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.leaderboard import attachments, build, page_extras
-from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard.row import Row, read_board
+from robust_eval.leaderboard.board import load_board
+from robust_eval.leaderboard.row import Row, read_rows
 from robust_eval.results import read_result
 from robust_eval.results.comparison import Difference, compare
 from robust_eval.verification.verify import VerifyOptions, verify
@@ -27,15 +27,15 @@ BOARDS = sorted(path.parent for path in ROOT.glob("leaderboards/*/results"))
 ROWS = [
     row
     for row in sorted(ROOT.glob("leaderboards/digits/results/*.json"))
-    if attachments.checkpoint_beside(row)
+    if attachments.attached_checkpoint(row)
 ]
 
 
 @pytest.mark.parametrize("folder", BOARDS, ids=lambda folder: folder.name)
 def test_a_board_keeps_its_rules_and_its_pages_are_those_of_its_rows(folder: Path) -> None:
-    board = boards.load(folder)
+    board = load_board(folder)
     assert board.rules is not None, "a published board has rules"
-    rows, problems = build.check(board)
+    rows, problems = build.check_board(board)
     assert problems == []
     assert all(row.standing.startswith("verified") for row in rows)
     assert all(row.selected in ("validation", "last") for row in rows), "nothing is selected on test images"
@@ -46,8 +46,8 @@ def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
     found = verify(
         VerifyOptions(
             result=path,
-            checkpoint=str(attachments.checkpoint_beside(path)),
-            evidence=attachments.evidence_beside(path),
+            checkpoint=str(attachments.attached_checkpoint(path)),
+            evidence=attachments.attached_evidence(path),
             device="cpu",
         )
     )
@@ -60,10 +60,10 @@ def test_what_lies_beside_another_row_is_told(suffix: str, tmp_path: Path) -> No
     shutil.copytree(ROOT / "leaderboards" / "digits", folder)
     one, other = (next((folder / "results").glob(f"{name}-????????{suffix}")) for name in ("at", "rst"))
     one.write_bytes(other.read_bytes())
-    build.write(boards.load(folder), read_board(folder))
-    _, problems = build.check(boards.load(folder))
+    build.write_pages(load_board(folder), read_rows(folder))
+    _, problems = build.check_board(load_board(folder))
     assert [(problem.file, problem.text) for problem in problems] == [
-        (f"results/{one.name}", "is not of the row it lies beside")
+        (f"results/{one.name}", "does not belong to the row it is stored with")
     ]
 
 
@@ -71,7 +71,7 @@ def test_an_edited_curve_is_told(tmp_path: Path) -> None:
     """At the epoch that was chosen; other epochs nobody but the training knows."""
     folder = tmp_path / "digits"
     shutil.copytree(ROOT / "leaderboards" / "digits", folder)
-    row = next(row for row in read_board(folder) if row.name == "at")
+    row = next(row for row in read_rows(folder) if row.name == "at")
     curve = (folder / row.file).with_suffix(".curve.csv")
     metrics = row.result.checkpoint.trained_with["metrics"]
     lines = [line.split(",") for line in curve.read_text().splitlines()]
@@ -79,9 +79,9 @@ def test_an_edited_curve_is_told(tmp_path: Path) -> None:
     chosen = next(line for line in lines[1:] if line[0] == str(metrics["epoch"]))
     chosen[place] = "0.99"
     curve.write_text("\n".join(",".join(line) for line in lines) + "\n")
-    build.write(boards.load(folder), read_board(folder))
-    assert [problem.text for problem in build.check(boards.load(folder))[1]] == [
-        "is not of the row it lies beside"
+    build.write_pages(load_board(folder), read_rows(folder))
+    assert [problem.text for problem in build.check_board(load_board(folder))[1]] == [
+        "does not belong to the row it is stored with"
     ]
 
 
@@ -92,7 +92,7 @@ def test_the_recorded_command_makes_the_row_again(path: Path, tmp_path: Path) ->
     before = read_result(path)
     assert before.command is not None
     words = shlex.split(before.command)
-    words[words.index(before.checkpoint.name)] = str(attachments.checkpoint_beside(path))
+    words[words.index(before.checkpoint.name)] = str(attachments.attached_checkpoint(path))
     assert CliRunner().invoke(app, [*words[1:], "--out", str(tmp_path / "again")]).exit_code == 0
     after = read_result(tmp_path / "again" / "result.json")
     for name, column in before.columns.items():
@@ -117,9 +117,11 @@ def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
 @pytest.mark.parametrize(("board", "points"), [("mnist-linf-0.3", 2), ("cifar10-jpeg-linf-8-255", 5)])
 def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
     folder = ROOT / "leaderboards" / board
-    rows = read_board(folder)
+    rows = read_rows(folder)
     gaps = [
-        beside.curve["robust_gap"][-1] for beside in page_extras.read(folder, rows).values() if beside.curve
+        beside.curve["robust_gap"][-1]
+        for beside in page_extras.read_extras(folder, rows).values()
+        if beside.curve
     ]
     assert len(gaps) == len(rows)
     assert max(abs(gap) for gap in gaps) <= points / 100
@@ -130,7 +132,7 @@ def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
 
 def test_what_the_page_says_of_mnists_pairs() -> None:
     """Its sign under AutoAttack, no gain under gradients, nothing told from zero; all rows flagged."""
-    rows = read_board(ROOT / "leaderboards" / "mnist-linf-0.3")
+    rows = read_rows(ROOT / "leaderboards" / "mnist-linf-0.3")
     found = pairs.find(rows)
     assert [pair.before.name for pair in found] == ["at", "trades", "mart"]
     for pair in found:
@@ -153,7 +155,7 @@ def test_the_tables_of_the_pipelines_are_in_the_pages() -> None:
 
 
 def test_the_row_that_was_made_again_is_on_the_board() -> None:
-    row = next(row for row in read_board(ROOT / "leaderboards" / "digits") if row.name == "trades")
+    row = next(row for row in read_rows(ROOT / "leaderboards" / "digits") if row.name == "trades")
     assert row.result.evidence is not None
     text = reproduction.PAGES[0].read_text(encoding="utf-8")
     assert f"{row.result.checkpoint.sha256[:12]}..." in text
@@ -199,7 +201,7 @@ def test_a_regulariser_stands_beside_the_plain_row_of_its_own_seed() -> None:
     """And beside Table 4 of the paper: PGD-20 at the most robust epoch, each minus AT."""
     gains = {"at-l1": -0.84, "at-l2": -1.19, "at-cutout": -0.01, "at-mixup": 0.08, "at-awp": 2.6}
     assert regularisers.paper() == pytest.approx(gains)
-    digits = read_board(ROOT / "leaderboards" / "digits")
+    digits = read_rows(ROOT / "leaderboards" / "digits")
     assert regularisers.table(digits) == "", "the paper's pairs alone"
     at, rst = (next(row for row in digits if row.name == name) for name in ("at", "rst"))
     cutout, mixup, other = renamed(rst, "at-cutout"), renamed(rst, "at-mixup"), renamed(at, "at")

@@ -18,9 +18,9 @@ from support.synthetic_results import full
 
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard import build, submission
-from robust_eval.leaderboard.row import read_board
+from robust_eval.leaderboard.board import RULES_FILE, load_board
+from robust_eval.leaderboard.row import read_rows
 from robust_eval.models.architectures import build as build_network
 from robust_eval.models.loading.checkpoint import save
 from robust_eval.results import read_result
@@ -102,9 +102,9 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
     run = shell(ROOT / ".ci" / "evaluate", cwd=place, **given, **report)
     assert run.returncode == 0, run.stdout + run.stderr
     assert (place / "output").read_text() == "result=runs/ci/result.json\n"
-    assert "tables and rules hold" in run.stdout
+    assert "tables and rules are correct" in run.stdout
     board = place / "leaderboards" / "ours"  # whose parent nobody had made
-    (row,) = read_board(board)
+    (row,) = read_rows(board)
     assert row.result == read_result(place / "runs" / "ci" / "result.json")
     assert (place / "summary.md").read_text() == (board / "README.md").read_text()
     assert (board / "index.html").is_file()
@@ -112,7 +112,7 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
     # The same inputs once more, as on the next push: the row gives way to itself.
     run = shell(ROOT / ".ci" / "evaluate", cwd=place, **given)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert len(read_board(board)) == 1
+    assert len(read_rows(board)) == 1
 
     # The same run again, held against a floor that it does not reach: it fails before anything is filed.
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
@@ -138,7 +138,7 @@ def checkouts(tmp_path: Path) -> tuple[Path, Path]:
     board = tmp_path / "base" / "leaderboards" / "ours"
     board.mkdir(parents=True)
     (tmp_path / "result.json").write_text(full(200, name="first.pt").to_json())
-    submission.add(tmp_path / "result.json", board)
+    submission.add_row(tmp_path / "result.json", board)
     rebuild(board)
     shutil.copytree(tmp_path / "base", tmp_path / "submitted")
     evil = f"import pathlib; pathlib.Path({str(tmp_path / 'pwned')!r}).touch()\n"
@@ -148,7 +148,7 @@ def checkouts(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def rebuild(board: Path) -> None:
-    build.write(boards.load(board), read_board(board))
+    build.write_pages(load_board(board), read_rows(board))
 
 
 def checked(checkouts: tuple[Path, Path]) -> tuple[int, str]:
@@ -162,7 +162,7 @@ def test_our_own_boards_pass(tmp_path: Path) -> None:
     """Against themselves: leaderboards/ holds boards and nothing else."""
     shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
     status, said = checked((tmp_path, ROOT))
-    assert (status, said.count("tables and rules hold")) == (
+    assert (status, said.count("tables and rules are correct")) == (
         0,
         len(list(ROOT.glob("leaderboards/*/results"))),
     ), said
@@ -171,11 +171,11 @@ def test_our_own_boards_pass(tmp_path: Path) -> None:
 def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
     board = checkouts[0] / "leaderboards" / "ours"
     (checkouts[0] / "result.json").write_text(full(205, name="second.pt").to_json())
-    submission.add(checkouts[0] / "result.json", board)
+    submission.add_row(checkouts[0] / "result.json", board)
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 0, text
-    assert "2 rows, tables and rules hold" in text
+    assert "2 rows, tables and rules are correct" in text
 
     # Somebody else's row edited, a table by hand, a board gone, a link, an unsafe name: all in one report.
     first = next((board / "results").glob("first-*.json"))
@@ -186,18 +186,18 @@ def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
     code, text = checked(checkouts)
     assert code == 1
     for sentence in (
-        "was there and is changed",
+        "was changed",
         "README.md does not agree with the results",
         "leaderboards/link is not a board's folder",
-        "leaderboards/a?b has a name that is not safe",
-        "leaderboards/old was there and is gone",
+        "leaderboards/a?b has an unsafe name",
+        "leaderboards/old was removed",
     ):
         assert sentence in text
 
 
 def test_a_new_board_may_be_submitted_without_rules_and_verifications(checkouts: tuple[Path, Path]) -> None:
     board = checkouts[0] / "leaderboards" / "new"
-    submission.add(checkouts[1].parent / "result.json", board)
+    submission.add_row(checkouts[1].parent / "result.json", board)
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 0, text
@@ -209,7 +209,7 @@ def test_a_new_board_may_be_submitted_without_rules_and_verifications(checkouts:
         'suite = "full"',
         "minimum_n = 1",
     )
-    (board / boards.FILE).write_text("\n".join(rules))
+    (board / RULES_FILE).write_text("\n".join(rules))
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 1

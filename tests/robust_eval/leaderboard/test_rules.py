@@ -10,9 +10,8 @@ from support.synthetic_results import bits, full, result
 
 from robust_eval.core import discovery
 from robust_eval.core.errors import UserError
-from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard import rules
-from robust_eval.leaderboard.board import Board
+from robust_eval.leaderboard.board import Board, load_board
 from robust_eval.leaderboard.row import Row
 from robust_eval.results import EvalResult, verification_record
 from robust_eval.results.verification_record import CheckRecord, Verification
@@ -30,11 +29,11 @@ minimum_n = 400
 @pytest.fixture
 def board(tmp_path: Path) -> Board:
     (tmp_path / "board.toml").write_text(OWN)
-    return boards.load(tmp_path)
+    return load_board(tmp_path)
 
 
 def said(board: Board, found: EvalResult) -> list[str]:
-    return [problem.text for problem in rules.problems(board, [Row("results/a.json", found)])]
+    return [problem.text for problem in rules.check_rows(board, [Row("results/a.json", found)])]
 
 
 def column(found: EvalResult, name: str, **changes: Any) -> EvalResult:
@@ -57,7 +56,7 @@ def test_an_honest_row_belongs(board: Board) -> None:
 )
 def test_impossible_rows(tmp_path: Path, columns: dict[str, str], flag: str) -> None:
     found = result({"clean": bits(400, 360), **columns})
-    assert any(f"is not to be believed: {flag} (" in text for text in said(Board(tmp_path, "open"), found))
+    assert any(f"has implausible numbers: {flag} (" in text for text in said(Board(tmp_path, "open"), found))
 
 
 def test_noise_between_attacks_is_not_impossible(tmp_path: Path) -> None:
@@ -69,7 +68,7 @@ def test_noise_between_attacks_is_not_impossible(tmp_path: Path) -> None:
 def test_both_at_chance(tmp_path: Path) -> None:
     found = result({"clean": bits(400, 40), "fgsm": bits(400, 40), "aa": bits(400, 40)})
     texts = said(Board(tmp_path, "open"), found)
-    assert "is no better than guessing: 10.00% clean, chance 10.00%" in texts
+    assert "is not above chance: 10.00% clean, chance 10.00%" in texts
     assert any("collapsed" in text for text in texts)
 
 
@@ -103,15 +102,15 @@ def test_a_flag_that_somebody_took_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (full(200, data="mnist"), "is on mnist (test), the board on digits (test)"),
-        (full(200, eps="8/255"), "is under Linf 8/255, the board under Linf 0.1"),
-        (full(200, norm="L2"), "is under L2 0.1, the board under Linf 0.1"),
-        (full(150, n=300, clean=290), "has 300 examples, the board asks for at least 400"),
+        (full(200, data="mnist"), "is on mnist (test); the board is for digits (test)"),
+        (full(200, eps="8/255"), "is under Linf 8/255; the board is for Linf 0.1"),
+        (full(200, norm="L2"), "is under L2 0.1; the board is for Linf 0.1"),
+        (full(150, n=300, clean=290), "has 300 examples; the board requires at least 400"),
         (
             result(
                 {"clean": bits(400, 360), "fgsm": bits(400, 200), "pgd-20": bits(400, 190)}, suite="quick"
             ),
-            "is of suite quick (version 1), the board of full (version 1)",
+            "was evaluated with suite quick (version 1); the board requires full (version 1)",
         ),
     ],
 )
@@ -125,7 +124,7 @@ def test_a_weak_attack_under_a_good_name(board: Board) -> None:
     attack = row.columns["pgd-20"].attacks[0]
     weak = attack.model_copy(update={"params": {**attack.params, "steps": 1}})
     assert said(board, column(row, "pgd-20", attacks=(weak,))) == [
-        "column pgd-20 is not the pgd-20 of suite full: its attacks differ"
+        "has other attacks in column pgd-20 than suite full"
     ]
     older = attack.model_copy(update={"version": 0})
     assert len(said(board, column(row, "pgd-20", attacks=(older,)))) == 1
@@ -143,25 +142,25 @@ def test_columns_left_out_of_the_suite(board: Board) -> None:
 
 def test_pinned_images(tmp_path: Path) -> None:
     (tmp_path / "board.toml").write_text(OWN + f'fingerprints = ["{"12" * 32}"]\n')
-    pinned = boards.load(tmp_path)
-    assert said(pinned, full(200)) == ["is on other images than the board's, by their fingerprint"]
+    pinned = load_board(tmp_path)
+    assert said(pinned, full(200)) == ["is on different images than the board's (their fingerprints differ)"]
     assert said(pinned, full(200, fingerprint="12" * 32)) == []
 
 
 def test_two_rows_for_one_checkpoint(board: Board) -> None:
     again = full(198)
     found = [Row("results/a.json", full(200)), Row("results/b.json", again)]
-    assert rules.problems(board, found) == [
+    assert rules.check_rows(board, found) == [
         ("results/b.json", "is a second row for the checkpoint of results/a.json")
     ]
     found[1] = Row("results/b.json", full(198, name="other.pt"))
-    assert rules.problems(board, found) == []
+    assert rules.check_rows(board, found) == []
 
 
 def test_paths_of_a_machine(board: Board) -> None:
     for path in ("/home" + "/someone/net.pt", "C:\\Users\\someone", "see /tmp" + "/x"):
         found = full(200, trained_with={"provenance": {"from": path}})
-        assert said(board, found) == ["names a path of the machine it was made on"]
+        assert said(board, found) == ["contains a path of the machine on which it was made"]
     assert said(board, full(200, trained_with={"sources": "arxiv.org/abs/2004.05884, ~/data"})) == []
 
 
@@ -178,11 +177,14 @@ def test_failed_and_lapsed_verifications(board: Board) -> None:
         created="2026-01-01",
     )
     rows = [Row("results/a.json", full(200), verification=record)]
-    assert [problem.text for problem in rules.problems(board, rows)] == ["failed its verification"]
+    assert [problem.text for problem in rules.check_rows(board, rows)] == ["failed its verification"]
     assert rows[0].standing == "failed verification"
-    lapsed = Row("results/a.json", full(200), lapsed=True)
-    assert "of another content: verify it again" in rules.problems(board, [lapsed])[0].text
-    assert lapsed.standing == "self-reported"
+    verification_outdated = Row("results/a.json", full(200), verification_outdated=True)
+    assert (
+        "of different content: run robust-eval verify again"
+        in rules.check_rows(board, [verification_outdated])[0].text
+    )
+    assert verification_outdated.standing == "self-reported"
     assert verification_record.path_beside(Path("results/a.json")).name == "a.verification.json"
 
 
@@ -190,7 +192,7 @@ def test_failed_and_lapsed_verifications(board: Board) -> None:
 def test_every_board_of_the_project_is_valid(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    board = boards.load(folder)
+    board = load_board(folder)
     assert board.rules is not None
     assert board.suite() is not None
     assert board.threat() is not None
@@ -199,12 +201,12 @@ def test_every_board_of_the_project_is_valid(name: str, tmp_path: Path) -> None:
 
 def test_an_open_board_and_rules_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    assert boards.load(tmp_path / "mine").rules is None
-    assert boards.load(tmp_path / "mine", "Title").title == "Title"
+    assert load_board(tmp_path / "mine").rules is None
+    assert load_board(tmp_path / "mine", "Title").title == "Title"
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "board.toml").write_text(OWN)
     (tmp_path / "mine" / "board.toml").write_text(OWN.replace("400", "1"))
-    loose, strict = boards.load(tmp_path / "mine"), boards.load(tmp_path / "mine", None, tmp_path / "base")
+    loose, strict = load_board(tmp_path / "mine"), load_board(tmp_path / "mine", None, tmp_path / "base")
     assert (loose.rules and loose.rules.minimum_n, strict.rules and strict.rules.minimum_n) == (1, 400)
 
 
@@ -222,6 +224,6 @@ def test_an_open_board_and_rules_from_elsewhere(tmp_path: Path) -> None:
 def test_rules_that_cannot_be_read(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     (tmp_path / "board.toml").write_text(OWN.replace(*change))
     with pytest.raises(UserError, match=message):
-        boards.load(tmp_path)
+        load_board(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
-        boards.load(tmp_path / "none")
+        load_board(tmp_path / "none")

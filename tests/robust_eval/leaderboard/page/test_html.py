@@ -15,9 +15,9 @@ from support import board_rows
 from support.page_elements import Element, by_id, elements
 
 from robust_eval.leaderboard.page import html
-from robust_eval.leaderboard.page.view_models import link
-from robust_eval.leaderboard.page_extras import Picture, Pictures, Sidecar
-from robust_eval.leaderboard.robustbench_import import Reported
+from robust_eval.leaderboard.page.view_models import safe_link
+from robust_eval.leaderboard.page_extras import PageExtras, Picture, Pictures
+from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import Row
 from robust_eval.results import DisagreementRecord, EvalResult, FlagRecord, SearchRecord
 from robust_eval.results.verification_record import AuditRecord, CheckRecord, Verification
@@ -33,7 +33,7 @@ def base() -> EvalResult:
 
 @pytest.fixture(scope="module")
 def page(base: EvalResult) -> str:
-    return html.page("Digits", board_rows.rows(base))
+    return html.render("Digits", board_rows.rows(base))
 
 
 def rows_of(page: str) -> list[Element]:
@@ -55,12 +55,12 @@ def test_rows_in_order_with_rank_numbers_and_intervals(page: str) -> None:
 
 def test_rows_that_a_test_cannot_tell_apart_share_a_rank(base: EvalResult) -> None:
     rows = [Row(f"{n}.json", board_rows.result(base, "at", seed=n)) for n in range(2)]
-    assert [row.text.split()[0] for row in rows_of(html.page("b", rows))] == ["1=", "1="]
+    assert [row.text.split()[0] for row in rows_of(html.render("b", rows))] == ["1=", "1="]
 
 
 def test_other_images_get_a_table_of_their_own(base: EvalResult) -> None:
     rows = [Row(f"{eps}.json", board_rows.result(base, "at", eps=eps)) for eps in ("0.1", "0.15")]
-    found = elements(html.page("b", rows))
+    found = elements(html.render("b", rows))
     assert [e.text for e in found if e.tag == "h2" and e.attributes.get("id", "").startswith("group-")] == [
         "digits (test), Linf 0.1",
         "digits (test), Linf 0.15",
@@ -69,24 +69,24 @@ def test_other_images_get_a_table_of_their_own(base: EvalResult) -> None:
 
 
 def test_a_board_may_rank_by_another_column(base: EvalResult) -> None:
-    page = html.page("b", board_rows.rows(base), by="clean")
+    page = html.render("b", board_rows.rows(base), by="clean")
     assert "ranked by Clean" in next(e for e in elements(page) if e.attributes.get("class") == "note").text
     assert rows_of(page)[0].text.startswith("1= at-awp")
     assert "under Clean" in by_id(page, "row-at").text
 
 
 def test_published_entries_stand_apart_and_marked(base: EvalResult) -> None:
-    entry = Reported(
+    entry = PublishedEntry(
         "Wu2020", "A <b>paper</b>", "https://example.org/a", "WRN", "NeurIPS", 88.25, 60.04, "RB 1.1"
     )
     entries = [entry, replace(entry, id="Evil", link="javascript:alert(1)", unreliable=True)]
-    page = html.page("b", board_rows.rows(base), reported=entries)
+    page = html.render("b", board_rows.rows(base), published=entries)
     assert len(rows_of(page)) == 6
     lines = [e.text for e in elements(page) if e.tag == "tr" and "not re-judged" in e.text]
     assert lines == [
         "Wu2020 A <b>paper</b> WRN NeurIPS 88.25 60.04 reported, not re-judged",
         "Evil A <b>paper</b> WRN NeurIPS 88.25 60.04 reported, not re-judged; "
-        "unreliable by RobustBench's own mark",
+        "marked as unreliable by RobustBench",
     ]
     links = [e["href"] for e in elements(page) if e.tag == "a" and e.text == "A <b>paper</b>"]
     assert links == ["https://example.org/a"]
@@ -116,7 +116,9 @@ def test_a_loss_does_not_look_like_a_gain(base: EvalResult, strength: float, sai
         Row("b.json", board_rows.result(base, "at-awp", strength=strength)),
     ]
     (headline,) = (
-        one for one in elements(html.page("b", rows)) if "points of worst case" in one.text and one.tag == "p"
+        one
+        for one in elements(html.render("b", rows))
+        if "points of worst case" in one.text and one.tag == "p"
     )
     assert said in headline.text
     assert headline.attributes["class"] == shown
@@ -134,8 +136,8 @@ def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
         difference=PNG,
         amplified=5,
     )
-    beside = {"results/fgsm-rs.json": Sidecar(curve, Pictures(size=(8, 8), examples=(example,)))}
-    page = html.page("b", board_rows.rows(base), beside)
+    beside = {"results/fgsm-rs.json": PageExtras(curve, Pictures(size=(8, 8), examples=(example,)))}
+    page = html.render("b", board_rows.rows(base), beside)
     detail = by_id(page, "row-fgsm-rs").text
     for told in (
         "Rank 5",
@@ -153,7 +155,7 @@ def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
     ):
         assert told in detail
     assert [e["src"] for e in elements(page) if e.tag == "img"] == [PNG] * 3
-    assert "Partial: still to do are aa." in by_id(page, "row-other").text
+    assert "Partial; missing columns: aa." in by_id(page, "row-other").text
 
 
 def test_how_the_search_was_done_and_what_it_missed_is_shown(base: EvalResult) -> None:
@@ -161,7 +163,7 @@ def test_how_the_search_was_done_and_what_it_missed_is_shown(base: EvalResult) -
     search = SearchRecord(notes=("searches in bfloat16",), tunings={}, disagreement=lost)
     suite = base.suite.model_copy(update={"precision": "bfloat16"})
     row = board_rows.result(base.model_copy(update={"search": search, "suite": suite}), "at")
-    text = by_id(html.page("b", [Row("a.json", row)]), "row-a").text
+    text = by_id(html.render("b", [Row("a.json", row)]), "row-a").text
     assert "searches in bfloat16" in text
     assert "disagreement in 128 verdicts" in text
     assert "2 broken by float32 alone, 1 by bfloat16 alone (fgsm, pgd-20)" in text
@@ -183,7 +185,7 @@ def test_what_a_verification_found_is_shown(base: EvalResult) -> None:
         device="cpu",
         created="2026-01-01",
     )
-    text = by_id(html.page("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
+    text = by_id(html.render("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
     for told in (
         "verified, audited",
         "still wrong passed: so it is",
@@ -196,7 +198,9 @@ def test_what_a_verification_found_is_shown(base: EvalResult) -> None:
 
 def test_anchors_follow_the_file_and_are_unique(base: EvalResult) -> None:
     files = ["results/a b.json", "results/a-b.json", "results/ünï.json"]
-    page = html.page("b", [Row(file, board_rows.result(base, "at", seed=n)) for n, file in enumerate(files)])
+    page = html.render(
+        "b", [Row(file, board_rows.result(base, "at", seed=n)) for n, file in enumerate(files)]
+    )
     assert {row["data-row"] for row in rows_of(page)} == {"row-a-b", "row-a-b-2", "row--n-"}
     ids = [e["id"] for e in elements(page) if "id" in e.attributes]
     assert len(ids) == len(set(ids))
@@ -205,7 +209,7 @@ def test_anchors_follow_the_file_and_are_unique(base: EvalResult) -> None:
 
 
 def test_the_same_rows_give_the_same_page(base: EvalResult, page: str) -> None:
-    assert html.page("Digits", board_rows.rows(base)) == page
+    assert html.render("Digits", board_rows.rows(base)) == page
 
 
 def hostile(base: EvalResult, text: str) -> Row:
@@ -263,7 +267,7 @@ def hostile_page(base: EvalResult, text: str) -> str:
         difference=PNG,
         amplified=2,
     )
-    return html.page(text, [row], {row.file: Sidecar(None, Pictures(size=(1, 1), examples=(example,)))})
+    return html.render(text, [row], {row.file: PageExtras(None, Pictures(size=(1, 1), examples=(example,)))})
 
 
 @pytest.mark.parametrize(
@@ -350,11 +354,11 @@ def test_the_policy_allows_the_page_s_own_style_and_scripts_alone(page: str) -> 
     ],
 )
 def test_links_are_http_or_text(url: object, allowed: bool) -> None:
-    assert link(url) == (url if allowed else None)
+    assert safe_link(url) == (url if allowed else None)
 
 
 def test_a_file_name_is_never_a_scheme(base: EvalResult) -> None:
-    page = html.page("b", [Row("javascript:alert(1)?x#y.json", board_rows.result(base, "at"))])
+    page = html.render("b", [Row("javascript:alert(1)?x#y.json", board_rows.result(base, "at"))])
     (href,) = [e["href"] for e in elements(page) if e.tag == "a" and e.text == "result file"]
     assert href == "./javascript%3Aalert%281%29%3Fx%23y.json"
 

@@ -58,7 +58,7 @@ def base() -> EvalResult:
 @pytest.fixture(scope="module")
 def address(base: EvalResult, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("site") / "index.html"
-    path.write_text(html.page("Digits", board_rows.rows(base)), encoding="utf-8")
+    path.write_text(html.render("Digits", board_rows.rows(base)), encoding="utf-8")
     return path.as_uri()
 
 
@@ -216,7 +216,7 @@ def test_the_paper_s_table_needs_no_scrolling_on_a_laptop(
 ) -> None:
     path = tmp_path / "index.html"
     rows = [Row(f"{name}.json", full(200 + k, name=name)) for k, name in enumerate(("trades", "trades-awp"))]
-    path.write_text(html.page("Digits", rows), encoding="utf-8")
+    path.write_text(html.render("Digits", rows), encoding="utf-8")
     for page in opened(browser, path.as_uri(), viewport={"width": 1280, "height": 800}):
         width, room = page.evaluate(
             "(() => { const t = document.querySelector('.table'); return [t.scrollWidth, t.clientWidth]; })()"
@@ -249,7 +249,7 @@ def test_hostile_names_run_nothing(browser: Browser, base: EvalResult, tmp_path:
     text = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"' onfocus=alert(3) autofocus"
     rows = [Row("results/a.json", board_rows.result(base, text, file="=HYPERLINK(1)"))]
     path = tmp_path / "index.html"
-    path.write_text(html.page(text, rows), encoding="utf-8")
+    path.write_text(html.render(text, rows), encoding="utf-8")
     for page in opened(browser, path.as_uri()):
         assert page.inner_text("h1") == text
         page.click("td.name a")
