@@ -1,3 +1,5 @@
+"""Pairs of rows with and without adversarial weight perturbation."""
+
 from __future__ import annotations
 
 import pytest
@@ -28,7 +30,7 @@ def base() -> EvalResult:
         ("awp", ("awp", False)),
     ],
 )
-def test_a_name_without_awp(name: str, expected: tuple[str, bool]) -> None:
+def test_split_awp(name: str, expected: tuple[str, bool]) -> None:
     assert split_awp(name) == expected
 
 
@@ -37,7 +39,7 @@ def found(*results: EvalResult) -> list[tuple[str, str]]:
     return [(before.name, after.name) for before, after in find_pairs(rows)]
 
 
-def test_a_pair_is_one_recipe_on_the_same_images(base: EvalResult) -> None:
+def test_a_pair_has_the_same_recipe_and_images(base: EvalResult) -> None:
     at = board_rows.result(base, "at")
     other_data = base.data.model_copy(update={"fingerprint": "0" * 64, "n": 400, "name": "digits"})
     assert found(at, board_rows.result(base, "at-awp")) == [("at", "at-awp")]
@@ -54,13 +56,13 @@ def test_a_row_is_in_one_pair_at_most(base: EvalResult) -> None:
     assert found(*(board_rows.result(base, name) for name in names)) == [("at", "at-awp")]
 
 
-def test_seeds_are_paired_with_their_like(base: EvalResult) -> None:
+def test_rows_are_paired_with_the_same_seed(base: EvalResult) -> None:
     results = [board_rows.result(base, name, seed=seed) for name in ("at", "at-awp") for seed in (0, 1)]
     rows = [Row(f"{number}.json", result) for number, result in enumerate(results)]
     assert [(a.file, b.file) for a, b in find_pairs(rows)] == [("0.json", "2.json"), ("1.json", "3.json")]
 
 
-def test_the_difference_is_counted_image_by_image(base: EvalResult) -> None:
+def test_the_difference_of_a_pair_is_computed_per_image(base: EvalResult) -> None:
     (group,) = group_views(board_rows.rows(base), {})
     shown = compare_pair(*next(members for members in group.pairs if members[0].name == "at"))
     assert [column.title for column in shown.columns] == [
@@ -80,7 +82,7 @@ def test_the_difference_is_counted_image_by_image(base: EvalResult) -> None:
     assert all(low < end < high for column in shown.columns for end in column.difference.interval)
 
 
-def test_a_seed_is_part_of_the_name_that_is_shown_but_not_of_the_recipe() -> None:
+def test_the_label_contains_the_seed_and_the_name_does_not() -> None:
     def row(seed: object) -> Row:
         trained = {"recipe": {"name": "at-awp"}, "provenance": {"seed": seed}}
         return Row("r.json", full(200, trained_with=trained))

@@ -1,4 +1,4 @@
-"""RobustBench's entries beside ours, and one of our rows in RobustBench's own format."""
+"""Import of RobustBench's entries and export of a result to its format."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def entry(**changes: object) -> str:
     return json.dumps(value | changes)
 
 
-def test_the_installed_release(tmp_path: Path) -> None:
+def test_entries_of_the_installed_release(tmp_path: Path) -> None:
     found = robustbench_import.published_entries(board(tmp_path))
     assert len(found) > 60
     assert [x.robust for x in found] == sorted((x.robust for x in found), reverse=True)
@@ -57,7 +57,7 @@ def test_the_installed_release(tmp_path: Path) -> None:
     assert awp.source.startswith("RobustBench 1.")
 
 
-def test_off_by_default_and_unknown_settings(tmp_path: Path) -> None:
+def test_no_entries_by_default_and_for_unknown_settings(tmp_path: Path) -> None:
     assert robustbench_import.published_entries(board(tmp_path, "false")) == []
     assert robustbench_import.published_entries(Board(tmp_path, "open")) == []
     with pytest.raises(UserError, match="RobustBench has no entries for digits. Remove robustbench"):
@@ -110,7 +110,7 @@ def test_a_folder_of_model_info(tmp_path: Path) -> None:
         robustbench_import.published_entries(board(tmp_path, '"nothing"'))
 
 
-def test_export_in_robustbench_fields_and_back(tmp_path: Path) -> None:
+def test_export_and_import_again(tmp_path: Path) -> None:
     found = full(5321, n=10_000, clean=8536, data="cifar10", eps="8/255")
     info = model_info(found, PAPER)
     assert info["clean_acc"] == "85.36"
@@ -129,17 +129,17 @@ def test_export_in_robustbench_fields_and_back(tmp_path: Path) -> None:
     assert (back.id, back.clean, back.robust, back.paper) == ("Ours2026A", 85.36, 53.21, "A Title")
 
 
-def test_export_takes_no_address_that_is_none() -> None:
+def test_export_refuses_invalid_addresses() -> None:
     with pytest.raises(UserError, match="address 'javascript:alert' is not an http or https address"):
         model_info(full(200, data="cifar10", eps="8/255"), replace(PAPER, link="javascript:alert"))
 
 
-def test_export_of_fewer_images_says_so() -> None:
+def test_export_notes_fewer_images() -> None:
     info = model_info(full(200, data="cifar10", eps="8/255"), PAPER)
     assert "Measured on 400 images, not on RobustBench's 10,000." in str(info["footnote"])
 
 
-def test_rows_that_robustbench_has_no_place_for() -> None:
+def test_export_refuses_results_that_robustbench_does_not_accept() -> None:
     with pytest.raises(UserError, match=r"RobustBench takes cifar10, .* not digits \(test\)"):
         model_info(full(200), PAPER)
     no_aa = result({"clean": bits(100, 90), "fgsm": bits(100, 50)}, data="cifar10")

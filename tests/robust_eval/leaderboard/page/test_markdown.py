@@ -1,3 +1,5 @@
+"""Content of the Markdown table, and escaping of untrusted text."""
+
 from __future__ import annotations
 
 import re
@@ -30,7 +32,7 @@ def table(page: str) -> list[list[str]]:
     return [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
 
 
-def test_best_worst_case_first_and_partial_rows_last() -> None:
+def test_rows_are_sorted_by_worst_case_with_partial_rows_last() -> None:
     rows = [
         Row("results/a.json", full(100, name="weak.pt")),
         Row("results/b.json", full(200, name="strong.pt")),
@@ -42,7 +44,7 @@ def test_best_worst_case_first_and_partial_rows_last() -> None:
     assert [line[1] for line in lines[2:]] == ["strong.pt", "near.pt", "weak.pt", "unfinished.pt (partial)"]
 
 
-def test_selection_and_standing_are_columns() -> None:
+def test_selection_and_standing_are_shown() -> None:
     recipe = {"name": "at-awp", "selection": {"validation": 1000}}
     rows = [
         Row("a.json", full(200, name="best.pt", trained_with={"recipe": recipe})),
@@ -63,7 +65,7 @@ def test_the_ranking_column_is_named() -> None:
     assert "Ranked by column aa;" in markdown.render("b", rows, by="aa")
 
 
-def test_published_entries_stand_apart_and_are_marked() -> None:
+def test_published_entries_are_in_a_separate_marked_table() -> None:
     entry = PublishedEntry(
         id="Evil|<b>",
         paper="A [title](javascript:alert(1))",
@@ -84,14 +86,14 @@ def test_published_entries_stand_apart_and_are_marked() -> None:
     assert not re.search(r"(?<!\\)\]\(", theirs)
 
 
-def test_numbers_intervals_n_and_link(result: EvalResult) -> None:
+def test_a_row_shows_numbers_interval_n_and_link(result: EvalResult) -> None:
     page = markdown.render("digits", [Row("results/a b.json", result)])
     assert "| 90.00 (69.9–97.2) |" in page
     assert "[json](results/a%20b.json)" in page
     assert "| 20 |" in page
 
 
-def test_other_threat_models_get_a_table_of_their_own(result: EvalResult) -> None:
+def test_each_threat_model_has_its_own_table(result: EvalResult) -> None:
     other = result.threat.model_copy(update={"eps": "0.031"})
     page = markdown.render(
         "b", [Row("a.json", result), Row("b.json", result.model_copy(update={"threat": other}))]
@@ -112,7 +114,7 @@ def test_other_threat_models_get_a_table_of_their_own(result: EvalResult) -> Non
         "x\u0007y",
     ],
 )
-def test_hostile_names_stay_text(result: EvalResult, name: str) -> None:
+def test_hostile_names_are_escaped(result: EvalResult, name: str) -> None:
     page = markdown.render(name, [Row("a.json", renamed(result, name))])
     plain = markdown.render("t", [Row("a.json", renamed(result, "name"))])
     lines = [line for line in page.splitlines() if line.startswith("| ")]
@@ -125,7 +127,7 @@ def test_hostile_names_stay_text(result: EvalResult, name: str) -> None:
     assert re.findall(r"(?<!\\)\]\(([^)]*)", page) == ["a.json"]
 
 
-def test_folders_that_are_no_boards(tmp_path: Path, result: EvalResult) -> None:
+def test_folders_that_are_not_boards_are_refused(tmp_path: Path, result: EvalResult) -> None:
     with pytest.raises(UserError, match="is not a folder"):
         read_rows(tmp_path / "none")
     with pytest.raises(UserError, match="contains no result files"):
