@@ -1,7 +1,7 @@
 """Read RobustBench's published entries, which a board shows in a separate table.
 
 The entries of the installed release come from the tables in its package description. A folder with the
-``model_info`` of RobustBench's repository also tells which entries its authors call unreliable.
+``model_info`` of RobustBench's repository also marks the entries that its authors consider unreliable.
 """
 
 from __future__ import annotations

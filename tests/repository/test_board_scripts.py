@@ -117,11 +117,11 @@ def test_each_recipe_is_trained_and_evaluated_in_its_folder(checkout: Path, imag
     """Regression test: variables of a shell function are global and once overwrote the loop's recipe."""
     commands = recorded_commands(checkout, "cifar10_jpeg.sh", images, NET="small", MNIST=str(checkout))
     pairs = [r for name in ("at", "trades", "mart", "rst", "pretraining") for r in (name, f"{name}-awp")]
-    beside = {"labeller-s0": "natural", "mnist32-s0": "at"}
+    others = {"labeller-s0": "natural", "mnist32-s0": "at"}
     found = trained(commands)
-    rows = [(recipe, folder) for recipe, folder in found if folder not in beside]
+    rows = [(recipe, folder) for recipe, folder in found if folder not in others]
     assert rows == [(recipe, f"{recipe}-s0") for recipe in pairs]
-    assert {(recipe, folder) for recipe, folder in found} - set(rows) == {(r, f) for f, r in beside.items()}
+    assert {(recipe, folder) for recipe, folder in found} - set(rows) == {(r, f) for f, r in others.items()}
     for verb in ("robust-eval run", "robust-eval verify", "robust-eval leaderboard add"):
         lines = [line for line in commands if line.startswith(verb)]
         assert [f"/{recipe}-s0/" in line for recipe, line in zip(pairs, lines, strict=True)] == [True] * 10

@@ -121,9 +121,9 @@ def test_the_stated_bound_on_the_robust_gap_holds(board: str, points: int) -> No
     folder = ROOT / "leaderboards" / board
     rows = read_rows(folder)
     gaps = [
-        beside.curve["robust_gap"][-1]
-        for beside in page_extras.read_extras(folder, rows).values()
-        if beside.curve
+        extras.curve["robust_gap"][-1]
+        for extras in page_extras.read_extras(folder, rows).values()
+        if extras.curve
     ]
     assert len(gaps) == len(rows)
     assert max(abs(gap) for gap in gaps) <= points / 100

@@ -21,7 +21,7 @@ from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.leaderboard import build, submission
 from robust_eval.leaderboard.board import RULES_FILE, load_board
 from robust_eval.leaderboard.row import read_rows
-from robust_eval.models.architectures import build as build_network
+from robust_eval.models import architectures
 from robust_eval.models.loading.checkpoint import save
 from robust_eval.results import read_result
 
@@ -64,7 +64,7 @@ def user_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a network and images, 90% of which it classifies correctly."""
     folder = tmp_path_factory.mktemp("ci")
     torch.manual_seed(0)
-    network = build_network(
+    network = architectures.build(
         "digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16
     ).eval()
     x = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
@@ -164,11 +164,11 @@ def checked(checkouts: tuple[Path, Path]) -> tuple[int, str]:
 def test_the_published_boards_pass(tmp_path: Path) -> None:
     """Checked against themselves; leaderboards/ must contain nothing but boards."""
     shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
-    status, said = checked((tmp_path, ROOT))
-    assert (status, said.count("tables and rules are correct")) == (
+    status, output = checked((tmp_path, ROOT))
+    assert (status, output.count("tables and rules are correct")) == (
         0,
         len(list(ROOT.glob("leaderboards/*/results"))),
-    ), said
+    ), output
 
 
 def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:

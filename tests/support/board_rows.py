@@ -32,6 +32,7 @@ def template() -> EvalResult:
     return evaluate(model, x, y, "Linf 0.02", suite="fgsm", name="linear.pt")
 
 
+# More than eight parameters: tests set single fields of a result and keep the defaults of the others.
 def result(
     base: EvalResult,
     recipe: str,

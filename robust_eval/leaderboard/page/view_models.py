@@ -113,14 +113,6 @@ class GroupView:
         return counted(len(self.rows), "row")
 
     @property
-    def rank(self) -> int | None:
-        return self.ranked_row.rank
-
-    @property
-    def rank_text(self) -> str:
-        return self.ranked_row.text
-
-    @property
     def ranked(self) -> tuple[RowView, ...]:
         return tuple(row for row in self.rows if row.ranked)
 

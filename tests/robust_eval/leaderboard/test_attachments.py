@@ -60,12 +60,12 @@ def test_attachments_are_stored_with_the_row_and_linked(run: Path, tmp_path: Pat
     result = add_with_attachments(run, board)
     assert attachments.attached_checkpoint(result) == result.with_suffix(".pt")
     assert result.with_suffix(".pt").read_bytes() == WEIGHTS
-    beside = attachments.attached_evidence(result)
-    assert beside is not None
-    assert beside.read_bytes() == IMAGES
+    evidence = attachments.attached_evidence(result)
+    assert evidence is not None
+    assert evidence.read_bytes() == IMAGES
     assert problems_after_build(board) == []
     page, table = (board / "index.html").read_text(), (board / "README.md").read_text()
-    for what, file in (("checkpoint", result.with_suffix(".pt")), ("evidence", beside)):
+    for what, file in (("checkpoint", result.with_suffix(".pt")), ("evidence", evidence)):
         assert f"[{what}](results/{file.name})" in table
         assert f'<a href="./results/{file.name}">{what}</a>' in page
 
@@ -122,9 +122,9 @@ def test_a_row_can_be_added_to_another_board_with_its_evidence(run: Path, tmp_pa
     command = ["leaderboard", "add", str(first), str(tmp_path / "theirs"), "--evidence"]
     assert CliRunner().invoke(app, command).exit_code == 0
     (added,) = (tmp_path / "theirs" / "results").glob("*.json")
-    beside = attachments.attached_evidence(added)
-    assert beside is not None
-    assert beside.read_bytes() == IMAGES
+    evidence = attachments.attached_evidence(added)
+    assert evidence is not None
+    assert evidence.read_bytes() == IMAGES
 
 
 def test_a_row_can_be_replaced_by_itself(run: Path, tmp_path: Path) -> None:

@@ -116,17 +116,17 @@ def test_page_extras_are_written_and_read_back(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     (row,) = read_rows(tmp_path / "board")
-    beside = read_extras(tmp_path / "board", [row, Row("results/alone.json", result)])
-    found = beside[row.file].pictures
+    extras = read_extras(tmp_path / "board", [row, Row("results/alone.json", result)])
+    found = extras[row.file].pictures
     assert found is not None
     assert len(found.examples) == 4
     # The predicted classes come from the run's unit files.
     assert all(example.seen_as in result.data.class_names for example in found.examples)
-    curve = beside[row.file].curve
+    curve = extras[row.file].curve
     assert curve is not None
     assert math.isnan(curve["val_pgd"][0])
     assert (curve["epoch"], curve["val_pgd"][1]) == ([1, 2], 0.5)
-    assert beside["results/alone.json"].pictures is None
+    assert extras["results/alone.json"].pictures is None
     assert list(submission.unexpected_files(tmp_path / "board")) == []
 
 

@@ -134,11 +134,11 @@ def test_attacks_must_have_the_parameters_of_the_suite(board: Board) -> None:
 
 def test_missing_columns_are_reported(board: Board) -> None:
     row = full(200)
-    kept = {name: record for name, record in row.columns.items() if name != "aa"}
-    names = tuple(kept)
+    remaining = {name: record for name, record in row.columns.items() if name != "aa"}
+    names = tuple(remaining)
     suite = row.suite.model_copy(update={"columns": names})
-    worst = result({name: record.robust_bits for name, record in kept.items()}).worst_case
-    cut = row.model_copy(update={"columns": kept, "suite": suite, "worst_case": worst})
+    worst = result({name: record.robust_bits for name, record in remaining.items()}).worst_case
+    cut = row.model_copy(update={"columns": remaining, "suite": suite, "worst_case": worst})
     assert problem_texts(board, cut) == ["lacks column aa of suite full"]
 
 

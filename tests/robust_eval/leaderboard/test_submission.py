@@ -60,9 +60,9 @@ def verified(path: Path, *, passed: bool = True) -> Path:
         device="cpu",
         created="2026-01-01",
     )
-    beside = verification_record.path_beside(path)
-    verification_record.write(beside, record)
-    return beside
+    record_file = verification_record.path_beside(path)
+    verification_record.write(record_file, record)
+    return record_file
 
 
 def test_a_result_is_added_built_and_checked(folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_pairs_show_their_paired_difference(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strength", "said", "shown"),
+    ("strength", "expected", "shown"),
     [
         (1.9, "better with AWP", "headline better"),
         (1.2, "worse with AWP", "headline worse"),
@@ -111,7 +111,7 @@ def test_pairs_show_their_paired_difference(page: str) -> None:
     ],
 )
 def test_gain_and_loss_by_awp_are_shown_differently(
-    base: EvalResult, strength: float, said: str, shown: str
+    base: EvalResult, strength: float, expected: str, shown: str
 ) -> None:
     rows = [
         Row("a.json", board_rows.result(base, "at")),
@@ -122,7 +122,7 @@ def test_gain_and_loss_by_awp_are_shown_differently(
         for one in elements(html.render("b", rows))
         if "points of worst case" in one.text and one.tag == "p"
     )
-    assert said in headline.text
+    assert expected in headline.text
     assert headline.attributes["class"] == shown
 
 
@@ -138,8 +138,8 @@ def test_the_detail_view_shows_how_a_row_was_obtained(base: EvalResult) -> None:
         difference=PNG,
         amplified=5,
     )
-    beside = {"results/fgsm-rs.json": PageExtras(curve, Pictures(size=(8, 8), examples=(example,)))}
-    page = html.render("b", board_rows.rows(base), beside)
+    extras = {"results/fgsm-rs.json": PageExtras(curve, Pictures(size=(8, 8), examples=(example,)))}
+    page = html.render("b", board_rows.rows(base), extras)
     detail = by_id(page, "row-fgsm-rs").text
     for expected in (
         "Rank 5",
