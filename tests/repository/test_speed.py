@@ -32,7 +32,7 @@ def test_counts_and_ratios_of_the_table() -> None:
         "work": {"name": "w", "examples": 4},
         "sides": {"ours": side("1100", 2.0), "plain": side("1010", 5.0)},
     }
-    found = speed.taken({"machine": {"matrix_rates": {"float32": 10.0}}, "works": [one]})
+    found = speed.extract_figures({"machine": {"matrix_rates": {"float32": 10.0}}, "works": [one]})
     first, second = speed.evaluation(found["works"]).splitlines()[2:]
     assert first == "| w, 4 images | ours | 2 | 2 | 2.0 | 2.50x | 9.0 | 9.0 | 1 | 50% |"
     assert second == "|  | plain | 2 | 0 | 5.0 | 1.00x | 9.0 | 9.0 | 1 | 50% |"
