@@ -63,7 +63,7 @@ class ScriptedHost:
         assert isinstance(source, EvaluationOptions)
         return self.requests[source.seed]
 
-    def prepare(self, source: Source, request: Request, tuning: str | None) -> Prepared:
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
         return Prepared(None, self._report(), None)
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:

@@ -42,6 +42,7 @@ class Prepared:
     first_logits: Tensor | None
     """None for a model with random outputs."""
     notes: tuple[str, ...] = ()
+    """Lines for the user."""
 
 
 class Host(Protocol):
@@ -50,8 +51,11 @@ class Host(Protocol):
     def load(self, source: Source) -> Request:
         """Load checkpoint and images; the request that they and the options give."""
 
-    def prepare(self, source: Source, request: Request, tuning: str | None) -> Prepared:
-        """Probe the model and choose how its attack copies are called (``tuning``, else measured)."""
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
+        """Probe the model and choose how its attack copies are called (``tuning``, else measured).
+
+        ``diagnose``: also estimate what the diagnosis will cost.
+        """
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
         """Run a unit."""

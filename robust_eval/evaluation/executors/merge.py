@@ -56,7 +56,7 @@ class MergeHost:
     def load(self, source: Source) -> Request:
         return self._request
 
-    def prepare(self, source: Source, request: Request, tuning: str | None) -> Prepared:
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
         return Prepared(tuning, self._report, None)
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:

@@ -128,7 +128,7 @@ class Scheduler:
         except UserError as error:
             raise UserError(self._folder_taken(run, request) or str(error)) from error
         self._display.opened(run)
-        self._submit(run, "prepare", (request, run.state.tuning), "probes")
+        self._submit(run, "prepare", (request, run.state.tuning, run.spec.diagnose), "probes")
 
     def _folder_taken(self, run: Run, request: Request) -> str | None:
         """The message if another run of this command has the folder."""
@@ -140,7 +140,7 @@ class Scheduler:
     def _start(self, run: Run, prepared: Prepared) -> None:
         running = run.prepared(prepared)
         for note in prepared.notes:
-            self._display.log(f"search: {note}" if len(self.runs) == 1 else f"{run.spec.name}: {note}")
+            self._display.log(note if len(self.runs) == 1 else f"{run.spec.name}: {note}")
         self._start_stages(run, running, running.cascade.start())
 
     def _start_stages(self, run: Run, running: Running, stages: Sequence[StageUnits]) -> None:

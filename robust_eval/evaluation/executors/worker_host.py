@@ -33,14 +33,17 @@ class WorkerHost:
     def load(self, source: Source) -> Request:
         return self._job(source).request
 
-    def prepare(self, source: Source, request: Request, tuning: str | None) -> Prepared:
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
         session = self._session(source, request, tuning)
         logits = session.first_logits
+        notes = [f"search: {note}" for note in session.notes]
+        if diagnose:
+            notes.append(f"diagnosis: {diagnosis.cost_text(session.job)}")
         return Prepared(
             session.config.stored,
             session.first_report(),
             None if logits is None else logits.cpu(),
-            session.notes,
+            tuple(notes),
         )
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
@@ -54,7 +57,6 @@ class WorkerHost:
         job = session.job
         if not isinstance(source, LoadedJob):
             job = fresh_process.reloading(job, source)
-        self._log(f"Diagnosis: {diagnosis.cost_text(job)}.")
         return diagnosis.diagnose(session.worker, seed=request.seed, fresh=job.fresh)
 
     def _job(self, source: Source) -> Job:

@@ -321,7 +321,7 @@ def test_a_worker_that_sees_other_files_is_refused(options: EvaluationOptions) -
     request = host.load(options)
     other = replace(request, data=replace(request.data, fingerprint="ab" * 32))
     with pytest.raises(UserError, match="this worker sees another data under the same names"):
-        host.prepare(options, other, None)
+        host.prepare(options, other, None, diagnose=False)
 
 
 def test_a_host_holds_shared_images_once_and_few_runs(options: EvaluationOptions) -> None:
