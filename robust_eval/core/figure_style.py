@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COLUMN = 3.3
 """Inches; a figure over both columns of a page takes ``2 * COLUMN + 0.3``."""
-SPREAD = 2 * COLUMN + 0.3
+TWO_COLUMNS = 2 * COLUMN + 0.3
 DPI = 220
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

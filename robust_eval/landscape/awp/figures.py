@@ -30,7 +30,7 @@ def caption(scan: Scan) -> str:
 def curve_figure(scan: Scan, curves: Sequence[Curve], fixed: Sequence[Curve]) -> Figure:
     """Mean and band of every checkpoint; the pre-generated variant, where there is one, in a panel beside."""
     with figure_style.style():
-        width = figure_style.SPREAD if fixed else figure_style.COLUMN
+        width = figure_style.TWO_COLUMNS if fixed else figure_style.COLUMN
         canvas, panels = figure_style.panels(1 + bool(fixed), width=width, share_y=True)
         _curves(panels[0], curves)
         panels[0].set_ylabel(LOSS)
@@ -72,7 +72,7 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
     rows = len(planes)
     with figure_style.style():
         canvas, panels = figure_style.panels(
-            2, rows, width=figure_style.SPREAD, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
+            2, rows, width=figure_style.TWO_COLUMNS, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
         )
         for row, one in enumerate(planes):
             a, b = np.meshgrid(one.alphas, one.alphas)
@@ -112,7 +112,7 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
 def response_figure(scan: Scan, responses: Sequence[Response]) -> Figure:
     """Loss against gamma on logarithmic axes, a panel for each checkpoint."""
     labels = list(dict.fromkeys(one.label for one in responses))
-    width = figure_style.COLUMN if len(labels) == 1 else figure_style.SPREAD * max(1.0, len(labels) / 2)
+    width = figure_style.COLUMN if len(labels) == 1 else figure_style.TWO_COLUMNS * max(1.0, len(labels) / 2)
     with figure_style.style():
         canvas, panels = figure_style.panels(len(labels), width=width, share_y=True)
         for axes, label in zip(panels, labels, strict=True):

@@ -175,7 +175,7 @@ def distance(a: Subject, b: Subject) -> float:
 def draw(found: Sequence[Between], made: Setup) -> Figure:
     a, b = (subject.label for subject in made.subjects.each)
     with figure_style.style():
-        canvas, axes = figure_style.panels(2, width=figure_style.SPREAD, height=2.5)
+        canvas, axes = figure_style.panels(2, width=figure_style.TWO_COLUMNS, height=2.5)
         ts = [one.t for one in found]
         axes[0].plot(
             ts, [float("nan") if one.loss is None else one.loss for one in found], **figure_style.line(0)

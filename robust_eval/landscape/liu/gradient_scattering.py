@@ -201,7 +201,7 @@ def draw(found: Sequence[Scatter], made: Setup) -> Figure:
     """Cosines of perturbations and of parameter gradients against the budget."""
     heads = ("of perturbations", "of gradients at w,\non each point's images", "of gradients\nat each point")
     with figure_style.style():
-        canvas, axes = figure_style.panels(3, width=figure_style.SPREAD, height=2.5)
+        canvas, axes = figure_style.panels(3, width=figure_style.TWO_COLUMNS, height=2.5)
         for place, label in enumerate(dict.fromkeys(one.label for one in found)):
             own = [one for one in found if one.label == label]
             series = (

@@ -87,7 +87,7 @@ def vanished(found: Sequence[Point]) -> float | None:
 def draw(made: Experiment, found: Sequence[Point]) -> Figure:
     eps = [one.eps for one in found]
     with figure_style.style():
-        canvas, axes = figure_style.panels(3, width=figure_style.SPREAD, height=2.4)
+        canvas, axes = figure_style.panels(3, width=figure_style.TWO_COLUMNS, height=2.4)
         dual = "1" if made.norm == "Linf" else "2"
         axes[0].plot(eps, [one.weight_norm for one in found], **figure_style.line(0))
         axes[0].set_yscale("symlog", linthresh=1e-2)
