@@ -123,7 +123,7 @@ for seed in $(echo "$seeds" | tr , ' '); do
         robust-eval leaderboard add "$run/full/result.json" "$board" --images --curve "$run/curve.csv" \
             --data "folder:$images" ${small:+--checkpoint "$small"} --replace
     done
-    [ "$seed" != 0 ] || robust-eval landscape "$at/at-s0/best.pt" "$at/at-awp-s0/best.pt" --data "folder:$images" \
+    [ "$seed" != 0 ] || robust-eval landscape curve "$at/at-s0/best.pt" "$at/at-awp-s0/best.pt" --data "folder:$images" \
         --eps 8/255 --out "$at/landscape"
 done
 robust-eval leaderboard build "$board"
