@@ -1,4 +1,4 @@
-"""TODO."""
+"""Request: everything that the verdicts depend on."""
 
 from __future__ import annotations
 
@@ -13,34 +13,38 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import CheckpointRef, Slice, Suite
 
 CLEAN = "clean"
+"""Id of the clean column."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything a verdict depends on. Two equal requests give the same result."""
+    """Everything that the verdicts depend on. Two equal requests give the same verdicts."""
 
     checkpoint: CheckpointRef
     data: Slice
     threat: ThreatModel
     suite: Suite
     batch_size: int
-    """Examples per work unit, and so per batch of every attack."""
+    """Examples per unit, and so per batch of every attack."""
     seed: int
     libraries: tuple[tuple[str, str], ...]
     """(attack family, library and version) for the families of the suite."""
     precision: str = "float32"
-    """Arithmetic of the search, where the attack bears it; the judge is always float32."""
+    """Precision of the attacks that support it; verdicts are always computed in float32."""
     split: int = 1
-    """Small waves and long attacks are cut finer, down to batch_size / split examples; 1: never."""
+    """Units of small stages and long attacks may have batch_size / split examples; 1: never smaller."""
     shards: Annotated[int, Field(alias="blocks")] = 1
-    """Contiguous parts of the examples that share no unit, so that each can be done on its own."""
+    """Contiguous parts of the examples that share no unit, so that each can be run separately.
+
+    ``blocks`` in files.
+    """
 
     def library(self, family: str) -> str:
         return dict(self.libraries)[family]
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a run folder to be continued, as JSON-able values."""
-        # Left out where they change nothing, so that older rows keep their key.
+        """What must be equal for a run folder to be continued, as values for JSON."""
+        # Omitted where they have no effect, so that results of earlier versions keep their key.
         sizes = {"split": self.split, "blocks": self.shards}
         cut = {name: value for name, value in sizes.items() if value != 1}
         return {

@@ -1,6 +1,6 @@
-"""The same command in a fresh process: does the file give the logits that were attacked?
+"""Compute logits in a fresh process, to check that the file gives the model that was attacked.
 
-What is wrapped around a network in this process, or changes while it is called, is not in the file.
+Wrappers around a network in this process, and changes that happen while it is called, are not in the file.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ _TIMEOUT = 1800.0
 
 
 def reloading(job: Job, options: EvaluationOptions) -> Job:
-    """The job, able to ask a fresh process what the options it came from give."""
+    """The job, with a function that loads its options again in a fresh process."""
     return replace(job, fresh=partial(logits, options))
 
 
 def logits(options: EvaluationOptions, n: int) -> Tensor:
-    """Logits (n, K) of the first ``n`` images, from a process that loads everything again."""
+    """Logits (n, K) of the first ``n`` images, from a process that loads everything again.
+
+    Raises:
+        UserError: if the process fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "logits.npy"
         request = {"options": to_json(options), "n": n, "out": str(file)}
@@ -52,7 +56,7 @@ def logits(options: EvaluationOptions, n: int) -> Tensor:
             raise UserError(f"no fresh process could be run ({type(error).__name__})") from None
         if done.returncode or not file.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            # The reason goes into the result, which names no folder of this machine.
+            # The reason is stored in the result, which must not contain paths of this machine.
             reason = re.sub(r"\S*[/\\](?=\S)", "", last[0])[:200]
             raise UserError(f"the file could not be used in a fresh process ({reason})")
         return torch.from_numpy(np.load(file, allow_pickle=False))
@@ -70,7 +74,7 @@ def from_json(values: Mapping[str, object]) -> EvaluationOptions:
 
 @torch.no_grad()
 def answer(request: Mapping[str, object]) -> None:
-    """The other side: load, look, write."""
+    """In the fresh process: load, compute logits, write them."""
     options, n = request["options"], request["n"]
     assert isinstance(options, dict)
     assert isinstance(n, int)

@@ -1,8 +1,7 @@
-"""The only place that says "robust".
+"""Decide which examples are robust. No other module decides this.
 
-The judge runs the original model - float32, eager, eval mode - on exactly the image that is
-stored as evidence, and checks ball, box and finiteness itself. What an attack claims about its own
-success is never used, and the accelerated copy that the attack searched with is never asked.
+The original model - float32, eager, eval mode - is run on exactly the image that is stored as evidence; ball, box and
+finiteness are checked here. Neither an attack's own claim of success nor the attack copy is used.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from robust_eval.models import out_of_memory
 
 @torch.no_grad()
 def predict(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions (N,) int64 and whether all logits are finite (N,) bool. Short of memory, in parts."""
+    """Predictions (N,) int64, and whether all logits are finite (N,) bool. In smaller batches if memory is short."""
     logits_NK = out_of_memory.logits(model, x_NCHW)
     return logits_NK.argmax(1), logits_NK.isfinite().all(1)
 
 
 def judge_clean(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, indices: Sequence[int]) -> Verdicts:
-    """Verdicts on the clean images: "robust" means predicted right with finite logits."""
+    """Verdicts on the clean images: robust means a correct prediction with finite logits."""
     pred, finite = predict(model, x_NCHW)
-    everything_fine = torch.ones_like(finite)
+    all_true = torch.ones_like(finite)
     return _verdicts(
         indices,
         labels=y_N,
         adv_pred=pred,
         distance=torch.zeros(len(y_N), dtype=torch.float64),
-        in_ball=everything_fine,
+        in_ball=all_true,
         in_box=norms.in_box(x_NCHW),
         finite=finite,
         robust=(pred == y_N) & finite,
@@ -50,12 +49,11 @@ def judge(
     indices: Sequence[int],
     threat: ThreatModel,
 ) -> Verdicts:
-    """Verdicts on what an attack returned, float32 (N, C, H, W): the images that are stored as evidence.
+    """Verdicts on the images that an attack returned, float32 (N, C, H, W).
 
-    The examples are ones that :func:`judge_clean` found right; a clean mistake is not robust and
-    is never attacked. An image outside ball or box is invalid: no success for the attack, whatever
-    the model says to it. Logits that are not finite are never robust, because the argmax of NaN is
-    an index like any other.
+    The examples are those that :func:`judge_clean` found correct; a clean mistake is not robust and is never
+    attacked. An image outside ball or box is invalid: the attack did not succeed, whatever the prediction. Logits
+    that are not finite are never robust, because the argmax of NaN is a valid index.
     """
     distance = norms.distance(adv_NCHW, x_NCHW, threat.norm)
     in_ball, in_box = norms.in_ball(distance, threat), norms.in_box(adv_NCHW)

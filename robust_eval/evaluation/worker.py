@@ -1,4 +1,4 @@
-"""One loaded model with its data, doing one work unit at a time."""
+"""Run units of one loaded model: attack with the attack copy, judge with the original."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
 
 
 class Worker:
-    """Attacks with a frozen copy, judges with the original.
+    """Attacks with a frozen copy of the model, judges with the original.
 
-    ``model`` maps [0, 1] pixels to logits. ``x_NCHW`` float32 in [0, 1] and ``y_N`` int64 are the
-    whole slice; all three live on one device.
+    ``model`` maps [0, 1] pixels to logits. ``x_NCHW`` float32 in [0, 1] and ``y_N`` int64 are all examples of the
+    request; all three are on one device.
     """
 
     def __init__(
@@ -33,39 +33,39 @@ class Worker:
         y_N: Tensor,
         threat: ThreatModel,
         classes: int,
-        search: AttackCopyConfig | None = None,
+        config: AttackCopyConfig | None = None,
     ) -> None:
-        """``search``: how the copies are called; without it, as is usual for images of this size."""
+        """``config``: how the attack copies are called; None: the default for this image size."""
         full_precision()
         self.model = model.eval()
         self.x, self.y = x_NCHW, y_N
         self.threat, self.classes = threat, classes
-        self.how = search or AttackCopyConfig()
+        self.config = config or AttackCopyConfig()
         self._attack_copies: dict[str, AttackCopy] = {}
 
     @property
     def attack_copy(self) -> AttackCopy:
-        """The copy that attacks search with in float32."""
+        """The attack copy in float32."""
         return self.attack_copy_in(FLOAT32)
 
     def attack_copy_in(self, precision: str) -> AttackCopy:
-        """The copy for a precision, made when first asked for."""
+        """The attack copy in a precision, made at first use."""
         if precision not in self._attack_copies:
             self._attack_copies[precision] = frozen(
                 self.model,
                 sample=self.x[:SAMPLE],
                 precision=precision,
-                tuning=self.how.tunings.get(precision),
+                tuning=self.config.tunings.get(precision),
             )
         return self._attack_copies[precision]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to the copies made so far, in words."""
+        """Notes on the attack copies made so far."""
         return tuple(note for attack_copy in self._attack_copies.values() for note in attack_copy.notes)
 
     def run(self, unit: WorkUnit) -> UnitResult:
-        """Do the unit; the same unit gives the same verdicts, whatever ran before it."""
+        """Run a unit. Its verdicts do not depend on what was run before."""
         start = time.perf_counter()
         seed_everything(unit.seed)
         chosen = torch.tensor(unit.indices, device=self.x.device)
@@ -91,10 +91,10 @@ class Worker:
         seed: int,
         precision: str = FLOAT32,
     ) -> Tensor:
-        """What an attack returns for examples that are right without it (N, C, H, W) float32; judge it.
+        """The images that an attack returns, float32 (N, C, H, W), which have not been judged.
 
-        Raises :class:`UserError` where the attack fails: that says nothing about the model, and its
-        images must never count as robust.
+        Raises:
+            UserError: if the attack fails. Its images must not count as robust.
         """
         family = attacks.family(attack.family)
         params = attacks.parse(attack.family, attack.params)
@@ -107,6 +107,6 @@ class Worker:
         except Exception as error:
             raise UserError(
                 f"{attack.id} failed on a batch of {len(x_NCHW)}: {type(error).__name__}: {error}. "
-                "Finished work is kept; robust-eval check may name the cause."
+                "Finished work is kept; robust-eval check may show the cause."
             ) from error
         return adv.detach().float()

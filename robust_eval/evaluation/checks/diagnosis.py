@@ -1,7 +1,7 @@
-"""The questions that cost passes: do the attacks converge, and do they reach what every attack must?
+"""Diagnosis: expensive checks of whether the attacks converge, and reach what every attack must reach.
 
-Asked of the evaluation's own PGD, judged by its own judge, on up to 100 examples that are right without
-an attack (Carlini et al. 2019, section 5; Pintor et al. 2022). Deterministic for a seed.
+They run the evaluation's own PGD and judge on up to 100 examples that are right without an attack
+(Carlini et al. 2019, section 5; Pintor et al. 2022). Deterministic for a seed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ EXAMPLES = 100
 STEPS = 20
 RESTARTS = 4
 NOISE = 100
-"""Draws of noise for each example that is left."""
+"""Draws of noise for each example that is still robust."""
 _UNBOUNDED_STEPS = 50
 _UNBOUNDED_STEP = Fraction(1, 10)
 
 
 def cost() -> Cost:
-    """Passes per example if nothing breaks early, the judge's among them."""
+    """Passes per example if nothing breaks early, including the judge's."""
     steps = STEPS + 2 * STEPS + RESTARTS * STEPS + 2 * STEPS + 2 * _UNBOUNDED_STEPS
     judgements = 1 + 1 + RESTARTS + 2 + 2
     return Cost(steps + judgements + NOISE, steps)
@@ -59,7 +59,7 @@ def diagnose_job(job: Job) -> DiagnosisRecord:
 
 @dataclass
 class _Session:
-    """The examples under examination, and who attacks them."""
+    """The examples that are diagnosed, with the worker that attacks them."""
 
     worker: Worker
     x: Tensor
@@ -67,7 +67,7 @@ class _Session:
     seed: int
 
     def attack(self, name: str, spec: AttackSpec, threat: ThreatModel, left: Tensor) -> tuple[Tensor, Tensor]:
-        """The examples where ``left``: (adversarial images, which are broken (N,) bool)."""
+        """Attack the examples where ``left``: (adversarial images, broken (N,) bool)."""
         x, y = self.x[left], self.y[left]
         broken = torch.zeros_like(left)
         if not len(x):
@@ -84,12 +84,12 @@ class _Session:
 def diagnose(
     worker: Worker, *, seed: int = 0, examples: int = EXAMPLES, fresh: FreshLogits | None = None
 ) -> DiagnosisRecord:
-    """ModelReport closer. ``fresh``: where the model came from a file."""
+    """Diagnose a worker's model; ``fresh`` loads it again, if it came from a file."""
     worker.attack_copy.reset_counts()
     x, y = _right(worker, examples)
     difference, problem = _fresh(worker, fresh)
     if not len(x):
-        # Not every network bears an empty batch.
+        # Some networks fail on an empty batch.
         return _nothing(difference, problem)
     session, every = _Session(worker, x, y, seed), torch.ones(len(x), dtype=torch.bool, device=x.device)
     threat = worker.threat
@@ -119,14 +119,14 @@ def diagnose(
 
 
 def _nothing(difference: float | None, problem: str) -> DiagnosisRecord:
-    """Of a model that gets no example right."""
+    """The record of a model that gets no example right."""
     counts = dict.fromkeys(DiagnosisRecord.model_fields.keys() - {"fresh", "fresh_problem"}, 0)
     return DiagnosisRecord.model_validate({**counts, "fresh": difference, "fresh_problem": problem})
 
 
 @torch.no_grad()
 def _right(worker: Worker, examples: int) -> tuple[Tensor, Tensor]:
-    """The first examples that the model gets right, looked for among twice as many."""
+    """The first examples that the model gets right, searched among twice as many."""
     x, y = worker.x[: 2 * examples], worker.y[: 2 * examples]
     right = (worker.model(x).argmax(1) == y).nonzero().flatten()[:examples]
     return x[right], y[right]
@@ -140,13 +140,13 @@ def _pgd(steps: int = STEPS, scale: Fraction = Fraction(1)) -> AttackSpec:
 
 @torch.no_grad()
 def _not_rising(session: _Session, adv: Tensor) -> int:
-    """Examples whose margin the attack did not lower: those that it broke are lower by definition."""
+    """Number of examples whose margin the attack did not lower; broken ones are lower by definition."""
     before, after = (margin(session.worker.model(images), session.y) for images in (session.x, adv))
     return int((after >= before).sum())
 
 
 def _unbounded(session: _Session, every: Tensor) -> Tensor:
-    """Which examples fall when every image in the box is allowed, by either loss (N,) bool."""
+    """Examples (N,) bool that are broken by either loss if every image in the box is allowed."""
     threat = session.worker.threat
     side = isqrt(session.x.shape[1:].numel() - 1) + 1
     whole = ThreatModel(threat.norm, Fraction(1) if threat.norm == "Linf" else Fraction(side))
@@ -164,7 +164,7 @@ def _unbounded(session: _Session, every: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _noise(session: _Session, threat: ThreatModel, left: Tensor) -> Tensor:
-    """Which of the examples that are left fall to random signs (Linf) or directions (L2) of full length."""
+    """Examples where ``left`` that are broken by random signs (Linf) or directions (L2) of size epsilon."""
     generator = torch.Generator().manual_seed(seeds.derive(session.seed, "diagnose", "noise"))
     broken = torch.zeros_like(left)
     for _ in range(NOISE):
@@ -188,7 +188,7 @@ def _noise(session: _Session, threat: ThreatModel, left: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _fresh(worker: Worker, fresh: FreshLogits | None) -> tuple[float | None, str]:
-    """The largest difference from a fresh process's logits, and why there is none."""
+    """Largest difference from the logits of a fresh process, and why it could not be measured."""
     if fresh is None:
         return None, ""
     x = worker.x[:EXAMPLES]

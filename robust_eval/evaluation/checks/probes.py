@@ -1,6 +1,6 @@
-"""A few dozen passes that show whether attacks can be believed on this model.
+"""Probes: cheap checks of a model that show whether attacks on it can be trusted.
 
-Each probe returns a figure; what it means is decided in :mod:`robust_eval.results.flags`. Differences between
+Each probe gives a figure; thresholds are in :mod:`robust_eval.results.flags`. Differences between
 logits are in units of the logits' standard deviation over the probed images.
 """
 
@@ -25,13 +25,13 @@ PROBED = 32
 """Images that are probed."""
 _DRAWS = 5
 _FEW = 16
-"""Images that are looked at one by one, and under noise."""
+"""Images that are evaluated one by one, and under noise."""
 _STEP = 1 / 255
 _OFF_GRID = 4 / 255
 
 
 def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Probe:
-    """ModelReport at a model in eval mode on a handful of images ([0, 1] pixels in, logits out)."""
+    """Probe a model in eval mode, [0, 1] pixels to logits, on a few images."""
     training = sum(module.training for module in model.modules())
     with torch.no_grad():
         with _Watch() as watch:
@@ -60,7 +60,7 @@ def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Pr
 
 
 class _Watch(TorchFunctionMode):
-    """Sees calls into autograd; unlike a trace of Python functions it is gone when the block ends."""
+    """Detects calls of autograd while the context is active."""
 
     seen = False
 
@@ -81,7 +81,7 @@ def _probabilities(logits: Tensor) -> bool:
 
 
 def _off_grid(x: Tensor, seed: int) -> Tensor:
-    """Images moved off the 8-bit grid: on it, rounding inside a model is invisible."""
+    """Images moved off the 8-bit grid, on which rounding inside a model has no effect."""
     generator = torch.Generator().manual_seed(seed)
     noise = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
     return (x + _OFF_GRID * noise).clamp(COARSE, 1 - COARSE)
@@ -100,7 +100,7 @@ def _response(model: nn.Module, x: Tensor, size: float, seed: int, scale: float)
 
 
 def _gradient_figures(model: nn.Module, x: Tensor, moved: Tensor, y: Tensor, scale: float) -> dict[str, Any]:
-    """At the images and a little off them, where a model may behave quite differently."""
+    """Gradient figures at the images and near them, where a model may behave differently."""
     here, there = _gradients(model, x, y), _gradients(model, moved, y)
     if here is None or there is None:
         zeros = dict.fromkeys(("weak_margin", "gradient_repeat", "gradient_sign_errors"), 0.0)
@@ -120,7 +120,7 @@ def _gradient_figures(model: nn.Module, x: Tensor, moved: Tensor, y: Tensor, sca
 
 
 def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Gradients of cross-entropy and margin, each shaped like x; None where there are none."""
+    """Gradients of cross-entropy and margin, each shaped like x; None if the outputs carry no gradient."""
     x = x.clone().requires_grad_()
     with torch.enable_grad():
         logits = model(x)
@@ -134,7 +134,7 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] 
 
 
 def _zero(gradient: Tensor) -> Tensor:
-    """(N,) bool: no entry that a signed step can rely on; denormals are flushed to zero on some devices."""
+    """(N,) bool: the gradient gives no direction for a signed step; some devices flush denormals to zero."""
     largest = gradient.flatten(1).abs().amax(1)
     return (largest < torch.finfo(torch.float32).tiny) | ~largest.isfinite()
 

@@ -1,7 +1,7 @@
-"""Is the model that goes on with a run the one that began it?
+"""Check that the model which continues a run is the model which began it.
 
-A network's code, what it imports and the libraries below it are no part of a checkpoint's file, so that two
-models may share a request. The run folder keeps what the first one answered.
+The code of a network, its imports and its libraries are not part of a checkpoint file, so that two models may have
+the same request. The run folder stores the logits of the first images to tell them apart.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, writing
 
 FILE = "first-logits.npy"
-OTHER = 0.01
-"""In units of the logits' spread. Other devices and kernels move float32 logits by some 1e-6."""
+MAX_DIFFERENCE = 0.01
+"""In units of the logits' standard deviation. Devices and kernels change float32 logits by about 1e-6."""
 
 
 def check(folder: Path, logits_NK: Tensor | None) -> None:
-    """Keep a model's logits on the run's first images; None for a model that answers at random.
+    """Store a model's logits on the first images, or compare them with the stored ones.
 
-    Of several models at once: logits_MNK.
+    None for a model with random outputs, which is not compared. For several models at once: logits_MNK.
 
-    Raises :class:`UserError` where the folder keeps those of another model.
+    Raises:
+        UserError: if the folder contains the logits of another model.
     """
     if logits_NK is None:
         return
@@ -38,29 +39,29 @@ def check(folder: Path, logits_NK: Tensor | None) -> None:
         np.save(file, logits_NK.numpy(), allow_pickle=False)
         with writing(folder), atomic(folder / FILE) as out:
             out.write(file.getvalue())
-    elif (found := difference(logits_NK, kept)) > OTHER:
+    elif (found := difference(logits_NK, kept)) > MAX_DIFFERENCE:
         raise UserError(
-            f"The model answers otherwise than the one that began {folder} (its first logits differ by "
-            f"{found:.2g} of their spread): its code, or a library, has changed since. Choose another run "
-            "folder, or delete this one."
+            f"The model is not the one that began {folder} (its logits differ by {found:.2g} standard "
+            "deviations): its code or a library has changed since. Choose another run folder, or delete this "
+            "one."
         )
 
 
 def check_all(folders: Sequence[Path]) -> None:
-    """Raises :class:`UserError` where two of the folders' runs had another model."""
+    """Raise UserError if two of the folders' runs had different models."""
     known = [(folder, logits) for folder in folders if (logits := _read(folder)) is not None]
     for folder, logits in known[1:]:
-        if difference(logits, known[0][1]) > OTHER:
+        if difference(logits, known[0][1]) > MAX_DIFFERENCE:
             raise UserError(
-                f"{folder} and {known[0][0]} were run with models that answer differently: the code of the "
-                "network, or a library, was another. Run all shards with the same."
+                f"{folder} and {known[0][0]} were run with models whose logits differ: the code of the network "
+                "or a library was different. Run all shards with the same code and libraries."
             )
 
 
 def difference(a_NK: Tensor, b_NK: Tensor) -> float:
-    """Of the median image, so that a model with steps inside may fall on either side for a few.
+    """Difference of the median image's logits, in standard deviations; for logits_MNK the largest of the M models.
 
-    Of several models, logits_MNK, the largest.
+    The median, because the logits of single images may jump in a model with discontinuities.
     """
     if a_NK.dim() != b_NK.dim() or a_NK.shape[-1] != b_NK.shape[-1]:
         return float("inf")
@@ -74,7 +75,7 @@ def difference(a_NK: Tensor, b_NK: Tensor) -> float:
 
 
 def _read(folder: Path) -> Tensor | None:
-    """None where there are none yet, or what is there cannot be read."""
+    """The stored logits; None if there are none, or the file cannot be read."""
     try:
         return torch.from_numpy(np.load(folder / FILE, allow_pickle=False))
     except (OSError, ValueError, EOFError):

@@ -1,13 +1,12 @@
-"""Work units as tasks of Ray actors: one worker per device, each checkpoint loaded once by whom it concerns.
+"""Executor with one Ray actor per device.
 
-Ray places the actors, moves the bytes and says who died; which unit is next is the pool's business. A worker
-that dies is replaced and its task goes to another; a task that keeps killing workers is given up.
+Each actor loads a checkpoint once. Ray handles placement, transfer and failure detection; the order of the tasks is
+decided in :mod:`.scheduler`. A worker that dies is replaced and its task is tried elsewhere; a task during which many
+workers die is given up.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,54 +22,26 @@ from robust_eval.evaluation.executors import (
     Event,
     Failed,
     Notice,
-    Source,
     Task,
     WorkerState,
     ray_addresses,
-    reason,
 )
+from robust_eval.evaluation.executors.ray_actor import HostActor
 from robust_eval.evaluation.executors.ray_cluster import GIB, Granted
 from robust_eval.evaluation.executors.retries import Retries
-from robust_eval.evaluation.store import pack
 
 MAX_FAILED_STARTS = 3
+"""Per worker: after this many deaths in a row during the start, the run is given up."""
 START_SECONDS = 180.0
+"""How long the first worker may take to start."""
 HEAD_SECONDS = 30.0
-"""A head that is silent for so long is given up; after 60 s Ray would end this process without a word."""
-
-
-class Remote:
-    """A host in an actor."""
-
-    def __init__(self, cpus: int) -> None:
-        import torch
-
-        from robust_eval.evaluation.executors.worker_host import WorkerHost
-
-        torch.set_num_threads(cpus)
-        self._host = WorkerHost()
-
-    def hello(self) -> tuple[str, int]:
-        """(host name, process id)"""
-        return socket.gethostname(), os.getpid()
-
-    def ask(self, method: str, source: Source, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
-        """(``done`` | ``refused`` | ``failed``, value or reason, seconds)"""
-        start = time.perf_counter()
-        try:
-            kind, value = "done", getattr(self._host, method)(source, *arguments)
-            if method == "unit":
-                # Compressed here, so that only the file's content travels.
-                value = pack(arguments[-1].key, value)
-        except UserError as error:
-            kind, value = "refused", str(error)
-        except Exception as error:
-            kind, value = "failed", reason(error)
-        return kind, value, time.perf_counter() - start
+"""How long the cluster's head may not answer; after 60 s Ray would end this process without a message."""
 
 
 @dataclass
 class _Actor:
+    """A worker and its task."""
+
     handle: Any
     state: WorkerState
     ref: Any
@@ -80,11 +51,11 @@ class _Actor:
 
 
 class RayExecutor:
-    """Workers as :func:`robust_eval.evaluation.executors.ray_cluster.connect` granted them."""
+    """The workers that :func:`robust_eval.evaluation.executors.ray_cluster.connect` granted."""
 
     def __init__(self, granted: Granted) -> None:
         self._granted = granted
-        self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(Remote)
+        self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(HostActor)
         self._retries = Retries()
         self._events: list[Event] = []
         self._failed_starts = 0
@@ -122,7 +93,7 @@ class RayExecutor:
             actor.state.loaded.add(task.source)
 
     def _again(self, actor: _Actor, *, suspect: bool) -> Task | None:
-        # A worker that has not come up may never: nothing waits for it.
+        # A worker that has not started may never start: no task waits for it.
         up = sum(one.state.state != "starting" for one in self._actors)
         return self._retries.take(actor.state.name, alone=up <= 1, suspect=suspect)
 
@@ -152,14 +123,14 @@ class RayExecutor:
         try:
             value = ray.get(ref)
         except exceptions.RayActorError as error:
-            self._lost(actor, task, _why(error))
+            self._lost(actor, task, _cause(error))
             return
         except exceptions.RayError as error:
-            # What the worker made got lost on the way: its node died, or there was no room for it.
+            # The result was lost in transfer: the node died, or its object store was full.
             if task is None:
-                self._lost(actor, task, _why(error))
+                self._lost(actor, task, _cause(error))
             else:
-                self._retry(task, actor, f"its result was lost ({_why(error)})", died=True)
+                self._retry(task, actor, f"its result was lost ({_cause(error)})", died=True)
             return
         if task is None:
             host, actor.pid = value
@@ -199,7 +170,7 @@ class RayExecutor:
             self._events.append(Failed(task, why, where, attempts))
 
     def _check_start(self) -> None:
-        """Nobody up for minutes: the resources were granted on paper only."""
+        """Give up if no worker starts: the granted resources are not available."""
         if any(actor.state.state != "starting" for actor in self._actors):
             self._started = time.monotonic()
         elif time.monotonic() - self._started > START_SECONDS:
@@ -211,7 +182,7 @@ class RayExecutor:
             )
 
     def _check_head(self) -> None:
-        """Asked every few seconds."""
+        """Give up if the head has not answered for HEAD_SECONDS; checked every few seconds."""
         now = time.monotonic()
         if now - self._head_asked < HEAD_SECONDS / 10:
             return
@@ -224,27 +195,22 @@ class RayExecutor:
             self._head_lost = True
             raise UserError(
                 f"The cluster's head at {self._head} has not answered for {HEAD_SECONDS:.0f} s. Finished "
-                "work is kept: start the cluster again, then the same command goes on."
+                "work is kept: start the cluster again, then the same command continues."
             )
 
     def workers(self) -> Sequence[WorkerState]:
         return [actor.state for actor in self._actors]
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers that are up."""
-        return [actor.pid for actor in self._actors if actor.state.state != "starting"]
-
     def close(self) -> None:
-        # Without a head nobody can be told to stop, and Ray would wait for one.
+        # Without a head Ray would wait for one instead of stopping the workers.
         for actor in () if self._head_lost else self._actors:
             ray.kill(actor.handle)
         if self._granted.ours:
             ray.shutdown()
 
 
-def _why(error: BaseException) -> str:
-    # Ray ends with what it might have been, memory included: that says nothing about this death.
+def _cause(error: BaseException) -> str:
+    # The end of the message lists causes that are common, whatever happened here.
     text = str(error).partition("Some common causes")[0]
     lowered = text.lower()
     if isinstance(error, exceptions.OutOfMemoryError) or "running low on memory" in lowered:

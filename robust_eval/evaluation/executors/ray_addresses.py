@@ -1,4 +1,4 @@
-"""Which Ray cluster is meant, and whether anything answers there: Ray itself would try for many minutes."""
+"""Find the address of a Ray cluster and check that it answers. Ray itself would try for many minutes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _HOST_PORT = re.compile(r"\[?([\w.:-]+?)\]?:(\d{1,5})")
 
 
 def find(wanted: str | None) -> str | None:
-    """HOST:PORT of the cluster to join; None: start one of our own.
+    """HOST:PORT of the cluster to join; None: start a private cluster.
 
-    ``wanted``: HOST:PORT, ``auto``, ``local``, or None for the one that runs here, if any. Where Ray looks
-    for it: https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html. A cluster that another command has
-    started for itself is not joined: it ends with that command.
+    ``wanted``: HOST:PORT, ``auto``, ``local``, or None for the cluster that runs here, if there is one. It is
+    searched as Ray does (https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html). A private cluster of
+    another command is not joined, because it ends with that command.
     """
     if wanted == "local":
         return None
@@ -38,11 +38,15 @@ def find(wanted: str | None) -> str | None:
 
 
 def reach(address: str, name: str) -> str:
-    """The address, or a :class:`UserError`; ``name``: of the option that gives it."""
+    """Return the address if it answers; ``name``: the option that it comes from.
+
+    Raises:
+        UserError: if it does not answer, or is not HOST:PORT.
+    """
     found = _HOST_PORT.fullmatch(address)
     if found is None or int(found[2]) > 65535:
         raise UserError(
-            f"{name} '{address}' is not HOST:PORT of a cluster's head, auto or local. Give the command on a "
+            f"{name} '{address}' is not HOST:PORT of a cluster's head, auto or local. Run the command on a "
             "node of the cluster."
         )
     try:
@@ -56,7 +60,7 @@ def reach(address: str, name: str) -> str:
 
 
 def answers(address: str) -> bool:
-    """Whether something listens there."""
+    """Whether something listens at the address."""
     try:
         _connect(address)
     except OSError:
@@ -75,7 +79,7 @@ def _connect(address: str) -> None:
 
 
 def _last_started() -> str:
-    """What ``ray start`` has noted here; a cluster that was killed leaves its note behind."""
+    """The address that ``ray start`` wrote here; a killed cluster does not remove it."""
     named = os.environ.get("RAY_TMPDIR")
     for folder in [named] if named else [os.environ.get("TMPDIR", "/tmp"), "/tmp"]:
         note = Path(folder) / "ray" / "ray_current_cluster"

@@ -1,4 +1,4 @@
-"""Getting a Ray cluster: one that runs, or one of our own; and whether its nodes are of any use."""
+"""Connect to a Ray cluster, or start a private one, and divide its resources among workers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from robust_eval.evaluation.planning.options import ClusterOptions
 
 GIB = 2**30
 MEMORY = 2 * GIB
-"""Asked for per worker where the user says nothing and there is as much: a model, its copy, the images."""
+"""Default memory per worker, in bytes, if there is as much: for a model, its attack copy and the images."""
 
 
 @dataclass(frozen=True)
 class Granted:
-    """So many workers with so much each, on a cluster that is connected."""
+    """Number of workers and resources of each, on a connected cluster; ``memory`` in bytes."""
 
     workers: int
     gpus: float
     cpus: int
     memory: int
     ours: bool = False
-    """Connected by us, and to be left by us."""
+    """This process connected, and must disconnect."""
 
 
 def connect(wanted: ClusterOptions, device: str, object_store: int | None = None) -> Granted:
-    """Connect to the cluster at the address, or one that runs here, or start one on this machine.
+    """Connect to the cluster at the address, or to the one that runs here, or start one on this machine.
 
     ``device``: auto, cpu or cuda; ``object_store``: bytes, for a cluster that is started here.
 
@@ -54,7 +54,7 @@ def connect(wanted: ClusterOptions, device: str, object_store: int | None = None
 
 def _import() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's default of 15 would let everything else on a workstation come first.
+    # With Ray's default of 15, all other processes of a workstation would have priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -79,7 +79,7 @@ def _check(wanted: ClusterOptions, device: str) -> None:
         raise UserError("--worker-memory must be above 0 GiB.")
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(
-            f"With --executor ray, Ray gives out the devices: use --device auto, cpu or cuda, not {device}."
+            f"With --executor ray, Ray assigns the devices: use --device auto, cpu or cuda, not {device}."
         )
 
 
@@ -103,11 +103,11 @@ def _init(ray: Any, wanted: ClusterOptions, device: str, object_store: int | Non
 def _start(
     ray: Any, wanted: ClusterOptions, device: str, object_store: int | None, quiet: Mapping[str, Any]
 ) -> None:
-    """A cluster of our own on this machine, which ends with us."""
+    """Start a private cluster on this machine, which ends with this process."""
     import torch
 
     gpus = 0 if device == "cpu" else torch.cuda.device_count()
-    # No more than is asked for: Ray starts an idle process for every CPU that it is told of.
+    # Ray starts an idle process for every CPU of the cluster.
     workers = wanted.workers or _most(wanted, {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)})
     cpus = max(1, workers) * wanted.cpus
     store = object_store or 256 * 2**20 + 32 * 2**20 * max(1, workers)
@@ -125,7 +125,7 @@ def _refused(error: Exception) -> UserError:
     text = str(error)
     if "AuthToken" in text:
         return UserError(
-            "The cluster asks for its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
+            "The cluster requires a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
             "RAY_AUTH_TOKEN_PATH) here as they were when it was started."
         )
     if "ersion mismatch" in text:
@@ -140,13 +140,13 @@ def _refused(error: Exception) -> UserError:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in a few words."""
+    """First line of an exception's message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")[:200]
 
 
 def installed(name: str) -> str:
-    """A distribution's version here, or ``none``."""
+    """Version of an installed distribution, or ``none``."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -158,14 +158,18 @@ def _gpus_each(wanted: ClusterOptions, total: Mapping[str, float]) -> float:
 
 
 def _most(wanted: ClusterOptions, total: Mapping[str, float]) -> int:
-    """Workers: one per GPU, or as many as share one; without GPUs as many as there are CPUs for."""
+    """Largest number of workers: limited by GPUs if there are any, else by CPUs."""
     gpus = _gpus_each(wanted, total)
     return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
 
 
-def _grant(wanted: ClusterOptions, device: str, have: Mapping[str, float]) -> Granted:
-    """Share the resources out, or say what is too much."""
-    total = {"CPU": have.get("CPU", 0.0), "GPU": 0.0 if device == "cpu" else have.get("GPU", 0.0)}
+def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) -> Granted:
+    """Divide the resources.
+
+    Raises:
+        UserError: if more is wanted than there is.
+    """
+    total = {"CPU": available.get("CPU", 0.0), "GPU": 0.0 if device == "cpu" else available.get("GPU", 0.0)}
     if device == "cuda" and not total["GPU"]:
         raise UserError("--device cuda, but the cluster has no GPU. Use --device cpu.")
     gpus = _gpus_each(wanted, total)
@@ -177,7 +181,7 @@ def _grant(wanted: ClusterOptions, device: str, have: Mapping[str, float]) -> Gr
                 f"{workers * each:g}, but the cluster has {total[name]:g}: lower --workers or "
                 f"--worker-{name.lower()}s."
             )
-    room = int(have.get("memory", 0.0) / workers)
+    room = int(available.get("memory", 0.0) / workers)
     memory = int(wanted.memory * GIB) if wanted.memory is not None else min(MEMORY, room)
     if memory > room:
         raise UserError(

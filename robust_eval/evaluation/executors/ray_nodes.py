@@ -1,4 +1,4 @@
-"""Whether a cluster's nodes are of any use: the same versions, and the same files in sight."""
+"""Check that the nodes of a cluster have the same versions and see the same files."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from robust_eval.evaluation.executors.ray_cluster import first_line, installed
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.loading import checkpoint
 
-LOOK_SECONDS = 120.0
+ANSWER_SECONDS = 120.0
 
 
 def absolute(options: EvaluationOptions) -> EvaluationOptions:
-    """The same options with paths that mean the same in every folder of every node."""
+    """The same options with absolute paths, which do not depend on the working directory."""
 
-    def whole(text: str) -> str:
+    def absolute_path(text: str) -> str:
         return str(Path(text).expanduser().absolute())
 
-    changes: dict[str, Any] = {"data_root": Path(whole(str(options.data_root or default_root())))}
+    changes: dict[str, Any] = {"data_root": Path(absolute_path(str(options.data_root or default_root())))}
     if not options.checkpoint.startswith("robustbench:"):
-        changes["checkpoint"] = whole(options.checkpoint)
+        changes["checkpoint"] = absolute_path(options.checkpoint)
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder") and rest:
-        changes["data"] = f"{kind}:{whole(rest)}"
+        changes["data"] = f"{kind}:{absolute_path(rest)}"
     file, colon, function = (options.arch or "").rpartition(":")
     if colon and file.endswith(".py"):
-        changes["arch"] = f"{whole(file)}:{function}"
-    suite = [whole(part) if part.endswith(".toml") else part for part in options.suite.split(",")]
+        changes["arch"] = f"{absolute_path(file)}:{function}"
+    suite = [absolute_path(part) if part.endswith(".toml") else part for part in options.suite.split(",")]
     return replace(options, **changes, suite=",".join(suite))
 
 
 def paths(options: EvaluationOptions) -> dict[str, str]:
-    """What every node must be able to see: path to what it is. EvaluationOptions as :func:`absolute` gives them."""
+    """Paths that every node must see, each with a description; ``options`` as :func:`absolute` returns them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
         found[str(checkpoint.split(options.checkpoint)[0])] = "the checkpoint"
@@ -44,7 +44,7 @@ def paths(options: EvaluationOptions) -> dict[str, str]:
     if kind in ("npz", "folder"):
         found[rest] = "the data"
     elif options.data_root is not None and options.data_root.exists():
-        # Where it does not exist here either, the data are bundled or will be downloaded.
+        # If it does not exist here either, the data are bundled or will be downloaded.
         found[str(options.data_root)] = "the data"
     file, colon, _ = (options.arch or "").rpartition(":")
     if colon and file.endswith(".py"):
@@ -53,15 +53,16 @@ def paths(options: EvaluationOptions) -> dict[str, str]:
 
 
 def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:
-    """Ask every node that could run a worker for its versions and for the files.
+    """Check every node that could run a worker.
 
-    Raises :class:`UserError` that names the nodes.
+    Raises:
+        UserError: names the nodes that have other versions or do not see a file.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # Defined here, so that it travels as code: a node may have no robust-eval, or an older one.
-    def look(names: list[str]) -> dict[str, Any]:
+    # Defined here so that Ray sends its code: a node may have no robust-eval, or an older one.
+    def describe(names: list[str]) -> dict[str, Any]:
         import importlib.metadata
         import os
         import platform
@@ -77,7 +78,7 @@ def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:
 
     kind = "GPU" if gpus else "CPU"
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
-    remote = ray.remote(num_cpus=0, max_retries=1)(look)
+    remote = ray.remote(num_cpus=0, max_retries=1)(describe)
     asked = [
         remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
             list(wanted_paths)
@@ -86,14 +87,14 @@ def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:
     ]
     names = [str(node["NodeManagerHostname"]) for node in nodes]
     try:
-        answers = ray.get(asked, timeout=LOOK_SECONDS)
+        answers = ray.get(asked, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:
         raise UserError(f"The cluster's nodes do not answer: {first_line(error)}.") from None
     compare(dict(zip(names, answers, strict=False)), wanted_paths)
 
 
 def compare(answers: Mapping[str, Mapping[str, Any]], wanted_paths: Mapping[str, str]) -> None:
-    """Refuse nodes of other versions, and nodes that do not see a file, by name."""
+    """Raise UserError for nodes with other versions, or that do not see a file."""
     for name in ("robust-eval", "torch"):
         here = installed(name)
         others = {node: a["versions"][name] for node, a in answers.items() if a["versions"][name] != here}
@@ -105,10 +106,10 @@ def compare(answers: Mapping[str, Mapping[str, Any]], wanted_paths: Mapping[str,
     for path, what in wanted_paths.items():
         blind = [node for node, answer in answers.items() if path in answer["missing"]]
         if blind:
-            raise UserError(_blind(blind, path, what, everywhere=len(blind) == len(answers)))
+            raise UserError(_cannot_see(blind, path, what, everywhere=len(blind) == len(answers)))
 
 
-def _blind(nodes: Sequence[str], path: str, what: str, *, everywhere: bool) -> str:
+def _cannot_see(nodes: Sequence[str], path: str, what: str, *, everywhere: bool) -> str:
     if everywhere and not Path(path).exists():
         return f"{path} does not exist."
     named = ", ".join(nodes[:5]) + (", ..." if nodes[5:] else "")

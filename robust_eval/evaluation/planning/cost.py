@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs: passes counted, a few batches timed, time extrapolated."""
+"""Estimate the cost of a run: passes are counted, a few batches timed, and the time extrapolated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An upper bound: it supposes that no example is broken before the last attack."""
+    """Upper bound for one attack: no example is broken before the last attack."""
 
     attack: str
     column: str
@@ -38,16 +38,16 @@ class Estimate:
 
 
 def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
-    """Time forwards and backwards on one batch; the fastest of a few repeats."""
-    search = frozen(model, sample=x_NCHW[:8], precision=precision)
+    """Time forward and backward passes on one batch; the fastest of a few repeats."""
+    attack_copy = frozen(model, sample=x_NCHW[:8], precision=precision)
 
     def backward() -> None:
         x = x_NCHW.clone().requires_grad_()
-        torch.autograd.grad(search(x).sum(), x)
+        torch.autograd.grad(attack_copy(x).sum(), x)
 
     @torch.no_grad()
     def forward() -> None:
-        search(x_NCHW)
+        attack_copy(x_NCHW)
 
     one_way, both = (
         timing.least(work, x_NCHW.device, calls=(repeats, repeats)) / len(x_NCHW)
@@ -59,7 +59,7 @@ def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: st
 def estimates(
     suite: Suite, n: int, batch_size: int, classes: int, speeds: Mapping[str, Speed], precision: str = FLOAT32
 ) -> list[Estimate]:
-    """One entry per attack, in the order of the work. ``speeds``: for each precision that occurs."""
+    """One estimate per attack, in the order of the suite; ``speeds`` by precision."""
     units = -(-n // batch_size)
     rows = [Estimate(CLEAN, CLEAN, units, Cost(1, 0), speeds[FLOAT32].seconds(Cost(1, 0), n))]
     for column in suite.columns:

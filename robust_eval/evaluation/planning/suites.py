@@ -1,10 +1,9 @@
-"""Columns and suites from TOML: what ``--suite`` means.
+"""Columns and suites from TOML files: the meaning of ``--suite``.
 
-A column file has a ``title`` and ``[[attacks]]`` tables, run as a cascade. Each names a ``family`` and
-its parameters, with an optional ``id`` (default: the column's) and ``restarts = r``, which makes r
-attacks of it, each on the survivors of the one before and each judged by itself; or ``column = "..."``,
-which stands for all attacks of another column. A suite file has a ``version`` and ``columns``: ids, or
-paths of column files relative to it.
+A column file has a ``title`` and ``[[attacks]]`` tables, which form a cascade. Each table names a ``family`` and its
+parameters, with an optional ``id`` (default: the column's) and ``restarts = r``: r attacks, each on the survivors of
+the one before and each judged separately. A table ``column = "..."`` stands for all attacks of another column. A suite
+file has a ``version`` and ``columns``: ids, or paths of column files relative to it.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from typing import Any
 from robust_eval import attacks
 from robust_eval.core import discovery
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.request import CLEAN
 from robust_eval.core.types import AttackSpec, Column, Suite
-
-CLEAN = "clean"
 
 
 def load(text: str) -> Suite:
@@ -74,7 +72,7 @@ def _suite(name: str) -> Suite:
 
 
 def _expand(name: str) -> Iterable[Column]:
-    """The columns that one item of a list stands for: a column's own id before a suite's name."""
+    """The columns that one item of a list names; a column id takes precedence over a suite name."""
     columns, suites = discovery.config_ids("columns"), discovery.config_ids("suites")
     if name.endswith(".toml") or name in columns:
         return (column(name),)
@@ -94,7 +92,7 @@ def _unique(columns: Iterable[Column]) -> tuple[Column, ...]:
 def _attacks(
     column_id: str, entry: Mapping[str, Any], where: str, base: Path, within: tuple[str, ...]
 ) -> tuple[AttackSpec, ...]:
-    """The attacks that one [[attacks]] table stands for."""
+    """The attacks that one [[attacks]] table describes."""
     params = dict(entry)
     if "column" in params:
         _only(params, ("column",), f"{where}: an attack taken from another column")
@@ -125,6 +123,6 @@ def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
 
 
 def _shown(path: Path) -> str:
-    """A file as the user knows it: bundled ones without the machine's path."""
+    """A file name for messages; bundled files without the path of the installation."""
     bundled = discovery.config_dir("columns").parent
     return f"configs/{path.relative_to(bundled)}" if path.is_relative_to(bundled) else str(path)

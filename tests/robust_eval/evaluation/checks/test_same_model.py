@@ -92,7 +92,7 @@ def test_what_the_code_imports_shows_in_the_answers(
     first = run(options, tmp_path / "run")
     assert run(options, tmp_path / "run").columns == first.columns
     helper("Sigmoid")
-    with pytest.raises(UserError, match="than the one that began .*Choose another run folder"):
+    with pytest.raises(UserError, match="is not the one that began .*Choose another run folder"):
         run(options, tmp_path / "run")
     assert run(options, tmp_path / "anew").columns["clean"] != first.columns["clean"]
 
@@ -104,7 +104,7 @@ def test_the_same_over_a_pool(options: EvaluationOptions, helper: Edit, tmp_path
     display = Quiet()
     (again,) = work([options], local(), tmp_path / "pool", display)
     assert again.result is None
-    assert "answers otherwise than the one that began" in again.failures[0]
+    assert "is not the one that began" in again.failures[0]
 
 
 def test_shards_of_two_models_are_not_merged(
@@ -116,7 +116,7 @@ def test_shards_of_two_models_are_not_merged(
         (part,) = work([replace(options, shards=2)], None, tmp_path, shard=number)
         assert part.folder is not None
         places.append(part.folder)
-    with pytest.raises(UserError, match="were run with models that answer differently"):
+    with pytest.raises(UserError, match="were run with models whose logits differ"):
         merge_shards(places, tmp_path / "merged")
 
 
@@ -169,7 +169,7 @@ def test_an_edited_forward_pass_shows_in_the_answers(tmp_path: Path) -> None:
     model = Sloped()
     evaluate(model, x, y, "Linf 0.01", "fgsm", out=tmp_path)
     model.margin_grad = 1.5
-    with pytest.raises(UserError, match="answers otherwise"):
+    with pytest.raises(UserError, match="is not the one that began"):
         evaluate(model, x, y, "Linf 0.01", "fgsm", out=tmp_path)
 
 
@@ -182,7 +182,7 @@ def test_rounding_is_no_difference_and_a_few_steps_inside_are_none(tmp_path: Pat
     same_model.check(tmp_path, jumped)
     same_model.check(tmp_path, logits[:8])
     same_model.check(tmp_path, None)
-    with pytest.raises(UserError, match="differ by 0.*of their spread"):
+    with pytest.raises(UserError, match="logits differ by 0.* standard deviations"):
         same_model.check(tmp_path, logits * 1.5)
     with pytest.raises(UserError, match="differ by inf"):
         same_model.check(tmp_path, logits[:, :9])

@@ -166,7 +166,7 @@ def build():
 
 
 def fitted(folder: Path, code: str) -> dict[str, Any]:
-    """EvaluationOptions of a linear network, least squares on digits, whose file is ``code``."""
+    """Options of a linear network, least squares on digits, whose file is ``code``."""
     (folder / "net.py").write_text(code)
     x, y = data.load("digits").tensors()
     weights = torch.linalg.lstsq(x.flatten(1), torch.eye(10)[y], driver="gelsd").solution

@@ -113,7 +113,7 @@ def test_a_changed_model_of_the_same_checkpoint_is_refused(tmp_path: Path) -> No
     with torch.no_grad():
         for compared in scan.comparison.models:
             next(iter(compared.model.parameters())).mul_(2)
-    with pytest.raises(UserError, match="answers otherwise than the one that began"):
+    with pytest.raises(UserError, match="is not the one that began"):
         run_scan(scan, [weight_point()], tmp_path / "scan")
 
 

@@ -1,0 +1,42 @@
+"""The Ray actor: a worker host that answers one task at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any
+
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation.executors import Source, reason
+from robust_eval.evaluation.store import pack
+
+
+class HostActor:
+    """A worker host in a process of its own."""
+
+    def __init__(self, cpus: int) -> None:
+        import torch
+
+        from robust_eval.evaluation.executors.worker_host import WorkerHost
+
+        torch.set_num_threads(cpus)
+        self._host = WorkerHost()
+
+    def hello(self) -> tuple[str, int]:
+        """(host name, process id)"""
+        return socket.gethostname(), os.getpid()
+
+    def ask(self, method: str, source: Source, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
+        """(``done`` | ``refused`` | ``failed``, value or reason, seconds)"""
+        start = time.perf_counter()
+        try:
+            kind, value = "done", getattr(self._host, method)(source, *arguments)
+            if method == "unit":
+                # Compressed here rather than in the process that writes the run folder.
+                value = pack(arguments[-1].key, value)
+        except UserError as error:
+            kind, value = "refused", str(error)
+        except Exception as error:
+            kind, value = "failed", reason(error)
+        return kind, value, time.perf_counter() - start
