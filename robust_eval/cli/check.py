@@ -97,9 +97,10 @@ def _clean_text(job: Job, clean: ColumnRecord) -> str:
 
 def _from_clean(job: Job, clean: ColumnRecord) -> tuple[FlagRecord, ...]:
     """Of a run's flags those that a clean column and the checkpoint's own record can raise."""
-    from robust_eval.results import flags, summary
+    from robust_eval.results import flags
+    from robust_eval.results.request_records import request_records
 
-    checkpoint, data, _, _ = summary.request_records(job.request)
+    checkpoint, data, _, _ = request_records(job.request)
     alone = flags.from_columns({"clean": clean}, checkpoint.classes)
     return (
         *(flag for flag in alone if flag.id == "collapsed"),

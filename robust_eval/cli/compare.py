@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from robust_eval.cli.options import ResultFile, read_honest
+from robust_eval.cli.options import ResultFile, read_consistent_result
 
 
 def compare(a: ResultFile, b: ResultFile) -> None:
@@ -14,7 +14,7 @@ def compare(a: ResultFile, b: ResultFile) -> None:
     from robust_eval.core.text import visible
     from robust_eval.results import comparison
 
-    one, other = read_honest(a), read_honest(b)
+    one, other = read_consistent_result(a), read_consistent_result(b)
     found = comparison.compare(one, other)
     names = _names((a, one.checkpoint.name), (b, other.checkpoint.name))
     typer.echo(f"{names[0]} and {names[1]} on {visible(one.data.name)}, {one.threat.norm} {one.threat.eps}")

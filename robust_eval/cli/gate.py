@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robust_eval.cli.options import ResultFile, read_honest
+from robust_eval.cli.options import ResultFile, read_consistent_result
 
 
 def gate(
@@ -18,7 +18,7 @@ def gate(
     from robust_eval.results import gate as rules
 
     floor = rules.parse_floor(min_robust)
-    found = read_honest(result)
+    found = read_consistent_result(result)
     reasons = rules.failures(found, column, floor)
     for reason in reasons:
         typer.echo(f"Not passed: {reason}")

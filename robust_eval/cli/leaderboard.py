@@ -128,14 +128,14 @@ def export(
     out: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
 ) -> None:
     """A result as RobustBench's model_info JSON, for submission there."""
-    from robust_eval.cli.options import read_honest
+    from robust_eval.cli.options import read_consistent_result
     from robust_eval.core.files import write_text
     from robust_eval.leaderboard import robustbench_export
 
     paper = robustbench_export.Paper(
         title=title, additional_data=additional_data, authors=authors, venue=venue, link=link
     )
-    text = json.dumps(robustbench_export.model_info(read_honest(result), paper), indent=2) + "\n"
+    text = json.dumps(robustbench_export.model_info(read_consistent_result(result), paper), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -48,7 +48,7 @@ Diagnose = Annotated[
 ResultFile = Annotated[Path, typer.Argument(help="A result.json.", show_default=False)]
 
 
-def read_honest(path: Path) -> EvalResult:
+def read_consistent_result(path: Path) -> EvalResult:
     """A result whose numbers agree with each other. A UserError for any other."""
     from robust_eval.core.errors import UserError
     from robust_eval.results import read_result

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from robust_eval.verification.selftest import Case, Outcome
+    from robust_eval.verification.selftest import Case, CaseOutcome
 
 
 def selftest(
     only: Annotated[
         str | None,
         typer.Option(
-            help="One group: numbers, record, model, 'closed form', attack, run, diagnosis, honest."
+            help="One group: numbers, record, model, 'closed form', attack, run, diagnosis, unmodified."
         ),
     ] = None,
 ) -> None:
@@ -63,7 +63,7 @@ def _chosen(cases: Sequence[Case], group: str | None) -> list[Case]:
     return [case for case in cases if group in (None, case.group)]
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
+def table(outcomes: Sequence[CaseOutcome]) -> Table:
     """What was planted, what must be said about it, and what was."""
     from rich.table import Table
 

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from robust_eval.core.request import CLEAN, Request
+from robust_eval.core.request import CLEAN
 from robust_eval.core.statistics import wilson
-from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import (
-    Architecture,
     AttackSpec,
     Bools,
-    CheckpointRef,
     Column,
     Ints,
-    Normalisation,
-    Slice,
-    Suite,
     UnitResult,
 )
 from robust_eval.core.verdict_bits import bits_text, parse_bits
 from robust_eval.results import (
     AttackRecord,
-    CheckpointRecord,
     ColumnRecord,
     Count,
-    DataRecord,
-    EvalResult,
-    SuiteRecord,
-    ThreatRecord,
     WorstCase,
 )
 
@@ -148,62 +137,6 @@ def labels_digest(labels: Ints) -> str:
     return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
 
 
-def request_records(request: Request) -> tuple[CheckpointRecord, DataRecord, ThreatRecord, SuiteRecord]:
-    """The parts of a result that repeat what was asked."""
-    threat, suite = request.threat, request.suite
-    return (
-        CheckpointRecord.model_validate(asdict(request.checkpoint)),
-        DataRecord.model_validate(asdict(request.data)),
-        ThreatRecord(norm=threat.norm, eps=threat.eps_text, eps_value=threat.radius),
-        SuiteRecord(
-            name=suite.name,
-            version=suite.version,
-            columns=tuple(column.id for column in suite.columns),
-            batch_size=request.batch_size,
-            seed=request.seed,
-            precision=request.precision,
-            split=request.split,
-            blocks=request.shards,
-        ),
-    )
-
-
-def request_of(result: EvalResult) -> Request:
-    """The request that a complete result says it answers; the inverse of :func:`request_records`."""
-    checkpoint, threat, suite = result.checkpoint, result.threat, result.suite
-    columns = result.columns
-    architecture, normalisation = checkpoint.architecture, checkpoint.normalisation
-    return Request(
-        checkpoint=CheckpointRef(
-            **{
-                **checkpoint.model_dump(),
-                "architecture": Architecture(architecture.id, architecture.arguments),
-                "normalisation": Normalisation(normalisation.name, normalisation.mean, normalisation.std),
-            }
-        ),
-        data=Slice(**result.data.model_dump()),
-        threat=parse_threat(threat.norm, threat.eps),
-        suite=Suite(
-            suite.name,
-            suite.version,
-            tuple(
-                Column(
-                    name,
-                    columns[name].title,
-                    tuple(AttackSpec(a.id, a.family, a.version, a.params) for a in columns[name].attacks),
-                )
-                for name in suite.columns
-            ),
-        ),
-        batch_size=suite.batch_size,
-        seed=suite.seed,
-        libraries=tuple({a.family: a.library for c in columns.values() for a in c.attacks}.items()),
-        precision=suite.precision,
-        split=suite.split,
-        shards=suite.blocks,
-    )
-
-
 __all__ = [
     "CLEAN",
     "Stage",
@@ -215,8 +148,6 @@ __all__ = [
     "concatenate",
     "labels_digest",
     "parse_bits",
-    "request_of",
-    "request_records",
     "worst_bits",
     "worst_case",
 ]

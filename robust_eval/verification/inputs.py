@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.results import CheckpointRecord, EvalResult, consistency, summary
 from robust_eval.results.evidence import Evidence
+from robust_eval.results.request_records import request_of
 from robust_eval.results.verification_record import CheckRecord
 
 
@@ -43,7 +44,7 @@ def checks(result: EvalResult, proof: Evidence, claimed: Claimed) -> Iterator[Ch
         "data", _data(result, claimed), f"{claimed.images.n} images, {claimed.images.fingerprint[:12]}"
     )
     if not found:
-        asked = summary.request_of(result).key
+        asked = request_of(result).key
         what = "its settings (suite, attacks, eps, seed, ...) are not those that were asked for"
         yield verdict("settings", "" if asked == result.request else what, f"request {asked[:12]}")
     yield verdict("evidence", _evidence(result, proof), f"sha256 {proof.sha256[:12]}, of this run")

@@ -20,9 +20,10 @@ from robust_eval.evaluation.checks.probes import probe_job
 from robust_eval.evaluation.job import Job
 from robust_eval.models import normalisation as normalised
 from robust_eval.models.loading import checkpoint, python_architecture
-from robust_eval.results import EvalResult, content_digest, evidence, flags, parse_result, summary
+from robust_eval.results import EvalResult, content_digest, evidence, flags, parse_result
 from robust_eval.results.environment import library_version
 from robust_eval.results.evidence import Evidence
+from robust_eval.results.request_records import request_of
 from robust_eval.results.verification_record import CheckRecord, Verification
 from robust_eval.verification import audit, inputs, rejudge
 from robust_eval.verification.inputs import Claimed, verdict
@@ -123,7 +124,7 @@ def check(
     seconds = time.perf_counter() - start
     audited = None
     if options.audit and all(found.passed for found in checks):
-        job = Job(summary.request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
+        job = Job(request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
         audited = audit.audit(job, result, options.audit, options.audit_seed, options.audit_suite)
     spent = result.worst_case.seconds
     return Verification(
@@ -143,9 +144,9 @@ def check(
 
 def _flags(result: EvalResult, claimed: Claimed) -> CheckRecord:
     """Flags found here must be in the record, with their severity."""
-    job = Job(summary.request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
+    job = Job(request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
     here = flags.distinct((*flags.from_probe(probe_job(job)), *flags.from_result(result)))
-    missing = flags.missing(result, here)
+    missing = flags.not_recorded(result, here)
     failed = f"raised here, but not in the record: {', '.join(missing)}" if missing else ""
     raised = {flag.id for flag in here}
     others = sorted({flag.id for flag in result.flags if flag.id not in raised})

@@ -27,8 +27,8 @@ class Probe:
     """Largest difference between passes over the same batch."""
     batch: float
     """Largest difference between a batch and its images one by one."""
-    fine: Response
-    coarse: Response
+    fine: NoiseResponse
+    coarse: NoiseResponse
     no_gradient: bool
     """The outputs carry no gradient to the input at all."""
     zero_ce: float
@@ -46,7 +46,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Response:
+class NoiseResponse:
     """How the logits answer sign noise of one size, at most over all draws, images and classes."""
 
     change: float

@@ -37,7 +37,7 @@ def from_columns(columns: Mapping[str, ColumnRecord], classes: int) -> tuple[Fla
     return records(_findings(columns, classes))
 
 
-def from_reach(reach: Mapping[str, float], norm: Norm) -> tuple[FlagRecord, ...]:
+def from_perturbation_size(reach: Mapping[str, float], norm: Norm) -> tuple[FlagRecord, ...]:
     """``reach``: per column, its longest perturbation as a fraction of epsilon.
 
     In L2 clipping to the box shortens perturbations that were on the sphere.
@@ -56,7 +56,7 @@ def _findings(columns: Mapping[str, ColumnRecord], classes: int) -> Iterator[Fin
     if nonfinite := sum(column.n_nonfinite for column in columns.values()):
         yield "non-finite-under-attack", f"{nonfinite} judged images"
     clean = columns["clean"]
-    if clean.n >= _ENOUGH and clean.ci95[1] < near_chance(classes):
+    if clean.n >= _ENOUGH and clean.ci95[1] < clean_accuracy_floor(classes):
         yield "collapsed", f"clean accuracy {clean.accuracy:.1%}, chance {1 / classes:.1%}"
     if above := [name for name, found in bits.items() if (found & ~bits["clean"]).any()]:
         yield "robust-above-clean", f"in {', '.join(above)}"
@@ -69,7 +69,7 @@ def _findings(columns: Mapping[str, ColumnRecord], classes: int) -> Iterator[Fin
         yield "too-few-examples", f"{name} is known to ±{100 * width:.1f} points from {clean.n} examples"
 
 
-def near_chance(classes: int) -> float:
+def clean_accuracy_floor(classes: int) -> float:
     """Clean accuracy below which a model can hardly be said to have learnt anything."""
     return min(2 / classes, 1 / classes + 0.1)
 

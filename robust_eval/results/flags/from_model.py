@@ -9,7 +9,7 @@ from robust_eval.results import FlagRecord
 from robust_eval.results.flags.rules import Finding, records
 
 if TYPE_CHECKING:
-    from robust_eval.results.flags.figures import Probe, Response
+    from robust_eval.results.flags.figures import NoiseResponse, Probe
 
 REPEAT = 1e-4
 BATCH = 1e-4
@@ -33,7 +33,7 @@ def is_random(probe: Probe) -> bool:
     return probe.repeat > REPEAT
 
 
-def jumps(response: Response) -> bool:
+def jumps(response: NoiseResponse) -> bool:
     """Whether opposite noise fails to undo what noise did, beyond rounding and curvature."""
     return (
         response.second_difference > SECOND_DIFFERENCE

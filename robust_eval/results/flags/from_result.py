@@ -26,7 +26,7 @@ def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:
     return tuple(flag for flag in raised if flag.severity == BLOCKS)
 
 
-def missing(result: EvalResult, here: tuple[FlagRecord, ...]) -> list[str]:
+def not_recorded(result: EvalResult, here: tuple[FlagRecord, ...]) -> list[str]:
     """Flags raised ``here`` that the record lacks or calls less severe, with their figures."""
     recorded = {(flag.id, flag.severity) for flag in result.flags}
     return [

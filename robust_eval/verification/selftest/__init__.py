@@ -16,7 +16,7 @@ from robust_eval.verification.selftest import (
     cases_unmodified,
     planted_results,
 )
-from robust_eval.verification.selftest.case import Case, Outcome, run
+from robust_eval.verification.selftest.case import Case, CaseOutcome, run
 
 __all__ = ["Case", "Outcome", "cases", "outcomes", "run"]
 
@@ -39,7 +39,7 @@ def cases() -> tuple[Case, ...]:
 
 def outcomes(
     chosen: Sequence[Case], begin: Callable[[Case], object] = lambda case: None
-) -> Iterator[Outcome]:
+) -> Iterator[CaseOutcome]:
     """Run them one by one; ``begin`` is told before each."""
     for case in chosen:
         begin(case)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Honest(nn.Module):
+class SmallNetwork(nn.Module):
     """A small convolutional network with a fixed random initialisation: nothing to flag."""
 
     def __init__(self, normalise: bool = False, width: int = 8) -> None:
@@ -27,17 +27,17 @@ class Honest(nn.Module):
         return logits
 
 
-class HonestWithBatchNorm(Honest):
+class SmallNetworkWithBatchNorm(SmallNetwork):
     def __init__(self) -> None:
         super().__init__(normalise=True)
 
 
-class Changed(nn.Module):
+class ModifiedNetwork(nn.Module):
     """A network with something done to its input or output; the honest one unless another is given."""
 
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__()
-        self.network = network or Honest()
+        self.network = network or SmallNetwork()
 
     def before(self, x: Tensor) -> Tensor:
         return x
@@ -49,21 +49,21 @@ class Changed(nn.Module):
         return self.after(self.network(self.before(x)))
 
 
-class LogSoftmax(Changed):
+class LogSoftmax(ModifiedNetwork):
     """Harmless: the same gradients of every loss that is used here."""
 
     def after(self, z: Tensor) -> Tensor:
         return z.log_softmax(1)
 
 
-class SmallLogits(Changed):
+class SmallLogits(ModifiedNetwork):
     """Harmless: signs and normalised gradients do not know the scale."""
 
     def after(self, z: Tensor) -> Tensor:
         return z / 10_000
 
 
-class FaintNoise(Changed):
+class NegligibleNoise(ModifiedNetwork):
     """Harmless: below float32's own rounding."""
 
     def before(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseOutcome:
     case: Case
     found: frozenset[str]
     seconds: float
@@ -53,10 +53,10 @@ def ids(flags: Collection[FlagRecord]) -> set[str]:
     return {flag.id for flag in flags}
 
 
-def run(case: Case) -> Outcome:
+def run(case: Case) -> CaseOutcome:
     start = time.perf_counter()
     try:
         found = case.find()
     except UserError:
         found = {STOPPED}
-    return Outcome(case, frozenset(found), time.perf_counter() - start)
+    return CaseOutcome(case, frozenset(found), time.perf_counter() - start)

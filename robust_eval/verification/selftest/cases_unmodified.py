@@ -22,13 +22,13 @@ from robust_eval.evaluation.prepare import prepare
 from robust_eval.results import flags
 from robust_eval.verification.selftest import base_networks
 from robust_eval.verification.selftest.case import Case, case, ids
-from robust_eval.verification.selftest.noise_images import problem
+from robust_eval.verification.selftest.noise_images import noise_problem
 
 CHECKPOINT = Path(__file__).with_name("digits-at.safetensors")
 
 
 @cache
-def trained(
+def trained_job(
     suite: str = "clean", norm: str = "Linf", eps: str = "0.1", normalisation: str | None = None
 ) -> Job:
     """The shipped network on the 360 test digits, as ``robust-eval run`` would take it."""
@@ -45,30 +45,30 @@ def trained(
     return fresh_process.reloading(prepare(options), options)
 
 
-def look(make: Callable[[], nn.Module]) -> set[str]:
-    """Flags of a model from a look at 32 images."""
-    return ids(flags.from_probe(probes.probe(make().eval(), *problem())))
+def probe_flags(make: Callable[[], nn.Module]) -> set[str]:
+    """Flags of a model from a probe_flags at 32 images."""
+    return ids(flags.from_probe(probes.probe(make().eval(), *noise_problem())))
 
 
 def cases() -> list[Case]:
     models = {
-        "untrained network": base_networks.Honest,
-        "untrained network with BatchNorm": base_networks.HonestWithBatchNorm,
+        "untrained network": base_networks.SmallNetwork,
+        "untrained network with BatchNorm": base_networks.SmallNetworkWithBatchNorm,
         "log-softmax outputs": base_networks.LogSoftmax,
         "logits / 10,000": base_networks.SmallLogits,
-        "input noise of 1e-7": base_networks.FaintNoise,
+        "input noise of 1e-7": base_networks.NegligibleNoise,
     }
     return [
-        *(case("honest", name, (), partial(look, make)) for name, make in models.items()),
-        case("honest", "trained network, four attacks, diagnosis", (), _trained),
-        case("honest", "trained network in L2", (), _trained_in_l2),
+        *(case("unmodified", name, (), partial(probe_flags, make)) for name, make in models.items()),
+        case("unmodified", "trained network, four attacks, diagnosis", (), _trained),
+        case("unmodified", "trained network in L2", (), _trained_in_l2),
     ]
 
 
 def _trained() -> set[str]:
-    job = trained("fgsm,pgd-20,cw-inf,apgd-ce-t")
+    job = trained_job("fgsm,pgd-20,cw-inf,apgd-ce-t")
     return ids(diagnosed_result.diagnosed(job, run.execute(job)).flags)
 
 
 def _trained_in_l2() -> set[str]:
-    return ids(run.execute(trained("fgsm,pgd-20", "L2", "0.5")).flags)
+    return ids(run.execute(trained_job("fgsm,pgd-20", "L2", "0.5")).flags)

@@ -8,115 +8,115 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_eval.verification.selftest.base_networks import Changed, Honest
+from robust_eval.verification.selftest.base_networks import ModifiedNetwork, SmallNetwork
 
 
-class Softmax(Changed):
+class Softmax(ModifiedNetwork):
     def after(self, z: Tensor) -> Tensor:
         return z.softmax(1)
 
 
-class SoftmaxTimesTen(Changed):
+class SoftmaxTimesTen(ModifiedNetwork):
     def after(self, z: Tensor) -> Tensor:
         return 10 * z.softmax(1)
 
 
-class OneHot(Changed):
+class OneHot(ModifiedNetwork):
     """Hard labels: no scores, no gradient."""
 
     def after(self, z: Tensor) -> Tensor:
         return nn.functional.one_hot(z.argmax(1), 10).float()
 
 
-class RoundedLogits(Changed):
+class RoundedLogits(ModifiedNetwork):
     """Scores to one decimal: ties, steps, and a gradient of zero."""
 
     def after(self, z: Tensor) -> Tensor:
         return z.round(decimals=1)
 
 
-class Saturated(Changed):
+class LargeLogits(ModifiedNetwork):
     def after(self, z: Tensor) -> Tensor:
         return 1e5 * z
 
 
-class NoisyInput(Changed):
+class NoisyInput(ModifiedNetwork):
     def before(self, x: Tensor) -> Tensor:
         return x + 0.01 * torch.randn_like(x)
 
 
-class Quantised(Changed):
+class QuantisedInput(ModifiedNetwork):
     """round(15 x) / 15: its gradient is zero everywhere."""
 
     def before(self, x: Tensor) -> Tensor:
         return (15 * x).round() / 15
 
 
-class StraightThrough(Changed):
+class StraightThroughQuantisedInput(ModifiedNetwork):
     """The same jumps, with a gradient that pretends there are none."""
 
     def before(self, x: Tensor) -> Tensor:
         return x + ((15 * x).round() / 15 - x).detach()
 
 
-class KWinnersTakeAll(Changed):
+class KWinnersTakeAll(ModifiedNetwork):
     """Keeps the largest tenth of the features (k-WTA, Xiao et al. 2020)."""
 
     def __init__(self) -> None:
-        network = Honest(width=64)
+        network = SmallNetwork(width=64)
         network.body[2].register_forward_hook(_largest_tenth)
         super().__init__(network)
 
 
-class Sparse(Changed):
+class SparsifiedFeatures(ModifiedNetwork):
     """Sets features near a fixed mean to that mean (after MeanSparse, Amini et al. 2024)."""
 
     def __init__(self) -> None:
-        network = Honest(width=64)
+        network = SmallNetwork(width=64)
         network.body[2].register_forward_hook(_near_mean_to_mean)
         super().__init__(network)
 
 
-class Detached(Changed):
+class DetachedInput(ModifiedNetwork):
     def before(self, x: Tensor) -> Tensor:
         return x.detach()
 
 
-class NoGrad(Changed):
+class NoGradForward(ModifiedNetwork):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
 
 
-class GradientKiller(Changed):
+class ZeroGradient(ModifiedNetwork):
     """The function is honest, its backward pass returns zeros."""
 
     def before(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: 0 * gradient)
 
 
-class GradientFlipped(Changed):
+class NegatedGradient(ModifiedNetwork):
     """Its backward pass points the wrong way."""
 
     def before(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: -gradient)
 
 
-class GradientNoise(Changed):
+class NoisyGradient(ModifiedNetwork):
     """Its backward pass adds noise of the gradient's own size."""
 
     def before(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: gradient + gradient.std() * torch.randn_like(gradient))
 
 
-class GradientFaint(Changed):
+class TinyGradient(ModifiedNetwork):
     """Its backward pass shrinks the gradient by a hundred million."""
 
     def before(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: 1e-8 * gradient)
 
 
-class Purified(Changed):
+class PurifiedInput(ModifiedNetwork):
     """Moves its input against the entropy of its own prediction before answering."""
 
     def before(self, x: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Purified(Changed):
         return x - 0.01 * gradient
 
 
-class InputSeeded(Changed):
+class InputSeededNoise(ModifiedNetwork):
     """Noise that is the same for the same image: it passes every repeat test."""
 
     def before(self, x: Tensor) -> Tensor:
@@ -139,14 +139,14 @@ class InputSeeded(Changed):
         return x + 0.05 * torch.stack(noise).to(x)
 
 
-class BatchStatistics(nn.Module):
+class TrainingModeBatchNorm(nn.Module):
     """BatchNorm that ignores eval()."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = Honest(normalise=True)
+        self.network = SmallNetwork(normalise=True)
 
-    def train(self, mode: bool = True) -> BatchStatistics:
+    def train(self, mode: bool = True) -> TrainingModeBatchNorm:
         del mode
         return super().train(True)
 
@@ -155,19 +155,19 @@ class BatchStatistics(nn.Module):
         return logits
 
 
-class BatchMean(Changed):
+class BatchMeanSubtracted(ModifiedNetwork):
     """Subtracts the batch's mean: eval mode, no training flag, still batch dependent."""
 
     def after(self, z: Tensor) -> Tensor:
         return z - z.mean(0)
 
 
-class NaNSometimes(Changed):
+class NaNOnHalf(ModifiedNetwork):
     def after(self, z: Tensor) -> Tensor:
         return torch.where(z[:, :1] > z[:, :1].median(), z, torch.tensor(float("nan")).to(z))
 
 
-class NaNOffTheGrid(Changed):
+class NaNOffGrid(ModifiedNetwork):
     """Answers 8-bit images, and fails on all others."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,21 +175,21 @@ class NaNOffTheGrid(Changed):
         return torch.where(on_grid[:, None], super().forward(x), torch.tensor(float("nan")).to(x))
 
 
-class Offset(Changed):
+class PixelOffset(ModifiedNetwork):
     """Adds 64 to every pixel and takes it away again: nothing in float32, most of the image in bfloat16."""
 
     def before(self, x: Tensor) -> Tensor:
         return (x + 64) - 64
 
 
-class Constant(Changed):
+class ConstantPrediction(ModifiedNetwork):
     """Names the same class for everything."""
 
     def after(self, z: Tensor) -> Tensor:
         return 0 * z + torch.arange(10).to(z) - 5
 
 
-class DriftingModel(Changed):
+class DriftingModel(ModifiedNetwork):
     """Becomes another function after a number of calls."""
 
     def __init__(self, network: nn.Module | None = None, calls: int = 52) -> None:
@@ -201,7 +201,7 @@ class DriftingModel(Changed):
         return z if self.left > 0 else z.roll(1, 1)
 
 
-class FailsLater(Changed):
+class RaisingModel(ModifiedNetwork):
     """Raises an exception at its sixth differentiable pass: an attack in its third batch."""
 
     passes = 0
@@ -213,11 +213,11 @@ class FailsLater(Changed):
         return x
 
 
-class TrainEvalMismatch(Changed):
+class CopyMismatch(ModifiedNetwork):
     """Whoever copies it gets another function."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
-        return BatchStatistics()
+        return TrainingModeBatchNorm()
 
 
 def _largest_tenth(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def test_a_boards_life(run: Run, files: Path) -> None:
 def test_boards_are_kept_without_torch(files: Path) -> None:
     """A second, not ten: filing, building and checking read numbers alone."""
     code = (
-        "import sys; from robust_eval.cli import main\n"
+        "import sys; from robust_eval.cli.main import main\n"
         "for words in (['add', 'a.json', 'board'], ['build', 'board'], ['check', 'board']):\n"
         "    sys.argv = ['robust-eval', 'leaderboard', *words]\n"
         "    try:\n        main()\n"

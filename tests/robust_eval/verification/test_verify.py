@@ -27,7 +27,8 @@ from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
-from robust_eval.results import EvalResult, read_result, summary, verification_record
+from robust_eval.results import EvalResult, read_result, verification_record
+from robust_eval.results.request_records import request_of
 from robust_eval.results.verification_record import Verification
 from robust_eval.verification import verify
 
@@ -154,7 +155,7 @@ def rewrite_evidence(folder: Path, change: Callable[[Tensors, dict[str, str]], o
 
 def forge_request(folder: Path) -> None:
     """Make the record's and the evidence's request digest fit whatever the record now says."""
-    key = summary.request_of(read_result(folder / "result.json")).key
+    key = request_of(read_result(folder / "result.json")).key
     edit(folder, lambda value: value.update(request=key))
     rewrite_evidence(folder, lambda _, about: about.update(request=key))
 
@@ -198,7 +199,7 @@ def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Pat
 
 def test_the_request_can_be_recovered_from_the_record(honest: Path) -> None:
     result = read_result(honest / "result.json")
-    assert summary.request_of(result).key == result.request
+    assert request_of(result).key == result.request
 
 
 def test_rounding_on_another_device_is_no_forgery(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,7 +543,7 @@ def test_audits_that_cannot_be(honest: Path) -> None:
         ),
         result,
     )
-    job = evaluation.Job(summary.request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
+    job = evaluation.Job(request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
     with pytest.raises(UserError, match="--audit must be at least 1"):
         audit.audit(job, result, 0, 0)
     with pytest.raises(UserError, match="Suite clean has no attack to audit with"):

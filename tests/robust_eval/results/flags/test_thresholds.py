@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from robust_eval.results import DiagnosisRecord, flags
-from robust_eval.results.flags.figures import Probe, Response
-from robust_eval.results.flags.from_columns import near_chance
+from robust_eval.results.flags.figures import NoiseResponse, Probe
+from robust_eval.results.flags.from_columns import clean_accuracy_floor
 from robust_eval.verification.selftest.planted_results import column
 
 QUIET = Probe(
@@ -22,8 +22,8 @@ QUIET = Probe(
     optimises=False,
     repeat=0.0,
     batch=1e-6,
-    fine=Response(5e-5, 1e-6),
-    coarse=Response(5e-4, 1e-5),
+    fine=NoiseResponse(5e-5, 1e-6),
+    coarse=NoiseResponse(5e-4, 1e-5),
     no_gradient=False,
     zero_ce=0.0,
     zero_margin=0.0,
@@ -65,8 +65,8 @@ def diagnosed(**figures: Any) -> set[str]:
         ("test-time-optimisation", {}, {"optimises": True}),
         ("random-outputs", {"repeat": 9e-5}, {"repeat": 1.1e-4}),
         ("batch-dependent", {"batch": 9e-5}, {"batch": float("inf")}),
-        ("discontinuous", {"fine": Response(1, 0.4)}, {"fine": Response(2e-3, 2e-3)}),
-        ("discontinuous", {"coarse": Response(9e-5, 9e-5)}, {"coarse": Response(2e-3, 1.1e-3)}),
+        ("discontinuous", {"fine": NoiseResponse(1, 0.4)}, {"fine": NoiseResponse(2e-3, 2e-3)}),
+        ("discontinuous", {"coarse": NoiseResponse(9e-5, 9e-5)}, {"coarse": NoiseResponse(2e-3, 1.1e-3)}),
         ("no-gradients", {"zero_margin": 0.09}, {"zero_margin": 0.12}),
         ("no-gradients", {}, {"no_gradient": True, "zero_margin": 1.0}),
         ("saturated-logits", {"zero_ce": 0.09}, {"zero_ce": 0.12}),
@@ -116,7 +116,7 @@ def test_few_examples_need_more_than_two() -> None:
     ],
 )
 def test_of_the_budget(norm: Any, reach: dict[str, float], expected: set[str]) -> None:
-    assert {flag.id for flag in flags.from_reach(reach, norm)} == expected
+    assert {flag.id for flag in flags.from_perturbation_size(reach, norm)} == expected
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_of_changes(after: float, search: float | None, expected: set[str]) -> N
 
 
 def test_chance_leaves_room_for_two_classes() -> None:
-    assert near_chance(2) == pytest.approx(0.6)
-    assert near_chance(10) == pytest.approx(0.2)
-    assert near_chance(100) == pytest.approx(0.02)
+    assert clean_accuracy_floor(2) == pytest.approx(0.6)
+    assert clean_accuracy_floor(10) == pytest.approx(0.2)
+    assert clean_accuracy_floor(100) == pytest.approx(0.02)
 
 
 def test_of_the_interval() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from robust_eval.results import flags
 from robust_eval.verification import selftest
-from robust_eval.verification.selftest.case import EXACT, STOPPED, Case, Outcome, case
+from robust_eval.verification.selftest.case import EXACT, STOPPED, Case, CaseOutcome, case
 
 CASES = selftest.cases()
 
@@ -29,14 +29,14 @@ def test_names_are_unique() -> None:
 
 
 def test_honest_models_are_among_them() -> None:
-    honest = {planted.name for planted in CASES if planted.group == "honest"}
+    honest = {planted.name for planted in CASES if planted.group == "unmodified"}
     assert {"untrained network", "untrained network with BatchNorm"} < honest
     assert any("trained network, four attacks, diagnosis" in name for name in honest)
 
 
 def test_an_outcome_is_bad_when_a_flag_is_missed_or_too_many() -> None:
     planted = case("model", "x", ("collapsed",), set, "no-gradients")
-    assert Outcome(planted, frozenset({"collapsed"}), 0).ok
-    assert Outcome(planted, frozenset({"collapsed", "no-gradients"}), 0).ok
-    assert Outcome(planted, frozenset(), 0).missed == {"collapsed"}
-    assert Outcome(planted, frozenset({"collapsed", "train-mode"}), 0).false_alarms == {"train-mode"}
+    assert CaseOutcome(planted, frozenset({"collapsed"}), 0).ok
+    assert CaseOutcome(planted, frozenset({"collapsed", "no-gradients"}), 0).ok
+    assert CaseOutcome(planted, frozenset(), 0).missed == {"collapsed"}
+    assert CaseOutcome(planted, frozenset({"collapsed", "train-mode"}), 0).false_alarms == {"train-mode"}

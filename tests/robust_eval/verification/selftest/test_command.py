@@ -85,5 +85,5 @@ def test_a_diagnosis_states_its_cost_and_is_kept(run: Run, tmp_path: Path) -> No
 def test_check_prints_its_figures(run: Run) -> None:
     code, out, _ = run("check", str(CHECKPOINT), "--figures")
     assert code == 0
-    assert "coarse bend" in out
+    assert "coarse second_difference" in out
     assert "No red flags." in out
