@@ -77,7 +77,7 @@ def _clean(job: Job) -> ColumnRecord:
     from robust_eval.verification import rejudge
 
     x, y = job.x_NCHW[:CLEAN_IMAGES], job.y_N[:CLEAN_IMAGES]
-    return summary.clean_column("Clean", rejudge.judge(job.model, x, y, job.request.batch_size).right, ())
+    return summary.clean_column("Clean", rejudge.predict(job.model, x, y, job.request.batch_size).correct, ())
 
 
 def _clean_text(job: Job, clean: ColumnRecord) -> str:
@@ -91,7 +91,7 @@ def _clean_text(job: Job, clean: ColumnRecord) -> str:
     claim = checkpoint_claims.clean_claim(job.request.checkpoint.trained_with)
     if claim is None:
         return text
-    where = "" if claim.same else " of images held out from training"
+    where = "" if claim.on_test_set else " of images held out from training"
     return f"{text}; {100 * claim.accuracy:.2f}% by the checkpoint's own record{where}"
 
 

@@ -18,7 +18,8 @@ from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard.row import Row, read_board
 from robust_eval.results import read_result
 from robust_eval.results.comparison import Difference, compare
-from robust_eval.verification.verify import Options, verify
+from robust_eval.verification.options import VerifyOptions
+from robust_eval.verification.verify import verify
 from scripts.tables import pairs, pipelines, regularisers, reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,14 +44,12 @@ def test_a_board_keeps_its_rules_and_its_pages_are_those_of_its_rows(folder: Pat
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
-    found = verify(
-        Options(
-            result=path,
-            checkpoint=str(attachments.checkpoint_beside(path)),
-            evidence=attachments.evidence_beside(path),
-            device="cpu",
-        )
+    options = VerifyOptions(
+        checkpoint=str(attachments.checkpoint_beside(path)),
+        evidence=attachments.evidence_beside(path),
+        device="cpu",
     )
+    found = verify(path, options)
     assert found.passed, [check for check in found.checks if not check.passed]
 
 
