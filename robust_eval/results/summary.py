@@ -1,4 +1,4 @@
-"""From verdicts to a result: pure counting."""
+"""Counts, accuracies and records computed from verdicts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from robust_eval.results import (
 
 @dataclass(frozen=True)
 class Stage:
-    """One finished attack of a column's cascade, with its units' results in order."""
+    """A finished stage of a cascade: one attack, with the results of its units in order."""
 
     attack: AttackSpec
     library: str
@@ -42,11 +42,12 @@ class Stage:
 
 
 def concatenate(arrays: Sequence[Ints]) -> Ints:
+    """Concatenate index arrays; an empty array for none."""
     return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
 
 
 def clean_bits(results: Sequence[UnitResult], n: int) -> Bools:
-    """Which examples are predicted right, (n,) bool."""
+    """Which examples are classified correctly without an attack, (n,) bool."""
     bits = np.zeros(n, dtype=np.bool_)
     for result in results:
         bits[result.verdicts.indices] = result.verdicts.robust
@@ -54,7 +55,7 @@ def clean_bits(results: Sequence[UnitResult], n: int) -> Bools:
 
 
 def column_bits(clean: Bools, stages: Sequence[Stage]) -> Bools:
-    """Robust under a column: right on the clean image and broken by no attack of the cascade."""
+    """Which examples are robust under a column: correct on the clean image, broken by no stage. (n,) bool."""
     bits = clean.copy()
     for stage in stages:
         bits[stage.broken()] = False
@@ -62,7 +63,7 @@ def column_bits(clean: Bools, stages: Sequence[Stage]) -> Bools:
 
 
 def worst_bits(columns: Mapping[str, Bools]) -> Bools:
-    """Robust under every column: an AND per example, not a minimum of accuracies."""
+    """Which examples are robust under every column, (n,) bool: an AND per example."""
     worst: Bools = np.logical_and.reduce(list(columns.values()))
     return worst
 
@@ -101,6 +102,7 @@ def _attack_record(stage: Stage) -> AttackRecord:
 
 
 def clean_column(title: str, bits: Bools, results: Sequence[UnitResult]) -> ColumnRecord:
+    """The record of the clean column."""
     nonfinite = sum(int((~r.verdicts.finite).sum()) for r in results)
     return ColumnRecord(
         **_count(bits, results).model_dump(), title=title, n_invalid=0, n_nonfinite=nonfinite, attacks=()
@@ -108,6 +110,7 @@ def clean_column(title: str, bits: Bools, results: Sequence[UnitResult]) -> Colu
 
 
 def attack_column(column: Column, bits: Bools, stages: Sequence[Stage]) -> ColumnRecord:
+    """The record of a column with attacks."""
     results = [result for stage in stages for result in stage.results]
     attacks = tuple(_attack_record(stage) for stage in stages)
     return ColumnRecord(
@@ -120,6 +123,7 @@ def attack_column(column: Column, bits: Bools, stages: Sequence[Stage]) -> Colum
 
 
 def worst_case(columns: Mapping[str, ColumnRecord]) -> WorstCase:
+    """The record of the worst case over columns."""
     bits = worst_bits({name: parse_bits(column.robust_bits) for name, column in columns.items()})
     count = _count(bits, [])
     return WorstCase(
@@ -134,6 +138,7 @@ def worst_case(columns: Mapping[str, ColumnRecord]) -> WorstCase:
 
 
 def labels_digest(labels: Ints) -> str:
+    """SHA-256 of the labels as little-endian int64."""
     return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
 
 

@@ -118,7 +118,7 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
     run = shell(ROOT / ".ci" / "evaluate", cwd=place, **higher)
     assert run.returncode == 1
-    assert "below the floor of 99%" in run.stdout
+    assert "below the minimum of 99%" in run.stdout
     assert not (place / "other").exists()
 
 

@@ -1,6 +1,7 @@
-"""When not to believe a row: pure rules over figures that were measured elsewhere.
+"""Flags: warnings about the validity of a result, raised by rules over measured figures.
 
-A rule yields the id of a flag and the measured figure; :data:`RULES` says what the flag means.
+A rule yields the id of a flag and the measured figure; :data:`RULES` holds severity, threshold and advice.
+May import ``core`` and ``results``.
 """
 
 from robust_eval.results.flags.from_columns import from_columns, from_perturbation_size

@@ -77,7 +77,7 @@ def test_robust_above_clean_and_worst_case_above_a_column(tmp_path: Path) -> Non
     open_board = Board(tmp_path, "open")
     found = result({"clean": bits(400, 300), "fgsm": bits(400, 310)})
     assert said(open_board, found) == [
-        "contradicts itself: fgsm: 10 images are robust that are wrong without an attack"
+        "contradicts itself: fgsm: 10 images are robust but wrong without an attack"
     ]
     honest = full(200)
     raised = honest.model_copy(update={"worst_case": full(220).worst_case})
