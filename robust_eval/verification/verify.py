@@ -154,7 +154,8 @@ def not_checked(result: EvalResult, audited: int) -> Iterator[str]:
     if invalid := sum(column.n_invalid for column in result.columns.values()):
         yield f"{invalid} images outside ball or box are not in the evidence"
     precision = "" if result.suite.precision == FLOAT32 else f", with attacks in {result.suite.precision}"
-    yield f"that the attacks ran with the recorded settings{precision}; library versions, seconds and passes"
+    yield f"whether the attacks ran with the recorded settings{precision}"
+    yield "library versions, seconds and passes"
     yield "the checkpoint's name, environment, command and date"
     if result.checkpoint.trained_with:
         yield "what the checkpoint records about its own training"

@@ -1,4 +1,4 @@
-"""Models whose lie a probe_flags at a few images must tell."""
+"""Cases for the probes: models whose defect must be found without an attack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from torch import nn
 
 from robust_eval.verification.selftest import planted_models
-from robust_eval.verification.selftest.case import Case, case
+from robust_eval.verification.selftest.case import Case, make_case
 from robust_eval.verification.selftest.cases_unmodified import probe_flags
 
 _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, ...]], ...] = (
@@ -26,7 +26,7 @@ _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, .
     ),
     ("input rounded to 16 levels", planted_models.QuantisedInput, ("discontinuous", "no-gradients"), ()),
     (
-        "the same, straight-through gradient",
+        "the same, with straight-through gradient",
         planted_models.StraightThroughQuantisedInput,
         ("discontinuous",),
         ("misleading-gradients",),
@@ -35,9 +35,9 @@ _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, .
     ("sparsified features", planted_models.SparsifiedFeatures, ("discontinuous",), ("misleading-gradients",)),
     ("detached input", planted_models.DetachedInput, ("no-gradients",), ()),
     ("no_grad forward", planted_models.NoGradForward, ("no-gradients",), ()),
-    ("gradient killed", planted_models.ZeroGradient, ("no-gradients",), ()),
+    ("gradient set to zero", planted_models.ZeroGradient, ("no-gradients",), ()),
     ("gradient / 100,000,000", planted_models.TinyGradient, ("vanishing-gradients",), ()),
-    ("gradient flipped", planted_models.NegatedGradient, ("misleading-gradients",), ()),
+    ("gradient negated", planted_models.NegatedGradient, ("misleading-gradients",), ()),
     ("gradient with noise", planted_models.NoisyGradient, ("random-gradients",), ("misleading-gradients",)),
     ("purifies its input", planted_models.PurifiedInput, ("test-time-optimisation",), ()),
     (
@@ -59,6 +59,6 @@ _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, .
 
 def cases() -> list[Case]:
     return [
-        case("model", name, expected, partial(probe_flags, make), *also)
+        make_case("model", name, expected, partial(probe_flags, make), *also)
         for name, make, expected, also in _PLANTS
     ]

@@ -1,4 +1,4 @@
-"""Broken attacks and models that change their behaviour: a whole run must tell."""
+"""Cases for a complete run: planted attacks, and models whose behaviour changes during the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robust_eval.core.types import BFLOAT16, Column, Suite
 from robust_eval.evaluation import run as evaluation
 from robust_eval.verification.selftest import planted_attacks, planted_models
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
-from robust_eval.verification.selftest.case import STOPPED, Case, case, ids
+from robust_eval.verification.selftest.case import STOPPED, Case, flag_ids, make_case
 from robust_eval.verification.selftest.cases_unmodified import trained_job
 
 SUITE = "fgsm,pgd-20"
@@ -21,37 +21,40 @@ SUITE = "fgsm,pgd-20"
 def run(
     defect: planted_attacks.Defect = planted_attacks.AttackCall.run, model: nn.Module | None = None
 ) -> set[str]:
-    """Flags of a run of the trained network, or of a model on its images, with twisted attacks."""
+    """Flags raised by a run of the trained network, or of ``model`` on its images, with planted attacks."""
     job = trained_job(SUITE)
     planted = planted_attacks.PlantedJob(job.request, model or job.model, job.x_NCHW, job.y_N, defect=defect)
-    return ids(evaluation.execute(planted).flags)
+    return flag_ids(evaluation.execute(planted).flags)
 
 
 def cases() -> list[Case]:
-    idle = ("attack-without-effect", "budget-unused")
-    attack = partial(case, "attack")
-    model = partial(case, "run")
+    no_effect = ("attack-without-effect", "budget-unused")
+    attack = partial(make_case, "attack")
+    model = partial(make_case, "run")
     return [
         attack(
-            "1% beyond epsilon", ("outside-ball-or-box",), _with_defect(planted_attacks.beyond_epsilon), *idle
+            "1% beyond epsilon",
+            ("outside-ball-or-box",),
+            _with_defect(planted_attacks.beyond_epsilon),
+            *no_effect,
         ),
         attack(
-            "darker than black", ("outside-ball-or-box",), _with_defect(planted_attacks.outside_box), *idle
+            "pixels below 0", ("outside-ball-or-box",), _with_defect(planted_attacks.outside_box), *no_effect
         ),
         attack(
             "images in bfloat16",
             ("outside-ball-or-box",),
             _with_defect(planted_attacks.rounded_to_bfloat16),
-            *idle,
+            *no_effect,
         ),
         attack(
             "NaN pixels",
             ("outside-ball-or-box",),
             _with_defect(planted_attacks.nan_pixels),
             "non-finite-under-attack",
-            *idle,
+            *no_effect,
         ),
-        attack("returns the clean image", idle, _with_defect(planted_attacks.returns_clean)),
+        attack("returns the clean image", no_effect, _with_defect(planted_attacks.returns_clean)),
         attack(
             "clips to a smaller epsilon", ("budget-unused",), _with_defect(planted_attacks.smaller_epsilon)
         ),
@@ -60,7 +63,7 @@ def cases() -> list[Case]:
         ),
         attack("PGD with tiny steps", ("weaker-beats-stronger",), _with_defect(planted_attacks.tiny_steps)),
         attack("an exception in the third batch", (STOPPED,), _with_model(planted_models.RaisingModel)),
-        model("gradient killed", ("black-box-beats-white-box", "no-gradients"), _black_box, *idle),
+        model("gradient set to zero", ("black-box-beats-white-box", "no-gradients"), _black_box, *no_effect),
         model(
             "another function after 52 calls",
             ("changed-during-run",),
@@ -72,7 +75,7 @@ def cases() -> list[Case]:
             ("search-copy-differs",),
             _with_model(planted_models.CopyMismatch),
             "weaker-beats-stronger",
-            *idle,
+            *no_effect,
         ),
         model(
             "NaN off the 8-bit grid",
@@ -80,9 +83,15 @@ def cases() -> list[Case]:
             _with_model(planted_models.NaNOffGrid),
             "no-gradients",
         ),
-        model("detail lost in bfloat16", ("reduced-precision",), _coarse, "too-few-examples", *idle),
-        model("labels shifted by one", ("clean-accuracy-differs", "collapsed"), _shifted),
-        model("wrong normalisation", ("clean-accuracy-differs",), _wrongly_normalised, "too-few-examples"),
+        model(
+            "detail lost in bfloat16",
+            ("reduced-precision",),
+            _reduced_precision,
+            "too-few-examples",
+            *no_effect,
+        ),
+        model("labels shifted by one", ("clean-accuracy-differs", "collapsed"), _shifted_labels),
+        model("wrong normalisation", ("clean-accuracy-differs",), _wrong_normalisation, "too-few-examples"),
     ]
 
 
@@ -91,7 +100,7 @@ def _with_defect(defect: planted_attacks.Defect) -> partial[set[str]]:
 
 
 def _with_model(plant: type[ModifiedNetwork]) -> partial[set[str]]:
-    """The plant around the trained network."""
+    """A run of the trained network with a planted defect."""
     return partial(_plant_run, plant)
 
 
@@ -100,7 +109,7 @@ def _plant_run(plant: type[ModifiedNetwork]) -> set[str]:
 
 
 def _black_box() -> set[str]:
-    """SPSA with a fiftieth of its usual queries, which is plenty here."""
+    """SPSA with a fiftieth of its default queries, which suffices here."""
     job = trained_job(SUITE)
     spec = attacks.spec("spsa", "spsa", {"iterations": 20, "samples": 32})
     columns = (*job.request.suite.columns, Column("spsa", "SPSA", (spec,)))
@@ -108,22 +117,22 @@ def _black_box() -> set[str]:
     families = (*job.request.libraries, ("spsa", attacks.library("spsa")))
     request = replace(job.request, suite=suite, libraries=families)
     model = planted_models.ZeroGradient(job.model)
-    return ids(evaluation.execute(replace(job, request=request, model=model)).flags)
+    return flag_ids(evaluation.execute(replace(job, request=request, model=model)).flags)
 
 
-def _coarse() -> set[str]:
-    """Searched in bfloat16, where images keep 2 of their 8 bits; judged in float32, where they keep all."""
+def _reduced_precision() -> set[str]:
+    """Attacks in bfloat16, where images keep 2 of their 8 bits; verdicts in float32, where they keep all."""
     job = trained_job(SUITE)
     request = replace(job.request, precision=BFLOAT16)
-    return ids(
+    return flag_ids(
         evaluation.execute(replace(job, request=request, model=planted_models.PixelOffset(job.model))).flags
     )
 
 
-def _shifted() -> set[str]:
+def _shifted_labels() -> set[str]:
     job = trained_job(SUITE)
-    return ids(evaluation.execute(replace(job, y_N=(job.y_N + 1) % 10)).flags)
+    return flag_ids(evaluation.execute(replace(job, y_N=(job.y_N + 1) % 10)).flags)
 
 
-def _wrongly_normalised() -> set[str]:
-    return ids(evaluation.execute(trained_job(SUITE, normalisation="0.5/1")).flags)
+def _wrong_normalisation() -> set[str]:
+    return flag_ids(evaluation.execute(trained_job(SUITE, normalisation="0.5/1")).flags)

@@ -1,9 +1,8 @@
-"""The adversarially trained network that comes with the self-test, and honest models: no flag at all.
+"""Cases with unmodified models, which must raise no flag, and the trained network used by other cases.
 
-``digits-at.safetensors`` is what ``defenses train`` made (its header holds the recipe, the seed and the
-command): 93% clean and 73% robust at Linf 0.1 on scikit-learn's digits, in 16 kB. Shipped rather than
-trained on the spot, because this package does not train, and because every machine should be asked about
-the same weights.
+``digits-at.safetensors`` was trained with ``defenses train`` (its header holds recipe, seed and command): 93%
+clean and 73% robust accuracy at Linf 0.1 on scikit-learn's digits, 16 kB. It is part of the package because
+``robust_eval`` does not train, and so that every machine tests the same weights.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
 from robust_eval.results import flags
 from robust_eval.verification.selftest import base_networks
-from robust_eval.verification.selftest.case import Case, case, ids
+from robust_eval.verification.selftest.case import Case, flag_ids, make_case
 from robust_eval.verification.selftest.noise_images import noise_problem
 
 CHECKPOINT = Path(__file__).with_name("digits-at.safetensors")
@@ -31,7 +30,7 @@ CHECKPOINT = Path(__file__).with_name("digits-at.safetensors")
 def trained_job(
     suite: str = "clean", norm: str = "Linf", eps: str = "0.1", normalisation: str | None = None
 ) -> Job:
-    """The shipped network on the 360 test digits, as ``robust-eval run`` would take it."""
+    """A job of the shipped network on the 360 test digits, as ``robust-eval run`` prepares it."""
     options = EvaluationOptions(
         checkpoint=str(CHECKPOINT),
         data="digits",
@@ -46,8 +45,8 @@ def trained_job(
 
 
 def probe_flags(make: Callable[[], nn.Module]) -> set[str]:
-    """Flags of a model from a probe_flags at 32 images."""
-    return ids(flags.from_probe(probes.probe(make().eval(), *noise_problem())))
+    """Flags raised by the probes of a model on 32 images."""
+    return flag_ids(flags.from_probe(probes.probe(make().eval(), *noise_problem())))
 
 
 def cases() -> list[Case]:
@@ -59,16 +58,16 @@ def cases() -> list[Case]:
         "input noise of 1e-7": base_networks.NegligibleNoise,
     }
     return [
-        *(case("unmodified", name, (), partial(probe_flags, make)) for name, make in models.items()),
-        case("unmodified", "trained network, four attacks, diagnosis", (), _trained),
-        case("unmodified", "trained network in L2", (), _trained_in_l2),
+        *(make_case("unmodified", name, (), partial(probe_flags, make)) for name, make in models.items()),
+        make_case("unmodified", "trained network, four attacks, diagnosis", (), _trained),
+        make_case("unmodified", "trained network in L2", (), _trained_in_l2),
     ]
 
 
 def _trained() -> set[str]:
     job = trained_job("fgsm,pgd-20,cw-inf,apgd-ce-t")
-    return ids(diagnosed_result.diagnosed(job, run.execute(job)).flags)
+    return flag_ids(diagnosed_result.diagnosed(job, run.execute(job)).flags)
 
 
 def _trained_in_l2() -> set[str]:
-    return ids(run.execute(trained_job("fgsm,pgd-20", "L2", "0.5")).flags)
+    return flag_ids(run.execute(trained_job("fgsm,pgd-20", "L2", "0.5")).flags)

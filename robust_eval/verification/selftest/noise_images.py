@@ -1,4 +1,4 @@
-"""Images for models that were never trained."""
+"""Random images for untrained models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from robust_eval.verification.selftest.base_networks import SmallNetwork
 
 @torch.no_grad()
 def noise_problem(n: int = 32) -> tuple[Tensor, Tensor]:
-    """8x8 noise of 8-bit levels (n, 1, 8, 8), and the honest network's predictions for most of it."""
+    """8-bit noise images (n, 1, 8, 8) and labels: predictions of :class:`SmallNetwork`, except for three."""
     x = torch.randint(0, 256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(3)) / 255
     y = SmallNetwork().eval()(x).argmax(1)
-    # It names two classes alone; these three make others occur among the labels.
+    # The network predicts two classes only; these labels add a third.
     y[:3] = torch.tensor([0, 1, 2])
     return x, y

@@ -1,4 +1,4 @@
-"""Attacks that are broken on purpose, around the evaluation's own: the judge must not be fooled."""
+"""Attacks with a planted defect, built on the evaluation's own attacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robust_eval.evaluation.worker import Worker
 
 @dataclass(frozen=True)
 class AttackCall:
-    """What an attack was asked, and how to run the real one."""
+    """The arguments of an attack, and the function that runs the original attack."""
 
     search: Callable[[AttackSpec, Tensor, Tensor, ThreatModel, int], Tensor]
     attack: AttackSpec
@@ -28,15 +28,17 @@ class AttackCall:
     seed: int
 
     def run(self) -> Tensor:
+        """The adversarial images of the original attack."""
         return self.search(self.attack, self.x, self.y, self.threat, self.seed)
 
 
 Defect = Callable[[AttackCall], Tensor]
+"""Replaces an attack: its call to adversarial images (N, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class PlantedJob(Job):
-    """A job whose attacks are not what they should be."""
+    """A job whose attacks have a planted defect."""
 
     defect: Defect = AttackCall.run
 
@@ -67,56 +69,60 @@ class _PlantedWorker(Worker):
 
 
 def beyond_epsilon(call: AttackCall) -> Tensor:
-    """1% beyond epsilon."""
+    """Perturbations 1% larger than epsilon."""
     return (call.x + 1.01 * (call.run() - call.x)).clamp(0, 1)
 
 
 def outside_box(call: AttackCall) -> Tensor:
-    """Within epsilon, but darker than black."""
+    """Perturbations within epsilon, but pixels below 0."""
     return call.x - call.threat.radius
 
 
 def rounded_to_bfloat16(call: AttackCall) -> Tensor:
-    """Images that went through bfloat16: up to 6% beyond epsilon."""
+    """Images rounded to bfloat16: up to 6% beyond epsilon."""
     return call.run().bfloat16().float()
 
 
 def nan_pixels(call: AttackCall) -> Tensor:
+    """Images of NaN."""
     return call.run() * float("nan")
 
 
 def returns_clean(call: AttackCall) -> Tensor:
+    """The clean images."""
     return call.x.clone()
 
 
 def smaller_epsilon(call: AttackCall) -> Tensor:
-    """Never beyond a quarter of the smallest budget here, whatever was asked."""
+    """Clips to 1/40, a quarter of the smallest epsilon used here."""
     capped = min(call.threat.eps, Fraction(1, 40))
     return replace(call, threat=ThreatModel(call.threat.norm, capped)).run()
 
 
 def wrong_labels(call: AttackCall) -> Tensor:
-    """PGD is told the label of the next class; other attacks are left alone."""
+    """PGD receives the label of the next class; other attacks are unchanged."""
     return replace(call, y=(call.y + 1) % 10).run() if call.attack.family == "pgd" else call.run()
 
 
 def tiny_steps(call: AttackCall) -> Tensor:
-    """PGD with steps of a thousandth of epsilon."""
+    """PGD with a step size of a thousandth of epsilon; other attacks are unchanged."""
     return _with_params(call, step_linf="1/1000") if call.attack.family == "pgd" else call.run()
 
 
 def tenth_of_the_steps(call: AttackCall) -> Tensor:
+    """A tenth of the number of steps."""
     return _with_params(call, steps=max(1, call.attack.params["steps"] // 10))
 
 
 def twentieth_of_the_step(call: AttackCall) -> Tensor:
+    """A twentieth of the step size."""
     return _with_params(call, step_linf=str(Fraction(call.attack.params["step_linf"]) / 20))
 
 
 def skips_half(call: AttackCall) -> Tensor:
-    """Forgets about half of the images, others from every start."""
-    kept = torch.rand(len(call.x), generator=torch.Generator().manual_seed(call.seed)) < 0.5
-    return torch.where(kept.to(call.x.device).view(-1, 1, 1, 1), call.run(), call.x)
+    """Returns about half of the images unattacked, chosen anew for each start."""
+    attacked = torch.rand(len(call.x), generator=torch.Generator().manual_seed(call.seed)) < 0.5
+    return torch.where(attacked.to(call.x.device).view(-1, 1, 1, 1), call.run(), call.x)
 
 
 def _with_params(call: AttackCall, **params: object) -> Tensor:

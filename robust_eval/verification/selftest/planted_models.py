@@ -1,4 +1,4 @@
-"""Models that lie, each built to deserve a flag, around the honest network or another."""
+"""Models with a planted defect; each must raise a known flag. Built on :class:`SmallNetwork` or another."""
 
 from __future__ import annotations
 
@@ -12,50 +12,58 @@ from robust_eval.verification.selftest.base_networks import ModifiedNetwork, Sma
 
 
 class Softmax(ModifiedNetwork):
-    def after(self, z: Tensor) -> Tensor:
+    """Returns probabilities."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return z.softmax(1)
 
 
 class SoftmaxTimesTen(ModifiedNetwork):
-    def after(self, z: Tensor) -> Tensor:
+    """Returns ten times the probabilities."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return 10 * z.softmax(1)
 
 
 class OneHot(ModifiedNetwork):
-    """Hard labels: no scores, no gradient."""
+    """Returns hard labels, which have no gradient."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return nn.functional.one_hot(z.argmax(1), 10).float()
 
 
 class RoundedLogits(ModifiedNetwork):
-    """Scores to one decimal: ties, steps, and a gradient of zero."""
+    """Rounds logits to one decimal, which makes the gradient zero."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return z.round(decimals=1)
 
 
 class LargeLogits(ModifiedNetwork):
-    def after(self, z: Tensor) -> Tensor:
+    """Multiplies logits by 100,000: cross-entropy underflows."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return 1e5 * z
 
 
 class NoisyInput(ModifiedNetwork):
-    def before(self, x: Tensor) -> Tensor:
+    """Adds random noise to the input."""
+
+    def change_input(self, x: Tensor) -> Tensor:
         return x + 0.01 * torch.randn_like(x)
 
 
 class QuantisedInput(ModifiedNetwork):
-    """round(15 x) / 15: its gradient is zero everywhere."""
+    """Rounds the input to 16 levels; the gradient is zero everywhere."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return (15 * x).round() / 15
 
 
 class StraightThroughQuantisedInput(ModifiedNetwork):
-    """The same jumps, with a gradient that pretends there are none."""
+    """Rounds the input to 16 levels, with the identity as its gradient."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return x + ((15 * x).round() / 15 - x).detach()
 
 
@@ -78,48 +86,52 @@ class SparsifiedFeatures(ModifiedNetwork):
 
 
 class DetachedInput(ModifiedNetwork):
-    def before(self, x: Tensor) -> Tensor:
+    """Detaches the input from the graph."""
+
+    def change_input(self, x: Tensor) -> Tensor:
         return x.detach()
 
 
 class NoGradForward(ModifiedNetwork):
+    """Runs the forward pass under ``no_grad``."""
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
 
 
 class ZeroGradient(ModifiedNetwork):
-    """The function is honest, its backward pass returns zeros."""
+    """Its backward pass returns zeros."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: 0 * gradient)
 
 
 class NegatedGradient(ModifiedNetwork):
-    """Its backward pass points the wrong way."""
+    """Its backward pass returns the negated gradient."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: -gradient)
 
 
 class NoisyGradient(ModifiedNetwork):
-    """Its backward pass adds noise of the gradient's own size."""
+    """Its backward pass adds noise with the standard deviation of the gradient."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: gradient + gradient.std() * torch.randn_like(gradient))
 
 
 class TinyGradient(ModifiedNetwork):
-    """Its backward pass shrinks the gradient by a hundred million."""
+    """Its backward pass multiplies the gradient by 1e-8."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return _with_gradient(x, lambda gradient: 1e-8 * gradient)
 
 
 class PurifiedInput(ModifiedNetwork):
-    """Moves its input against the entropy of its own prediction before answering."""
+    """Reduces the entropy of its prediction by a gradient step on the input before classifying it."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             p = self.network(leaf).softmax(1)
@@ -128,9 +140,9 @@ class PurifiedInput(ModifiedNetwork):
 
 
 class InputSeededNoise(ModifiedNetwork):
-    """Noise that is the same for the same image: it passes every repeat test."""
+    """Adds noise seeded by the image, so that repeated passes agree."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         weights = torch.arange(1, x[0].numel() + 1).view_as(x[0])
         seeds = (x.detach().cpu().double() * weights).flatten(1).sum(1)
         noise = [
@@ -140,7 +152,7 @@ class InputSeededNoise(ModifiedNetwork):
 
 
 class TrainingModeBatchNorm(nn.Module):
-    """BatchNorm that ignores eval()."""
+    """BatchNorm stays in training mode after eval()."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,19 +168,21 @@ class TrainingModeBatchNorm(nn.Module):
 
 
 class BatchMeanSubtracted(ModifiedNetwork):
-    """Subtracts the batch's mean: eval mode, no training flag, still batch dependent."""
+    """Subtracts the mean logits of the batch: depends on the batch although in eval mode."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return z - z.mean(0)
 
 
 class NaNOnHalf(ModifiedNetwork):
-    def after(self, z: Tensor) -> Tensor:
+    """Returns NaN for half of the images."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return torch.where(z[:, :1] > z[:, :1].median(), z, torch.tensor(float("nan")).to(z))
 
 
 class NaNOffGrid(ModifiedNetwork):
-    """Answers 8-bit images, and fails on all others."""
+    """Returns NaN for images that are not on the 8-bit grid."""
 
     def forward(self, x: Tensor) -> Tensor:
         on_grid = ((255 * x).round() / 255 - x).abs().flatten(1).amax(1) < 1e-6
@@ -176,37 +190,37 @@ class NaNOffGrid(ModifiedNetwork):
 
 
 class PixelOffset(ModifiedNetwork):
-    """Adds 64 to every pixel and takes it away again: nothing in float32, most of the image in bfloat16."""
+    """Adds and subtracts 64: no effect in float32, but loses most of the image in bfloat16."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return (x + 64) - 64
 
 
 class ConstantPrediction(ModifiedNetwork):
-    """Names the same class for everything."""
+    """Predicts the same class for every image."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return 0 * z + torch.arange(10).to(z) - 5
 
 
 class DriftingModel(ModifiedNetwork):
-    """Becomes another function after a number of calls."""
+    """Computes another function after a number of calls."""
 
     def __init__(self, network: nn.Module | None = None, calls: int = 52) -> None:
         super().__init__(network)
-        self.left = calls
+        self.calls_left = calls
 
-    def after(self, z: Tensor) -> Tensor:
-        self.left -= 1
-        return z if self.left > 0 else z.roll(1, 1)
+    def change_output(self, z: Tensor) -> Tensor:
+        self.calls_left -= 1
+        return z if self.calls_left > 0 else z.roll(1, 1)
 
 
 class RaisingModel(ModifiedNetwork):
-    """Raises an exception at its sixth differentiable pass: an attack in its third batch."""
+    """Raises an exception in its sixth differentiable pass, which is in the third batch of an attack."""
 
     passes = 0
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         self.passes += x.requires_grad
         if self.passes == 6:
             raise ArithmeticError("planted")
@@ -214,7 +228,7 @@ class RaisingModel(ModifiedNetwork):
 
 
 class CopyMismatch(ModifiedNetwork):
-    """Whoever copies it gets another function."""
+    """Its deep copy computes another function."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         return TrainingModeBatchNorm()
@@ -242,6 +256,6 @@ class _Identity(torch.autograd.Function):
 
 
 def _with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """``x`` itself, whose gradient is changed on its way back."""
+    """``x``, with ``change`` applied to its gradient in the backward pass."""
     result: Tensor = _Identity.apply(x, change)
     return result
