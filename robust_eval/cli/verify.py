@@ -38,7 +38,7 @@ def verify(
     from robust_eval.core.files import refuse_unwritable
     from robust_eval.leaderboard import attachments
     from robust_eval.results import read_result, verification_record
-    from robust_eval.verification import verify as verification
+    from robust_eval.verification.verify import verify_result
 
     seed = options.audit_seed
     if options.audit < 0 or (seed is not None and seed < 0):
@@ -55,7 +55,7 @@ def verify(
         evidence=options.evidence or attachments.evidence_beside(result),
         audit_seed=secrets.randbelow(2**31) if seed is None else seed,
     )
-    record = verification.verify(result, completed)
+    record = verify_result(result, completed)
     _print(record)
     if out is None and verification_record.is_covered(path, record):
         typer.echo(f"Already recorded: {path}. Use --out FILE to write this record too.")

@@ -34,10 +34,10 @@ def audit(job: Job, result: EvalResult, n: int, seed: int, suite: str | None = N
     """
     if n < 1:
         raise UserError(f"--audit must be at least 1, got {n}.")
-    survivors = np.flatnonzero(parse_bits(result.worst_case.robust_bits))
-    if not len(survivors):
+    robust = np.flatnonzero(parse_bits(result.worst_case.robust_bits))
+    if not len(robust):
         raise UserError("There is nothing to audit: no example is robust. Leave out --audit.")
-    chosen = np.random.default_rng(seed).permutation(survivors)[:n]
+    chosen = np.random.default_rng(seed).permutation(robust)[:n]
     chosen_suite = _current(job.request.suite) if suite is None else suites.load(suite)
     families = {attack.family for column in chosen_suite.columns for attack in column.attacks}
     if not families:

@@ -41,7 +41,7 @@ PREDICTION_CHECKS = (
 _PREREQUISITES = ("record", "checkpoint", "data", "evidence")
 
 
-def verify(path: Path, options: VerifyOptions) -> Verification:
+def verify_result(path: Path, options: VerifyOptions) -> Verification:
     """Load everything that the result at ``path`` refers to, and run all checks.
 
     Raises :class:`UserError` if the result is partial or has no evidence, or if a file cannot be read.

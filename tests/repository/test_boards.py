@@ -19,7 +19,7 @@ from robust_eval.leaderboard.row import Row, read_board
 from robust_eval.results import read_result
 from robust_eval.results.comparison import Difference, compare
 from robust_eval.verification.options import VerifyOptions
-from robust_eval.verification.verify import verify
+from robust_eval.verification.verify import verify_result
 from scripts.tables import pairs, pipelines, regularisers, reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
         evidence=attachments.evidence_beside(path),
         device="cpu",
     )
-    found = verify(path, options)
+    found = verify_result(path, options)
     assert found.passed, [check for check in found.checks if not check.passed]
 
 

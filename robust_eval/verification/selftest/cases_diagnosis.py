@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robust_eval.evaluation.checks.diagnosis import diagnose
 from robust_eval.results import flags
-from robust_eval.verification.selftest import planted_attacks, planted_models
+from robust_eval.verification.selftest import planted_attacks, planted_gradients
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
 from robust_eval.verification.selftest.case import Case, flag_ids, make_case
 from robust_eval.verification.selftest.cases_unmodified import trained_job
@@ -68,7 +68,7 @@ def _diagnose(defect: planted_attacks.Defect, plant: type[ModifiedNetwork] | Non
 
 
 def _negated_gradient() -> set[str]:
-    return _diagnose(planted_attacks.AttackCall.run, planted_models.NegatedGradient)
+    return _diagnose(planted_attacks.AttackCall.run, planted_gradients.NegatedGradient)
 
 
 def _preprocessing_outside_file() -> set[str]:

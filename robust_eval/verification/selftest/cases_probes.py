@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from robust_eval.verification.selftest import planted_models
+from robust_eval.verification.selftest import planted_gradients, planted_models
 from robust_eval.verification.selftest.case import Case, make_case
 from robust_eval.verification.selftest.cases_unmodified import probe_flags
 
@@ -35,10 +35,15 @@ _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, .
     ("sparsified features", planted_models.SparsifiedFeatures, ("discontinuous",), ("misleading-gradients",)),
     ("detached input", planted_models.DetachedInput, ("no-gradients",), ()),
     ("no_grad forward", planted_models.NoGradForward, ("no-gradients",), ()),
-    ("gradient set to zero", planted_models.ZeroGradient, ("no-gradients",), ()),
-    ("gradient / 100,000,000", planted_models.TinyGradient, ("vanishing-gradients",), ()),
-    ("gradient negated", planted_models.NegatedGradient, ("misleading-gradients",), ()),
-    ("gradient with noise", planted_models.NoisyGradient, ("random-gradients",), ("misleading-gradients",)),
+    ("gradient set to zero", planted_gradients.ZeroGradient, ("no-gradients",), ()),
+    ("gradient / 100,000,000", planted_gradients.TinyGradient, ("vanishing-gradients",), ()),
+    ("gradient negated", planted_gradients.NegatedGradient, ("misleading-gradients",), ()),
+    (
+        "gradient with noise",
+        planted_gradients.NoisyGradient,
+        ("random-gradients",),
+        ("misleading-gradients",),
+    ),
     ("purifies its input", planted_models.PurifiedInput, ("test-time-optimisation",), ()),
     (
         "BatchNorm in training mode",

@@ -9,8 +9,8 @@ from torch import nn
 
 from robust_eval import attacks
 from robust_eval.core.types import BFLOAT16, Column, Suite
-from robust_eval.evaluation import run as evaluation
-from robust_eval.verification.selftest import planted_attacks, planted_models
+from robust_eval.evaluation.run import execute
+from robust_eval.verification.selftest import planted_attacks, planted_gradients, planted_models
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
 from robust_eval.verification.selftest.case import STOPPED, Case, flag_ids, make_case
 from robust_eval.verification.selftest.cases_unmodified import trained_job
@@ -24,7 +24,7 @@ def run(
     """Flags raised by a run of the trained network, or of ``model`` on its images, with planted attacks."""
     job = trained_job(SUITE)
     planted = planted_attacks.PlantedJob(job.request, model or job.model, job.x_NCHW, job.y_N, defect=defect)
-    return flag_ids(evaluation.execute(planted).flags)
+    return flag_ids(execute(planted).flags)
 
 
 def cases() -> list[Case]:
@@ -116,23 +116,21 @@ def _black_box() -> set[str]:
     suite = Suite("planted", 1, columns)
     families = (*job.request.libraries, ("spsa", attacks.library("spsa")))
     request = replace(job.request, suite=suite, libraries=families)
-    model = planted_models.ZeroGradient(job.model)
-    return flag_ids(evaluation.execute(replace(job, request=request, model=model)).flags)
+    model = planted_gradients.ZeroGradient(job.model)
+    return flag_ids(execute(replace(job, request=request, model=model)).flags)
 
 
 def _reduced_precision() -> set[str]:
     """Attacks in bfloat16, where images keep 2 of their 8 bits; verdicts in float32, where they keep all."""
     job = trained_job(SUITE)
     request = replace(job.request, precision=BFLOAT16)
-    return flag_ids(
-        evaluation.execute(replace(job, request=request, model=planted_models.PixelOffset(job.model))).flags
-    )
+    return flag_ids(execute(replace(job, request=request, model=planted_models.PixelOffset(job.model))).flags)
 
 
 def _shifted_labels() -> set[str]:
     job = trained_job(SUITE)
-    return flag_ids(evaluation.execute(replace(job, y_N=(job.y_N + 1) % 10)).flags)
+    return flag_ids(execute(replace(job, y_N=(job.y_N + 1) % 10)).flags)
 
 
 def _wrong_normalisation() -> set[str]:
-    return flag_ids(evaluation.execute(trained_job(SUITE, normalisation="0.5/1")).flags)
+    return flag_ids(execute(trained_job(SUITE, normalisation="0.5/1")).flags)

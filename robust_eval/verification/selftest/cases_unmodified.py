@@ -13,11 +13,12 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_eval.evaluation import fresh_process, run
+from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.checks import diagnosed_result, probes
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
+from robust_eval.evaluation.run import execute
 from robust_eval.results import flags
 from robust_eval.verification.selftest import base_networks
 from robust_eval.verification.selftest.case import Case, flag_ids, make_case
@@ -66,8 +67,8 @@ def cases() -> list[Case]:
 
 def _trained() -> set[str]:
     job = trained_job("fgsm,pgd-20,cw-inf,apgd-ce-t")
-    return flag_ids(diagnosed_result.diagnosed(job, run.execute(job)).flags)
+    return flag_ids(diagnosed_result.diagnosed(job, execute(job)).flags)
 
 
 def _trained_in_l2() -> set[str]:
-    return flag_ids(run.execute(trained_job("fgsm,pgd-20", "L2", "0.5")).flags)
+    return flag_ids(execute(trained_job("fgsm,pgd-20", "L2", "0.5")).flags)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -98,34 +97,6 @@ class NoGradForward(ModifiedNetwork):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
-
-
-class ZeroGradient(ModifiedNetwork):
-    """Its backward pass returns zeros."""
-
-    def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: 0 * gradient)
-
-
-class NegatedGradient(ModifiedNetwork):
-    """Its backward pass returns the negated gradient."""
-
-    def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: -gradient)
-
-
-class NoisyGradient(ModifiedNetwork):
-    """Its backward pass adds noise with the standard deviation of the gradient."""
-
-    def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: gradient + gradient.std() * torch.randn_like(gradient))
-
-
-class TinyGradient(ModifiedNetwork):
-    """Its backward pass multiplies the gradient by 1e-8."""
-
-    def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: 1e-8 * gradient)
 
 
 class PurifiedInput(ModifiedNetwork):
@@ -242,20 +213,3 @@ def _largest_tenth(_module: nn.Module, _inputs: object, output: Tensor) -> Tenso
 
 def _near_mean_to_mean(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
     return torch.where((output - 0.3).abs() < 0.1, torch.tensor(0.3).to(output), output)
-
-
-class _Identity(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.change = change
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.change(gradient), None
-
-
-def _with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """``x``, with ``change`` applied to its gradient in the backward pass."""
-    result: Tensor = _Identity.apply(x, change)
-    return result

@@ -23,8 +23,9 @@ from robust_eval.core.statistics import wilson
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.evaluation import prepare
-from robust_eval.evaluation import run as evaluation
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.run import execute
 from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
 from robust_eval.results import EvalResult, read_result, verification_record
@@ -69,7 +70,7 @@ def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **ch
         checkpoint=str(folder / checkpoint), data=f"npz:{folder / data}", device="cpu", **wanted
     )
     out = folder / "out"
-    result = evaluation.execute(prepare.prepare(options), out, command=options.command())
+    result = execute(prepare.prepare(options), out, command=options.command())
     for name in ("result.json", "evidence.safetensors"):
         (out / name).replace(folder / name)
     shutil.rmtree(out)
@@ -100,7 +101,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 def verified(folder: Path, **changes: Any) -> Verification:
     wanted: dict[str, Any] = {"checkpoint": str(folder / "net.pt"), "data": f"npz:{folder / 'images.npz'}"}
-    return verify.verify(folder / "result.json", VerifyOptions(device="cpu", **(wanted | changes)))
+    return verify.verify_result(folder / "result.json", VerifyOptions(device="cpu", **(wanted | changes)))
 
 
 def failed(folder: Path, **changes: Any) -> dict[str, str]:
@@ -543,7 +544,7 @@ def test_invalid_audits(original: Path) -> None:
         checkpoint=str(original / "net.pt"), data=f"npz:{original / 'images.npz'}", device="cpu"
     )
     loaded = verify.load_inputs(result, options)
-    job = evaluation.Job(request_of(result), loaded.model, loaded.x_NCHW, loaded.y_N)
+    job = Job(request_of(result), loaded.model, loaded.x_NCHW, loaded.y_N)
     with pytest.raises(UserError, match="--audit must be at least 1"):
         audit.audit(job, result, 0, 0)
     with pytest.raises(UserError, match="Suite clean has no attack to audit with"):
