@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from robust_eval.results.flags.figures import Probe
 
 IMAGES = 8
+"""Images that are probed."""
 CLEAN_IMAGES = 200
-"""One forward pass each: enough to tell a wrong normalisation or class order."""
+"""Images on which clean accuracy is measured: enough to detect a wrong normalisation or class order."""
 
 
 @expand_options
@@ -31,10 +32,10 @@ def check(
     figures: Annotated[bool, typer.Option("--figures", help="Print every measured figure.")] = False,
     diagnose: Diagnose = False,
 ) -> None:
-    """Load a checkpoint, say how it was understood, and look for red flags: its clean accuracy on up to 200
-    images, its own record, and a closer look at 8 images.
+    """Load a checkpoint, print how it was interpreted, and check it for flags.
 
-    Exits with 1 if a flag blocks ranking. --norm and --eps matter to --diagnose alone.
+    Measures clean accuracy on up to 200 images, compares it with the checkpoint's own record, and probes the
+    model on 8 images. Exits with 1 if a flag blocks ranking. --norm and --eps are used by --diagnose only.
     """
     from robust_eval.cli import tables
     from robust_eval.core import terminal
@@ -45,7 +46,7 @@ def check(
     from robust_eval.results import flags
 
     console = terminal.console()
-    # Without --diagnose nothing is attacked, and any epsilon will do.
+    # Without --diagnose nothing is attacked, so that any epsilon is valid.
     eps = threat.eps if diagnose or threat.eps else "1/255"
     chosen = {**vars(data), **vars(threat), **vars(model), "eps": eps}
     options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
@@ -56,10 +57,10 @@ def check(
     console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)
     if figures:
         _print_figures(console, probe)
-    seen = flags.from_overlap(job.overlap)
-    found = flags.distinct((*flags.from_probe(probe), *_from_clean(job, clean), *seen))
+    overlap = flags.from_overlap(job.overlap)
+    found = flags.distinct((*flags.from_probe(probe), *_flags_from_clean(job, clean), *overlap))
     if diagnose and probe.no_gradient:
-        console.print("  diagnosis      left out: there is no gradient to follow", highlight=False)
+        console.print("  diagnosis      skipped: the model has no input gradient", highlight=False)
     elif diagnose:
         console.print(f"  diagnosis      {diagnosis.cost_text(job)}", highlight=False)
         record = diagnosis.diagnose_job(job)
@@ -77,7 +78,7 @@ def _clean(job: Job) -> ColumnRecord:
     from robust_eval.verification import rejudge
 
     x, y = job.x_NCHW[:CLEAN_IMAGES], job.y_N[:CLEAN_IMAGES]
-    return summary.clean_column("Clean", rejudge.judge(job.model, x, y, job.request.batch_size).right, ())
+    return summary.clean_column("Clean", rejudge.predict(job.model, x, y, job.request.batch_size).correct, ())
 
 
 def _clean_text(job: Job, clean: ColumnRecord) -> str:
@@ -91,15 +92,16 @@ def _clean_text(job: Job, clean: ColumnRecord) -> str:
     claim = checkpoint_claims.clean_claim(job.request.checkpoint.trained_with)
     if claim is None:
         return text
-    where = "" if claim.same else " of images held out from training"
+    where = "" if claim.on_test_set else " of images held out from training"
     return f"{text}; {100 * claim.accuracy:.2f}% by the checkpoint's own record{where}"
 
 
-def _from_clean(job: Job, clean: ColumnRecord) -> tuple[FlagRecord, ...]:
-    """Of a run's flags those that a clean column and the checkpoint's own record can raise."""
-    from robust_eval.results import flags, summary
+def _flags_from_clean(job: Job, clean: ColumnRecord) -> tuple[FlagRecord, ...]:
+    """The flags of a run that follow from the clean column and the checkpoint's own record."""
+    from robust_eval.results import flags
+    from robust_eval.results.request_records import request_records
 
-    checkpoint, data, _, _ = summary.request_records(job.request)
+    checkpoint, data, _, _ = request_records(job.request)
     alone = flags.from_columns({"clean": clean}, checkpoint.classes)
     return (
         *(flag for flag in alone if flag.id == "collapsed"),

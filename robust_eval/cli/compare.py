@@ -6,43 +6,46 @@ from pathlib import Path
 
 import typer
 
-from robust_eval.cli.options import ResultFile, read_consistent
+from robust_eval.cli.options import ResultFile, read_consistent_result
 
 
 def compare(a: ResultFile, b: ResultFile) -> None:
-    """Two results on the same images: which is better under each column, and can one tell?"""
+    """Compare two results on the same examples (paired test), column by column."""
     from robust_eval.core.text import visible
     from robust_eval.results import comparison
 
-    one, other = read_consistent(a), read_consistent(b)
-    found = comparison.compare(one, other)
-    names = _names((a, one.checkpoint.name), (b, other.checkpoint.name))
-    typer.echo(f"{names[0]} and {names[1]} on {visible(one.data.name)}, {one.threat.norm} {one.threat.eps}")
+    first, second = read_consistent_result(a), read_consistent_result(b)
+    found = comparison.compare(first, second)
+    names = _names((a, first.checkpoint.name), (b, second.checkpoint.name))
+    typer.echo(
+        f"{names[0]} and {names[1]} on {visible(first.data.name)}, {first.threat.norm} {first.threat.eps}"
+    )
     width = max(len(visible(entry.column, 40)) for entry in found.differences)
     typer.echo(f"  {'':{width}}  {_heading(names[0], 'A')}  {_heading(names[1], 'B')}")
     for entry in found.differences:
         figures = f"{100 * entry.accuracy_a:6.2f}  {100 * entry.accuracy_b:6.2f}"
         typer.echo(f"  {visible(entry.column, 40):{width}}  {figures}  {entry.sentence(*names)}")
-    if {one.suite.precision, other.suite.precision} != {"float32"}:
-        searched = " and ".join(
-            f"{name} in {result.suite.precision}" for name, result in zip(names, (one, other), strict=True)
-        )
-        typer.echo(f"  the attacks searched {searched}; all verdicts are float32")
+    precisions = (first.suite.precision, second.suite.precision)
+    if set(precisions) != {"float32"}:
+        parts = [f"of {name} in {value}" for name, value in zip(names, precisions, strict=True)]
+        typer.echo(f"  attacks {', '.join(parts)}; all verdicts are float32")
     for reason in found.left_out:
         typer.echo(f"  not compared: {visible(reason)}")
-    typer.echo("Accuracies in percent; exact McNemar test, 95% bootstrap interval (± half of it), by image.")
+    typer.echo(
+        "Accuracies in percent; exact McNemar test and 95% bootstrap interval (± half of it) over examples."
+    )
 
 
 def _heading(name: str, short: str) -> str:
-    """Over a column of accuracies: the name where there is room, else its place on the command line."""
+    """Heading of a column of accuracies: the name if it fits, otherwise A or B."""
     return f"{name if len(name) <= 6 else short:>6}"
 
 
 def _names(a: tuple[Path, str], b: tuple[Path, str]) -> tuple[str, str]:
-    """What tells the two apart: the checkpoints' names, else the files', else A and B."""
+    """Distinct names for two results: of the checkpoints, else of the files, the folders, or A and B."""
     from robust_eval.core.text import visible
 
-    for one, other in ((a[1], b[1]), (a[0].stem, b[0].stem), (a[0].parent.name, b[0].parent.name)):
-        if one != other:
-            return visible(one, 60), visible(other, 60)
+    for first, second in ((a[1], b[1]), (a[0].stem, b[0].stem), (a[0].parent.name, b[0].parent.name)):
+        if first != second:
+            return visible(first, 60), visible(second, 60)
     return "A", "B"

@@ -143,12 +143,12 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Output file (default: print).")] = None,
 ) -> None:
     """Convert a result to RobustBench's model_info JSON, for submission to RobustBench."""
-    from robust_eval.cli.options import read_consistent
+    from robust_eval.cli.options import read_consistent_result
     from robust_eval.core.files import write_text
     from robust_eval.leaderboard.robustbench_export import Paper, model_info
 
     paper = Paper(title=title, additional_data=additional_data, **vars(options))
-    text = json.dumps(model_info(read_consistent(result), paper), indent=2) + "\n"
+    text = json.dumps(model_info(read_consistent_result(result), paper), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:

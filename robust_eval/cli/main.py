@@ -40,7 +40,7 @@ app.command(epilog="Example: robust-eval check ckpt.pt --data cifar10 --diagnose
 app.command(epilog="Example: robust-eval verify result.json --checkpoint ckpt.pt --audit 20")(verify)
 app.command(epilog="Example: robust-eval compare runs/at/result.json runs/at-awp/result.json")(compare)
 app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --column aa")(gate)
-app.command(epilog="Example: robust-eval selftest --only honest")(selftest)
+app.command(epilog="Example: robust-eval selftest --only unmodified")(selftest)
 
 
 @app.command("list")

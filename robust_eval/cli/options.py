@@ -24,7 +24,7 @@ Diagnose = Annotated[bool, typer.Option("--diagnose", help=DIAGNOSE)]
 ResultFile = Annotated[Path, typer.Argument(help="A result.json file.", show_default=False)]
 
 
-def read_consistent(path: Path) -> EvalResult:
+def read_consistent_result(path: Path) -> EvalResult:
     """Read a result and check that its numbers agree with each other.
 
     Raises:

@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from robust_eval.verification.selftest import Case, Outcome
+    from robust_eval.verification.selftest import Case, CaseOutcome
 
 
 def selftest(
     only: Annotated[
         str | None,
         typer.Option(
-            help="One group: numbers, record, model, 'closed form', attack, run, diagnosis, honest."
+            help="Run one group: numbers, record, model, 'closed form', attack, run, diagnosis, unmodified."
         ),
     ] = None,
 ) -> None:
-    """Run the evaluator against planted lies and closed forms on this machine; about a minute.
+    """Test the evaluator on models, attacks and results with known defects; takes about a minute.
 
-    Exits with 1 if a lie was not flagged, or an honest model was.
+    Exits with 1 if a defect is missed, or an unmodified model is flagged.
     """
     import torch
 
     from robust_eval.core import terminal
     from robust_eval.core.text import counted
-    from robust_eval.verification import selftest as tests
+    from robust_eval.verification.selftest import cases, run_cases
 
-    console, chosen = terminal.console(), _chosen(tests.cases(), only)
-    # Tiny networks: threads would wait for each other longer than they work.
+    console, chosen = terminal.console(), _choose(cases(), only)
+    # The networks are so small that several threads are slower than one.
     torch.set_num_threads(1)
     sizes = Counter(case.group for case in chosen)
     with console.status("") as status:
@@ -45,16 +45,16 @@ def selftest(
             if size and not console.is_terminal:
                 console.print(f"{case.group}: {counted(size, 'case')}", highlight=False)
 
-        outcomes = list(tests.outcomes(chosen, begin))
+        outcomes = list(run_cases(chosen, begin))
     console.print(table(outcomes))
-    bad = [outcome for outcome in outcomes if not outcome.ok]
+    failed = [outcome for outcome in outcomes if not outcome.ok]
     seconds = sum(outcome.seconds for outcome in outcomes)
-    console.print(f"{len(outcomes) - len(bad)} of {len(outcomes)} as expected, in {seconds:.0f} s.")
-    if bad:
+    console.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} as expected, in {seconds:.0f} s.")
+    if failed:
         raise typer.Exit(1)
 
 
-def _chosen(cases: Sequence[Case], group: str | None) -> list[Case]:
+def _choose(cases: Sequence[Case], group: str | None) -> list[Case]:
     from robust_eval.core.errors import unknown
 
     groups = {case.group for case in cases}
@@ -63,14 +63,14 @@ def _chosen(cases: Sequence[Case], group: str | None) -> list[Case]:
     return [case for case in cases if group in (None, case.group)]
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """What was planted, what must be said about it, and what was."""
+def table(outcomes: Sequence[CaseOutcome]) -> Table:
+    """One row per case: the planted defect, the expected flags, the flags raised, and the verdict."""
     from rich.table import Table
 
-    found = Table(title="What was planted, and what was caught", title_justify="left", pad_edge=False)
+    found = Table(title="Planted defects and the flags raised", title_justify="left", pad_edge=False)
     found.add_column("planted")
-    # An id is never broken: it is what one searches for.
-    for header in ("expected", "found", ""):
+    # Flag ids are not wrapped, so that they can be searched for.
+    for header in ("expected", "raised", ""):
         found.add_column(header, no_wrap=True)
     group = ""
     for outcome in outcomes:
@@ -83,10 +83,10 @@ def table(outcomes: Sequence[Outcome]) -> Table:
         if outcome.false_alarms:
             verdict = "[red]false alarm[/red]"
         same = outcome.found == case.expected
-        names = "[dim]the same[/dim]" if same else _names(outcome.found)
-        found.add_row(case.name, _names(case.expected), names, verdict)
+        raised = "[dim]as expected[/dim]" if same else _lines(outcome.found)
+        found.add_row(case.name, _lines(case.expected), raised, verdict)
     return found
 
 
-def _names(names: frozenset[str]) -> str:
-    return "\n".join(sorted(names)) or "[dim]nothing[/dim]"
+def _lines(names: frozenset[str]) -> str:
+    return "\n".join(sorted(names)) or "[dim]none[/dim]"

@@ -8,97 +8,78 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robust_eval.cli.options import ResultFile
+from robust_eval.core.command_options import expand_options
+from robust_eval.verification.options import VerifyOptions
 
 if TYPE_CHECKING:
     from robust_eval.results.verification_record import Verification
 
 
+@expand_options
 def verify(
     result: ResultFile,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="The checkpoint file, or robustbench:MODEL_ID. Default: what a board keeps beside the row."
-        ),
-    ] = None,
-    evidence: Annotated[
-        Path | None,
-        typer.Option(help="Default: what a board keeps beside the row, or a run beside its result."),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Default: the data the result names.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")] = None,
-    arch: Annotated[str | None, typer.Option(help="As given to the run, where it was.")] = None,
-    normalisation: Annotated[str | None, typer.Option(help="As given to the run, where it was.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    audit: Annotated[int, typer.Option(help="Attack N survivors again, with fresh seeds.")] = 0,
-    audit_suite: Annotated[
-        str | None, typer.Option(help="Attacks of the audit; default: the result's own.")
-    ] = None,
-    audit_seed: Annotated[int | None, typer.Option(help="Default: drawn afresh, and recorded.")] = None,
+    options: VerifyOptions,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The record; default: RESULT.verification.json beside the result. One that stands there is "
-            "left alone, unless an audit has more to say or the row fails."
+            help="Where to write the record (default: RESULT.verification.json beside the result; a record "
+            "that already covers this verification is not overwritten)."
         ),
     ] = None,
 ) -> None:
-    """Judge a result again with forward passes only, and say what was checked and what was not."""
+    """Verify a result with forward passes only: list what was checked and what was not.
+
+    Exits with 1 if a check fails.
+    """
     import secrets
+    from dataclasses import replace
 
     from robust_eval.core.errors import UserError
     from robust_eval.core.files import refuse_unwritable
     from robust_eval.leaderboard import attachments
     from robust_eval.results import read_result, verification_record
-    from robust_eval.verification.verify import VerifyOptions
-    from robust_eval.verification.verify import verify as run
+    from robust_eval.verification.verify import verify_result
 
-    if audit < 0 or (audit_seed is not None and audit_seed < 0):
+    seed = options.audit_seed
+    if options.audit < 0 or (seed is not None and seed < 0):
         raise UserError("--audit and --audit-seed must be 0 or more.")
     read_result(result)
     beside = attachments.attached_checkpoint(result)
-    if checkpoint is None and beside is None:
-        raise UserError(f"No checkpoint lies beside {result}: name it with --checkpoint FILE.")
+    if options.checkpoint is None and beside is None:
+        raise UserError(f"There is no checkpoint beside {result}: give it with --checkpoint FILE.")
     path = out or verification_record.path_beside(result)
     refuse_unwritable(path.parent)
-    options = VerifyOptions(
-        result=result,
-        checkpoint=checkpoint or str(beside),
-        evidence=evidence or attachments.attached_evidence(result),
-        data=data,
-        data_root=data_root,
-        arch=arch,
-        normalisation=normalisation,
-        device=device,
-        audit=audit,
-        audit_suite=audit_suite,
-        audit_seed=secrets.randbelow(2**31) if audit_seed is None else audit_seed,
+    completed = replace(
+        options,
+        checkpoint=options.checkpoint or str(beside),
+        evidence=options.evidence or attachments.attached_evidence(result),
+        audit_seed=secrets.randbelow(2**31) if seed is None else seed,
     )
-    found = run(options)
-    _print(found)
-    if out is None and verification_record.stands(path, found):
-        typer.echo(f"On record already: {path}. --out FILE writes this one.")
+    record = verify_result(result, completed)
+    _print(record)
+    if out is None and verification_record.is_covered(path, record):
+        typer.echo(f"Already recorded: {path}. Use --out FILE to write this record too.")
     else:
-        verification_record.write(path, found)
+        verification_record.write(path, record)
         typer.echo(f"Written: {path}")
-    if not found.passed:
+    if not record.passed:
         raise typer.Exit(1)
 
 
-def _print(found: Verification) -> None:
+def _print(record: Verification) -> None:
     from robust_eval.core.text import visible
 
     def line(passed: bool, name: str, detail: str) -> None:
         typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {visible(detail)}")
 
-    for check in found.checks:
+    for check in record.checks:
         line(check.passed, check.name, check.detail)
-    if found.not_reached:
-        typer.echo(f"  not reached: {', '.join(found.not_reached)}")
-    if found.audit is not None:
-        line(found.audit.passed, "audit", found.audit.text)
-    typer.echo("Taken on trust:")
-    for sentence in found.trusted:
+    if record.not_reached:
+        typer.echo(f"  not reached: {', '.join(record.not_reached)}")
+    if record.audit is not None:
+        line(record.audit.passed, "audit", record.audit.text)
+    typer.echo("Not checked:")
+    for sentence in record.trusted:
         typer.echo(f"  - {sentence}")
-    typer.echo(f"Cost: {found.cost}, loading aside.")
-    typer.echo("Verified." if found.passed else "NOT verified.")
+    typer.echo(f"Cost: {record.cost} (without loading).")
+    typer.echo("Verified." if record.passed else "NOT verified.")

@@ -18,16 +18,19 @@ from robust_eval.core.types import Verdicts
 from robust_eval.models import out_of_memory
 
 
-@torch.no_grad()
-def predict(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions (N,) int64, and whether all logits are finite (N,) bool. In smaller batches if memory is short."""
-    logits_NK = out_of_memory.logits(model, x_NCHW)
+def classify(logits_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions (N,) int64, and whether all logits of an image are finite (N,) bool."""
     return logits_NK.argmax(1), logits_NK.isfinite().all(1)
+
+
+def is_correct(pred_N: Tensor, finite_N: Tensor, y_N: Tensor) -> Tensor:
+    """Whether the prediction counts as correct (N,) bool: logits that are not finite never do."""
+    return (pred_N == y_N) & finite_N
 
 
 def judge_clean(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, indices: Sequence[int]) -> Verdicts:
     """Verdicts on the clean images: robust means a correct prediction with finite logits."""
-    pred, finite = predict(model, x_NCHW)
+    pred, finite = classify(out_of_memory.logits(model, x_NCHW))
     all_true = torch.ones_like(finite)
     return _verdicts(
         indices,
@@ -37,7 +40,7 @@ def judge_clean(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, indices: Sequence
         in_ball=all_true,
         in_box=norms.in_box(x_NCHW),
         finite=finite,
-        robust=(pred == y_N) & finite,
+        robust=is_correct(pred, finite, y_N),
     )
 
 
@@ -57,7 +60,7 @@ def judge(
     """
     distance = norms.distance(adv_NCHW, x_NCHW, threat.norm)
     in_ball, in_box = norms.in_ball(distance, threat), norms.in_box(adv_NCHW)
-    adv_pred, finite = predict(model, adv_NCHW)
+    adv_pred, finite = classify(out_of_memory.logits(model, adv_NCHW))
     return _verdicts(
         indices,
         labels=y_N,
@@ -66,7 +69,7 @@ def judge(
         in_ball=in_ball,
         in_box=in_box,
         finite=finite,
-        robust=((adv_pred == y_N) & finite) | ~(in_ball & in_box),
+        robust=is_correct(adv_pred, finite, y_N) | ~(in_ball & in_box),
     )
 
 

@@ -24,6 +24,7 @@ from robust_eval.results import (
     summary,
 )
 from robust_eval.results.evidence import write as write_evidence
+from robust_eval.results.request_records import request_records
 
 DIAGNOSIS_FILE = "diagnosis.json"
 
@@ -54,7 +55,7 @@ def write(
     """
     order = dict.fromkeys((CLEAN, *(column.id for column in request.suite.columns)))
     finished = {name: finished[name] for name in order if name in finished}
-    checkpoint, data, threat, suite = summary.request_records(request)
+    checkpoint, data, threat, suite = request_records(request)
     columns = {name: column.record for name, column in finished.items()}
     missing = tuple(column.id for column in request.suite.columns if column.id not in columns)
     y_N = labels(finished[CLEAN], request.data.n)
@@ -74,7 +75,7 @@ def write(
     found = (
         *report.flags,
         *flags.from_columns(columns, checkpoint.classes),
-        *flags.from_reach(_reach(request, finished), request.threat.norm),
+        *flags.from_perturbation_size(_reach(request, finished), request.threat.norm),
         *flags.from_record(checkpoint, data, columns[CLEAN]),
         *(flags.from_search(report.search) if report.search is not None else ()),
         *(flags.from_diagnosis(diagnosis) if diagnosis is not None else ()),

@@ -59,7 +59,7 @@ def _blocked(result: EvalResult) -> Iterator[str]:
     for flag in result.flags:
         if flag.severity == flags.BLOCKS:
             yield f"has a flag that blocks ranking: {flag.id} ({flag.figure})"
-    for name in flags.missing(result, flags.from_result(result)):
+    for name in flags.not_recorded(result, flags.from_result(result)):
         yield f"lacks a flag that its own numbers raise: {name}"
 
 

@@ -1,4 +1,7 @@
-"""The result file: what is written (``records``), and how it is read back (``reading``)."""
+"""Result files: their records (re-exported here), reading, evidence, flags and comparisons.
+
+May import ``core``.
+"""
 
 from robust_eval.results.reading import content_digest, first_error, json_schema, parse_result, read_result
 from robust_eval.results.schema import (
@@ -7,7 +10,6 @@ from robust_eval.results.schema import (
     SCHEMA_VERSION,
     ArchitectureRecord,
     AttackRecord,
-    Bits,
     CheckpointRecord,
     ColumnRecord,
     Count,
@@ -17,13 +19,9 @@ from robust_eval.results.schema import (
     Environment,
     EvalResult,
     EvidenceRecord,
-    FileName,
     FlagRecord,
-    Fraction,
-    NonNegativeInt,
     NormalisationRecord,
     SearchRecord,
-    Seconds,
     Sha256,
     SuiteRecord,
     ThreatRecord,
@@ -37,7 +35,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "ArchitectureRecord",
     "AttackRecord",
-    "Bits",
     "CheckpointRecord",
     "ColumnRecord",
     "Count",
@@ -47,13 +44,9 @@ __all__ = [
     "Environment",
     "EvalResult",
     "EvidenceRecord",
-    "FileName",
     "FlagRecord",
-    "Fraction",
-    "NonNegativeInt",
     "NormalisationRecord",
     "SearchRecord",
-    "Seconds",
     "Sha256",
     "SuiteRecord",
     "ThreatRecord",

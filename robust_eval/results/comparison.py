@@ -1,4 +1,4 @@
-"""Two results on the same images, example by example: which is better, and can one tell? Pure."""
+"""Paired comparison of two results on the same examples: McNemar test and bootstrap interval."""
 
 from __future__ import annotations
 
@@ -19,30 +19,33 @@ _DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Difference:
-    """One column of A and B on the same ``n`` images. Accuracies are fractions."""
+    """Results A and B under one column, on the same ``n`` examples. Accuracies are fractions."""
 
     column: str
     n: int
     accuracy_a: float
     accuracy_b: float
     only_a: int
-    """Images on which A alone is right."""
+    """Examples that are robust in A only."""
     only_b: int
+    """Examples that are robust in B only."""
     p: float
-    """Exact two-sided McNemar test."""
+    """p-value of the exact two-sided McNemar test."""
     interval: tuple[float, float]
-    """95% of the bootstrap distribution of A - B, resampling images."""
+    """95% bootstrap interval of the accuracy of A minus that of B, resampling examples."""
 
     @property
     def value(self) -> float:
+        """Accuracy of A minus accuracy of B."""
         return (self.only_a - self.only_b) / self.n
 
     @property
     def significant(self) -> bool:
+        """Whether p is below 0.05."""
         return self.p < SIGNIFICANT
 
     def sentence(self, a: str, b: str) -> str:
-        """In plain words, in percentage points; ± is half the bootstrap interval."""
+        """The comparison as a sentence, in percentage points; ± is half the bootstrap interval."""
         low, high = self.interval
         where = f"on the same {self.n:,} images"
         if self.only_a + self.only_b == 0:
@@ -60,16 +63,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
+    """All columns that two results can be compared under."""
+
     differences: tuple[Difference, ...]
     """The shared columns in A's order, then the worst case over them."""
     left_out: tuple[str, ...]
-    """Why a column that one of the two has is not compared."""
+    """For each column that is not compared: its name and the reason."""
 
 
 def compare(a: EvalResult, b: EvalResult, seed: int = 0) -> Comparison:
-    """Every column that both have, with the same attacks.
+    """Compare every column that both results have with the same attacks.
 
-    Raises :class:`UserError` where the two did not judge the same images under the same threat model.
+    Raises :class:`UserError` unless both results are on the same images under the same threat model.
     Both must be free of contradictions (:mod:`robust_eval.results.consistency`).
     """
     if a.data.fingerprint != b.data.fingerprint or a.labels_sha256 != b.labels_sha256:
@@ -93,7 +98,7 @@ def compare(a: EvalResult, b: EvalResult, seed: int = 0) -> Comparison:
 
 
 def difference(column: str, a: Bools, b: Bools, seed: int = 0) -> Difference:
-    """Two paired lists of verdicts, (n,) bool each."""
+    """Compare paired verdicts ``a`` and ``b``, (n,) bool each."""
     n, only_a, only_b = len(a), int((a & ~b).sum()), int((b & ~a).sum())
     return Difference(
         column,
@@ -108,7 +113,7 @@ def difference(column: str, a: Bools, b: Bools, seed: int = 0) -> Difference:
 
 
 def _bootstrap(only_a: int, only_b: int, n: int, seed: int) -> tuple[float, float]:
-    """The percentile interval. Resampling images with three kinds of outcome is a multinomial draw."""
+    """95% percentile interval. Resampling examples with three possible outcomes is a multinomial draw."""
     rest = n - only_a - only_b
     draws = np.random.default_rng(seed).multinomial(n, [only_a / n, only_b / n, rest / n], size=_DRAWS)
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [0.025, 0.975])
@@ -116,7 +121,7 @@ def _bootstrap(only_a: int, only_b: int, n: int, seed: int) -> tuple[float, floa
 
 
 def same_attacks(a: ColumnRecord, b: ColumnRecord) -> bool:
-    """Whether two columns mean the same: the same attacks, versions and parameters, in order."""
+    """Whether two columns have the same attacks, versions and parameters, in the same order."""
     return [(x.family, x.version, x.params) for x in a.attacks] == [
         (x.family, x.version, x.params) for x in b.attacks
     ]

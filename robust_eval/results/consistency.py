@@ -1,6 +1,6 @@
-"""What must hold between the numbers of one result, whoever wrote it. Pure: no model, no data.
+"""Relations that must hold between the numbers of one result; checked without model or data.
 
-A result that breaks one of these was edited, or made by something that is broken.
+A result that violates one of them was edited, or written by faulty code.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from robust_eval.core.statistics import wilson
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.results import ColumnRecord, Count, EvalResult
 
-# Intervals are written with all digits; another machine's square root may round the last one.
+# Intervals are stored with all digits; the last one may differ between machines.
 _ROUNDING = 1e-9
 
 
 def contradictions(result: EvalResult) -> list[str]:
-    """One sentence for each thing in the record that contradicts another; none in an honest result."""
-    found = [*_frame(result)]
+    """One sentence for each contradiction within the record; empty for an unmodified result."""
+    found = [*_repeated_fields(result)]
     for name, column in result.columns.items():
         found += _count(name, column, result.data.n)
     found += _count("worst case", result.worst_case, result.data.n)
     if found or CLEAN not in result.columns:
-        # What follows compares bits of equal length.
+        # The checks below need bits of equal length.
         return found
     for name, column in result.columns.items():
         found += _column(name, column, result.columns[CLEAN])
-    return [*found, *_worst_case(result), *_bill(result)]
+    return [*found, *_worst_case(result), *_cost_sums(result)]
 
 
-def _frame(result: EvalResult) -> Iterator[str]:
-    """The parts of a result that repeat each other."""
+def _repeated_fields(result: EvalResult) -> Iterator[str]:
+    """Fields that repeat each other: columns, status, class names, epsilon."""
     if CLEAN not in result.columns:
         yield "there is no clean column"
     planned = (CLEAN, *(name for name in result.suite.columns if name != CLEAN))
@@ -69,7 +69,7 @@ def _count(name: str, count: Count, n: int) -> Iterator[str]:
     if len(count.robust_bits) != count.n:
         yield f"{name}: {len(count.robust_bits)} verdict bits for {count.n} images"
     if count.n_robust != robust:
-        yield f"{name}: n_robust is {count.n_robust}, its verdict bits say {robust}"
+        yield f"{name}: n_robust is {count.n_robust}, its verdict bits have {robust} ones"
     if count.n_robust > count.n:
         yield f"{name}: {count.n_robust} of {count.n} images are robust"
     elif count.accuracy != count.n_robust / count.n:
@@ -88,17 +88,20 @@ def _column(name: str, column: ColumnRecord, clean: ColumnRecord) -> Iterator[st
         return
     above = int((parse_bits(column.robust_bits) & ~parse_bits(clean.robust_bits)).sum())
     if above:
-        yield f"{name}: {above} images are robust that are wrong without an attack"
+        yield f"{name}: {above} images are robust but wrong without an attack"
     broken = clean.n_robust - column.n_robust
     if not above and sum(attack.n_broken for attack in column.attacks) != broken:
-        yield f"{name}: its attacks broke {sum(a.n_broken for a in column.attacks)}, its bits say {broken}"
+        yield f"{name}: its attacks broke {sum(a.n_broken for a in column.attacks)}, its bits {broken}"
     if column.attacks[0].n_attacked != clean.n_robust:
-        yield f"{name}: {column.attacks[0].n_attacked} images were attacked, {clean.n_robust} could be"
+        yield (
+            f"{name}: {column.attacks[0].n_attacked} images were attacked, but {clean.n_robust} are correct "
+            "without an attack"
+        )
     for before, after in pairwise(column.attacks):
         if after.n_attacked != before.n_attacked - before.n_broken:
-            yield f"{name}: {after.id} did not attack what {before.id} left"
+            yield f"{name}: {after.id} did not attack the examples left by {before.id}"
     if column.n_invalid != sum(attack.n_invalid for attack in column.attacks):
-        yield f"{name}: its count of invalid images is not the sum of its attacks'"
+        yield f"{name}: its count of invalid images is not the sum over its attacks"
 
 
 def _worst_case(result: EvalResult) -> Iterator[str]:
@@ -108,14 +111,14 @@ def _worst_case(result: EvalResult) -> Iterator[str]:
         yield "the worst case is not the AND of its columns, example by example"
 
 
-def _bill(result: EvalResult) -> Iterator[str]:
-    """Passes and seconds add up. Seconds are rounded to milliseconds at each level."""
+def _cost_sums(result: EvalResult) -> Iterator[str]:
+    """Passes and seconds must add up. Seconds are rounded to milliseconds at each level."""
     columns, worst = result.columns, result.worst_case
     for what in ("forwards", "backwards"):
         if getattr(worst, what) != sum(getattr(column, what) for column in columns.values()):
-            yield f"the worst case's {what} are not the sum of its columns'"
+            yield f"the worst case's {what} are not the sum over its columns"
         for name, column in columns.items():
             if column.attacks and getattr(column, what) != sum(getattr(a, what) for a in column.attacks):
-                yield f"{name}: its {what} are not the sum of its attacks'"
+                yield f"{name}: its {what} are not the sum over its attacks"
     if abs(worst.seconds - sum(column.seconds for column in columns.values())) > 0.01 * (1 + len(columns)):
-        yield "the worst case's seconds are not the sum of its columns'"
+        yield "the worst case's seconds are not the sum over its columns"

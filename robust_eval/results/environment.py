@@ -1,4 +1,4 @@
-"""The machine and libraries a result was made with: an allow-list, nothing that names a person or a path."""
+"""Machine and library versions of a result: a fixed list without user names or paths."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _LIBRARIES = (
 
 
 def library_version(name: str) -> str:
+    """Version of an installed distribution, or ``unknown``."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -28,6 +29,7 @@ def library_version(name: str) -> str:
 
 
 def environment(device: torch.device) -> Environment:
+    """The current environment, with ``device`` as the one the evaluation ran on."""
     return Environment(
         robust_eval=library_version("robust-eval"),
         python=platform.python_version(),

@@ -1,4 +1,4 @@
-"""The evidence file: for every broken example, exactly the image that was judged."""
+"""The evidence file: for every broken example, the adversarial image that the judge saw."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def write(
     labels: Ints,
     metadata: Mapping[str, str],
 ) -> EvidenceRecord:
-    """``<column>.indices``, ``<column>.images`` (float32 in [0, 1]) and ``labels``.
+    """Write ``<column>.indices``, ``<column>.images`` (float32 in [0, 1]) and ``labels`` into ``folder``.
 
-    The file's metadata holds ``metadata`` as JSON under ``robust_eval``.
+    The file's header holds ``metadata`` as JSON under ``robust_eval``.
     """
     tensors: dict[str, NDArray[np.generic]] = {"labels": labels}
     total = 0
@@ -46,7 +46,7 @@ def write(
         indices, images = column_evidence(stages)
         tensors[f"{name}.indices"], tensors[f"{name}.images"] = indices, images
         total += len(indices)
-    # One entry: several would be written in random order, and equal runs would differ in their digest.
+    # A single header entry: several are written in random order, so that equal runs would have other digests.
     payload = save(tensors, metadata={"robust_eval": json.dumps(dict(metadata), sort_keys=True)})
     path = folder / EVIDENCE_FILE
     with writing(folder), atomic(path) as file:
@@ -56,19 +56,19 @@ def write(
 
 @dataclass(frozen=True)
 class Evidence:
-    """An evidence file, opened: what it says of itself; images are read column by column."""
+    """The header of an evidence file; images are read per column with :meth:`broken`."""
 
     path: Path
     sha256: str
-    about: Mapping[str, str]
+    metadata: Mapping[str, str]
     """``checkpoint``, ``data``, ``threat`` and ``request`` of the run it belongs to."""
     labels: Ints
     columns: tuple[str, ...]
 
     def broken(self, column: str) -> tuple[Ints, NDArray[np.float32]]:
-        """Indices (B,) and images (B, C, H, W) of a column's broken examples; none where it has none.
+        """Indices (B,) and images (B, C, H, W), float32, of a column's broken examples; B may be 0.
 
-        A UserError for tensors of other types or lengths.
+        Raises :class:`UserError` for tensors of other types or lengths.
         """
         if column not in self.columns:
             return np.empty(0, dtype=np.int64), np.empty((0,), dtype=np.float32)
@@ -83,12 +83,12 @@ class Evidence:
 
 
 def read(path: Path) -> Evidence:
-    """Raises :class:`UserError` for a file that is not evidence of this project."""
+    """Read the header of an evidence file. Raises :class:`UserError` for any other file."""
     try:
         with path.open("rb") as raw:
             sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
         with safe_open(path, "numpy") as file:
-            about = json.loads((file.metadata() or {})["robust_eval"])
+            metadata = json.loads((file.metadata() or {})["robust_eval"])
             names = set(file.keys())
             labels = file.get_tensor("labels")
     except FileNotFoundError:
@@ -96,10 +96,10 @@ def read(path: Path) -> Evidence:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is not a safetensors file ({error}). Is it truncated?") from None
     except (KeyError, ValueError):
-        raise UserError(f"{path} is a safetensors file, but not the evidence of a run.") from None
+        raise UserError(f"{path} is a safetensors file, but not evidence of a run.") from None
     columns = sorted(name.removesuffix(".images") for name in names if name.endswith(".images"))
-    wanted = {"labels", *(f"{name}.{kind}" for name in columns for kind in ("indices", "images"))}
-    plain = isinstance(about, dict) and all(isinstance(value, str) for value in about.values())
-    if names != wanted or not plain or labels.dtype != np.int64:
-        raise UserError(f"{path} is a safetensors file, but not the evidence of a run.")
-    return Evidence(path, sha256, about, labels, tuple(columns))
+    expected = {"labels", *(f"{name}.{kind}" for name in columns for kind in ("indices", "images"))}
+    plain = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    if names != expected or not plain or labels.dtype != np.int64:
+        raise UserError(f"{path} is a safetensors file, but not evidence of a run.")
+    return Evidence(path, sha256, metadata, labels, tuple(columns))

@@ -1,4 +1,4 @@
-"""A floor for continuous integration: may this checkpoint pass? Pure."""
+"""Check a result against a minimum robust accuracy, for continuous integration."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from robust_eval.results import Count, EvalResult, flags
 from robust_eval.results.comparison import WORST
 
 
-def parse_floor(percent: float) -> float:
-    """A floor in percent, checked: 0.5 is more likely meant as 50."""
+def parse_minimum(percent: float) -> float:
+    """Check a minimum in percent. Raises :class:`UserError` for 0.5, which probably means 50."""
     if not 0 <= percent <= 100:
         raise UserError(f"--min-robust is in percent, 0 to 100, got {percent:g}.")
     if 0 < percent < 1:
@@ -18,8 +18,11 @@ def parse_floor(percent: float) -> float:
     return percent
 
 
-def chosen(result: EvalResult, column: str) -> Count:
-    """The column by its id, or the worst case; ``worst-case`` is understood too."""
+def find_column(result: EvalResult, column: str) -> Count:
+    """The column with this id, or the worst case for ``worst-case``.
+
+    Raises :class:`UserError` for an unknown or unfinished column.
+    """
     if column.replace("-", " ") == WORST:
         return result.worst_case
     if column in result.missing:
@@ -30,18 +33,18 @@ def chosen(result: EvalResult, column: str) -> Count:
 
 
 def failures(result: EvalResult, column: str, min_percent: float) -> list[str]:
-    """One sentence for each reason to stop; none where the result passes."""
-    count = chosen(result, column)
-    found = []
+    """One sentence for each reason why the result does not pass; empty if it passes."""
+    count = find_column(result, column)
+    reasons = []
     if result.status == "partial":
-        found.append(f"The result is partial: {', '.join(result.missing)} not finished.")
-    found += [
+        reasons.append(f"The result is partial: {', '.join(result.missing)} not finished.")
+    reasons += [
         f"Flag {flag.id} blocks ranking: {flag.figure}. {flag.advice}" for flag in flags.blocking(result)
     ]
-    # Exactly: 57 of 100 meet a floor of 57, but 100 * 0.57 is below it.
+    # Exact arithmetic: 57 of 100 reach a minimum of 57, but 100 * 0.57 is below it.
     if Fraction(100 * count.n_robust, count.n) < Fraction(str(min_percent)):
-        found.append(
+        reasons.append(
             f"Robust accuracy under {column} is {100 * count.accuracy:.2f}% "
-            f"({count.n_robust}/{count.n}), below the floor of {min_percent:g}%."
+            f"({count.n_robust}/{count.n}), below the minimum of {min_percent:g}%."
         )
-    return found
+    return reasons

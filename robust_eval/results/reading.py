@@ -1,4 +1,4 @@
-"""Reading a result file: which versions are understood, and what is said of a file that is not one."""
+"""Read result files of any published schema version."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from robust_eval.results.schema import SCHEMA_VERSION, EvalResult
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: Mapping[int, Migration] = {}
-"""Version v -> how its fields become those of version v + 1. Filled when the schema first changes."""
+"""For each old version v, the conversion to version v + 1; empty until the schema first changes."""
 
 
 def migrate(value: dict[str, Any], version: int, migrations: Mapping[int, Migration]) -> dict[str, Any]:
-    """A result of any older version, step by step, as one of the newest."""
+    """Convert a result of an older version to the newest, one version at a time."""
     while version < SCHEMA_VERSION:
         value = dict(migrations[version](value))
         version += 1
@@ -30,22 +30,22 @@ def migrate(value: dict[str, Any], version: int, migrations: Mapping[int, Migrat
 
 
 def read_result(path: Path) -> EvalResult:
-    """A result file, checked. Raises :class:`UserError` for anything that is not one.
+    """Read and validate a result file. Older versions are converted in memory; the file is not changed.
 
-    Older versions are brought up to date; the file itself is left as it is.
+    Raises :class:`UserError` for anything that is not a result of a known version.
     """
     return parse_result(strict_json.read(path), path)
 
 
 def parse_result(value: Any, path: Path) -> EvalResult:
-    """What was read from ``path`` as a result; see :func:`read_result`."""
+    """Validate a JSON value read from ``path``; see :func:`read_result`."""
     version = value.get("schema_version") if isinstance(value, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise UserError(f"{path} is not a robust-eval result: it has no schema_version.")
     if version > SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}, the newest known here. "
-            "Upgrade robust-eval."
+            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}, the newest that this release "
+            "reads. Upgrade robust-eval."
         )
     if any(step not in MIGRATIONS for step in range(version, SCHEMA_VERSION)):
         raise UserError(f"{path} has schema version {version}, which was never published. Evaluate again.")
@@ -56,19 +56,19 @@ def parse_result(value: Any, path: Path) -> EvalResult:
 
 
 def first_error(error: ValidationError) -> str:
-    """``where: what`` of the first complaint, on one line."""
+    """The first validation error on one line: ``field: message``."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return visible(f"{where}: {first['msg']}" if where else str(first["msg"]))
 
 
 def content_digest(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever its layout in the file."""
+    """SHA-256 of a JSON value, independent of white space and key order in the file."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def json_schema() -> str:
-    """The published description, ``schemas/result-1.json``."""
+    """The published JSON schema, ``schemas/result-1.json``."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **EvalResult.model_json_schema()}
     return json.dumps(schema, indent=1) + "\n"

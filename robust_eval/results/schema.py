@@ -1,7 +1,8 @@
-"""The result file's records.
+"""The records of a result file, as pydantic models.
 
-Accuracies are fractions and come from integer counts. ``robust_bits`` holds one character per
-example in the order of the slice: ``1`` robust, ``0`` not.
+Accuracies are fractions of integer counts. ``robust_bits`` holds one character per example in the order of
+the images: ``1`` robust, ``0`` not robust. Class docstrings appear as descriptions in the
+published JSON schema.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Seconds = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bits = Annotated[str, Field(pattern=r"^[01]+$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}$")]
-"""A bare name: what a record speaks of lies beside it, never up or elsewhere."""
+"""A file name without folders: the file must be in the same folder as the record."""
 
 
 class ArchitectureRecord(ClosedModel):
@@ -60,7 +61,7 @@ class DataRecord(ClosedModel):
 class ThreatRecord(ClosedModel):
     norm: Literal["Linf", "L2"]
     eps: str
-    """Exact, as text: 8/255 and 0.031 are different threat models."""
+    """Exact value as text: 8/255 and 0.031 are different threat models."""
     eps_value: Annotated[float, Field(gt=0)]
 
 
@@ -72,9 +73,9 @@ class SuiteRecord(ClosedModel):
     seed: int
     precision: str
     split: int = 1
-    """Small waves were cut into units of down to batch_size / split examples."""
+    """Small stages were divided into units of no fewer than batch_size / split examples."""
     blocks: int = 1
-    """Parts of the examples that share no unit (``--shard``)."""
+    """Number of shards (``--shard``): no unit spans two of them."""
 
 
 class AttackRecord(ClosedModel):
@@ -85,7 +86,7 @@ class AttackRecord(ClosedModel):
     citation: str
     params: dict[str, Any]
     note: str = ""
-    """How few classes changed the attack, where they did."""
+    """How the attack was adapted to a small number of classes, if it was."""
     n_attacked: NonNegativeInt
     n_broken: NonNegativeInt
     n_invalid: NonNegativeInt
@@ -95,7 +96,7 @@ class AttackRecord(ClosedModel):
 
 
 class Count(ClosedModel):
-    """What a column and the worst case share."""
+    """Fields shared by a column and the worst case."""
 
     accuracy: Fraction
     n: Annotated[int, Field(ge=1)]
@@ -127,7 +128,7 @@ class FlagRecord(ClosedModel):
 
 
 class DiagnosisRecord(ClosedModel):
-    """What ``--diagnose`` counted among ``images`` examples that are right without an attack."""
+    """Counts of ``--diagnose`` over ``images`` examples that are classified correctly without an attack."""
 
     images: NonNegativeInt
     broken: NonNegativeInt
@@ -141,52 +142,52 @@ class DiagnosisRecord(ClosedModel):
     broken_long_steps: NonNegativeInt
     """By PGD-20 with four times the step."""
     not_rising: NonNegativeInt
-    """Margin no smaller after PGD-20 than before."""
+    """Examples whose margin PGD-20 did not reduce."""
     unbounded_left: NonNegativeInt
-    """Still right when any image in the box is allowed."""
+    """Examples not broken although any image in the box is allowed."""
     noise_alone: NonNegativeInt
-    """Broken by random noise in the ball, by none of the attacks above."""
+    """Examples broken by random noise in the ball, but by none of the attacks above."""
     fresh: float | None
-    """Largest difference between logits here and in a fresh process, in units of their spread; None for a
-    model without a file, or where the process failed."""
+    """Largest difference from the logits computed in a fresh process, in units of the logits' standard
+    deviation; None for a model without a file, or if the process failed."""
     fresh_problem: str = ""
-    """Why the fresh process gave no answer."""
+    """Why the fresh process failed."""
     forwards: NonNegativeInt
     backwards: NonNegativeInt
 
 
 class DisagreementRecord(ClosedModel):
-    """What a search in reduced precision missed: the same attacks, images and seeds in float32 as well."""
+    """Effect of reduced precision: the same attacks, images and seeds, also run in float32."""
 
     images: NonNegativeInt
     attacks: tuple[str, ...]
     verdicts: NonNegativeInt
-    """Images times attacks."""
+    """Number of images times number of attacks."""
     weaker: NonNegativeInt
-    """Verdicts broken by the float32 search alone."""
+    """Broken only with attacks in float32."""
     stronger: NonNegativeInt
-    """Verdicts broken by the reduced search alone."""
+    """Broken only with attacks in reduced precision."""
 
 
 class TuningRecord(ClosedModel):
-    """How the search copy was called in one precision; it changes verdicts by rounding alone."""
+    """How the attack copy was called in one precision; affects verdicts only through rounding."""
 
     rows: int | None
-    """Images in a call without gradients; None: the whole batch."""
+    """Images per call without gradients; None: the entire batch."""
     gradient_rows: int | None
     compiled: bool
     gradient_compiled: bool
     near_rows: int | None = None
-    """SPSA's steps in a call that takes them as changes, in bfloat16; None: asked like other images."""
+    """SPSA queries per call if differences are computed in bfloat16; None: ordinary forward passes."""
 
 
 class SearchRecord(ClosedModel):
-    """What was done to the copy of the model that attacks searched on."""
+    """How the attack copy of the model was accelerated."""
 
     notes: tuple[str, ...]
     tunings: dict[str, TuningRecord]
     disagreement: DisagreementRecord | None = None
-    """Where a column was searched in less than float32."""
+    """Set if attacks of a column ran in less than float32."""
 
 
 class Environment(ClosedModel):
@@ -206,7 +207,7 @@ class EvidenceRecord(ClosedModel):
 
 
 class EvalResult(ClosedModel):
-    """One evaluated checkpoint: a row of a leaderboard and all it rests on."""
+    """The evaluation of one checkpoint: verdicts, settings, flags and environment."""
 
     schema_version: Literal[1] = 1
     status: Literal["complete", "partial"]
@@ -216,24 +217,26 @@ class EvalResult(ClosedModel):
     suite: SuiteRecord
     columns: dict[str, ColumnRecord]
     missing: tuple[str, ...] = ()
-    """Columns with work still to do; a partial result is shown but never ranked."""
+    """Unfinished columns; a partial result is shown but never ranked."""
     worst_case: WorstCase
     flags: tuple[FlagRecord, ...]
     diagnosis: DiagnosisRecord | None = None
-    """Where the run was asked for one."""
+    """Set if the run was started with ``--diagnose``."""
     search: SearchRecord | None = None
-    """None in files from before there was a choice."""
+    """None in files written before the attack copy was configurable."""
     environment: Environment
     labels_sha256: Sha256
     request: Sha256
-    """Digest of everything that was asked; the evidence of the same run carries it too."""
+    """Digest of the request; also stored in the evidence of the run."""
     evidence: EvidenceRecord | None = None
     command: str | None = None
     created: str
 
     @property
     def rankable(self) -> bool:
+        """Whether the result is complete and no recorded flag blocks ranking."""
         return self.status == "complete" and all(flag.severity != "blocks ranking" for flag in self.flags)
 
     def to_json(self) -> str:
+        """The content of the result file."""
         return self.model_dump_json(indent=1) + "\n"

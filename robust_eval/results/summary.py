@@ -1,45 +1,34 @@
-"""From verdicts to a result: pure counting."""
+"""Counts, accuracies and records computed from verdicts."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from robust_eval.core.request import CLEAN, Request
+from robust_eval.core.request import CLEAN
 from robust_eval.core.statistics import wilson
-from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import (
-    Architecture,
     AttackSpec,
     Bools,
-    CheckpointRef,
     Column,
     Ints,
-    Normalisation,
-    Slice,
-    Suite,
     UnitResult,
 )
 from robust_eval.core.verdict_bits import bits_text, parse_bits
 from robust_eval.results import (
     AttackRecord,
-    CheckpointRecord,
     ColumnRecord,
     Count,
-    DataRecord,
-    EvalResult,
-    SuiteRecord,
-    ThreatRecord,
     WorstCase,
 )
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One finished attack of a column's cascade, with its units' results in order."""
+    """A finished stage of a cascade: one attack, with the results of its units in order."""
 
     attack: AttackSpec
     library: str
@@ -53,11 +42,12 @@ class Stage:
 
 
 def concatenate(arrays: Sequence[Ints]) -> Ints:
+    """Concatenate index arrays; an empty array for none."""
     return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
 
 
 def clean_bits(results: Sequence[UnitResult], n: int) -> Bools:
-    """Which examples are predicted right, (n,) bool."""
+    """Which examples are classified correctly without an attack, (n,) bool."""
     bits = np.zeros(n, dtype=np.bool_)
     for result in results:
         bits[result.verdicts.indices] = result.verdicts.robust
@@ -65,7 +55,7 @@ def clean_bits(results: Sequence[UnitResult], n: int) -> Bools:
 
 
 def column_bits(clean: Bools, stages: Sequence[Stage]) -> Bools:
-    """Robust under a column: right on the clean image and broken by no attack of the cascade."""
+    """Which examples are robust under a column: correct on the clean image, broken by no stage. (n,) bool."""
     bits = clean.copy()
     for stage in stages:
         bits[stage.broken()] = False
@@ -73,7 +63,7 @@ def column_bits(clean: Bools, stages: Sequence[Stage]) -> Bools:
 
 
 def worst_bits(columns: Mapping[str, Bools]) -> Bools:
-    """Robust under every column: an AND per example, not a minimum of accuracies."""
+    """Which examples are robust under every column, (n,) bool: an AND per example."""
     worst: Bools = np.logical_and.reduce(list(columns.values()))
     return worst
 
@@ -112,6 +102,7 @@ def _attack_record(stage: Stage) -> AttackRecord:
 
 
 def clean_column(title: str, bits: Bools, results: Sequence[UnitResult]) -> ColumnRecord:
+    """The record of the clean column."""
     nonfinite = sum(int((~r.verdicts.finite).sum()) for r in results)
     return ColumnRecord(
         **_count(bits, results).model_dump(), title=title, n_invalid=0, n_nonfinite=nonfinite, attacks=()
@@ -119,6 +110,7 @@ def clean_column(title: str, bits: Bools, results: Sequence[UnitResult]) -> Colu
 
 
 def attack_column(column: Column, bits: Bools, stages: Sequence[Stage]) -> ColumnRecord:
+    """The record of a column with attacks."""
     results = [result for stage in stages for result in stage.results]
     attacks = tuple(_attack_record(stage) for stage in stages)
     return ColumnRecord(
@@ -131,6 +123,7 @@ def attack_column(column: Column, bits: Bools, stages: Sequence[Stage]) -> Colum
 
 
 def worst_case(columns: Mapping[str, ColumnRecord]) -> WorstCase:
+    """The record of the worst case over columns."""
     bits = worst_bits({name: parse_bits(column.robust_bits) for name, column in columns.items()})
     count = _count(bits, [])
     return WorstCase(
@@ -145,63 +138,8 @@ def worst_case(columns: Mapping[str, ColumnRecord]) -> WorstCase:
 
 
 def labels_digest(labels: Ints) -> str:
+    """SHA-256 of the labels as little-endian int64."""
     return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
-
-
-def request_records(request: Request) -> tuple[CheckpointRecord, DataRecord, ThreatRecord, SuiteRecord]:
-    """The parts of a result that repeat what was asked."""
-    threat, suite = request.threat, request.suite
-    return (
-        CheckpointRecord.model_validate(asdict(request.checkpoint)),
-        DataRecord.model_validate(asdict(request.data)),
-        ThreatRecord(norm=threat.norm, eps=threat.eps_text, eps_value=threat.radius),
-        SuiteRecord(
-            name=suite.name,
-            version=suite.version,
-            columns=tuple(column.id for column in suite.columns),
-            batch_size=request.batch_size,
-            seed=request.seed,
-            precision=request.precision,
-            split=request.split,
-            blocks=request.shards,
-        ),
-    )
-
-
-def request_of(result: EvalResult) -> Request:
-    """The request that a complete result says it answers; the inverse of :func:`request_records`."""
-    checkpoint, threat, suite = result.checkpoint, result.threat, result.suite
-    columns = result.columns
-    architecture, normalisation = checkpoint.architecture, checkpoint.normalisation
-    return Request(
-        checkpoint=CheckpointRef(
-            **{
-                **checkpoint.model_dump(),
-                "architecture": Architecture(architecture.id, architecture.arguments),
-                "normalisation": Normalisation(normalisation.name, normalisation.mean, normalisation.std),
-            }
-        ),
-        data=Slice(**result.data.model_dump()),
-        threat=parse_threat(threat.norm, threat.eps),
-        suite=Suite(
-            suite.name,
-            suite.version,
-            tuple(
-                Column(
-                    name,
-                    columns[name].title,
-                    tuple(AttackSpec(a.id, a.family, a.version, a.params) for a in columns[name].attacks),
-                )
-                for name in suite.columns
-            ),
-        ),
-        batch_size=suite.batch_size,
-        seed=suite.seed,
-        libraries=tuple({a.family: a.library for c in columns.values() for a in c.attacks}.items()),
-        precision=suite.precision,
-        split=suite.split,
-        shards=suite.blocks,
-    )
 
 
 __all__ = [
@@ -215,8 +153,6 @@ __all__ = [
     "concatenate",
     "labels_digest",
     "parse_bits",
-    "request_of",
-    "request_records",
     "worst_bits",
     "worst_case",
 ]

@@ -1,6 +1,6 @@
-"""The record of a verification, kept beside the result it speaks of: ``result.verification.json``.
+"""The record of a verification, stored beside its result as ``<result>.verification.json``.
 
-It names the result by the digest of its content, so that it lapses when the result is edited.
+It contains the digest of the result's content, so that it becomes invalid when the result is edited.
 """
 
 from __future__ import annotations
@@ -15,28 +15,31 @@ from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.text import counted
-from robust_eval.results import NonNegativeInt, Seconds, Sha256, first_error
+from robust_eval.results import first_error
+from robust_eval.results.schema import NonNegativeInt, Seconds, Sha256
 
 VERIFICATION_VERSION = 1
 SUFFIX = ".verification.json"
 
 
 class CheckRecord(ClosedModel):
+    """The outcome of one check."""
+
     name: str
     passed: bool
     detail: str
 
 
 class AuditRecord(ClosedModel):
-    """Survivors that were attacked once more, with seeds that nobody knew before."""
+    """Robust examples that were attacked again, with a seed unknown when the result was published."""
 
     suite: str
     seed: NonNegativeInt
     n: Annotated[int, Field(ge=1)]
     fell: tuple[NonNegativeInt, ...]
-    """Indices of the examples that did not survive."""
+    """Indices of the examples that the audit broke."""
     limit: float
-    """The share of fallen examples that chance explains; see :mod:`robust_eval.verification.audit`."""
+    """Share of broken examples that random starts explain; see :mod:`robust_eval.verification.audit`."""
     passed: bool
     forwards: NonNegativeInt
     backwards: NonNegativeInt
@@ -44,54 +47,60 @@ class AuditRecord(ClosedModel):
 
     @property
     def text(self) -> str:
-        """What happened, in words."""
-        fell = f"{len(self.fell)} of {counted(self.n, 'survivor')} fell"
-        return f"{fell} to suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
+        """The outcome in words."""
+        broken = f"{len(self.fell)} of {counted(self.n, 'robust example')} broken"
+        return f"{broken} by suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
 
 
 class Verification(ClosedModel):
+    """All checks of one verification, and what they do not cover."""
+
     verification_version: Literal[1] = 1
     result: Sha256
     """Digest of the result's content."""
     checks: tuple[CheckRecord, ...]
     not_reached: tuple[str, ...] = ()
-    """Checks that a failed one made pointless."""
+    """Checks that were skipped because one they depend on failed."""
     trusted: tuple[str, ...]
     """What was not and could not be checked, in plain sentences."""
     audit: AuditRecord | None = None
     forwards: NonNegativeInt
-    """Images through the model. Beside them the flags take two gradients of 32 images."""
+    """Images passed through the model; in addition the flags take two gradients of 32 images."""
     seconds: Seconds
     share: Annotated[float, Field(ge=0)] | None
-    """Seconds over those of the evaluation, the audit not counted."""
+    """Seconds divided by those of the evaluation, without the audit."""
     robust_eval: str
     device: str
     created: str
 
     @property
     def cost(self) -> str:
-        """Of the judging alone, like the seconds of an evaluation: neither counts loading."""
+        """Cost of the checks without loading, compared with the evaluation's (also without loading)."""
         share = "" if self.share is None else f", {self.share:.2%} of what the evaluation took"
         return f"{self.forwards:,} forward passes, {self.seconds:.2f} s{share}"
 
     @property
     def passed(self) -> bool:
+        """Whether every check ran and passed, and the audit too if there was one."""
         judged = all(check.passed for check in self.checks) and not self.not_reached
         return judged and (self.audit is None or self.audit.passed)
 
 
 def path_beside(result: Path) -> Path:
+    """Where the verification of a result file is stored."""
     return result.with_name(result.stem + SUFFIX)
 
 
 def write(path: Path, verification: Verification) -> None:
+    """Write the record as JSON."""
     write_text(path, verification.model_dump_json(indent=1) + "\n")
 
 
-def stands(path: Path, found: Verification) -> bool:
-    """Whether the record at ``path`` says of the same content all that this one says, apart from its date.
+def is_covered(path: Path, verification: Verification) -> bool:
+    """Whether the record at ``path`` is of the same result, passed, and need not be replaced.
 
-    Or more: a row that was verified is none the worse for another row's checkpoint, images or evidence.
+    A passed record also covers a verification that failed because of another checkpoint, other images or
+    other evidence: such a failure concerns the files given, not the result. An audit is never covered.
     """
     if not path.is_file():
         return False
@@ -99,19 +108,19 @@ def stands(path: Path, found: Verification) -> bool:
         before = read(path)
     except UserError:
         return False
-    failed = {check.name for check in found.checks if not check.passed}
-    same = before.result == found.result and before.passed
-    return same and failed <= {"checkpoint", "data", "evidence"} and found.audit is None
+    failed = {check.name for check in verification.checks if not check.passed}
+    same = before.result == verification.result and before.passed
+    return same and failed <= {"checkpoint", "data", "evidence"} and verification.audit is None
 
 
 def read(path: Path) -> Verification:
-    """Raises :class:`UserError` for a file that is not the record of a verification."""
+    """Read a record. Raises :class:`UserError` for a file that is not the record of a verification."""
     value = strict_json.read(path)
     version = value.get("verification_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > VERIFICATION_VERSION:
         raise UserError(
-            f"{path} has verification version {version}, newer than {VERIFICATION_VERSION}, the newest known "
-            "here. Upgrade robust-eval."
+            f"{path} has verification version {version}, newer than {VERIFICATION_VERSION}, the newest that "
+            "this release reads. Upgrade robust-eval."
         )
     try:
         return Verification.model_validate(value)

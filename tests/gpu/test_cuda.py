@@ -17,7 +17,7 @@ from robust_eval.evaluation.planning import settings
 from robust_eval.models import architectures
 from robust_eval.models.acceleration.frozen_copy import frozen
 from robust_eval.models.acceleration.tuning import Tuning
-from robust_eval.verification.selftest.cases_unmodified import trained
+from robust_eval.verification.selftest.cases_unmodified import trained_job
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,7 +31,7 @@ def digits(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_verdicts_are_those_of_the_cpu_but_for_rounding() -> None:
-    model = trained().model
+    model = trained_job().model
     x, y = digits(64)
     here = evaluate(model, x.cpu(), y.cpu(), "Linf 0.1", suite="fgsm,pgd-20,aa")
     there = evaluate(model.cuda(), x, y, "Linf 0.1", suite="fgsm,pgd-20,aa")

@@ -18,7 +18,8 @@ from robust_eval.leaderboard.board import load_board
 from robust_eval.leaderboard.row import Row, read_rows
 from robust_eval.results import read_result
 from robust_eval.results.comparison import Difference, compare
-from robust_eval.verification.verify import VerifyOptions, verify
+from robust_eval.verification.options import VerifyOptions
+from robust_eval.verification.verify import verify_result
 from scripts.tables import pairs, pipelines, regularisers, reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,14 +46,12 @@ def test_a_published_board_has_no_problems(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 def test_a_row_is_verified_from_its_attachments(path: Path) -> None:
-    found = verify(
-        VerifyOptions(
-            result=path,
-            checkpoint=str(attachments.attached_checkpoint(path)),
-            evidence=attachments.attached_evidence(path),
-            device="cpu",
-        )
+    options = VerifyOptions(
+        checkpoint=str(attachments.attached_checkpoint(path)),
+        evidence=attachments.attached_evidence(path),
+        device="cpu",
     )
+    found = verify_result(path, options)
     assert found.passed, [check for check in found.checks if not check.passed]
 
 

@@ -121,7 +121,7 @@ def test_the_action_evaluates_gates_adds_builds_and_checks(user_repository: Path
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
     run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **higher)
     assert run.returncode == 1
-    assert "below the floor of 99%" in run.stdout
+    assert "below the minimum of 99%" in run.stdout
     assert not (user_repository / "other").exists()
 
 

@@ -19,7 +19,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.logits import largest_difference, logit_std, margin
 from robust_eval.evaluation.job import Job
 from robust_eval.models import out_of_memory
-from robust_eval.results.flags.figures import COARSE, FINE, Probe, Response
+from robust_eval.results.flags.figures import COARSE, FINE, NoiseResponse, Probe
 
 PROBED = 32
 """Images that are probed."""
@@ -87,7 +87,7 @@ def _off_grid(x: Tensor, seed: int) -> Tensor:
     return (x + _OFF_GRID * noise).clamp(COARSE, 1 - COARSE)
 
 
-def _response(model: nn.Module, x: Tensor, size: float, seed: int, scale: float) -> Response:
+def _response(model: nn.Module, x: Tensor, size: float, seed: int, scale: float) -> NoiseResponse:
     generator = torch.Generator().manual_seed(seed)
     logits = model(x)
     change = second_difference = 0.0
@@ -96,7 +96,7 @@ def _response(model: nn.Module, x: Tensor, size: float, seed: int, scale: float)
         up, down = model(x + noise), model(x - noise)
         change = max(change, largest_difference(up, logits), largest_difference(down, logits))
         second_difference = max(second_difference, largest_difference(up + down, 2 * logits))
-    return Response(change / scale, second_difference / scale)
+    return NoiseResponse(change / scale, second_difference / scale)
 
 
 def _gradient_figures(model: nn.Module, x: Tensor, moved: Tensor, y: Tensor, scale: float) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""When not to believe a row: pure rules over figures that were measured elsewhere.
+"""Flags: warnings about the validity of a result, raised by rules over measured figures.
 
-A rule yields the id of a flag and the measured figure; :data:`RULES` says what the flag means.
+A rule yields the id of a flag and the measured figure; :data:`RULES` holds severity, threshold and advice.
+May import ``core`` and ``results``.
 """
 
-from robust_eval.results.flags.from_columns import from_columns, from_reach
+from robust_eval.results.flags.from_columns import from_columns, from_perturbation_size
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
 from robust_eval.results.flags.from_model import from_probe, is_random
 from robust_eval.results.flags.from_record import from_changes, from_overlap, from_record, from_search
-from robust_eval.results.flags.from_result import blocking, from_result, missing
+from robust_eval.results.flags.from_result import blocking, from_result, not_recorded
 from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
 
 __all__ = [
@@ -22,12 +23,12 @@ __all__ = [
     "from_columns",
     "from_diagnosis",
     "from_overlap",
+    "from_perturbation_size",
     "from_probe",
-    "from_reach",
     "from_record",
     "from_result",
     "from_search",
     "is_random",
-    "missing",
+    "not_recorded",
     "records",
 ]

@@ -1,16 +1,17 @@
-"""TODO."""
+"""Figures measured by the probes of a model, the input of :func:`~robust_eval.results.flags.from_probe`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 FINE, COARSE = 1e-5, 1e-4
-"""Sizes of the sign noise; the logits of smooth networks answer it in proportion."""
+"""Sizes of the sign noise; the logits of a smooth network change in proportion to it."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Figures on ``n`` images; fractions lie in [0, 1]."""
+    """Figures measured on ``n`` images. Fractions are in [0, 1]; differences between logits are in units of
+    their standard deviation."""
 
     n: int
     nonfinite: float
@@ -18,19 +19,21 @@ class Probe:
     training_modules: int
     """Submodules still in training mode after ``eval()``."""
     probabilities: bool
-    """Outputs are non-negative with one and the same sum for every image."""
+    """Outputs are non-negative and have the same sum for every image."""
     one_class: bool
     """One class is predicted for every image, although three or more occur among the labels."""
     optimises: bool
-    """The forward pass differentiates something itself."""
+    """The forward pass calls autograd itself."""
     repeat: float
-    """Largest difference between passes over the same batch."""
+    """Largest difference between forward passes over the same batch."""
     batch: float
-    """Largest difference between a batch and its images one by one."""
-    fine: Response
-    coarse: Response
+    """Largest difference between a batch and its images passed one by one."""
+    fine: NoiseResponse
+    """Response to noise of size 1e-5."""
+    coarse: NoiseResponse
+    """Response to noise of size 1e-4."""
     no_gradient: bool
-    """The outputs carry no gradient to the input at all."""
+    """The outputs are not differentiable with respect to the input."""
     zero_ce: float
     """Fraction of images whose cross-entropy gradient is zero, denormal or not finite."""
     zero_margin: float
@@ -41,16 +44,16 @@ class Probe:
     gradient_repeat: float
     """Largest difference between gradients of the same margin, relative to the image's largest entry."""
     gradient_sign_errors: float
-    """Fraction of images, among those with a gradient, whose margin a step of 1/255 against it does not
-    lower."""
+    """Fraction of images, among those with a gradient, whose margin is not reduced by a step of 1/255
+    against its sign."""
 
 
 @dataclass(frozen=True)
-class Response:
-    """How the logits answer sign noise of one size, at most over all draws, images and classes."""
+class NoiseResponse:
+    """Response of the logits ``f`` to sign noise ``n``: maximum over draws, images and classes."""
 
     change: float
     """``|f(x + n) - f(x)|``"""
     second_difference: float
-    """``|f(x + n) + f(x - n) - 2 f(x)|``: next to nothing for a smooth ``f``, as large as the change for one
-    that jumps."""
+    """``|f(x + n) + f(x - n) - 2 f(x)|``: close to zero for a smooth ``f``, as large as the change for a
+    discontinuous one."""

@@ -1,4 +1,4 @@
-"""Flags of the numbers: relations that every correct evaluation satisfies (Carlini et al. 2019)."""
+"""Flags raised by the verdicts: relations that every correct evaluation satisfies (Carlini et al. 2019)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.results import ColumnRecord, FlagRecord
 from robust_eval.results.flags.rules import Finding, records
 
-# Columns that follow gradients from start to end, without stopping at the first success.
+# Columns of gradient attacks that do not stop at the first success.
 WHITE_BOX = ("fgsm", "pgd-10", "pgd-20", "pgd-100", "cw-inf")
 PGD = ("pgd-10", "pgd-20", "pgd-100")
 AUTOATTACK = ("aa", "apgd-ce-t", "union")
-# The second of each pair contains the first, or has the larger budget.
+# The second column of each pair contains the first, or takes more steps.
 ORDERED = (
     ("fgsm", "pgd-10"),
     ("fgsm", "pgd-20"),
@@ -28,21 +28,23 @@ ORDERED = (
 GAP = 0.08
 HALF_WIDTH = 0.06
 _ENOUGH = 50
-"""Examples from which "not one of them" says something."""
-_REACH: Mapping[Norm, float] = {"Linf": 0.9, "L2": 0.5}
+"""Fewest examples from which zero successes are evidence."""
+_MIN_PERTURBATION: Mapping[Norm, float] = {"Linf": 0.9, "L2": 0.5}
+"""As a fraction of epsilon."""
 
 
 def from_columns(columns: Mapping[str, ColumnRecord], classes: int) -> tuple[FlagRecord, ...]:
-    """Flags of the verdicts alone: they can be raised again from a result file."""
+    """Flags raised by verdicts alone; they can be recomputed from a result file."""
     return records(_findings(columns, classes))
 
 
-def from_reach(reach: Mapping[str, float], norm: Norm) -> tuple[FlagRecord, ...]:
-    """``reach``: per column, its longest perturbation as a fraction of epsilon.
+def from_perturbation_size(largest: Mapping[str, float], norm: Norm) -> tuple[FlagRecord, ...]:
+    """Flags raised by the largest perturbation of each column, as a fraction of epsilon.
 
-    In L2 clipping to the box shortens perturbations that were on the sphere.
+    In L2 the threshold is lower, because clipping to the box shortens perturbations.
     """
-    short = {name: value for name, value in reach.items() if name in WHITE_BOX and not value >= _REACH[norm]}
+    limit = _MIN_PERTURBATION[norm]
+    short = {name: value for name, value in largest.items() if name in WHITE_BOX and not value >= limit}
     if not short:
         return ()
     listed = ", ".join(f"{name} {value:.0%}" for name, value in short.items())
@@ -56,7 +58,7 @@ def _findings(columns: Mapping[str, ColumnRecord], classes: int) -> Iterator[Fin
     if nonfinite := sum(column.n_nonfinite for column in columns.values()):
         yield "non-finite-under-attack", f"{nonfinite} judged images"
     clean = columns["clean"]
-    if clean.n >= _ENOUGH and clean.ci95[1] < near_chance(classes):
+    if clean.n >= _ENOUGH and clean.ci95[1] < clean_accuracy_floor(classes):
         yield "collapsed", f"clean accuracy {clean.accuracy:.1%}, chance {1 / classes:.1%}"
     if above := [name for name, found in bits.items() if (found & ~bits["clean"]).any()]:
         yield "robust-above-clean", f"in {', '.join(above)}"
@@ -69,13 +71,13 @@ def _findings(columns: Mapping[str, ColumnRecord], classes: int) -> Iterator[Fin
         yield "too-few-examples", f"{name} is known to ±{100 * width:.1f} points from {clean.n} examples"
 
 
-def near_chance(classes: int) -> float:
-    """Clean accuracy below which a model can hardly be said to have learnt anything."""
+def clean_accuracy_floor(classes: int) -> float:
+    """Clean accuracy below which a model counts as not trained: twice chance, or 10 points above chance."""
     return min(2 / classes, 1 / classes + 0.1)
 
 
 def _weaker_beats_stronger(bits: Mapping[str, Bools]) -> Iterator[Finding]:
-    """The pair with the most examples that the weaker attack alone breaks."""
+    """Report the pair with the most examples that only the weaker attack breaks."""
     worst: tuple[int, str] | None = None
     for weak, strong in ORDERED:
         if weak in bits and strong in bits:
@@ -91,7 +93,7 @@ def _weaker_beats_stronger(bits: Mapping[str, Bools]) -> Iterator[Finding]:
 def _black_box_beats_white_box(
     columns: Mapping[str, ColumnRecord], bits: Mapping[str, Bools]
 ) -> Iterator[Finding]:
-    """SPSA against every gradient column; Square against the phases before it in AutoAttack."""
+    """Compare SPSA with the gradient columns, and Square with the earlier phases of AutoAttack."""
     white = [bits[name] for name in WHITE_BOX if name in bits]
     found = 0
     if white and "spsa" in bits:

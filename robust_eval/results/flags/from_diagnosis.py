@@ -1,4 +1,4 @@
-"""Flags of a diagnosis: did the attacks converge, and do they reach what they must?"""
+"""Flags raised by a diagnosis: convergence of the attacks, and attacks that must succeed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from robust_eval.results import DiagnosisRecord, FlagRecord
 from robust_eval.results.flags.rules import Finding, records
 
 GAIN = 0.06
-"""This project's honest checkpoints gain up to 0.03, planted attacks 0.1 and more."""
+"""Correctly evaluated checkpoints of this project gain up to 0.03, planted attacks 0.1 and more."""
 NOT_RISING = 0.05
 UNBOUNDED = 0.02
 FRESH = 1e-4
-_TWO = 2
+_MIN_EXAMPLES = 2
 
 
 def from_diagnosis(found: DiagnosisRecord) -> tuple[FlagRecord, ...]:
+    """Flags raised by the counts of ``--diagnose``."""
     return records(_findings(found))
 
 
@@ -23,7 +24,7 @@ def _findings(found: DiagnosisRecord) -> Iterator[Finding]:
     n = found.images
 
     def gains(broken: int) -> bool:
-        return broken - found.broken > max(_TWO, GAIN * n)
+        return broken - found.broken > max(_MIN_EXAMPLES, GAIN * n)
 
     if gains(found.broken_more_steps):
         yield "more-steps-help", f"PGD-20 breaks {found.broken} of {n}, PGD-40 {found.broken_more_steps}"
@@ -41,7 +42,7 @@ def _findings(found: DiagnosisRecord) -> Iterator[Finding]:
         yield "loss-not-rising", f"on {found.not_rising} of {n} examples"
     if found.unbounded_left > UNBOUNDED * n:
         yield "unbounded-attack-fails", f"{found.unbounded_left} of {n} examples are left"
-    if found.noise_alone >= _TWO:
+    if found.noise_alone >= _MIN_EXAMPLES:
         yield "noise-beats-gradients", f"on {found.noise_alone} of {n} examples"
     if found.fresh_problem:
         yield "fresh-process-disagrees", found.fresh_problem

@@ -1,4 +1,4 @@
-"""Flags of the circumstances: what the checkpoint says of itself, and what changed while it was judged."""
+"""Flags raised by the checkpoint's claims, and by changes of the model during the evaluation."""
 
 from __future__ import annotations
 
@@ -17,38 +17,41 @@ from robust_eval.results import (
 from robust_eval.results.flags.rules import Finding, records
 
 CHANGED = 1e-4
-COPY = 1e-3
-"""Folding, another memory layout and other kernels move float32 logits by some 1e-6."""
-_SAME, _OTHER = 0.003, 0.05
-"""Slack for the same images in another library, and for images of the training set's distribution."""
+COPY_DIFFERENCE = 1e-3
+"""Folding, another memory layout and other kernels change float32 logits by about 1e-6."""
+_TEST_SET, _HELD_OUT = 0.003, 0.05
+"""Tolerances: the test set decoded by another library; images held out from the training set."""
 _Z = 3.29
+"""Two-sided normal quantile at p = 0.001."""
 WEAKER, WEAKER_COUNT = 0.01, 1
-"""Of the verdicts on the sample, net."""
-SEEN = 0.01
-"""Real test sets hold a few copies of training images: CIFAR-10 has some (Barz and Denzler 2020)."""
+"""Net share and net number of the sample's verdicts."""
+OVERLAP = 0.01
+"""Test sets contain some training images, for example CIFAR-10 (Barz and Denzler 2020)."""
 
 
 def from_record(
     checkpoint: CheckpointRecord, data: DataRecord, clean: ColumnRecord
 ) -> tuple[FlagRecord, ...]:
-    """Flags that follow from the checkpoint's own record; they can be raised again from a result file."""
+    """Flags raised by the checkpoint's claims; they can be recomputed from a result file."""
     return records(_findings(checkpoint, data, clean))
 
 
 def from_changes(after: float, search: float | None) -> tuple[FlagRecord, ...]:
-    """``after``: largest difference between a model's logits before and after the attacks; ``search``:
-    between the judged model and the copy that attacks searched on. In units of the logits' spread.
+    """Flags raised by differences between logits, in units of their standard deviation.
+
+    ``after``: between the model before and after the attacks; ``search``: between the judged model and the
+    attack copy in float32, None if it was not compared.
     """
     found = []
     if not after <= CHANGED:
         found.append(("changed-during-run", f"by {after:.1e}"))
-    if search is not None and not search <= COPY:
+    if search is not None and not search <= COPY_DIFFERENCE:
         found.append(("search-copy-differs", f"by {search:.1e}"))
     return records(found)
 
 
 def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
-    """Did the reduced precision of a search cost it successes?"""
+    """Flag raised if attacks in reduced precision break fewer examples than in float32."""
     found = search.disagreement
     if found is None or found.weaker - found.stronger <= max(WEAKER_COUNT, WEAKER * found.verdicts):
         return ()
@@ -59,26 +62,25 @@ def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
 
 
 def from_overlap(found: Overlap | None) -> tuple[FlagRecord, ...]:
-    """Was the model trained on the images it is judged on? None: its checkpoint does not say."""
-    if found is None or found.seen <= SEEN * found.compared:
+    """Flag raised if the model was trained on the evaluated images. None: its training images are unknown."""
+    if found is None or found.seen <= OVERLAP * found.compared:
         return ()
     figure = f"{found.seen} of the {found.compared} that can be compared with its training set"
     return records([("judged-on-training-images", figure)])
 
 
 def _findings(checkpoint: CheckpointRecord, data: DataRecord, clean: ColumnRecord) -> Iterator[Finding]:
-    said = checkpoint.trained_with
-    claim = checkpoint_claims.clean_claim(said)
-    # Of other data, or of training images, the record says nothing.
+    claim = checkpoint_claims.clean_claim(checkpoint.trained_with)
+    # A claim is about the test set of its own dataset.
     if claim is not None and data.split == "test" and checkpoint.dataset in (None, data.name):
         m = claim.n or clean.n
         pooled = (clean.n_robust + m * claim.accuracy) / (clean.n + m)
-        spread = sqrt(pooled * (1 - pooled) * (1 / clean.n + 1 / m))
-        slack = _SAME if claim.same else _OTHER
-        if abs(clean.accuracy - claim.accuracy) > slack + _Z * spread:
+        deviation = sqrt(pooled * (1 - pooled) * (1 / clean.n + 1 / m))
+        tolerance = _TEST_SET if claim.on_test_set else _HELD_OUT
+        if abs(clean.accuracy - claim.accuracy) > tolerance + _Z * deviation:
             yield (
                 "clean-accuracy-differs",
                 f"{clean.accuracy:.1%} here, {claim.accuracy:.1%} by its own record",
             )
-    if checkpoint_claims.selected(said, checkpoint.name) == "test":
+    if checkpoint_claims.selected(checkpoint.trained_with, checkpoint.name) == "test":
         yield "selected-on-test", "by the checkpoint's own record"

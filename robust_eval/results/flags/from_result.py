@@ -1,4 +1,4 @@
-"""Flags raised once more from a result file, to see whether somebody took them out."""
+"""Flags recomputed from a result file, to detect flags that were removed from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robust_eval.results.flags.rules import BLOCKS, distinct
 
 
 def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
-    """All that follow from the numbers of the result alone; it must have a clean column."""
+    """All flags that follow from the result alone; it must have a clean column."""
     found = [
         *from_columns(result.columns, result.checkpoint.classes),
         *from_record(result.checkpoint, result.data, result.columns["clean"]),
@@ -21,16 +21,16 @@ def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
 
 
 def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:
-    """Those that keep a row from ranking. Taken out of the record, they are raised again by its numbers."""
+    """Flags that block ranking, including those removed from the record that follow from its numbers."""
     raised = distinct((*result.flags, *from_result(result)))
     return tuple(flag for flag in raised if flag.severity == BLOCKS)
 
 
-def missing(result: EvalResult, here: tuple[FlagRecord, ...]) -> list[str]:
-    """Flags raised ``here`` that the record lacks or calls less severe, with their figures."""
+def not_recorded(result: EvalResult, raised: tuple[FlagRecord, ...]) -> list[str]:
+    """Raised flags that are missing from the record or have another severity there, with their figures."""
     recorded = {(flag.id, flag.severity) for flag in result.flags}
     return [
         f"{flag.id} ({flag.severity}: {flag.figure})"
-        for flag in here
+        for flag in raised
         if (flag.id, flag.severity) not in recorded
     ]

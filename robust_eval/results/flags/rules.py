@@ -1,7 +1,7 @@
-"""What each flag means: severity, threshold with its source, and what to do. ``docs/flags.md`` says more.
+"""Severity, threshold with its source, and advice of each flag; explained in ``docs/flags.md``.
 
-"Calibrated" thresholds lie between this project's trained checkpoints and its planted models; the
-figures of both are in ``docs/flags.md``.
+"Calibrated" thresholds separate this project's trained checkpoints from its planted models; the figures of
+both are in ``docs/flags.md``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ WARNS: Literal["warns"] = "warns"
 
 
 class Rule(NamedTuple):
+    """Texts of a flag: ``threshold`` completes "Threshold: ...", ``advice`` is one sentence on what to do."""
+
     severity: Literal["blocks ranking", "warns"]
     threshold: str
     advice: str
@@ -28,7 +30,7 @@ MODEL: Mapping[str, Rule] = {
     "non-finite-outputs": Rule(
         BLOCKS,
         "no image",
-        "The model returns NaN or infinity: look for half precision or a division by zero.",
+        "The model returns NaN or infinity: check for half precision or a division by zero.",
     ),
     "train-mode": Rule(
         BLOCKS,
@@ -38,53 +40,53 @@ MODEL: Mapping[str, Rule] = {
     "probabilities": Rule(
         WARNS,
         "constant sum of non-negative outputs (after AutoAttack checks.py)",
-        "The model returns probabilities: remove the final softmax, or gradients vanish.",
+        "The model returns probabilities, which weakens gradients: remove the final softmax.",
     ),
     "random-outputs": Rule(
         BLOCKS,
-        "1e-4 of the logits' spread (AutoAttack checks.py)",
-        "The model is randomised and one draw errs both ways: average attacks over draws (EoT).",
+        "1e-4 of the logits' standard deviation (AutoAttack checks.py)",
+        "The model is randomised: average the gradients of attacks over several draws (EoT).",
     ),
     "batch-dependent": Rule(
         BLOCKS,
-        "1e-4 of the logits' spread (calibrated)",
-        "A prediction depends on the rest of its batch: BatchNorm may be using batch statistics.",
+        "1e-4 of the logits' standard deviation (calibrated)",
+        "Predictions depend on the rest of the batch: BatchNorm may be using batch statistics.",
     ),
     "discontinuous": Rule(
         WARNS,
-        "a bend above 1e-4 of the logits' spread and above half the change, for noise of 1e-5 or 1e-4 "
-        "(calibrated)",
-        "The model jumps (rounding, sparsification, k-winners): use BPDA and more Square restarts.",
+        "a second difference above 1e-4 of the logits' standard deviation and above half the change, for "
+        "noise of 1e-5 or 1e-4 (calibrated)",
+        "The model is discontinuous (rounding, sparsification, k-winners): use BPDA and restart Square.",
     ),
     "test-time-optimisation": Rule(
         WARNS,
-        "no call into autograd (after AutoAttack checks.py)",
-        "The forward pass differentiates: generic attacks are weak here, attack this defence adaptively.",
+        "no call of autograd (after AutoAttack checks.py)",
+        "The forward pass calls autograd: generic attacks are weak on this defence, use an adaptive attack.",
     ),
     "no-gradients": Rule(
         BLOCKS,
-        "10% of images under the margin loss",
-        "White-box attacks are blind here: attack a differentiable stand-in (BPDA) first.",
+        "10% of images for the margin loss",
+        "White-box attacks have no gradient: attack a differentiable approximation first (BPDA).",
     ),
     "vanishing-gradients": Rule(
         WARNS,
-        "10% of images whose margin could move by 0.1% of the logits' spread (calibrated)",
-        "Gradients are next to nothing: look for a squashing layer, and trust Square and SPSA more.",
+        "10% of images whose margin can change by 0.1% of the logits' standard deviation (calibrated)",
+        "Gradients are close to zero: check for a saturating layer, and rely on Square and SPSA.",
     ),
     "saturated-logits": Rule(
         WARNS,
         "cross-entropy gradient zero in float32 on 10% of images",
-        "Logits are so large that cross-entropy underflows: trust CW-inf and AutoAttack, not PGD.",
+        "Logits are so large that cross-entropy underflows: rely on CW-inf and AutoAttack, not PGD.",
     ),
     "random-gradients": Rule(
         WARNS,
         "1% of the largest entry (calibrated)",
-        "The same input has two gradients: average attacks over gradients (EoT), or turn the noise off.",
+        "Gradients of the same input differ: average them over several draws (EoT), or disable the noise.",
     ),
     "misleading-gradients": Rule(
         WARNS,
         "25% of images (calibrated; random steps fail on half)",
-        "A small step along the gradient does not lower the margin: attack a stand-in (BPDA), or by queries.",
+        "A small step along the gradient does not reduce the margin: use BPDA or query attacks.",
     ),
 }
 
@@ -92,12 +94,12 @@ NUMBERS: Mapping[str, Rule] = {
     "collapsed": Rule(
         BLOCKS,
         "clean accuracy twice chance, or 10 points above it; more than one class predicted",
-        "Hardly better than guessing: wrong normalisation or class order, or a failed training.",
+        "Accuracy is close to chance: check normalisation, class order and training.",
     ),
     "outside-ball-or-box": Rule(
         BLOCKS,
         "no image (1e-6 in the norm)",
-        "An attack left its threat model and those images were not counted: report this bug.",
+        "An attack returned invalid images, which were not counted as broken: report this bug.",
     ),
     "non-finite-under-attack": Rule(
         BLOCKS,
@@ -107,70 +109,70 @@ NUMBERS: Mapping[str, Rule] = {
     "robust-above-clean": Rule(
         BLOCKS,
         "no image that is robust but wrong without an attack (Carlini et al. 2019)",
-        "This cannot come from judging: the file was edited, or its columns are from different slices.",
+        "An evaluation cannot produce this: the file was edited, or its columns are of different images.",
     ),
     "weaker-beats-stronger": Rule(
         WARNS,
         "0.5% of examples and p < 0.01 in an exact paired test (relation: Carlini et al. 2019)",
-        "A stronger attack must not be the weaker one: gradients are masked or steps are wrong.",
+        "A weaker attack breaks more examples: gradients are masked, or attack steps are wrong.",
     ),
     "black-box-beats-white-box": Rule(
         WARNS,
         "2 examples and 0.2% (AutoAttack checks.py)",
-        "Attacks without gradients succeed where gradients fail: a sign of gradient masking.",
+        "Attacks without gradients succeed where gradient attacks fail: a sign of gradient masking.",
     ),
     "pgd-far-above-autoattack": Rule(
         WARNS,
         "8 points (PGD-100 against AutoAttack in Table 2 of the AWP paper: 1.5 to 6.8)",
-        "PGD alone flatters this model: quote AutoAttack, and look for label smoothing or large logits.",
+        "PGD alone overestimates robustness: report AutoAttack; check for label smoothing, large logits.",
     ),
     "attack-without-effect": Rule(
         WARNS,
         "at least one example of 50 (Carlini et al. 2019)",
-        "An attack broke nothing: gradients are masked, or epsilon is too small to matter. Try --diagnose.",
+        "An attack broke no example: gradients are masked, or epsilon is too small. Try --diagnose.",
     ),
     "budget-unused": Rule(
         WARNS,
-        "a perturbation of 90% of epsilon somewhere (Linf), 50% (L2)",
-        "A gradient attack stayed far inside its ball: it had no gradients, or clipped to another epsilon.",
+        "a largest perturbation of 90% of epsilon (Linf) or 50% (L2)",
+        "A gradient attack stayed well inside the ball: it had no gradient, or used another epsilon.",
     ),
     "too-few-examples": Rule(
         WARNS,
-        "6 points on either side at 95% (AWP gains at most 3.1 in Table 2 of its paper)",
-        "Differences between defenses drown in this interval: judge more examples.",
+        "95% interval of ±6 points (AWP gains at most 3.1 points in Table 2 of its paper)",
+        "The interval is wider than typical differences between defenses: evaluate more examples.",
     ),
 }
 
 RECORD: Mapping[str, Rule] = {
     "changed-during-run": Rule(
         BLOCKS,
-        "1e-4 of the logits' spread",
-        "The same images get other logits after the attacks than before: the model keeps a state.",
+        "1e-4 of the logits' standard deviation",
+        "The logits of the same images changed during the run: the model has internal state.",
     ),
     "search-copy-differs": Rule(
         BLOCKS,
-        "1e-3 of the logits' spread",
-        "Attacks searched on a copy that is not the judged model: look for state outside its modules.",
+        "1e-3 of the logits' standard deviation",
+        "The attack copy differs from the judged model: check for state outside its modules.",
     ),
     "reduced-precision": Rule(
         WARNS,
-        "2 verdicts and 1% of a sample, net, that only a float32 search breaks",
-        "The search in reduced precision is weaker on this model: evaluate with --precision float32.",
+        "2 verdicts and 1% of a sample, net, that are broken only with attacks in float32",
+        "Attacks in reduced precision are weaker on this model: evaluate with --precision float32.",
     ),
     "clean-accuracy-differs": Rule(
         WARNS,
         "0.3 points on the test set, 5 on other images, beyond the sampling error at p = 0.001",
-        "Not the accuracy that the checkpoint records of itself: check normalisation, data and file.",
+        "Clean accuracy differs from the checkpoint's own record: check normalisation, data and file.",
     ),
     "selected-on-test": Rule(
         WARNS,
         "selection on held-out training images or none (Rice et al. 2020)",
-        "The checkpoint is the best epoch on the test set, which flatters it: quote the last epoch too.",
+        "The epoch was selected on the test set, which is optimistic: report the last epoch too.",
     ),
     "judged-on-training-images": Rule(
         BLOCKS,
         "1% of the images that can be compared",
-        "The model was trained on these images: judge it on others.",
+        "The model was trained on these images: evaluate it on others.",
     ),
 }
 
@@ -178,37 +180,37 @@ DIAGNOSIS: Mapping[str, Rule] = {
     "more-steps-help": Rule(
         WARNS,
         "2 examples and 6% more by PGD-40 than by PGD-20 (calibrated)",
-        "PGD has not converged: give it more steps before believing its column.",
+        "PGD has not converged: use more steps before relying on its column.",
     ),
     "more-restarts-help": Rule(
         WARNS,
         "2 examples and 6% more by four further starts of PGD-20 (calibrated)",
-        "Where PGD starts decides what it finds: use restarts, and AutoAttack rather than PGD.",
+        "The result of PGD depends on its random start: use restarts, and AutoAttack rather than PGD.",
     ),
     "step-size-sensitive": Rule(
         WARNS,
         "2 examples and 6% more by a quarter or four times the step (calibrated)",
-        "PGD's step does not suit this model: its column is too kind, use AutoAttack's adaptive steps.",
+        "PGD's step size is unsuitable for this model: rely on AutoAttack's adaptive steps.",
     ),
     "loss-not-rising": Rule(
         WARNS,
         "5% of examples (calibrated)",
-        "After 20 steps of PGD the margin is no smaller than without: gradients point nowhere.",
+        "20 steps of PGD do not reduce the margin: gradients are not informative.",
     ),
     "unbounded-attack-fails": Rule(
         BLOCKS,
-        "2% of examples left when any image is allowed (Carlini et al. 2019: none)",
-        "No model is right on every image: gradients are masked, or the attack is broken.",
+        "2% of examples robust when any image is allowed (Carlini et al. 2019: none)",
+        "An unbounded attack must break every example: gradients are masked, or the attack is faulty.",
     ),
     "noise-beats-gradients": Rule(
         WARNS,
         "2 examples (Carlini et al. 2019)",
-        "Random noise breaks examples that gradients did not: gradients are masked.",
+        "Random noise breaks examples that gradient attacks did not: gradients are masked.",
     ),
     "fresh-process-disagrees": Rule(
         BLOCKS,
-        "1e-4 of the logits' spread on up to 100 images",
-        "The same file gives other logits in a fresh process: what was attacked is not what is deployed.",
+        "1e-4 of the logits' standard deviation on up to 100 images",
+        "The same file gives other logits in a fresh process: the attacked model is not the one in the file.",
     ),
 }
 
@@ -216,11 +218,12 @@ RULES: Mapping[str, Rule] = {**MODEL, **NUMBERS, **RECORD, **DIAGNOSIS}
 
 
 def records(findings: Iterable[Finding]) -> tuple[FlagRecord, ...]:
+    """The flag records of findings, with the texts of their rules."""
     return tuple(FlagRecord(id=name, figure=figure, **RULES[name]._asdict()) for name, figure in findings)
 
 
 def distinct(found: Iterable[FlagRecord]) -> tuple[FlagRecord, ...]:
-    """The first flag of each id: one lie may be seen in two ways."""
+    """The first flag of each id; several rules may raise the same flag."""
     first: dict[str, FlagRecord] = {}
     for flag in found:
         first.setdefault(flag.id, flag)

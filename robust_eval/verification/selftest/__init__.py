@@ -1,7 +1,8 @@
-"""Does the evaluator catch what it must, on this machine? Planted models, attacks, files; closed forms.
+"""The self-test of the evaluator: planted defects in models, attacks and results, and closed-form accuracies.
 
-Every case is a lie that an evaluation has been fooled by somewhere, or an honest model; :func:`cases` is
-the table that the tests run too.
+Each case plants a defect that has led evaluations to wrong results, or evaluates an unmodified model.
+:func:`cases` is also run by the tests. May import ``core``, ``results``, ``models``, ``attacks`` and
+``evaluation``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from robust_eval.verification.selftest import (
     cases_unmodified,
     planted_results,
 )
-from robust_eval.verification.selftest.case import Case, Outcome, run
+from robust_eval.verification.selftest.case import Case, CaseOutcome, run_case
 
-__all__ = ["Case", "Outcome", "cases", "outcomes", "run"]
+__all__ = ["Case", "CaseOutcome", "cases", "run_case", "run_cases"]
 
 
 def cases() -> tuple[Case, ...]:
-    """Cheap ones first."""
+    """All cases, fast ones first."""
     return tuple(
         case
         for module in (
@@ -37,10 +38,10 @@ def cases() -> tuple[Case, ...]:
     )
 
 
-def outcomes(
+def run_cases(
     chosen: Sequence[Case], begin: Callable[[Case], object] = lambda case: None
-) -> Iterator[Outcome]:
-    """Run them one by one; ``begin`` is told before each."""
+) -> Iterator[CaseOutcome]:
+    """Run cases one by one; ``begin`` is called before each."""
     for case in chosen:
         begin(case)
-        yield run(case)
+        yield run_case(case)

@@ -1,6 +1,6 @@
-"""Honest networks, trained and changed by nobody: the stuff that plants are made of.
+"""Unmodified untrained networks; the planted defects are built on them.
 
-All map 8x8 grey images in [0, 1] to ten logits and need no training.
+All map 8x8 grey images in [0, 1], (N, 1, 8, 8), to ten logits.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 
-class Honest(nn.Module):
-    """A small convolutional network with a fixed random initialisation: nothing to flag."""
+class SmallNetwork(nn.Module):
+    """A small convolutional network with fixed random weights; must raise no flag."""
 
     def __init__(self, normalise: bool = False, width: int = 8) -> None:
         super().__init__()
@@ -27,44 +27,48 @@ class Honest(nn.Module):
         return logits
 
 
-class HonestWithBatchNorm(Honest):
+class SmallNetworkWithBatchNorm(SmallNetwork):
+    """The same with BatchNorm; must raise no flag."""
+
     def __init__(self) -> None:
         super().__init__(normalise=True)
 
 
-class Changed(nn.Module):
-    """A network with something done to its input or output; the honest one unless another is given."""
+class ModifiedNetwork(nn.Module):
+    """A network with a modified input or output; :class:`SmallNetwork` unless another is given."""
 
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__()
-        self.network = network or Honest()
+        self.network = network or SmallNetwork()
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
+        """Applied to the input (N, C, H, W)."""
         return x
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
+        """Applied to the logits (N, K)."""
         return z
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.network(self.before(x)))
+        return self.change_output(self.network(self.change_input(x)))
 
 
-class LogSoftmax(Changed):
-    """Harmless: the same gradients of every loss that is used here."""
+class LogSoftmax(ModifiedNetwork):
+    """Returns log-softmax outputs; harmless, since the gradients of all losses used here are the same."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return z.log_softmax(1)
 
 
-class SmallLogits(Changed):
-    """Harmless: signs and normalised gradients do not know the scale."""
+class SmallLogits(ModifiedNetwork):
+    """Divides the logits by 10,000; harmless, since signs and normalised gradients do not depend on scale."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return z / 10_000
 
 
-class FaintNoise(Changed):
-    """Harmless: below float32's own rounding."""
+class NegligibleNoise(ModifiedNetwork):
+    """Adds input noise below float32 rounding; harmless."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return x + 1e-7 * torch.randn_like(x)

@@ -1,4 +1,4 @@
-"""A row of the self-test's table: something planted, and what must be said about it."""
+"""A case of the self-test: a planted defect, and the flags it must raise."""
 
 from __future__ import annotations
 
@@ -10,53 +10,66 @@ from robust_eval.core.errors import UserError
 from robust_eval.results import FlagRecord
 
 STOPPED = "stopped"
-"""In place of a flag: the run ends with a sentence, and without a result."""
+"""Expected instead of a flag: the run ends with an error message and without a result."""
 EXACT = "exact"
-"""In place of a flag: the robust accuracy is the one that was calculated."""
+"""Expected instead of a flag: the robust accuracy equals the calculated one."""
 
 
 @dataclass(frozen=True)
 class Case:
+    """A planted defect or an unmodified model, and what the evaluator must find."""
+
     group: str
     name: str
     expected: frozenset[str]
-    """Flags that must be raised; none for an honest model."""
+    """Flags that must be raised; empty for an unmodified model."""
     find: Callable[[], set[str]]
+    """Runs the evaluator and returns the ids of the flags raised."""
     also: frozenset[str] = frozenset()
-    """Flags that may be raised too: the same lie seen in other ways."""
+    """Further flags that the same defect may raise."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseOutcome:
+    """What the evaluator found in a case."""
+
     case: Case
     found: frozenset[str]
     seconds: float
 
     @property
     def missed(self) -> frozenset[str]:
+        """Expected flags that were not raised."""
         return self.case.expected - self.found
 
     @property
     def false_alarms(self) -> frozenset[str]:
+        """Flags that were raised but neither expected nor allowed."""
         return self.found - self.case.expected - self.case.also
 
     @property
     def ok(self) -> bool:
+        """Whether exactly the right flags were raised."""
         return not self.missed and not self.false_alarms
 
 
-def case(group: str, name: str, expected: Collection[str], find: Callable[[], set[str]], *also: str) -> Case:
+def make_case(
+    group: str, name: str, expected: Collection[str], find: Callable[[], set[str]], *also: str
+) -> Case:
+    """A case from plain collections of flag ids."""
     return Case(group, name, frozenset(expected), find, frozenset(also))
 
 
-def ids(flags: Collection[FlagRecord]) -> set[str]:
+def flag_ids(flags: Collection[FlagRecord]) -> set[str]:
+    """The ids of flags."""
     return {flag.id for flag in flags}
 
 
-def run(case: Case) -> Outcome:
+def run_case(case: Case) -> CaseOutcome:
+    """Run one case; a :class:`UserError` counts as ``stopped``."""
     start = time.perf_counter()
     try:
         found = case.find()
     except UserError:
         found = {STOPPED}
-    return Outcome(case, frozenset(found), time.perf_counter() - start)
+    return CaseOutcome(case, frozenset(found), time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Linear models: the evaluation must find exactly the robust accuracy that was calculated."""
+"""Cases with linear models: the evaluation must find exactly the calculated robust accuracy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from robust_eval.evaluation.in_memory import evaluate
-from robust_eval.verification.selftest.case import EXACT, Case, case
+from robust_eval.verification.selftest.case import EXACT, Case, make_case
 from robust_eval.verification.selftest.linear_models import linear_margin, linear_problem
 
 _GRADIENTS = "fgsm,pgd-20,cw-inf,apgd-ce-t"
@@ -16,15 +16,15 @@ _RADII = {"Linf": (0.01, 0.04, 0.08), "L2": (0.05, 0.15, 0.3)}
 
 def cases() -> list[Case]:
     found = [
-        case("closed form", f"linear, 4 classes, {norm} {eps}", (EXACT,), partial(_linear, norm, eps))
+        make_case("closed form", f"linear, 4 classes, {norm} {eps}", (EXACT,), partial(_linear, norm, eps))
         for norm, radii in _RADII.items()
         for eps in radii
     ]
     return [
         *found,
-        case("closed form", "linear, 2 classes", (EXACT,), partial(_linear, "Linf", 0.04, classes=2)),
-        case("closed form", "linear, 3 classes", (EXACT,), partial(_linear, "Linf", 0.04, classes=3)),
-        case("closed form", "a wall of mirrors: always wrong", (EXACT,), _always_wrong),
+        make_case("closed form", "linear, 2 classes", (EXACT,), partial(_linear, "Linf", 0.04, classes=2)),
+        make_case("closed form", "linear, 3 classes", (EXACT,), partial(_linear, "Linf", 0.04, classes=3)),
+        make_case("closed form", "all labels wrong", (EXACT,), _always_wrong),
     ]
 
 
@@ -36,7 +36,7 @@ def _linear(norm: str, eps: float, classes: int = 4) -> set[str]:
 
 
 def _always_wrong() -> set[str]:
-    """Every label is wrong: nothing to attack, nothing robust, no crash."""
+    """No example is correct, so nothing is attacked and nothing is robust."""
     model, x, y = linear_problem(n=20)
     with torch.no_grad():
         y = (model(x).argmax(1) + 1) % 4

@@ -1,4 +1,4 @@
-"""What a closer look must tell: attacks that have not converged, and models that resist for no reason."""
+"""Cases for the diagnosis: attacks that have not converged, and models with misleading gradients."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from robust_eval.evaluation.checks.diagnosis import diagnose
 from robust_eval.results import flags
-from robust_eval.verification.selftest import planted_attacks, planted_models
-from robust_eval.verification.selftest.base_networks import Changed
-from robust_eval.verification.selftest.case import Case, case, ids
-from robust_eval.verification.selftest.cases_unmodified import trained
+from robust_eval.verification.selftest import planted_attacks, planted_gradients
+from robust_eval.verification.selftest.base_networks import ModifiedNetwork
+from robust_eval.verification.selftest.case import Case, flag_ids, make_case
+from robust_eval.verification.selftest.cases_unmodified import trained_job
 
 _EXAMPLES = 50
-_FRUITLESS = (
+_INEFFECTIVE_ATTACKS = (
     "loss-not-rising",
     "more-restarts-help",
     "more-steps-help",
@@ -24,43 +24,54 @@ _FRUITLESS = (
 )
 
 
-class _Shifted(Changed):
-    """Something done to the input that the file knows nothing of."""
+class _DarkenedInput(ModifiedNetwork):
+    """Preprocessing that is not in the checkpoint file."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return 0.98 * x
 
 
-_ATTACKS: tuple[tuple[str, planted_attacks.Twist, tuple[str, ...]], ...] = (
+_ATTACKS: tuple[tuple[str, planted_attacks.Defect, tuple[str, ...]], ...] = (
     ("a tenth of the steps", planted_attacks.tenth_of_the_steps, ("more-steps-help",)),
-    ("a twentieth of the step", planted_attacks.twentieth_of_the_step, ("step-size-sensitive",)),
-    ("forgets half of the images", planted_attacks.gives_up, ("more-restarts-help",)),
-    ("clips to a smaller epsilon", planted_attacks.small_epsilon, ("unbounded-attack-fails",)),
+    ("a twentieth of the step size", planted_attacks.twentieth_of_the_step, ("step-size-sensitive",)),
+    ("skips half of the images", planted_attacks.skips_half, ("more-restarts-help",)),
+    ("clips to a smaller epsilon", planted_attacks.smaller_epsilon, ("unbounded-attack-fails",)),
     ("returns the clean image", planted_attacks.returns_clean, ("loss-not-rising", "unbounded-attack-fails")),
 )
 
 
 def cases() -> list[Case]:
-    closer = partial(case, "diagnosis")
+    diagnosis = partial(make_case, "diagnosis")
     return [
-        *(closer(name, expected, partial(_look, twist), *_FRUITLESS) for name, twist, expected in _ATTACKS),
-        closer("gradient flipped", ("loss-not-rising", "noise-beats-gradients"), _flipped, *_FRUITLESS),
-        closer("preprocessing outside the file", ("fresh-process-disagrees",), _not_the_file),
+        *(
+            diagnosis(name, expected, partial(_diagnose, defect), *_INEFFECTIVE_ATTACKS)
+            for name, defect, expected in _ATTACKS
+        ),
+        diagnosis(
+            "gradient negated",
+            ("loss-not-rising", "noise-beats-gradients"),
+            _negated_gradient,
+            *_INEFFECTIVE_ATTACKS,
+        ),
+        diagnosis(
+            "preprocessing outside the file", ("fresh-process-disagrees",), _preprocessing_outside_file
+        ),
     ]
 
 
-def _look(twist: planted_attacks.Twist, plant: type[Changed] | None = None) -> set[str]:
-    job = trained()
+def _diagnose(defect: planted_attacks.Defect, plant: type[ModifiedNetwork] | None = None) -> set[str]:
+    """Flags raised by a diagnosis of the trained network with a planted attack, and with a planted model."""
+    job = trained_job()
     model = job.model if plant is None else plant(job.model)
-    planted = planted_attacks.TwistedJob(job.request, model, job.x_NCHW, job.y_N, twist=twist)
-    return ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES)))
+    planted = planted_attacks.PlantedJob(job.request, model, job.x_NCHW, job.y_N, defect=defect)
+    return flag_ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES)))
 
 
-def _flipped() -> set[str]:
-    return _look(planted_attacks.Call.run, planted_models.GradientFlipped)
+def _negated_gradient() -> set[str]:
+    return _diagnose(planted_attacks.AttackCall.run, planted_gradients.NegatedGradient)
 
 
-def _not_the_file() -> set[str]:
-    job = trained()
-    planted = planted_attacks.TwistedJob(job.request, _Shifted(job.model), job.x_NCHW, job.y_N)
-    return ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES, fresh=job.fresh)))
+def _preprocessing_outside_file() -> set[str]:
+    job = trained_job()
+    planted = planted_attacks.PlantedJob(job.request, _DarkenedInput(job.model), job.x_NCHW, job.y_N)
+    return flag_ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES, fresh=job.fresh)))

@@ -1,4 +1,4 @@
-"""Broken attacks and models that change their behaviour: a whole run must tell."""
+"""Cases for a complete run: planted attacks, and models whose behaviour changes during the run."""
 
 from __future__ import annotations
 
@@ -9,47 +9,61 @@ from torch import nn
 
 from robust_eval import attacks
 from robust_eval.core.types import BFLOAT16, Column, Suite
-from robust_eval.evaluation import run as evaluation
-from robust_eval.verification.selftest import planted_attacks, planted_models
-from robust_eval.verification.selftest.base_networks import Changed
-from robust_eval.verification.selftest.case import STOPPED, Case, case, ids
-from robust_eval.verification.selftest.cases_unmodified import trained
+from robust_eval.evaluation.run import execute
+from robust_eval.verification.selftest import planted_attacks, planted_gradients, planted_models
+from robust_eval.verification.selftest.base_networks import ModifiedNetwork
+from robust_eval.verification.selftest.case import STOPPED, Case, flag_ids, make_case
+from robust_eval.verification.selftest.cases_unmodified import trained_job
 
 SUITE = "fgsm,pgd-20"
 
 
-def run(twist: planted_attacks.Twist = planted_attacks.Call.run, model: nn.Module | None = None) -> set[str]:
-    """Flags of a run of the trained network, or of a model on its images, with twisted attacks."""
-    job = trained(SUITE)
-    planted = planted_attacks.TwistedJob(job.request, model or job.model, job.x_NCHW, job.y_N, twist=twist)
-    return ids(evaluation.execute(planted).flags)
+def run(
+    defect: planted_attacks.Defect = planted_attacks.AttackCall.run, model: nn.Module | None = None
+) -> set[str]:
+    """Flags raised by a run of the trained network, or of ``model`` on its images, with planted attacks."""
+    job = trained_job(SUITE)
+    planted = planted_attacks.PlantedJob(job.request, model or job.model, job.x_NCHW, job.y_N, defect=defect)
+    return flag_ids(execute(planted).flags)
 
 
 def cases() -> list[Case]:
-    idle = ("attack-without-effect", "budget-unused")
-    attack = partial(case, "attack")
-    model = partial(case, "run")
+    no_effect = ("attack-without-effect", "budget-unused")
+    attack = partial(make_case, "attack")
+    model = partial(make_case, "run")
     return [
-        attack("1% beyond epsilon", ("outside-ball-or-box",), _twisted(planted_attacks.too_far), *idle),
         attack(
-            "darker than black", ("outside-ball-or-box",), _twisted(planted_attacks.out_of_the_box), *idle
+            "1% beyond epsilon",
+            ("outside-ball-or-box",),
+            _with_defect(planted_attacks.beyond_epsilon),
+            *no_effect,
         ),
         attack(
-            "images in bfloat16", ("outside-ball-or-box",), _twisted(planted_attacks.half_precision), *idle
+            "pixels below 0", ("outside-ball-or-box",), _with_defect(planted_attacks.outside_box), *no_effect
+        ),
+        attack(
+            "images in bfloat16",
+            ("outside-ball-or-box",),
+            _with_defect(planted_attacks.rounded_to_bfloat16),
+            *no_effect,
         ),
         attack(
             "NaN pixels",
             ("outside-ball-or-box",),
-            _twisted(planted_attacks.not_a_number),
+            _with_defect(planted_attacks.nan_pixels),
             "non-finite-under-attack",
-            *idle,
+            *no_effect,
         ),
-        attack("returns the clean image", idle, _twisted(planted_attacks.returns_clean)),
-        attack("clips to a smaller epsilon", ("budget-unused",), _twisted(planted_attacks.small_epsilon)),
-        attack("PGD with wrong labels", ("weaker-beats-stronger",), _twisted(planted_attacks.wrong_labels)),
-        attack("PGD with tiny steps", ("weaker-beats-stronger",), _twisted(planted_attacks.tiny_steps)),
-        attack("an exception in the third batch", (STOPPED,), _with_model(planted_models.FailsLater)),
-        model("gradient killed", ("black-box-beats-white-box", "no-gradients"), _black_box, *idle),
+        attack("returns the clean image", no_effect, _with_defect(planted_attacks.returns_clean)),
+        attack(
+            "clips to a smaller epsilon", ("budget-unused",), _with_defect(planted_attacks.smaller_epsilon)
+        ),
+        attack(
+            "PGD with wrong labels", ("weaker-beats-stronger",), _with_defect(planted_attacks.wrong_labels)
+        ),
+        attack("PGD with tiny steps", ("weaker-beats-stronger",), _with_defect(planted_attacks.tiny_steps)),
+        attack("an exception in the third batch", (STOPPED,), _with_model(planted_models.RaisingModel)),
+        model("gradient set to zero", ("black-box-beats-white-box", "no-gradients"), _black_box, *no_effect),
         model(
             "another function after 52 calls",
             ("changed-during-run",),
@@ -59,60 +73,64 @@ def cases() -> list[Case]:
         model(
             "another function when copied",
             ("search-copy-differs",),
-            _with_model(planted_models.TrainEvalMismatch),
+            _with_model(planted_models.CopyMismatch),
             "weaker-beats-stronger",
-            *idle,
+            *no_effect,
         ),
         model(
             "NaN off the 8-bit grid",
             ("non-finite-under-attack",),
-            _with_model(planted_models.NaNOffTheGrid),
+            _with_model(planted_models.NaNOffGrid),
             "no-gradients",
         ),
-        model("detail lost in bfloat16", ("reduced-precision",), _coarse, "too-few-examples", *idle),
-        model("labels shifted by one", ("clean-accuracy-differs", "collapsed"), _shifted),
-        model("wrong normalisation", ("clean-accuracy-differs",), _wrongly_normalised, "too-few-examples"),
+        model(
+            "detail lost in bfloat16",
+            ("reduced-precision",),
+            _reduced_precision,
+            "too-few-examples",
+            *no_effect,
+        ),
+        model("labels shifted by one", ("clean-accuracy-differs", "collapsed"), _shifted_labels),
+        model("wrong normalisation", ("clean-accuracy-differs",), _wrong_normalisation, "too-few-examples"),
     ]
 
 
-def _twisted(twist: planted_attacks.Twist) -> partial[set[str]]:
-    return partial(run, twist)
+def _with_defect(defect: planted_attacks.Defect) -> partial[set[str]]:
+    return partial(run, defect)
 
 
-def _with_model(plant: type[Changed]) -> partial[set[str]]:
-    """The plant around the trained network."""
+def _with_model(plant: type[ModifiedNetwork]) -> partial[set[str]]:
+    """A run of the trained network with a planted defect."""
     return partial(_plant_run, plant)
 
 
-def _plant_run(plant: type[Changed]) -> set[str]:
-    return run(model=plant(trained().model))
+def _plant_run(plant: type[ModifiedNetwork]) -> set[str]:
+    return run(model=plant(trained_job().model))
 
 
 def _black_box() -> set[str]:
-    """SPSA with a fiftieth of its usual queries, which is plenty here."""
-    job = trained(SUITE)
+    """SPSA with a fiftieth of its default queries, which suffices here."""
+    job = trained_job(SUITE)
     spec = attacks.spec("spsa", "spsa", {"iterations": 20, "samples": 32})
     columns = (*job.request.suite.columns, Column("spsa", "SPSA", (spec,)))
     suite = Suite("planted", 1, columns)
     families = (*job.request.libraries, ("spsa", attacks.library("spsa")))
     request = replace(job.request, suite=suite, libraries=families)
-    model = planted_models.GradientKiller(job.model)
-    return ids(evaluation.execute(replace(job, request=request, model=model)).flags)
+    model = planted_gradients.ZeroGradient(job.model)
+    return flag_ids(execute(replace(job, request=request, model=model)).flags)
 
 
-def _coarse() -> set[str]:
-    """Searched in bfloat16, where images keep 2 of their 8 bits; judged in float32, where they keep all."""
-    job = trained(SUITE)
+def _reduced_precision() -> set[str]:
+    """Attacks in bfloat16, where images keep 2 of their 8 bits; verdicts in float32, where they keep all."""
+    job = trained_job(SUITE)
     request = replace(job.request, precision=BFLOAT16)
-    return ids(
-        evaluation.execute(replace(job, request=request, model=planted_models.Offset(job.model))).flags
-    )
+    return flag_ids(execute(replace(job, request=request, model=planted_models.PixelOffset(job.model))).flags)
 
 
-def _shifted() -> set[str]:
-    job = trained(SUITE)
-    return ids(evaluation.execute(replace(job, y_N=(job.y_N + 1) % 10)).flags)
+def _shifted_labels() -> set[str]:
+    job = trained_job(SUITE)
+    return flag_ids(execute(replace(job, y_N=(job.y_N + 1) % 10)).flags)
 
 
-def _wrongly_normalised() -> set[str]:
-    return ids(evaluation.execute(trained(SUITE, normalisation="0.5/1")).flags)
+def _wrong_normalisation() -> set[str]:
+    return flag_ids(execute(trained_job(SUITE, normalisation="0.5/1")).flags)

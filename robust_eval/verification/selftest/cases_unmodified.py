@@ -1,9 +1,8 @@
-"""The adversarially trained network that comes with the self-test, and honest models: no flag at all.
+"""Cases with unmodified models, which must raise no flag, and the trained network used by other cases.
 
-``digits-at.safetensors`` is what ``defenses train`` made (its header holds the recipe, the seed and the
-command): 93% clean and 73% robust at Linf 0.1 on scikit-learn's digits, in 16 kB. Shipped rather than
-trained on the spot, because this package does not train, and because every machine should be asked about
-the same weights.
+``digits-at.safetensors`` was trained with ``defenses train`` (its header holds recipe, seed and command): 93%
+clean and 73% robust accuracy at Linf 0.1 on scikit-learn's digits, 16 kB. It is part of the package because
+``robust_eval`` does not train, and so that every machine tests the same weights.
 """
 
 from __future__ import annotations
@@ -14,24 +13,25 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_eval.evaluation import fresh_process, run
+from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.checks import probes
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
+from robust_eval.evaluation.run import execute
 from robust_eval.results import flags
 from robust_eval.verification.selftest import base_networks
-from robust_eval.verification.selftest.case import Case, case, ids
-from robust_eval.verification.selftest.noise_images import problem
+from robust_eval.verification.selftest.case import Case, flag_ids, make_case
+from robust_eval.verification.selftest.noise_images import noise_problem
 
 CHECKPOINT = Path(__file__).with_name("digits-at.safetensors")
 
 
 @cache
-def trained(
+def trained_job(
     suite: str = "clean", norm: str = "Linf", eps: str = "0.1", normalisation: str | None = None
 ) -> Job:
-    """The shipped network on the 360 test digits, as ``robust-eval run`` would take it."""
+    """A job of the shipped network on the 360 test digits, as ``robust-eval run`` prepares it."""
     options = EvaluationOptions(
         checkpoint=str(CHECKPOINT),
         data="digits",
@@ -45,30 +45,30 @@ def trained(
     return fresh_process.reloading(prepare(options), options)
 
 
-def look(make: Callable[[], nn.Module]) -> set[str]:
-    """Flags of a model from a look at 32 images."""
-    return ids(flags.from_probe(probes.probe(make().eval(), *problem())))
+def probe_flags(make: Callable[[], nn.Module]) -> set[str]:
+    """Flags raised by the probes of a model on 32 images."""
+    return flag_ids(flags.from_probe(probes.probe(make().eval(), *noise_problem())))
 
 
 def cases() -> list[Case]:
     models = {
-        "untrained network": base_networks.Honest,
-        "untrained network with BatchNorm": base_networks.HonestWithBatchNorm,
+        "untrained network": base_networks.SmallNetwork,
+        "untrained network with BatchNorm": base_networks.SmallNetworkWithBatchNorm,
         "log-softmax outputs": base_networks.LogSoftmax,
         "logits / 10,000": base_networks.SmallLogits,
-        "input noise of 1e-7": base_networks.FaintNoise,
+        "input noise of 1e-7": base_networks.NegligibleNoise,
     }
     return [
-        *(case("honest", name, (), partial(look, make)) for name, make in models.items()),
-        case("honest", "trained network, four attacks, diagnosis", (), _trained),
-        case("honest", "trained network in L2", (), _trained_in_l2),
+        *(make_case("unmodified", name, (), partial(probe_flags, make)) for name, make in models.items()),
+        make_case("unmodified", "trained network, four attacks, diagnosis", (), _trained),
+        make_case("unmodified", "trained network in L2", (), _trained_in_l2),
     ]
 
 
 def _trained() -> set[str]:
-    job = trained("fgsm,pgd-20,cw-inf,apgd-ce-t")
-    return ids(run.execute(job, diagnose=True).flags)
+    job = trained_job("fgsm,pgd-20,cw-inf,apgd-ce-t")
+    return flag_ids(execute(job, diagnose=True).flags)
 
 
 def _trained_in_l2() -> set[str]:
-    return ids(run.execute(trained("fgsm,pgd-20", "L2", "0.5")).flags)
+    return flag_ids(execute(trained_job("fgsm,pgd-20", "L2", "0.5")).flags)

@@ -1,4 +1,4 @@
-"""Linear models: their robust accuracy has a closed form, and every sound attack reaches it."""
+"""Linear models, whose robust accuracy has a closed form that every correct attack reaches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Linear(nn.Module):
 def linear_problem(
     n: int = 40, classes: int = 4, shape: tuple[int, int, int] = (1, 4, 4), seed: int = 0
 ) -> tuple[Linear, Tensor, Tensor]:
-    """A model, images in the middle of the box, and its own predictions as labels but for a tenth."""
+    """A model, images near 0.5 (n, C, H, W), and labels: the model's predictions, except for one tenth."""
     model = Linear(classes, shape, seed).eval()
     generator = torch.Generator().manual_seed(seed + 1)
     x = 0.5 + 0.2 * (torch.rand((n, *shape), generator=generator) - 0.5)
@@ -37,7 +37,7 @@ def linear_problem(
 
 
 def linear_margin(model: Linear, x: Tensor, y: Tensor, norm: str) -> Tensor:
-    """Distance to the decision boundary: min over k of (z_y - z_k) / ||w_y - w_k|| in the dual norm."""
+    """Signed distance to the decision boundary (N,): min over k of (z_y - z_k) / ||w_y - w_k||, dual norm."""
     with torch.no_grad():
         z = model(x)
         w = model.fc.weight

@@ -1,18 +1,18 @@
-"""Images for models that were never trained."""
+"""Random images for untrained models."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from robust_eval.verification.selftest.base_networks import Honest
+from robust_eval.verification.selftest.base_networks import SmallNetwork
 
 
 @torch.no_grad()
-def problem(n: int = 32) -> tuple[Tensor, Tensor]:
-    """8x8 noise of 8-bit levels (n, 1, 8, 8), and the honest network's predictions for most of it."""
+def noise_problem(n: int = 32) -> tuple[Tensor, Tensor]:
+    """8-bit noise images (n, 1, 8, 8) and labels: predictions of :class:`SmallNetwork`, except for three."""
     x = torch.randint(0, 256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(3)) / 255
-    y = Honest().eval()(x).argmax(1)
-    # It names two classes alone; these three make others occur among the labels.
+    y = SmallNetwork().eval()(x).argmax(1)
+    # The network predicts two classes only; these labels add a third.
     y[:3] = torch.tensor([0, 1, 2])
     return x, y

@@ -1,4 +1,4 @@
-"""Attacks that are broken on purpose, around the evaluation's own: the judge must not be fooled."""
+"""Attacks with a planted defect, built on the evaluation's own attacks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from robust_eval.evaluation.worker import Worker
 
 
 @dataclass(frozen=True)
-class Call:
-    """What an attack was asked, and how to run the real one."""
+class AttackCall:
+    """The arguments of an attack, and the function that runs the original attack."""
 
     search: Callable[[AttackSpec, Tensor, Tensor, ThreatModel, int], Tensor]
     attack: AttackSpec
@@ -28,31 +28,33 @@ class Call:
     seed: int
 
     def run(self) -> Tensor:
+        """The adversarial images of the original attack."""
         return self.search(self.attack, self.x, self.y, self.threat, self.seed)
 
 
-Twist = Callable[[Call], Tensor]
+Defect = Callable[[AttackCall], Tensor]
+"""Replaces an attack: its call to adversarial images (N, C, H, W)."""
 
 
 @dataclass(frozen=True)
-class TwistedJob(Job):
-    """A job whose attacks are not what they should be."""
+class PlantedJob(Job):
+    """A job whose attacks have a planted defect."""
 
-    twist: Twist = Call.run
+    defect: Defect = AttackCall.run
 
     def worker(self, search: AttackCopyConfig | None = None) -> Worker:
         request = self.request
-        return _Twisted(
-            self.twist, self.model, self.x_NCHW, self.y_N, request.threat, request.checkpoint.classes
+        return _PlantedWorker(
+            self.defect, self.model, self.x_NCHW, self.y_N, request.threat, request.checkpoint.classes
         )
 
 
-class _Twisted(Worker):
+class _PlantedWorker(Worker):
     def __init__(
-        self, twist: Twist, model: torch.nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, classes: int
+        self, defect: Defect, model: torch.nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, classes: int
     ) -> None:
         super().__init__(model, x, y, threat, classes)
-        self.twist = twist
+        self.defect = defect
 
     def search(
         self,
@@ -63,61 +65,65 @@ class _Twisted(Worker):
         seed: int,
         precision: str = FLOAT32,
     ) -> Tensor:
-        return self.twist(Call(super().search, attack, x_NCHW, y_N, threat, seed))
+        return self.defect(AttackCall(super().search, attack, x_NCHW, y_N, threat, seed))
 
 
-def too_far(call: Call) -> Tensor:
-    """1% beyond epsilon."""
+def beyond_epsilon(call: AttackCall) -> Tensor:
+    """Perturbations 1% larger than epsilon."""
     return (call.x + 1.01 * (call.run() - call.x)).clamp(0, 1)
 
 
-def out_of_the_box(call: Call) -> Tensor:
-    """Within epsilon, but darker than black."""
+def outside_box(call: AttackCall) -> Tensor:
+    """Perturbations within epsilon, but pixels below 0."""
     return call.x - call.threat.radius
 
 
-def half_precision(call: Call) -> Tensor:
-    """Images that went through bfloat16: up to 6% beyond epsilon."""
+def rounded_to_bfloat16(call: AttackCall) -> Tensor:
+    """Images rounded to bfloat16: up to 6% beyond epsilon."""
     return call.run().bfloat16().float()
 
 
-def not_a_number(call: Call) -> Tensor:
+def nan_pixels(call: AttackCall) -> Tensor:
+    """Images of NaN."""
     return call.run() * float("nan")
 
 
-def returns_clean(call: Call) -> Tensor:
+def returns_clean(call: AttackCall) -> Tensor:
+    """The clean images."""
     return call.x.clone()
 
 
-def small_epsilon(call: Call) -> Tensor:
-    """Never beyond a quarter of the smallest budget here, whatever was asked."""
+def smaller_epsilon(call: AttackCall) -> Tensor:
+    """Clips to 1/40, a quarter of the smallest epsilon used here."""
     capped = min(call.threat.eps, Fraction(1, 40))
     return replace(call, threat=ThreatModel(call.threat.norm, capped)).run()
 
 
-def wrong_labels(call: Call) -> Tensor:
-    """PGD is told the label of the next class; other attacks are left alone."""
+def wrong_labels(call: AttackCall) -> Tensor:
+    """PGD receives the label of the next class; other attacks are unchanged."""
     return replace(call, y=(call.y + 1) % 10).run() if call.attack.family == "pgd" else call.run()
 
 
-def tiny_steps(call: Call) -> Tensor:
-    """PGD with steps of a thousandth of epsilon."""
+def tiny_steps(call: AttackCall) -> Tensor:
+    """PGD with a step size of a thousandth of epsilon; other attacks are unchanged."""
     return _with_params(call, step_linf="1/1000") if call.attack.family == "pgd" else call.run()
 
 
-def tenth_of_the_steps(call: Call) -> Tensor:
+def tenth_of_the_steps(call: AttackCall) -> Tensor:
+    """A tenth of the number of steps."""
     return _with_params(call, steps=max(1, call.attack.params["steps"] // 10))
 
 
-def twentieth_of_the_step(call: Call) -> Tensor:
+def twentieth_of_the_step(call: AttackCall) -> Tensor:
+    """A twentieth of the step size."""
     return _with_params(call, step_linf=str(Fraction(call.attack.params["step_linf"]) / 20))
 
 
-def gives_up(call: Call) -> Tensor:
-    """Forgets about half of the images, others from every start."""
-    kept = torch.rand(len(call.x), generator=torch.Generator().manual_seed(call.seed)) < 0.5
-    return torch.where(kept.to(call.x.device).view(-1, 1, 1, 1), call.run(), call.x)
+def skips_half(call: AttackCall) -> Tensor:
+    """Returns about half of the images unattacked, chosen anew for each start."""
+    attacked = torch.rand(len(call.x), generator=torch.Generator().manual_seed(call.seed)) < 0.5
+    return torch.where(attacked.to(call.x.device).view(-1, 1, 1, 1), call.run(), call.x)
 
 
-def _with_params(call: Call, **params: object) -> Tensor:
+def _with_params(call: AttackCall, **params: object) -> Tensor:
     return replace(call, attack=replace(call.attack, params={**call.attack.params, **params})).run()

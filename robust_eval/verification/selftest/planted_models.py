@@ -1,125 +1,108 @@
-"""Models that lie, each built to deserve a flag, around the honest network or another."""
+"""Models with a planted defect; each must raise a known flag. Built on :class:`SmallNetwork` or another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robust_eval.verification.selftest.base_networks import Changed, Honest
+from robust_eval.verification.selftest.base_networks import ModifiedNetwork, SmallNetwork
 
 
-class Softmax(Changed):
-    def after(self, z: Tensor) -> Tensor:
+class Softmax(ModifiedNetwork):
+    """Returns probabilities."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return z.softmax(1)
 
 
-class SoftmaxTimesTen(Changed):
-    def after(self, z: Tensor) -> Tensor:
+class SoftmaxTimesTen(ModifiedNetwork):
+    """Returns ten times the probabilities."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return 10 * z.softmax(1)
 
 
-class OneHot(Changed):
-    """Hard labels: no scores, no gradient."""
+class OneHot(ModifiedNetwork):
+    """Returns hard labels, which have no gradient."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return nn.functional.one_hot(z.argmax(1), 10).float()
 
 
-class RoundedLogits(Changed):
-    """Scores to one decimal: ties, steps, and a gradient of zero."""
+class RoundedLogits(ModifiedNetwork):
+    """Rounds logits to one decimal, which makes the gradient zero."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return z.round(decimals=1)
 
 
-class Saturated(Changed):
-    def after(self, z: Tensor) -> Tensor:
+class LargeLogits(ModifiedNetwork):
+    """Multiplies logits by 100,000: cross-entropy underflows."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return 1e5 * z
 
 
-class NoisyInput(Changed):
-    def before(self, x: Tensor) -> Tensor:
+class NoisyInput(ModifiedNetwork):
+    """Adds random noise to the input."""
+
+    def change_input(self, x: Tensor) -> Tensor:
         return x + 0.01 * torch.randn_like(x)
 
 
-class Quantised(Changed):
-    """round(15 x) / 15: its gradient is zero everywhere."""
+class QuantisedInput(ModifiedNetwork):
+    """Rounds the input to 16 levels; the gradient is zero everywhere."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return (15 * x).round() / 15
 
 
-class StraightThrough(Changed):
-    """The same jumps, with a gradient that pretends there are none."""
+class StraightThroughQuantisedInput(ModifiedNetwork):
+    """Rounds the input to 16 levels, with the identity as its gradient."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return x + ((15 * x).round() / 15 - x).detach()
 
 
-class KWinnersTakeAll(Changed):
+class KWinnersTakeAll(ModifiedNetwork):
     """Keeps the largest tenth of the features (k-WTA, Xiao et al. 2020)."""
 
     def __init__(self) -> None:
-        network = Honest(width=64)
+        network = SmallNetwork(width=64)
         network.body[2].register_forward_hook(_largest_tenth)
         super().__init__(network)
 
 
-class Sparse(Changed):
+class SparsifiedFeatures(ModifiedNetwork):
     """Sets features near a fixed mean to that mean (after MeanSparse, Amini et al. 2024)."""
 
     def __init__(self) -> None:
-        network = Honest(width=64)
+        network = SmallNetwork(width=64)
         network.body[2].register_forward_hook(_near_mean_to_mean)
         super().__init__(network)
 
 
-class Detached(Changed):
-    def before(self, x: Tensor) -> Tensor:
+class DetachedInput(ModifiedNetwork):
+    """Detaches the input from the graph."""
+
+    def change_input(self, x: Tensor) -> Tensor:
         return x.detach()
 
 
-class NoGrad(Changed):
+class NoGradForward(ModifiedNetwork):
+    """Runs the forward pass under ``no_grad``."""
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
 
 
-class GradientKiller(Changed):
-    """The function is honest, its backward pass returns zeros."""
+class PurifiedInput(ModifiedNetwork):
+    """Reduces the entropy of its prediction by a gradient step on the input before classifying it."""
 
-    def before(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: 0 * gradient)
-
-
-class GradientFlipped(Changed):
-    """Its backward pass points the wrong way."""
-
-    def before(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: -gradient)
-
-
-class GradientNoise(Changed):
-    """Its backward pass adds noise of the gradient's own size."""
-
-    def before(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: gradient + gradient.std() * torch.randn_like(gradient))
-
-
-class GradientFaint(Changed):
-    """Its backward pass shrinks the gradient by a hundred million."""
-
-    def before(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: 1e-8 * gradient)
-
-
-class Purified(Changed):
-    """Moves its input against the entropy of its own prediction before answering."""
-
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             p = self.network(leaf).softmax(1)
@@ -127,10 +110,10 @@ class Purified(Changed):
         return x - 0.01 * gradient
 
 
-class InputSeeded(Changed):
-    """Noise that is the same for the same image: it passes every repeat test."""
+class InputSeededNoise(ModifiedNetwork):
+    """Adds noise seeded by the image, so that repeated passes agree."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         weights = torch.arange(1, x[0].numel() + 1).view_as(x[0])
         seeds = (x.detach().cpu().double() * weights).flatten(1).sum(1)
         noise = [
@@ -139,14 +122,14 @@ class InputSeeded(Changed):
         return x + 0.05 * torch.stack(noise).to(x)
 
 
-class BatchStatistics(nn.Module):
-    """BatchNorm that ignores eval()."""
+class TrainingModeBatchNorm(nn.Module):
+    """BatchNorm stays in training mode after eval()."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = Honest(normalise=True)
+        self.network = SmallNetwork(normalise=True)
 
-    def train(self, mode: bool = True) -> BatchStatistics:
+    def train(self, mode: bool = True) -> TrainingModeBatchNorm:
         del mode
         return super().train(True)
 
@@ -155,69 +138,71 @@ class BatchStatistics(nn.Module):
         return logits
 
 
-class BatchMean(Changed):
-    """Subtracts the batch's mean: eval mode, no training flag, still batch dependent."""
+class BatchMeanSubtracted(ModifiedNetwork):
+    """Subtracts the mean logits of the batch: depends on the batch although in eval mode."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return z - z.mean(0)
 
 
-class NaNSometimes(Changed):
-    def after(self, z: Tensor) -> Tensor:
+class NaNOnHalf(ModifiedNetwork):
+    """Returns NaN for half of the images."""
+
+    def change_output(self, z: Tensor) -> Tensor:
         return torch.where(z[:, :1] > z[:, :1].median(), z, torch.tensor(float("nan")).to(z))
 
 
-class NaNOffTheGrid(Changed):
-    """Answers 8-bit images, and fails on all others."""
+class NaNOffGrid(ModifiedNetwork):
+    """Returns NaN for images that are not on the 8-bit grid."""
 
     def forward(self, x: Tensor) -> Tensor:
         on_grid = ((255 * x).round() / 255 - x).abs().flatten(1).amax(1) < 1e-6
         return torch.where(on_grid[:, None], super().forward(x), torch.tensor(float("nan")).to(x))
 
 
-class Offset(Changed):
-    """Adds 64 to every pixel and takes it away again: nothing in float32, most of the image in bfloat16."""
+class PixelOffset(ModifiedNetwork):
+    """Adds and subtracts 64: no effect in float32, but loses most of the image in bfloat16."""
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         return (x + 64) - 64
 
 
-class Constant(Changed):
-    """Names the same class for everything."""
+class ConstantPrediction(ModifiedNetwork):
+    """Predicts the same class for every image."""
 
-    def after(self, z: Tensor) -> Tensor:
+    def change_output(self, z: Tensor) -> Tensor:
         return 0 * z + torch.arange(10).to(z) - 5
 
 
-class DriftingModel(Changed):
-    """Becomes another function after a number of calls."""
+class DriftingModel(ModifiedNetwork):
+    """Computes another function after a number of calls."""
 
     def __init__(self, network: nn.Module | None = None, calls: int = 52) -> None:
         super().__init__(network)
-        self.left = calls
+        self.calls_left = calls
 
-    def after(self, z: Tensor) -> Tensor:
-        self.left -= 1
-        return z if self.left > 0 else z.roll(1, 1)
+    def change_output(self, z: Tensor) -> Tensor:
+        self.calls_left -= 1
+        return z if self.calls_left > 0 else z.roll(1, 1)
 
 
-class FailsLater(Changed):
-    """Raises an exception at its sixth differentiable pass: an attack in its third batch."""
+class RaisingModel(ModifiedNetwork):
+    """Raises an exception in its sixth differentiable pass, which is in the third batch of an attack."""
 
     passes = 0
 
-    def before(self, x: Tensor) -> Tensor:
+    def change_input(self, x: Tensor) -> Tensor:
         self.passes += x.requires_grad
         if self.passes == 6:
             raise ArithmeticError("planted")
         return x
 
 
-class TrainEvalMismatch(Changed):
-    """Whoever copies it gets another function."""
+class CopyMismatch(ModifiedNetwork):
+    """Its deep copy computes another function."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
-        return BatchStatistics()
+        return TrainingModeBatchNorm()
 
 
 def _largest_tenth(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
@@ -228,20 +213,3 @@ def _largest_tenth(_module: nn.Module, _inputs: object, output: Tensor) -> Tenso
 
 def _near_mean_to_mean(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
     return torch.where((output - 0.3).abs() < 0.1, torch.tensor(0.3).to(output), output)
-
-
-class _Identity(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.change = change
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.change(gradient), None
-
-
-def _with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """``x`` itself, whose gradient is changed on its way back."""
-    result: Tensor = _Identity.apply(x, change)
-    return result

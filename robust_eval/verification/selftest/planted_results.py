@@ -1,4 +1,4 @@
-"""Result files that say what cannot be, or should not be believed: read, without any model."""
+"""Cases with planted results: contradictory or suspicious numbers, checked without a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robust_eval.results import (
     NormalisationRecord,
     flags,
 )
-from robust_eval.verification.selftest.case import Case, case, ids
+from robust_eval.verification.selftest.case import Case, flag_ids, make_case
 
 N = 1000
 # Table 2 of the AWP paper, in percent.
@@ -30,7 +30,7 @@ _MART = {"clean": 84.17, "fgsm": 61.61, "pgd-20": 58.56, "pgd-100": 57.88, "cw-i
 
 
 def column(bits: Bools, square: int = 0) -> ColumnRecord:
-    """A column with these verdicts; ``square`` of its broken examples are credited to Square."""
+    """A column with verdicts ``bits`` (n,); Square broke ``square`` of its examples."""
     n, robust = len(bits), int(bits.sum())
     attacks = (_square(robust + square, square),) if square else ()
     return ColumnRecord(
@@ -66,11 +66,11 @@ def _square(attacked: int, broken: int) -> AttackRecord:
     )
 
 
-def row(values: Mapping[str, Any]) -> set[str]:
-    """Flags of a row given by its accuracies in percent; every column breaks the last examples first.
+def flags_of_accuracies(values: Mapping[str, Any]) -> set[str]:
+    """Flags raised by accuracies in percent, per column id; every column breaks the last examples first.
 
-    Besides column ids: ``n``; ``square``, how many of AutoAttack's examples Square broke; ``shift``, a
-    column whose robust examples are others, by three.
+    Other keys: ``n``; ``square``, the number of AutoAttack's examples broken by Square; ``shift``, a column
+    whose robust examples are shifted by three.
     """
     n = values.get("n", N)
     columns = {}
@@ -79,11 +79,11 @@ def row(values: Mapping[str, Any]) -> set[str]:
             bits = np.arange(n) < round(n * percent / 100)
             bits = np.roll(bits, -3) if name == values.get("shift") else bits
             columns[name] = column(bits, values.get("square", 0) if name == "aa" else 0)
-    return ids(flags.from_columns(columns, 10))
+    return flag_ids(flags.from_columns(columns, 10))
 
 
-def claim(trained_with: Mapping[str, Any], dataset: str) -> set[str]:
-    """Flags of a checkpoint's own record beside a clean accuracy of 90% on data called ``planted``."""
+def flags_of_claims(trained_with: Mapping[str, Any], dataset: str) -> set[str]:
+    """Flags raised by a checkpoint's claims, given a clean accuracy of 90% on the dataset ``planted``."""
     checkpoint = CheckpointRecord(
         name="planted.pt",
         sha256="0" * 64,
@@ -96,17 +96,19 @@ def claim(trained_with: Mapping[str, Any], dataset: str) -> set[str]:
         notes=(),
     )
     data = DataRecord(name="planted", split="test", n=N, fingerprint="0" * 64, class_names=(), order="stored")
-    return ids(flags.from_record(checkpoint, data, column(np.arange(N) < 0.9 * N)))
+    return flag_ids(flags.from_record(checkpoint, data, column(np.arange(N) < 0.9 * N)))
 
 
-def shared(planted: int) -> set[str]:
-    """Flags of a model whose checkpoint says it was trained on so many of 500 images."""
+def flags_of_overlap(shared: int) -> set[str]:
+    """Flags raised by a checkpoint that was trained on ``shared`` of the 500 evaluated images."""
     x_NHWC = np.random.RandomState(0).randint(0, 256, (1000, 4, 4, 1), np.uint8)
-    said = image_sketch.sketch([x_NHWC[:500]])
-    return ids(flags.from_overlap(image_sketch.overlap(said, x_NHWC[500 - planted : 1000 - planted])))
+    trained_on = image_sketch.sketch([x_NHWC[:500]])
+    return flag_ids(
+        flags.from_overlap(image_sketch.overlap(trained_on, x_NHWC[500 - shared : 1000 - shared]))
+    )
 
 
-_IDLE = "attack-without-effect"
+_NO_EFFECT = "attack-without-effect"
 _ROWS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
     ("AT-AWP in the AWP paper, Table 2", (), _AT_AWP),
     ("MART in the same table", (), _MART),
@@ -115,10 +117,10 @@ _ROWS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
     ("SPSA beats PGD", ("black-box-beats-white-box",), {"clean": 90, "pgd-20": 60, "spsa": 50}),
     ("Square beats gradients", ("black-box-beats-white-box",), {"clean": 90, "aa": 50, "square": 5}),
     ("PGD far above AutoAttack", ("pgd-far-above-autoattack",), {"clean": 90, "pgd-20": 60, "aa": 50}),
-    ("FGSM equal to clean", (_IDLE,), {"clean": 95.4, "fgsm": 95.4, "pgd-20": 0.1}),
+    ("FGSM equal to clean", (_NO_EFFECT,), {"clean": 95.4, "fgsm": 95.4, "pgd-20": 0.1}),
     ("robust where clean is wrong", ("robust-above-clean",), {"clean": 50, "fgsm": 40, "shift": "fgsm"}),
     ("robust above clean", ("robust-above-clean",), {"clean": 50, "fgsm": 52}),
-    ("10% clean and robust", ("collapsed", _IDLE), {"clean": 10, "pgd-20": 10}),
+    ("10% clean and robust", ("collapsed", _NO_EFFECT), {"clean": 10, "pgd-20": 10}),
     ("forty examples", ("too-few-examples",), {"clean": 90, "pgd-20": 50, "n": 40}),
 )
 _TEST_95 = {"metrics": {"test_clean": 0.95}}
@@ -137,8 +139,19 @@ _CLAIMS: tuple[tuple[str, tuple[str, ...], dict[str, Any], str], ...] = (
 
 def cases() -> list[Case]:
     return [
-        *(case("numbers", name, expected, partial(row, values)) for name, expected, values in _ROWS),
-        *(case("record", name, expected, partial(claim, said, on)) for name, expected, said, on in _CLAIMS),
-        case("record", "judged on its training images", ("judged-on-training-images",), partial(shared, 500)),
-        case("record", "four of 500 images are in its training set", (), partial(shared, 4)),
+        *(
+            make_case("numbers", name, expected, partial(flags_of_accuracies, values))
+            for name, expected, values in _ROWS
+        ),
+        *(
+            make_case("record", name, expected, partial(flags_of_claims, trained_with, dataset))
+            for name, expected, trained_with, dataset in _CLAIMS
+        ),
+        make_case(
+            "record",
+            "evaluated on its training images",
+            ("judged-on-training-images",),
+            partial(flags_of_overlap, 500),
+        ),
+        make_case("record", "four of 500 images are in its training set", (), partial(flags_of_overlap, 4)),
     ]

@@ -1,4 +1,4 @@
-"""verify, compare, gate and leaderboard as a user meets them: exit codes and sentences."""
+"""Commands verify, compare, gate and leaderboard: exit codes and messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def refused(outcome: tuple[int, str, str], message: str) -> None:
-    """Exit code 2 and one sentence, without a traceback or anything that a terminal would obey."""
+    """Check exit code 2 and a message on one line, without a traceback or terminal control characters."""
     code, _, err = outcome
     assert code == 2
     assert re.search(message, err), err
@@ -56,7 +56,7 @@ def refused(outcome: tuple[int, str, str], message: str) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Two results on the same images, and some that are none."""
+    """Two results on the same images, and some invalid result files."""
     (tmp_path / "a.json").write_text(full(200, name="a.pt").to_json())
     (tmp_path / "b.json").write_text(full(150, name="b.pt").to_json())
     (tmp_path / "other.json").write_text(full(150, fingerprint="00" * 32).to_json())
@@ -82,11 +82,11 @@ def test_compare(run: Run, files: Path) -> None:
 def test_gate(run: Run, files: Path) -> None:
     assert run("gate", "a.json", "--min-robust", "50", "--column", "aa")[:2] == (
         0,
-        "Passed: 50.00% under aa, floor 50%.\n",
+        "Passed: 50.00% under aa, minimum 50%.\n",
     )
     code, out, _ = run("gate", "a.json", "--min-robust", "51")
     assert code == 1
-    assert "Robust accuracy under worst-case is 50.00% (200/400), below the floor of 51%." in out
+    assert "Robust accuracy under worst-case is 50.00% (200/400), below the minimum of 51%." in out
     refused(run("gate", "a.json", "--min-robust", "0.5"), "Did you mean 50")
     refused(run("gate", "a.json", "--min-robust", "5", "--column", "pdg-20"), "Did you mean pgd-20")
     assert run("gate", "a.json")[0] == 2
@@ -107,8 +107,8 @@ def test_bad_results(run: Run, files: Path, words: tuple[str, ...], file: str, m
     refused(run(*(word.format(file) for word in words)), message)
 
 
-def test_a_precision_below_float32_is_named(run: Run, tmp_path: Path) -> None:
-    """By the run, before and after; by compare, and by verify."""
+def test_a_precision_below_float32_is_reported(run: Run, tmp_path: Path) -> None:
+    """The run names it before and after; compare and verify name it too."""
     untrained(tmp_path / "net.pt", width=4)
     words = ["run", "net.pt", "--data", "digits", "--suite", "fgsm", "--examples", "60"]
     _, plain, _ = run(*words, "--out", "high")
@@ -121,20 +121,20 @@ def test_a_precision_below_float32_is_named(run: Run, tmp_path: Path) -> None:
     )
     one, other = "high/result.json", "low/result.json"
     _, out, _ = run("compare", one, other)
-    assert "searched high in float32 and low in bfloat16; all verdicts are float32" in out
+    assert "attacks of high in float32, of low in bfloat16; all verdicts are float32" in out
     assert "float32" not in run("compare", one, one)[1]
     _, out, _ = run("verify", other, "--checkpoint", "net.pt")
-    assert "with the recorded settings, searching in bfloat16, library versions" in out
+    assert "ran with the recorded settings, with attacks in bfloat16" in out
     refused(run(*words, "--out", "low"), "another request .it differs in: precision.")
     code, out, _ = run(*words, "--out", "low", "--precision", "bfloat16", "--compile", "off")
-    assert code == 0, "how a copy is called is no part of the request"
+    assert code == 0, "how the attack copy is called is not part of the request"
 
 
 def test_results_that_cannot_be_compared(run: Run, files: Path) -> None:
     refused(run("compare", "a.json", "other.json"), "not on the same images")
 
 
-def test_a_boards_life(run: Run, files: Path) -> None:
+def test_add_build_and_check_a_board(run: Run, files: Path) -> None:
     assert run("leaderboard", "add", "a.json", "board")[0] == 0
     assert "README.md: 1 row\n" in run("leaderboard", "build", "board")[1]
     Path("board/README.md").unlink()
@@ -157,8 +157,8 @@ def test_a_boards_life(run: Run, files: Path) -> None:
     refused(run("leaderboard", "check", "nowhere"), "is not a folder")
 
 
-def test_boards_are_kept_without_torch(files: Path) -> None:
-    """A second, not ten: filing, building and checking read numbers alone."""
+def test_board_commands_do_not_import_torch(files: Path) -> None:
+    """Filing, building and checking read numbers only, and take one second instead of ten."""
     code = (
         "import sys; from robust_eval.cli.main import main\n"
         "for words in (['add', 'a.json', 'board'], ['build', 'board'], ['check', 'board']):\n"
@@ -171,8 +171,8 @@ def test_boards_are_kept_without_torch(files: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_hostile_rows_do_nothing_anywhere(run: Run, files: Path) -> None:
-    """HTML, Markdown, terminal codes and direction marks in every text of a row."""
+def test_malicious_texts_in_results_are_neutralised(run: Run, files: Path) -> None:
+    """HTML, Markdown, terminal codes and direction marks in every text of a result are neutralised."""
     evil = "<script>alert(1)</script>\x1b[2J|[x](javascript:alert(1))\u202e![i](http://evil.example/t.png)"
     row = full(200, trained_with={"recipe": {"name": evil, evil: evil}})
     value = json.loads(row.to_json())
@@ -225,12 +225,14 @@ def test_export(run: Run, files: Path) -> None:
     assert run(*words, "--out", "info.json")[0] == 0
     assert json.loads((files / "info.json").read_text())["name"] == "T"
     refused(run("leaderboard", "export", "a.json", *words[3:]), "RobustBench takes cifar10")
-    assert run("leaderboard", "export", "cifar.json", "--title", "T")[0] == 2, "has to be said"
+    assert run("leaderboard", "export", "cifar.json", "--title", "T")[0] == 2, (
+        "--additional-data or --no-additional-data is required"
+    )
 
 
 @pytest.fixture
 def evaluated(run: Run, tmp_path: Path) -> Path:
-    """A run folder of a network in this project's format."""
+    """The result of a run with a checkpoint in this project's format."""
     torch.manual_seed(0)
     network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16)
     shape = {"classes": 10, "channels": 1, "image_size": (8, 8)}
@@ -254,28 +256,28 @@ def test_verify(run: Run, evaluated: Path) -> None:
     code, out, _ = run(*words, "--evidence", "o/evidence.safetensors")
     assert code == 0, out
     assert "Verified." in out
-    assert "Taken on trust:" in out
+    assert "Not checked:" in out
     assert re.search(r"Cost: [\d,]+ forward passes, .* of what the evaluation took", out)
     assert verification_record.read(evaluated.with_name("result.verification.json")).passed
 
     record = evaluated.with_name("result.verification.json").read_bytes()
-    assert "On record already: o/result.verification.json. --out FILE" in run(*words)[1]
+    assert "Already recorded: o/result.verification.json. Use --out FILE" in run(*words)[1]
     assert evaluated.with_name("result.verification.json").read_bytes() == record
 
-    # Another network's file is a slip of whoever verifies, and takes nothing from the row.
+    # Verifying with another checkpoint by mistake does not replace the record of a passed verification.
     at = evaluated.parents[1]
     weights = torch.load(at / "net.pt", weights_only=True)["state_dict"]
     torch.save({name: value + 1 for name, value in weights.items()}, at / "other.pt")
     code, out, _ = run("verify", "o/result.json", "--checkpoint", "other.pt", "--normalisation", "none")
     assert code == 1
     assert "FAILED  checkpoint" in out
-    assert "On record already: o/result.verification.json. --out FILE" in out
+    assert "Already recorded: o/result.verification.json. Use --out FILE" in out
     assert evaluated.with_name("result.verification.json").read_bytes() == record
     refused(run("verify", "."), "is a folder")
 
     code, out, _ = run(*words, "--audit", "2", "--audit-seed", "1", "--out", "elsewhere.json")
     assert code in (0, 1)
-    assert re.search(r"audit: \d of \d survivors fell to suite clean,fgsm, seed 1", out)
+    assert re.search(r"audit: \d of \d robust examples broken by suite clean,fgsm, seed 1", out)
 
     evaluated.write_text(evaluated.read_text().replace('"seed": 0', '"seed": 3', 1))
     code, out, _ = run(*words)
@@ -290,14 +292,14 @@ def test_verify(run: Run, evaluated: Path) -> None:
     refused(run("verify", "cut.json", "--checkpoint", "net.pt"), "cut.json does not exist")
     refused(run("verify", "o", "--checkpoint", "net.pt"), "o is a folder. Name a file in it")
     (evaluated.parent / "evidence.safetensors").unlink()
-    refused(run(*words), "No evidence lies beside o/result.json: name it with --evidence FILE")
+    refused(run(*words), "There is no evidence beside o/result.json: give it with --evidence FILE")
     assert run("verify", "o/result.json")[0] == 2
     refused(
         run("verify", "o/result.json", "--checkpoint", "absent.pt", "--out", "no/v.json"), "write to no: "
     )
 
 
-def test_images_are_those_of_the_result(run: Run, evaluated: Path) -> None:
+def test_verify_with_other_images_fails(run: Run, evaluated: Path) -> None:
     images = np.zeros((60, 8, 8), np.uint8)
     np.savez("x.npz", x=images, y=np.arange(60) % 10)
     words = ("verify", "o/result.json", "--checkpoint", "net.pt", "--data", "npz:x.npz")

@@ -10,7 +10,7 @@ import pytest
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT, trained
+from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT, trained_job
 
 
 def test_options_survive_the_journey() -> None:
@@ -28,7 +28,7 @@ def test_the_other_side_gives_the_file_s_logits(tmp_path: Path) -> None:
     options = EvaluationOptions(checkpoint=str(CHECKPOINT), suite="clean", device="cpu")
     out = tmp_path / "logits.npy"
     fresh_process.answer({"options": fresh_process.to_json(options), "n": 5, "out": str(out)})
-    job = trained()
+    job = trained_job()
     with torch.no_grad():
         assert np.allclose(np.load(out, allow_pickle=False), job.model(job.x_NCHW[:5]).numpy(), atol=1e-5)
 

@@ -78,7 +78,7 @@ def test_contradictions_are_reported(tmp_path: Path) -> None:
     open_board = Board(tmp_path, "open")
     found = result({"clean": bits(400, 300), "fgsm": bits(400, 310)})
     assert problem_texts(open_board, found) == [
-        "contradicts itself: fgsm: 10 images are robust that are wrong without an attack"
+        "contradicts itself: fgsm: 10 images are robust but wrong without an attack"
     ]
     correct = full(200)
     raised = correct.model_copy(update={"worst_case": full(220).worst_case})

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, in this project's words and in other people's."""
+"""Claims recorded in checkpoints of this project and of others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HELD_OUT = {"recipe": {"selection": {"validation": 1000, "test_images": 500}}}
 
 
 @pytest.mark.parametrize(
-    ("said", "name", "expected"),
+    ("trained_with", "name", "expected"),
     [
         (None, "best.pt", "unknown"),
         ({}, "best.pt", "unknown"),
@@ -28,12 +28,12 @@ HELD_OUT = {"recipe": {"selection": {"validation": 1000, "test_images": 500}}}
         ({"recipe": "at", "provenance": 3}, "best.pt", "unknown"),
     ],
 )
-def test_selected(said: dict[str, Any] | None, name: str, expected: str) -> None:
-    assert selected(said, name) == expected
+def test_selected(trained_with: dict[str, Any] | None, name: str, expected: str) -> None:
+    assert selected(trained_with, name) == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("trained_with", "expected"),
     [
         (None, None),
         ({"metrics": {"val_clean": 0.9, "test_clean": 0.8}, **HELD_OUT}, Claim(0.8, 500, True)),
@@ -47,5 +47,5 @@ def test_selected(said: dict[str, Any] | None, name: str, expected: str) -> None
         ({"metrics": "good"}, None),
     ],
 )
-def test_clean_claim(said: dict[str, Any] | None, expected: Claim | None) -> None:
-    assert clean_claim(said) == expected
+def test_clean_claim(trained_with: dict[str, Any] | None, expected: Claim | None) -> None:
+    assert clean_claim(trained_with) == expected

@@ -21,7 +21,7 @@ def test_pairs_are_counted_image_by_image() -> None:
     assert (found["fgsm"].only_a, found["fgsm"].only_b) == (10, 10)
     assert found["fgsm"].value == 0
     assert (found["pgd-20"].only_a, found["pgd-20"].only_b) == (30, 0)
-    # The worst case is over images, not a minimum: b holds images 10..19 alone.
+    # The worst case is an AND per image, not a minimum: in b only images 10..19 are robust.
     assert found["worst case"].accuracy_b == 0.10
     assert found["worst case"].only_a == 40
 
@@ -30,14 +30,14 @@ def test_the_sentence_of_a_clear_difference() -> None:
     a = result({"clean": bits(1000, 900), "fgsm": bits(1000, 521)}, name="a.pt")
     b = result({"clean": bits(1000, 900), "fgsm": bits(1000, 500)}, name="b.pt")
     found = by_column(a, b)["fgsm"]
-    # 21 images that only A holds: the binomial's standard deviation is 4.5 images, times 1.96.
+    # 21 images are robust in A only: the binomial's standard deviation is 4.5 images, times 1.96.
     assert found.sentence("A", "B") == (
         "A is better by 2.1 ± 0.9 points on the same 1,000 images (p = 9.5e-07)"
     )
     assert by_column(b, a)["fgsm"].sentence("B", "A").startswith("A is better by 2.1 ± 0.9 points")
 
 
-def test_the_sentence_where_one_cannot_tell() -> None:
+def test_the_sentence_without_a_significant_difference() -> None:
     a = result({"clean": bits(100, 90), "fgsm": bits(100, 50)})
     b = result({"clean": bits(100, 90), "fgsm": bits(100, 52, start=3)})
     found = by_column(a, b)["fgsm"]
@@ -71,7 +71,7 @@ def test_other_images_or_threats_cannot_be_compared() -> None:
         comparison.compare(a, full(200, eps="8/255"))
 
 
-def test_columns_that_mean_something_else_are_left_out() -> None:
+def test_columns_with_other_attacks_are_not_compared() -> None:
     a = result({"clean": bits(100, 90), "fgsm": bits(100, 60), "pgd-20": bits(100, 50)})
     weak = a.columns["pgd-20"].attacks[0].model_copy(update={"params": {"steps": 1}})
     columns = {**a.columns, "pgd-20": a.columns["pgd-20"].model_copy(update={"attacks": (weak,)})}

@@ -1,4 +1,4 @@
-"""Every number that is repeated in a result is edited in one place, and noticed."""
+"""Each test edits one number of a result; the contradiction must be reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def flipped(bits: str, at: int) -> str:
     return bits[:at] + ("0" if bits[at] == "1" else "1") + bits[at + 1 :]
 
 
-def test_an_honest_result_has_none(result: EvalResult) -> None:
+def test_an_unmodified_result_has_no_contradictions(result: EvalResult) -> None:
     assert contradictions(result) == []
 
 
@@ -41,17 +41,17 @@ def set_path(value: dict[str, Any], path: str, new: object) -> None:
     ("path", "new", "message"),
     [
         ("columns/fgsm/accuracy", 0.97, "fgsm: accuracy 0.97 is not"),
-        ("columns/fgsm/n_robust", 19, "fgsm: n_robust is 19, its verdict bits say"),
+        ("columns/fgsm/n_robust", 19, "fgsm: n_robust is 19, its verdict bits have"),
         ("columns/fgsm/n", 21, "fgsm: n is 21, the slice has 20 images"),
         ("columns/fgsm/robust_bits", "1" * 19, "fgsm: 19 verdict bits for 20 images"),
         ("columns/fgsm/robust_bits", "1" * 20, "fgsm: n_robust is"),
         ("columns/fgsm/ci95", [0.1, 0.2], "fgsm: its interval is not the 95% Wilson interval"),
-        ("columns/fgsm/attacks/0/n_broken", 0, "fgsm: its attacks broke 0, its bits say"),
-        ("columns/fgsm/attacks/0/n_attacked", 3, "fgsm: 3 images were attacked"),
+        ("columns/fgsm/attacks/0/n_broken", 0, "fgsm: its attacks broke 0, its bits"),
+        ("columns/fgsm/attacks/0/n_attacked", 3, "fgsm: 3 images were attacked, but"),
         ("columns/fgsm/attacks", [], "fgsm: no attack is recorded"),
         ("columns/fgsm/n_invalid", 2, "fgsm: its count of invalid images"),
         ("columns/fgsm/forwards", 1, "fgsm: its forwards are not the sum"),
-        ("columns/apgd-ce-t/attacks/1/n_attacked", 20, "apgd-t did not attack what apgd-ce left"),
+        ("columns/apgd-ce-t/attacks/1/n_attacked", 20, "apgd-t did not attack the examples left by apgd-ce"),
         ("worst_case/accuracy", 0.9, "worst case: accuracy 0.9 is not"),
         ("worst_case/seconds", 1e6, "the worst case's seconds"),
         ("worst_case/backwards", 1, "the worst case's backwards"),
@@ -65,7 +65,7 @@ def set_path(value: dict[str, Any], path: str, new: object) -> None:
         ("suite/columns", ["clean", "fgsm"], "its columns are not those of its suite"),
     ],
 )
-def test_an_edit_is_noticed(result: EvalResult, path: str, new: object, message: str) -> None:
+def test_an_edit_is_reported(result: EvalResult, path: str, new: object, message: str) -> None:
     value = json.loads(result.to_json())
     set_path(value, path, new)
     found = contradictions(EvalResult.model_validate(value))
@@ -89,16 +89,16 @@ def test_a_consistent_edit_of_bits_still_contradicts_the_rest(result: EvalResult
     ]
 
 
-def test_robust_where_the_clean_image_is_wrong(result: EvalResult) -> None:
+def test_robust_although_wrong_without_an_attack(result: EvalResult) -> None:
     value = json.loads(result.to_json())
     wrong = value["columns"]["clean"]["robust_bits"].index("0")
     column = value["columns"]["fgsm"]
     edited_count(column, flipped(column["robust_bits"], wrong))
     found = contradictions(EvalResult.model_validate(value))
-    assert "fgsm: 1 images are robust that are wrong without an attack" in found
+    assert "fgsm: 1 images are robust but wrong without an attack" in found
 
 
-def test_a_removed_column(result: EvalResult) -> None:
+def test_a_removed_column_is_reported(result: EvalResult) -> None:
     value = json.loads(result.to_json())
     del value["columns"]["fgsm"]
     found = contradictions(EvalResult.model_validate(value))

@@ -50,7 +50,7 @@ def test_a_result_reads_back_equal(result: EvalResult, tmp_path: Path) -> None:
     assert read_result(path) == result
 
 
-def test_no_path_and_no_name_of_a_person_in_a_result(result: EvalResult) -> None:
+def test_no_path_and_no_user_name_in_a_result(result: EvalResult) -> None:
     text = result.to_json()
     assert str(Path.cwd()) not in text
     assert str(Path.home()) not in text
@@ -69,7 +69,7 @@ def test_every_version_ever_written_still_loads(path: Path) -> None:
         written, old = json.loads(found.to_json()), json.loads(path.read_text())
         added = {name: value for name, value in written.items() if name not in old}
         assert {name: written[name] for name in old} == old
-        assert not any(added.values()), "what came later is absent, not made up"
+        assert not any(added.values()), "fields added later must be empty"
 
 
 def test_there_is_a_golden_file_and_a_published_schema_for_every_version() -> None:
@@ -85,10 +85,10 @@ def test_the_published_schema_is_current() -> None:
     )
 
 
-def test_older_versions_are_brought_up_to_date_step_by_step(
+def test_older_versions_are_converted_one_version_at_a_time(
     result: EvalResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two made-up older versions: -1 had no seconds in its suite, 0 called the columns 'attacks'."""
+    """Two invented older versions: -1 and 0 use other names for the key ``columns``."""
 
     def renamed(value: dict[str, Any]) -> dict[str, Any]:
         return {("attacks" if key == "columns_of_old" else key): entry for key, entry in value.items()}
@@ -105,7 +105,7 @@ def test_older_versions_are_brought_up_to_date_step_by_step(
         read_result(path)
     monkeypatch.setattr(reading, "MIGRATIONS", {-1: renamed, 0: to_columns})
     assert read_result(path) == result
-    assert json.loads(path.read_text()) == value, "reading leaves the file alone"
+    assert json.loads(path.read_text()) == value, "reading does not change the file"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,9 @@ def test_older_versions_are_brought_up_to_date_step_by_step(
         ),
     ],
 )
-def test_what_is_not_a_result(result: EvalResult, tmp_path: Path, change: object, message: str) -> None:
+def test_invalid_results_are_rejected(
+    result: EvalResult, tmp_path: Path, change: object, message: str
+) -> None:
     value = json.loads(result.to_json())
     change(value)  # type: ignore[operator]
     path = tmp_path / "result.json"
@@ -172,7 +174,7 @@ def test_a_file_too_large_to_be_a_result_is_not_read(tmp_path: Path) -> None:
         read_result(path)
 
 
-def test_the_digest_is_of_the_content_not_of_the_layout() -> None:
+def test_the_digest_does_not_depend_on_the_layout_of_the_file() -> None:
     assert content_digest(json.loads('{"b": 1, "a": [1.50]}')) == content_digest(
         json.loads('{\n"a":[1.5], "b":1}')
     )

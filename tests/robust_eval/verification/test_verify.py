@@ -1,4 +1,4 @@
-"""A row is tampered with in every way we could think of, and each way is caught."""
+"""Each test manipulates one part of a published result; verification must report it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from robust_eval.core.statistics import wilson
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.evaluation import prepare
-from robust_eval.evaluation import run as evaluation
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.run import execute
 from robust_eval.models.architectures import build
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
-from robust_eval.results import EvalResult, read_result, summary, verification_record
+from robust_eval.results import EvalResult, read_result, verification_record
+from robust_eval.results.request_records import request_of
 from robust_eval.results.verification_record import Verification
 from robust_eval.verification import verify
+from robust_eval.verification.options import VerifyOptions
 
 EPS = "0.03"
 N = 60
@@ -38,7 +41,7 @@ X_NCHW = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
 
 
 def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.nn.Module:
-    """Random weights, with the last layer's bias such that all classes occur."""
+    """Random weights, with the last layer's bias chosen so that all classes are predicted."""
     torch.manual_seed(seed)
     network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16).eval()
     with torch.no_grad():
@@ -67,7 +70,7 @@ def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **ch
         checkpoint=str(folder / checkpoint), data=f"npz:{folder / data}", device="cpu", **wanted
     )
     out = folder / "out"
-    result = evaluation.execute(prepare.prepare(options), out, command=options.command())
+    result = execute(prepare.prepare(options), out, command=options.command())
     for name in ("result.json", "evidence.safetensors"):
         (out / name).replace(folder / name)
     shutil.rmtree(out)
@@ -75,9 +78,9 @@ def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **ch
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder, with its checkpoint and images: labels are the network's own, but for a tenth."""
-    folder = tmp_path_factory.mktemp("honest")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with checkpoint and images; the network predicts nine tenths of the labels."""
+    folder = tmp_path_factory.mktemp("original")
     network = make_checkpoint(folder / "net.pt")
     with torch.no_grad():
         y = network(X_NCHW).argmax(1).numpy()
@@ -90,16 +93,15 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(honest: Path, tmp_path: Path) -> Path:
-    """A copy to tamper with."""
-    shutil.copytree(honest, tmp_path / "run")
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy that a test can manipulate."""
+    shutil.copytree(original, tmp_path / "run")
     return tmp_path / "run"
 
 
 def verified(folder: Path, **changes: Any) -> Verification:
     wanted: dict[str, Any] = {"checkpoint": str(folder / "net.pt"), "data": f"npz:{folder / 'images.npz'}"}
-    options = verify.VerifyOptions(result=folder / "result.json", device="cpu", **(wanted | changes))
-    return verify.verify(options)
+    return verify.verify_result(folder / "result.json", VerifyOptions(device="cpu", **(wanted | changes)))
 
 
 def failed(folder: Path, **changes: Any) -> dict[str, str]:
@@ -127,7 +129,7 @@ def flipped(bits: str, at: int) -> str:
 
 
 def reset_column(value: dict[str, Any], name: str, bits: str) -> None:
-    """A column's bits with everything that follows from them, as a careful forger would."""
+    """Replace a column's bits and every number that depends on them."""
     columns = value["columns"]
     recount(columns[name], bits)
     columns[name]["attacks"][0]["n_broken"] = columns["clean"]["n_robust"] - bits.count("1")
@@ -142,10 +144,10 @@ def rewrite_evidence(folder: Path, change: Callable[[Tensors, dict[str, str]], o
     """Edit the evidence and put its new digest into the record."""
     path = folder / "evidence.safetensors"
     with safe_open(path, "numpy") as file:
-        about = json.loads(file.metadata()["robust_eval"])
+        metadata = json.loads(file.metadata()["robust_eval"])
         tensors: Tensors = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
-    change(tensors, about)
-    payload = save(tensors, metadata={"robust_eval": json.dumps(about)})
+    change(tensors, metadata)
+    payload = save(tensors, metadata={"robust_eval": json.dumps(metadata)})
     path.write_bytes(payload)
     images = sum(len(tensor) for name, tensor in tensors.items() if name.endswith(".indices"))
     record = {"file": path.name, "sha256": hashlib.sha256(payload).hexdigest(), "images": images}
@@ -153,32 +155,33 @@ def rewrite_evidence(folder: Path, change: Callable[[Tensors, dict[str, str]], o
 
 
 def forge_request(folder: Path) -> None:
-    """Make the record's and the evidence's request digest fit whatever the record now says."""
-    key = summary.request_of(read_result(folder / "result.json")).key
+    """Recompute the request digest in the record and in the evidence."""
+    key = request_of(read_result(folder / "result.json")).key
     edit(folder, lambda value: value.update(request=key))
-    rewrite_evidence(folder, lambda _, about: about.update(request=key))
+    rewrite_evidence(folder, lambda _, metadata: metadata.update(request=key))
 
 
-def test_an_honest_row_is_verified_and_says_what_it_rests_on(honest: Path) -> None:
-    found = verified(honest)
+def test_an_unmodified_result_is_verified(original: Path) -> None:
+    found = verified(original)
     assert found.passed, found.checks
     assert len(found.checks) == 13
     assert found.not_reached == ()
-    assert "survived: nobody attacked them again" in found.trusted[0]
-    result = read_result(honest / "result.json")
+    assert "recorded as robust and were not attacked again" in found.trusted[0]
+    result = read_result(original / "result.json")
     evidence = result.evidence
     assert evidence is not None
     assert N + evidence.images <= found.forwards <= N + evidence.images + 32 * 50
 
 
 @pytest.mark.parametrize("own_code", [False, True])
-def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Path, own_code: bool) -> None:
-    """A bare state dict: its architecture is inferred or given as code, its normalisation found or taken."""
-    shutil.copy(honest / "images.npz", tmp_path)
+def test_foreign_checkpoints_are_built_as_in_the_run(original: Path, tmp_path: Path, own_code: bool) -> None:
+    """A bare state dict: its architecture is inferred or given as code, its normalisation detected."""
+    shutil.copy(original / "images.npz", tmp_path)
     torch.save(make_checkpoint(tmp_path / "own.pt").state_dict(), tmp_path / "net.pt")
     given = {}
     if own_code:
-        code = "from robust_eval.models.architectures import build\n\n\ndef make(classes, channels, image_size):\n"
+        code = "from robust_eval.models.architectures import build\n\n\n"
+        code += "def make(classes, channels, image_size):\n"
         code += "    sizes = {'classes': classes, 'channels': channels, 'image_size': image_size}\n"
         code += "    return build('digits-cnn', width=4, hidden=16, **sizes)\n"
         (tmp_path / "mine.py").write_text(code)
@@ -188,7 +191,7 @@ def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Pat
     found = verified(tmp_path, **given)
     assert found.passed, found.checks
     if own_code:
-        with pytest.raises(UserError, match=r"was built by mine\.py:make: name that file with --arch"):
+        with pytest.raises(UserError, match=r"was built by mine\.py:make: give that file with --arch"):
             verified(tmp_path)
         (tmp_path / "mine.py").write_text(code + "# Another version.\n")
         other = next(check for check in verified(tmp_path, **given).checks if check.name == "checkpoint")
@@ -196,37 +199,39 @@ def test_foreign_checkpoints_are_built_as_in_the_run(honest: Path, tmp_path: Pat
         assert re.fullmatch("the network's code has sha256 .{12}, the record .{12}: other code", other.detail)
 
 
-def test_the_request_can_be_recovered_from_the_record(honest: Path) -> None:
-    result = read_result(honest / "result.json")
-    assert summary.request_of(result).key == result.request
+def test_the_request_can_be_recovered_from_the_record(original: Path) -> None:
+    result = read_result(original / "result.json")
+    assert request_of(result).key == result.request
 
 
-def test_rounding_on_another_device_is_no_forgery(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images on the decision boundary may fall either way elsewhere; they are counted apart."""
+def test_rounding_on_another_device_does_not_fail_a_check(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verdicts of images on the decision boundary may differ between devices; they are counted separately."""
     from robust_eval.verification import rejudge
 
-    model, x, y, proof = _claimed(honest)
-    result = read_result(honest / "result.json")
+    model, x, y, stored = _load(original)
+    result = read_result(original / "result.json")
     monkeypatch.setattr(rejudge, "ROUNDING", 1e9)
-    wrong = {c.name: c for c in rejudge.rejudge(result, proof, _Other(model), x, y)}
+    wrong = {c.name: c for c in rejudge.rejudge(result, stored, _RolledLogits(model), x, y)}
     assert wrong["clean predictions"].passed
     assert "decided by rounding alone" in wrong["clean predictions"].detail
     monkeypatch.setattr(rejudge, "ROUNDING", 1e-4)
-    assert not {c.name: c for c in rejudge.rejudge(result, proof, _Other(model), x, y)}[
+    assert not {c.name: c for c in rejudge.rejudge(result, stored, _RolledLogits(model), x, y)}[
         "clean predictions"
     ].passed
 
 
-def test_judged_without_tf32(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TF32 would move margins by far more than what counts as rounding."""
+def test_judged_without_tf32(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 would change margins by more than the tolerance for rounding."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    assert verified(honest).passed
+    assert verified(original).passed
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-class _Other(torch.nn.Module):
-    """A network that now and then says something else."""
+class _RolledLogits(torch.nn.Module):
+    """A network whose logits are shifted by one class."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -237,18 +242,15 @@ class _Other(torch.nn.Module):
         return logits.roll(1, dims=1)
 
 
-def _claimed(folder: Path) -> tuple[Any, Any, Any, Any]:
+def _load(folder: Path) -> tuple[Any, Any, Any, Any]:
     from robust_eval.results import evidence
 
-    options = verify.VerifyOptions(
-        result=folder / "result.json",
-        checkpoint=str(folder / "net.pt"),
-        data=f"npz:{folder / 'images.npz'}",
-        device="cpu",
+    options = VerifyOptions(
+        checkpoint=str(folder / "net.pt"), data=f"npz:{folder / 'images.npz'}", device="cpu"
     )
-    claimed = verify.load(options, read_result(options.result))
-    proof = evidence.read(folder / "evidence.safetensors")
-    return claimed.model, claimed.x_NCHW, claimed.y_N, proof
+    loaded = verify.load_inputs(read_result(folder / "result.json"), options)
+    stored = evidence.read(folder / "evidence.safetensors")
+    return loaded.model, loaded.x_NCHW, loaded.y_N, stored
 
 
 def test_accuracy(folder: Path) -> None:
@@ -262,18 +264,18 @@ def test_verdict_bit_raised_with_all_that_follows(folder: Path) -> None:
     bits, clean = result.columns["pgd-10"].robust_bits, result.columns["clean"].robust_bits
     at = next(i for i in range(N) if bits[i] == "0" and clean[i] == "1")
     edit(folder, lambda v: reset_column(v, "pgd-10", flipped(bits, at)))
-    assert failed(folder)["evidence complete"] == "pgd-10 hides 1 broken images"
+    assert failed(folder)["evidence complete"] == "pgd-10 has 1 images of examples not recorded as broken"
 
 
 def test_verdict_bit_lowered_with_all_that_follows(folder: Path) -> None:
-    """To make a rival look worse."""
+    """A manipulation that makes the model look less robust."""
     bits = read_result(folder / "result.json").columns["pgd-10"].robust_bits
     edit(folder, lambda v: reset_column(v, "pgd-10", flipped(bits, bits.index("1"))))
-    assert failed(folder)["evidence complete"] == "pgd-10 claims 1 broken without an image"
+    assert failed(folder)["evidence complete"] == "pgd-10 records 1 broken examples without an image"
 
 
 def test_clean_verdicts(folder: Path) -> None:
-    """A clean mistake called right, robust under every attack."""
+    """A misclassified clean image recorded as correct, and as robust under every attack."""
 
     def change(value: dict[str, Any]) -> None:
         for count in (*value["columns"].values(), value["worst_case"]):
@@ -315,9 +317,12 @@ def test_evidence_replaced_by_the_clean_image(folder: Path) -> None:
     ("change", "message"),
     [
         (lambda t: t.update({"fgsm.indices": t["fgsm.indices"] + 1000}), "images of other examples"),
-        (lambda t: t.update({"fgsm.images": t["fgsm.images"][:, :, :4]}), "or another shape"),
-        (lambda t: t.update({"fgsm.indices": t["fgsm.indices"][:1].repeat(len(t["fgsm.indices"]))}), "hides"),
-        (lambda t: [t.pop("fgsm.indices"), t.pop("fgsm.images")], "broken without an image"),
+        (lambda t: t.update({"fgsm.images": t["fgsm.images"][:, :, :4]}), "or of another shape"),
+        (
+            lambda t: t.update({"fgsm.indices": t["fgsm.indices"][:1].repeat(len(t["fgsm.indices"]))}),
+            "not recorded as broken",
+        ),
+        (lambda t: [t.pop("fgsm.indices"), t.pop("fgsm.images")], "broken examples without an image"),
     ],
 )
 def test_evidence_of_other_examples(folder: Path, change: Callable[[Tensors], object], message: str) -> None:
@@ -325,8 +330,8 @@ def test_evidence_of_other_examples(folder: Path, change: Callable[[Tensors], ob
     assert message in failed(folder)["evidence complete"]
 
 
-def test_evidence_of_another_run(folder: Path, honest: Path, tmp_path: Path) -> None:
-    shutil.copytree(honest, tmp_path / "other")
+def test_evidence_of_another_run(folder: Path, original: Path, tmp_path: Path) -> None:
+    shutil.copytree(original, tmp_path / "other")
     run(tmp_path / "other", seed=1)
     found = failed(folder, evidence=tmp_path / "other" / "evidence.safetensors")
     assert found["evidence"].startswith("it belongs to another run: its request is")
@@ -341,22 +346,22 @@ def test_another_checkpoint_with_every_digest_forged(folder: Path) -> None:
     make_checkpoint(folder / "net.pt", seed=1)
     sha256 = hashlib.sha256((folder / "net.pt").read_bytes()).hexdigest()
     edit(folder, lambda v: v["checkpoint"].update(sha256=sha256))
-    rewrite_evidence(folder, lambda _, about: about.update(checkpoint=sha256))
+    rewrite_evidence(folder, lambda _, metadata: metadata.update(checkpoint=sha256))
     assert "settings" in failed(folder)
     forge_request(folder)
     assert "clean predictions" in failed(folder)
 
 
 @pytest.mark.parametrize("what", ["recipe", "metrics"])
-def test_what_the_checkpoint_says_of_itself(folder: Path, what: str) -> None:
+def test_the_claims_of_the_checkpoint(folder: Path, what: str) -> None:
     edit(folder, lambda v: v["checkpoint"]["trained_with"].update({what: {"selection": "validation"}}))
-    assert "another trained_with than the record" in failed(folder)["checkpoint"]
+    assert "the file's trained_with differs from the record" in failed(folder)["checkpoint"]
 
 
 def test_normalisation(folder: Path) -> None:
     changed = {"name": "2x-1", "mean": [0.5], "std": [0.5]}
     edit(folder, lambda v: v["checkpoint"].update(normalisation=changed))
-    assert "another normalisation than the record; if the run was given" in failed(folder)["checkpoint"]
+    assert "normalisation differs from the record; if the run was given" in failed(folder)["checkpoint"]
 
 
 @pytest.mark.parametrize("part", ["x", "y"])
@@ -372,7 +377,7 @@ def test_eps(folder: Path) -> None:
     edit(folder, lambda v: v["threat"].update(eps="0.06", eps_value=0.06))
     assert set(failed(folder)) == {"settings", "evidence"}
     edit(folder, lambda v: v["threat"].update(eps="0.02", eps_value=0.02))
-    rewrite_evidence(folder, lambda _, about: about.update(threat="Linf 0.02"))
+    rewrite_evidence(folder, lambda _, metadata: metadata.update(threat="Linf 0.02"))
     forge_request(folder)
     assert "outside Linf 0.02" in failed(folder)["ball and box"]
 
@@ -383,7 +388,7 @@ def test_worst_case(folder: Path) -> None:
 
 
 def test_removed_column(folder: Path) -> None:
-    """The strongest attack left out, and everything else made to fit."""
+    """The strongest attack is removed, and all other numbers are adjusted."""
 
     def change(value: dict[str, Any]) -> None:
         del value["columns"]["pgd-10"]
@@ -397,7 +402,7 @@ def test_removed_column(folder: Path) -> None:
     edit(folder, change)
     assert {"settings", "columns"} <= set(failed(folder))
     forge_request(folder)
-    assert "leaves out: pgd-10" in failed(folder)["columns"]
+    assert "missing from the result: pgd-10" in failed(folder)["columns"]
 
 
 @pytest.mark.parametrize(
@@ -405,7 +410,7 @@ def test_removed_column(folder: Path) -> None:
 )
 def test_settings(folder: Path, path: str, new: object) -> None:
     edit(folder, lambda v: v["suite"].update({path: new}))
-    assert "are not those that were asked for" in failed(folder)["settings"]
+    assert "are not those of the recorded request" in failed(folder)["settings"]
 
 
 def test_attack_parameters(folder: Path) -> None:
@@ -413,8 +418,8 @@ def test_attack_parameters(folder: Path) -> None:
     assert "settings" in failed(folder)
 
 
-def test_flags_removed_or_made_harmless(tmp_path: Path, honest: Path) -> None:
-    shutil.copytree(honest, tmp_path / "run")
+def test_flags_removed_or_made_harmless(tmp_path: Path, original: Path) -> None:
+    shutil.copytree(original, tmp_path / "run")
     folder = tmp_path / "run"
     make_checkpoint(folder / "net.pt", scale=-1.0)
     result = run(folder)
@@ -429,8 +434,8 @@ def test_flags_removed_or_made_harmless(tmp_path: Path, honest: Path) -> None:
 KEPT = 3
 
 
-def invent_survivors(folder: Path) -> None:
-    """Each attack broke three images, says the record, and the evidence shows just these."""
+def invent_robust_examples(folder: Path) -> None:
+    """Record and evidence contain only the first three broken examples of each attack."""
     with safe_open(folder / "evidence.safetensors", "numpy") as file:
         kept = {name: file.get_tensor(f"{name}.indices")[:KEPT] for name in ("fgsm", "pgd-10")}
 
@@ -449,8 +454,8 @@ def invent_survivors(folder: Path) -> None:
     rewrite_evidence(folder, cut)
 
 
-def test_invented_survivors_pass_every_check_but_the_audit(folder: Path) -> None:
-    invent_survivors(folder)
+def test_invented_robust_examples_are_found_by_the_audit_only(folder: Path) -> None:
+    invent_robust_examples(folder)
     assert verified(folder).passed
     found = verified(folder, audit=20, audit_seed=5)
     assert not found.passed
@@ -459,29 +464,29 @@ def test_invented_survivors_pass_every_check_but_the_audit(folder: Path) -> None
     assert found.audit.n == 20
 
 
-def test_an_audit_of_an_honest_row(honest: Path) -> None:
-    found = verified(honest, audit=10, audit_seed=5)
+def test_an_audit_of_an_unmodified_result(original: Path) -> None:
+    found = verified(original, audit=10, audit_seed=5)
     assert found.passed
     assert found.audit is not None
     assert found.audit.n == 10
     assert found.audit.seed == 5
     assert found.audit.forwards > 0
-    again = verified(honest, audit=10, audit_seed=5).audit
+    again = verified(original, audit=10, audit_seed=5).audit
     assert again is not None
     assert again.fell == found.audit.fell
-    survivors = read_result(honest / "result.json").worst_case.n_robust
-    every = verified(honest, audit=10_000, audit_suite="fgsm").audit
+    survivors = read_result(original / "result.json").worst_case.n_robust
+    every = verified(original, audit=10_000, audit_suite="fgsm").audit
     assert every is not None
     assert (every.n, every.suite) == (survivors, "clean,fgsm")
 
 
-def test_the_record_of_a_verification_reads_back_and_lapses(honest: Path, tmp_path: Path) -> None:
-    found = verified(honest, audit=3)
+def test_the_record_of_a_verification_is_read_back(original: Path, tmp_path: Path) -> None:
+    found = verified(original, audit=3)
     path = verification_record.path_beside(tmp_path / "result.json")
     assert path.name == "result.verification.json"
     verification_record.write(path, found)
     assert verification_record.read(path) == found
-    assert str(honest) not in path.read_text()
+    assert str(original) not in path.read_text()
     path.write_text(found.model_dump_json().replace('"verification_version":1', '"verification_version":9'))
     with pytest.raises(UserError, match="verification version 9, newer than 1.*Upgrade"):
         verification_record.read(path)
@@ -499,56 +504,53 @@ def spoil(folder: Path, content: bytes) -> None:
     [
         (
             lambda f: (f / "evidence.safetensors").unlink(),
-            "No evidence lies beside .*: name it with --evidence FILE",
+            "There is no evidence beside .*: give it with --evidence FILE",
         ),
         (lambda f: spoil(f, (f / "evidence.safetensors").read_bytes()[:500]), "not a safetensors.*truncated"),
         (lambda f: spoil(f, b"<html>"), "is not a safetensors file"),
-        (lambda f: spoil(f, save({"x": np.zeros(3)})), "but not the evidence of a run"),
+        (lambda f: spoil(f, save({"x": np.zeros(3)})), "but not evidence of a run"),
         (
             lambda f: rewrite_evidence(f, lambda t, _: t.update({"fgsm.images": t["fgsm.images"][:1]})),
             "is damaged: fgsm has int64 indices",
         ),
-        (lambda f: rewrite_evidence(f, lambda t, _: t.pop("fgsm.indices")), "but not the evidence of a run"),
+        (lambda f: rewrite_evidence(f, lambda t, _: t.pop("fgsm.indices")), "but not evidence of a run"),
         (lambda f: edit(f, lambda v: v.update(evidence=None)), "has no evidence: it was made without"),
         (lambda f: edit(f, lambda v: v.update(status="partial")), "is partial. Finish the run"),
         (lambda f: (f / "net.pt").unlink(), "net.pt does not exist"),
         (
             lambda f: edit(f, lambda v: v["checkpoint"]["architecture"].update(id="net.py:make")),
-            r"was built by net.py:make: name that file with --arch PATH/net.py:make",
+            r"was built by net.py:make: give that file with --arch PATH/net.py:make",
         ),
     ],
 )
-def test_what_cannot_be_verified(folder: Path, change: Callable[[Path], object], message: str) -> None:
+def test_files_that_cannot_be_verified(folder: Path, change: Callable[[Path], object], message: str) -> None:
     change(folder)
     with pytest.raises(UserError, match=message):
         verified(folder)
 
 
-def test_images_that_have_to_be_named(folder: Path) -> None:
-    with pytest.raises(UserError, match="Which images.* npz:images.npz, 60 of them: name them with --data"):
+def test_images_without_a_dataset_name_must_be_given(folder: Path) -> None:
+    with pytest.raises(
+        UserError, match="Which images.* on 60 images of npz:images.npz: give them with --data"
+    ):
         verified(folder, data=None)
 
 
-def test_audits_that_cannot_be(honest: Path) -> None:
+def test_invalid_audits(original: Path) -> None:
     from robust_eval.verification import audit
 
-    result = read_result(honest / "result.json")
-    claimed = verify.load(
-        verify.VerifyOptions(
-            result=honest / "result.json",
-            checkpoint=str(honest / "net.pt"),
-            data=f"npz:{honest / 'images.npz'}",
-            device="cpu",
-        ),
-        result,
+    result = read_result(original / "result.json")
+    options = VerifyOptions(
+        checkpoint=str(original / "net.pt"), data=f"npz:{original / 'images.npz'}", device="cpu"
     )
-    job = evaluation.Job(summary.request_of(result), claimed.model, claimed.x_NCHW, claimed.y_N)
+    loaded = verify.load_inputs(result, options)
+    job = Job(request_of(result), loaded.model, loaded.x_NCHW, loaded.y_N)
     with pytest.raises(UserError, match="--audit must be at least 1"):
         audit.audit(job, result, 0, 0)
     with pytest.raises(UserError, match="Suite clean has no attack to audit with"):
         audit.audit(job, result, 5, 0, "clean")
     worst = result.worst_case.model_copy(update={"robust_bits": "0" * N})
-    with pytest.raises(UserError, match="no image survived"):
+    with pytest.raises(UserError, match="no example is robust"):
         audit.audit(job, result.model_copy(update={"worst_case": worst}), 5, 0)
     column = job.request.suite.columns[1]
     older = replace(column, attacks=(replace(column.attacks[0], version=0),))

@@ -63,12 +63,12 @@ def test_the_price_is_an_upper_bound_and_what_help_says() -> None:
     from robust_eval.cli import options
 
     cost = diagnosis.cost()
-    idle = planted_attacks.TwistedJob(
-        cases_unmodified.trained().request,
-        cases_unmodified.trained().model,
-        cases_unmodified.trained().x_NCHW,
-        cases_unmodified.trained().y_N,
-        twist=planted_attacks.small_epsilon,
+    idle = planted_attacks.PlantedJob(
+        cases_unmodified.trained_job().request,
+        cases_unmodified.trained_job().model,
+        cases_unmodified.trained_job().x_NCHW,
+        cases_unmodified.trained_job().y_N,
+        defect=planted_attacks.smaller_epsilon,
     )
     found = diagnosis.diagnose(idle.worker(), examples=20)
     assert 0.9 * cost.backwards * 20 < found.backwards <= cost.backwards * 20
@@ -127,5 +127,5 @@ def test_without_being_asked_there_is_none() -> None:
 def test_a_look_is_taken_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32's rounding would pass for dependence on the batch."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    probe_job(cases_unmodified.trained())
+    probe_job(cases_unmodified.trained_job())
     assert not torch.backends.cudnn.allow_tf32

@@ -1,4 +1,4 @@
-"""What every rule must say, to users and in the documentation."""
+"""Each rule has complete texts, and docs/flags.md has the same."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def test_every_flag_is_documented_in_the_same_words(name: str) -> None:
     rule = flags.RULES[name]
     entry = rf"^### `{name}` \({rule.severity}\)$.+?^Threshold: {re.escape(rule.threshold)}\.$\s+(.+)$"
     found = re.search(entry, PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert found, f"{PAGE.name} lacks {name}, or says something else of it"
+    assert found, f"{PAGE.name} lacks {name}, or has another text for it"
     assert found[1].startswith(rule.advice)
 
 
-def test_documentation_names_no_other_flag() -> None:
+def test_documentation_lists_no_other_flag() -> None:
     named = re.findall(r"^### `(.+?)`", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert named == list(flags.RULES)
 
 
-def test_one_lie_seen_twice_is_one_flag() -> None:
+def test_a_flag_raised_twice_is_reported_once() -> None:
     found = records([("collapsed", "first"), ("train-mode", "x"), ("collapsed", "second")])
     assert [(flag.id, flag.figure) for flag in distinct(found)] == [
         ("collapsed", "first"),

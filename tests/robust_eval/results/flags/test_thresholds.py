@@ -1,4 +1,4 @@
-"""Just below a threshold there is no flag, just above there is."""
+"""Figures just below a threshold raise no flag, figures just above it do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from robust_eval.results import DiagnosisRecord, flags
-from robust_eval.results.flags.figures import Probe, Response
-from robust_eval.results.flags.from_columns import near_chance
+from robust_eval.results.flags.figures import NoiseResponse, Probe
+from robust_eval.results.flags.from_columns import clean_accuracy_floor
 from robust_eval.verification.selftest.planted_results import column
 
-QUIET = Probe(
+NO_PROBE_FLAGS = Probe(
     n=32,
     nonfinite=0.0,
     training_modules=0,
@@ -22,8 +22,8 @@ QUIET = Probe(
     optimises=False,
     repeat=0.0,
     batch=1e-6,
-    fine=Response(5e-5, 1e-6),
-    coarse=Response(5e-4, 1e-5),
+    fine=NoiseResponse(5e-5, 1e-6),
+    coarse=NoiseResponse(5e-4, 1e-5),
     no_gradient=False,
     zero_ce=0.0,
     zero_margin=0.0,
@@ -31,7 +31,7 @@ QUIET = Probe(
     gradient_repeat=0.0,
     gradient_sign_errors=0.0,
 )
-CALM = DiagnosisRecord(
+NO_DIAGNOSIS_FLAGS = DiagnosisRecord(
     images=100,
     broken=40,
     broken_more_steps=40,
@@ -48,11 +48,11 @@ CALM = DiagnosisRecord(
 
 
 def probed(**figures: Any) -> set[str]:
-    return {flag.id for flag in flags.from_probe(replace(QUIET, **figures))}
+    return {flag.id for flag in flags.from_probe(replace(NO_PROBE_FLAGS, **figures))}
 
 
 def diagnosed(**figures: Any) -> set[str]:
-    return {flag.id for flag in flags.from_diagnosis(CALM.model_copy(update=figures))}
+    return {flag.id for flag in flags.from_diagnosis(NO_DIAGNOSIS_FLAGS.model_copy(update=figures))}
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def diagnosed(**figures: Any) -> set[str]:
         ("test-time-optimisation", {}, {"optimises": True}),
         ("random-outputs", {"repeat": 9e-5}, {"repeat": 1.1e-4}),
         ("batch-dependent", {"batch": 9e-5}, {"batch": float("inf")}),
-        ("discontinuous", {"fine": Response(1, 0.4)}, {"fine": Response(2e-3, 2e-3)}),
-        ("discontinuous", {"coarse": Response(9e-5, 9e-5)}, {"coarse": Response(2e-3, 1.1e-3)}),
+        ("discontinuous", {"fine": NoiseResponse(1, 0.4)}, {"fine": NoiseResponse(2e-3, 2e-3)}),
+        ("discontinuous", {"coarse": NoiseResponse(9e-5, 9e-5)}, {"coarse": NoiseResponse(2e-3, 1.1e-3)}),
         ("no-gradients", {"zero_margin": 0.09}, {"zero_margin": 0.12}),
         ("no-gradients", {}, {"no_gradient": True, "zero_margin": 1.0}),
         ("saturated-logits", {"zero_ce": 0.09}, {"zero_ce": 0.12}),
@@ -75,7 +75,7 @@ def diagnosed(**figures: Any) -> set[str]:
         ("misleading-gradients", {"gradient_sign_errors": 0.24}, {"gradient_sign_errors": 0.27}),
     ],
 )
-def test_of_a_model(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
+def test_thresholds_of_probes(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
     assert probed(**below) == set()
     assert probed(**above) == {name}
 
@@ -94,12 +94,12 @@ def test_of_a_model(name: str, below: dict[str, Any], above: dict[str, Any]) -> 
         ("fresh-process-disagrees", {}, {"fresh_problem": "no fresh process could be run"}),
     ],
 )
-def test_of_a_diagnosis(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
+def test_thresholds_of_a_diagnosis(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
     assert diagnosed(**below) == set()
     assert diagnosed(**above) == {name}
 
 
-def test_few_examples_need_more_than_two() -> None:
+def test_with_few_examples_more_than_two_are_needed() -> None:
     assert diagnosed(images=20, broken_more_steps=42) == set()
     assert diagnosed(images=20, broken_more_steps=43) == {"more-steps-help"}
 
@@ -115,8 +115,8 @@ def test_few_examples_need_more_than_two() -> None:
         ("L2", {"pgd-20": 0.49}, {"budget-unused"}),
     ],
 )
-def test_of_the_budget(norm: Any, reach: dict[str, float], expected: set[str]) -> None:
-    assert {flag.id for flag in flags.from_reach(reach, norm)} == expected
+def test_thresholds_of_perturbation_size(norm: Any, reach: dict[str, float], expected: set[str]) -> None:
+    assert {flag.id for flag in flags.from_perturbation_size(reach, norm)} == expected
 
 
 @pytest.mark.parametrize(
@@ -129,17 +129,17 @@ def test_of_the_budget(norm: Any, reach: dict[str, float], expected: set[str]) -
         (float("nan"), float("inf"), {"changed-during-run", "search-copy-differs"}),
     ],
 )
-def test_of_changes(after: float, search: float | None, expected: set[str]) -> None:
+def test_thresholds_of_changes(after: float, search: float | None, expected: set[str]) -> None:
     assert {flag.id for flag in flags.from_changes(after, search)} == expected
 
 
-def test_chance_leaves_room_for_two_classes() -> None:
-    assert near_chance(2) == pytest.approx(0.6)
-    assert near_chance(10) == pytest.approx(0.2)
-    assert near_chance(100) == pytest.approx(0.02)
+def test_the_floor_of_clean_accuracy_depends_on_the_number_of_classes() -> None:
+    assert clean_accuracy_floor(2) == pytest.approx(0.6)
+    assert clean_accuracy_floor(10) == pytest.approx(0.2)
+    assert clean_accuracy_floor(100) == pytest.approx(0.02)
 
 
-def test_of_the_interval() -> None:
+def test_the_threshold_of_the_interval() -> None:
     """At 50%, 360 examples (the digits' test set) are enough and 250 are not."""
     for n, expected in ((360, set[str]()), (250, {"too-few-examples"})):
         half = column(np.arange(n) < n // 2)

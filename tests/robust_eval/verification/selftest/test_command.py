@@ -1,4 +1,4 @@
-"""``robust-eval selftest`` and ``--diagnose`` as a user meets them."""
+"""Output and exit codes of ``robust-eval selftest`` and ``--diagnose``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from robust_eval.cli.main import main
 from robust_eval.results import read_result
 from robust_eval.verification import selftest
-from robust_eval.verification.selftest.case import Case, case
+from robust_eval.verification.selftest.case import Case, make_case
 from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT
 
 Run = Callable[..., tuple[int, str, str]]
@@ -36,7 +36,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return call
 
 
-def test_what_was_caught_is_a_table(run: Run) -> None:
+def test_the_outcomes_are_printed_as_a_table(run: Run) -> None:
     code, out, _ = run("selftest", "--only", "record")
     assert code == 0
     assert "best on the test set" in out
@@ -47,8 +47,8 @@ def test_what_was_caught_is_a_table(run: Run) -> None:
 @pytest.mark.parametrize(
     ("planted", "verdict"),
     [
-        (case("record", "a lie", ("collapsed",), set), "missed"),
-        (case("record", "honest", (), lambda: {"collapsed"}), "false alarm"),
+        (make_case("record", "a defect", ("collapsed",), set), "missed"),
+        (make_case("record", "unmodified", (), lambda: {"collapsed"}), "false alarm"),
     ],
 )
 def test_a_miss_and_a_false_alarm_fail(
@@ -59,7 +59,7 @@ def test_a_miss_and_a_false_alarm_fail(
     assert code == 1
     assert verdict in out
     assert "0 of 1 as expected" in out
-    assert re.search(r"^\w+: 1 case$", out, re.MULTILINE), "a pipe sees that it works"
+    assert re.search(r"^\w+: 1 case$", out, re.MULTILINE), "progress is printed without a terminal too"
 
 
 def test_an_unknown_group(run: Run) -> None:
@@ -68,7 +68,7 @@ def test_an_unknown_group(run: Run) -> None:
     assert "Unknown group 'modle'. Did you mean model?" in err
 
 
-def test_a_diagnosis_states_its_cost_and_is_kept(run: Run, tmp_path: Path) -> None:
+def test_a_diagnosis_prints_its_cost_and_is_stored(run: Run, tmp_path: Path) -> None:
     words = ("run", str(CHECKPOINT), "--suite", "fgsm", "--examples", "40", "--out", "out", "--diagnose")
     code, out, _ = run(*words)
     assert code == 0

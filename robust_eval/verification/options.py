@@ -1,0 +1,37 @@
+"""The options of ``robust-eval verify``, declared once; free of torch, so that ``--help`` starts quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from robust_eval.core.command_options import option
+
+INPUTS, MODEL, AUDIT = "Inputs", "Model", "Audit"
+"""Panels of ``--help``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Which files a result is verified with; None: the default given in the option's help."""
+
+    checkpoint: str | None = option(
+        None,
+        "Checkpoint file, or robustbench:MODEL_ID (default: the file kept beside a row of a board).",
+        panel=INPUTS,
+    )
+    evidence: Path | None = option(
+        None, "Evidence file (default: the file kept beside the result).", panel=INPUTS
+    )
+    data: str | None = option(None, "Dataset (default: the one named in the result).", panel=INPUTS)
+    data_root: Path | None = option(None, "Folder that contains the datasets.", panel=INPUTS)
+    arch: str | None = option(None, "Architecture, if it was given to the run.", panel=MODEL)
+    normalisation: str | None = option(None, "Input normalisation, if it was given to the run.", panel=MODEL)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MODEL)
+    audit: int = option(0, "Attack N of the robust examples again, with a new seed.", panel=AUDIT)
+    audit_suite: str | None = option(
+        None, "Suite of the audit (default: the attacks of the result).", panel=AUDIT
+    )
+    audit_seed: int | None = option(
+        None, "Seed of the audit (default: drawn at random and recorded).", panel=AUDIT
+    )
