@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robust_eval.core.norms import project
 from robust_eval.core.threat import Norm
-from robust_eval.models.acceleration.attack_model import queried
+from robust_eval.models.acceleration.attack_model import query_steps
 
 Scores = Callable[[Tensor], Tensor]
 """x_NCHW to logits_NK."""
@@ -109,7 +109,7 @@ def attack(
     estimate (``samples // 2`` antithetic pairs), answered by ``near`` if that is given. Returns
     candidates, shape (N, C, H, W).
     """
-    near = near or partial(queried, scores)
+    near = near or partial(query_steps, scores)
     rows = rows or rows_per_call(x_NCHW.device, x_NCHW.shape[1:].numel())
     pairs, shape = samples // 2, x_NCHW.shape[1:]
     result = x_NCHW.clone()

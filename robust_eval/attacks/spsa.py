@@ -70,5 +70,5 @@ def search(
         delta=float(params.delta),
         learning_rate=float(params.learning_rate),
         seed=seed,
-        near=model.near if isinstance(model, AttackCopy) else None,
+        near=model.logits_at_steps if isinstance(model, AttackCopy) else None,
     )

@@ -75,7 +75,7 @@ def build(
     title: Annotated[str | None, typer.Option(help="Heading; the board's own by default.")] = None,
 ) -> None:
     """Write README.md and index.html, with ranks, intervals and flags."""
-    from robust_eval.core.text import counted, visible
+    from robust_eval.core.text import count_of, printable
     from robust_eval.leaderboard import board as boards
     from robust_eval.leaderboard import build as building
     from robust_eval.leaderboard import row as rows
@@ -83,9 +83,9 @@ def build(
 
     found, described = rows.read_board(board), boards.load(board, title)
     for path in building.write(described, found):
-        typer.echo(f"{path}: {counted(len(found), 'row')}")
+        typer.echo(f"{path}: {count_of(len(found), 'row')}")
     for problem in rules.problems(described, found):
-        typer.echo(f"check will refuse {visible(problem.file)}: it {visible(problem.text)}")
+        typer.echo(f"check will refuse {printable(problem.file)}: it {printable(problem.text)}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
@@ -98,16 +98,16 @@ def check(
     title: Annotated[str | None, typer.Option(help="As given to build.")] = None,
 ) -> None:
     """Exit with 1 if the tables disagree with the results, or a row breaks a rule."""
-    from robust_eval.core.text import counted, visible
+    from robust_eval.core.text import count_of, printable
     from robust_eval.leaderboard import board as boards
     from robust_eval.leaderboard import build as building
 
     rows, problems = building.check(boards.load(board, title, against), against)
     for problem in problems:
-        typer.echo(f"{visible(problem.file)} {visible(problem.text)}")
+        typer.echo(f"{printable(problem.file)} {printable(problem.text)}")
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{board}: {counted(len(rows), 'row')}, tables and rules hold")
+    typer.echo(f"{board}: {count_of(len(rows), 'row')}, tables and rules hold")
 
 
 @app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")

@@ -18,7 +18,7 @@ STALL_SECONDS = 30.0
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
+def download_timeout() -> Iterator[None]:
     """Sockets opened inside give up after STALL_SECONDS of silence; progress goes to stderr."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)
@@ -41,7 +41,7 @@ def find_or_download(
         with contextlib.suppress(RuntimeError):
             return build(place, False)
     try:
-        with impatient():
+        with download_timeout():
             return build(places[0], True)
     except (OSError, RuntimeError, EOFError) as error:
         raise UserError(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT = 1024
+SKETCH_SIZE = 1024
 _NAME = "smallest_hashes"
 
 
@@ -28,7 +28,7 @@ def hashes(x_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
-def hashes_of(sets: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
+def hashes_of_all(sets: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
     """The hashes of all images of several sets, one set after the other; none of no set."""
     return np.concatenate([np.empty(0, np.uint64), *map(hashes, sets)])
 
@@ -43,8 +43,8 @@ class Overlap:
 
 def sketch(sets: Iterable[NDArray[np.uint8]]) -> dict[str, Any]:
     """Of all sets (each N, H, W, C) together, as plain values for a checkpoint."""
-    found = hashes_of(sets)
-    smallest = np.unique(found)[:KEPT]
+    found = hashes_of_all(sets)
+    smallest = np.unique(found)[:SKETCH_SIZE]
     content = base64.b64encode(smallest.astype("<u8").tobytes()).decode()
     return {"images": len(found), _NAME: content}
 
@@ -59,6 +59,6 @@ def overlap(sketched: Mapping[str, Any], x_NHWC: NDArray[np.uint8]) -> Overlap |
         return None
     kept = np.frombuffer(content, "<u8").astype(np.uint64)
     here = hashes(x_NHWC)
-    if len(kept) >= KEPT:
+    if len(kept) >= SKETCH_SIZE:
         here = here[here <= kept.max()]
     return Overlap(int(np.isin(here, kept).sum()), len(here))

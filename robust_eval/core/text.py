@@ -5,12 +5,12 @@ from __future__ import annotations
 import unicodedata
 
 
-def counted(n: int, what: str) -> str:
+def count_of(n: int, what: str) -> str:
     """``1 row``, ``1,200 rows``."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def visible(value: str, most: int = 300) -> str:
+def printable(value: str, most: int = 300) -> str:
     """One line without control, format or direction marks, so that a terminal shows it and does no more.
 
     Longer than ``most`` characters, it ends in ``...``.

@@ -62,11 +62,11 @@ class CheckpointRef:
     @property
     def weights(self) -> dict[str, str]:
         """The file, and the part of it where it has several."""
-        part = part_of(self.name)
+        part = part_name(self.name)
         return {"sha256": self.sha256, **({"part": part} if part else {})}
 
 
-def part_of(name: str) -> str:
+def part_name(name: str) -> str:
     """Which of several networks in a file a checkpoint's name speaks of: ``ema`` of ``c.pt#ema``, else ''."""
     return name.partition("#")[2]
 
@@ -194,5 +194,5 @@ __all__ = [
     "UnitResult",
     "Verdicts",
     "WorkUnit",
-    "part_of",
+    "part_name",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robust_eval.core.devices import full_precision, pick_device
 from robust_eval.core.errors import UserError
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.data import ImageSet
@@ -132,7 +132,7 @@ def _full_name(ref: CheckpointRef) -> str:
 def labelled(sources: Sequence[str], names: str | None = None) -> tuple[str, ...]:
     """What tells checkpoints apart: the names given, else what differs in their paths, else A, B, ..."""
     if names is not None:
-        found = tuple(visible(name, 40) for name in names.split(","))
+        found = tuple(printable(name, 40) for name in names.split(","))
         if len(found) != len(sources) or len(set(found)) != len(found) or not all(found):
             raise UserError(
                 f"--names needs {len(sources)} different names, separated by commas; got '{names}'."
@@ -144,7 +144,7 @@ def labelled(sources: Sequence[str], names: str | None = None) -> tuple[str, ...
         ends = [part[len(part) - depth :] for part in parts]
         differs = [len({end[place] for end in ends}) > 1 for place in range(depth)]
         shown = ["/".join(name for name, keep in zip(end, differs, strict=True) if keep) for end in ends]
-        candidates = tuple(visible(one or end[-1], 40) for one, end in zip(shown, ends, strict=True))
+        candidates = tuple(printable(one or end[-1], 40) for one, end in zip(shown, ends, strict=True))
         if len(set(candidates)) == len(paths):
             return candidates
     return tuple(f"{chr(ord('A') + place % 26)}{place // 26 or ''}" for place in range(len(paths)))

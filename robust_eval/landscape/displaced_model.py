@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import FLOAT32
 from robust_eval.landscape.directions import Vector, movable
-from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
-from robust_eval.models.acceleration.tuning import usual
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
+from robust_eval.models.acceleration.tuning import default_tuning
 from robust_eval.models.normalisation import Normalised
 
 Step = tuple[Vector, float]
@@ -37,7 +37,9 @@ class Moving:
             raise UserError(f"{name} has no weight with more than one dimension, so nothing can be moved.")
         self.sample = sample_NCHW
         self.forwards = self.backwards = 0
-        self._walker = frozen(model, tuning=usual(sample_NCHW.device, sample_NCHW.shape[1:].numel()))
+        self._walker = make_attack_copy(
+            model, tuning=default_tuning(sample_NCHW.device, sample_NCHW.shape[1:].numel())
+        )
         named = dict(self._walker.network.named_parameters())
         self._parameters = {key: named[f"network.{key}"] for key in self.home}
         self._attack_copies: dict[str, AttackCopy] = {}
@@ -65,7 +67,7 @@ class Moving:
     def attacked(self, search: Callable[[AttackCopy], Tensor], precision: str = FLOAT32) -> Tensor:
         """What ``search`` finds with the network as it stands, in a precision."""
         if precision not in self._attack_copies:
-            self._attack_copies[precision] = frozen(
+            self._attack_copies[precision] = make_attack_copy(
                 self._walker.network, sample=self.sample, precision=precision
             )
         attack_copy = self._attack_copies[precision]

@@ -9,7 +9,7 @@ from pathlib import Path
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text, writing
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.leaderboard import attachments, rules
 from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard.row import (
@@ -43,8 +43,8 @@ def file_name(row: Row) -> str:
     stem = _stem(name)
     if stem is None:
         raise UserError(
-            f"The checkpoint's name {visible(name, 60)!r} cannot be a file name here: rename it with at most "
-            "80 letters, digits, '.', '_' and '-', and evaluate again."
+            f"The checkpoint's name {printable(name, 60)!r} cannot be a file name here: rename it with at "
+            "most 80 letters, digits, '.', '_' and '-', and evaluate again."
         )
     digest = content_digest(row.result.model_dump(mode="json"))
     return f"{_stem(row.name) or stem}-{digest[:8]}.json"
@@ -151,7 +151,7 @@ def stray_files(folder: Path) -> Iterator[Problem]:
     for path in sorted(home.iterdir()) if home.is_dir() else []:
         suffix = next((suffix for suffix in (*SIDECARS, ".json") if path.name.endswith(suffix)), None)
         stem = path.name.removesuffix(suffix or "")
-        file = f"{RESULTS}/{visible(path.name, 100)}"
+        file = f"{RESULTS}/{printable(path.name, 100)}"
         if suffix is None or path.is_symlink() or not path.is_file():
             yield Problem(file, "does not belong among results")
         elif not NAME.fullmatch(path.name[:80]) or len(path.name) > 120 or ".." in path.name:

@@ -57,7 +57,7 @@ def parse_normalisation(text: str, channels: int) -> Normalisation:
         found = NORMALISATIONS[text]
     else:
         found = Normalisation(text, *(_values(part, text) for part in text.split("/", 1)))
-    return checked(found, channels)
+    return check_normalisation(found, channels)
 
 
 def _values(part: str, text: str) -> tuple[float, ...]:
@@ -69,7 +69,7 @@ def _values(part: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def checked(normalisation: Normalisation, channels: int) -> Normalisation:
+def check_normalisation(normalisation: Normalisation, channels: int) -> Normalisation:
     """The same, if it fits images with that many channels and divides by no zero."""
     for values in (normalisation.mean, normalisation.std):
         if len(values) not in (1, channels):

@@ -12,7 +12,7 @@ from robust_eval.core.errors import UserError
 SINGLE = "Out of memory on a single image. Free memory on this device, or use the CPU."
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether a failure is a lack of memory, on whatever device."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
@@ -21,7 +21,7 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and found
 
 
-def release() -> None:
+def release_cache() -> None:
     """Hand back what the allocator keeps. Not inside an ``except``: its traceback holds tensors."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -36,9 +36,9 @@ def logits(model: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
             parts = [model(part) for part in torch.split(x_NCHW, max(size, 1))]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
         except RuntimeError as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
         if size <= 1:
             raise UserError(SINGLE)
         size //= 2
-        release()
+        release_cache()

@@ -14,7 +14,7 @@ from robust_eval.core import strict_json
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
-from robust_eval.core.text import counted
+from robust_eval.core.text import count_of
 from robust_eval.results import NonNegativeInt, Seconds, Sha256, first_error
 
 VERIFICATION_VERSION = 1
@@ -45,7 +45,7 @@ class AuditRecord(ClosedModel):
     @property
     def text(self) -> str:
         """What happened, in words."""
-        fell = f"{len(self.fell)} of {counted(self.n, 'survivor')} fell"
+        fell = f"{len(self.fell)} of {count_of(self.n, 'survivor')} fell"
         return f"{fell} to suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
 
 

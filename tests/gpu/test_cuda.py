@@ -15,7 +15,7 @@ from defenses.training.trainer import train
 from robust_eval import data, evaluate
 from robust_eval.evaluation import attack_copy
 from robust_eval.models import architectures
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.acceleration.tuning import Tuning
 from robust_eval.verification.selftest.cases_unmodified import trained
 
@@ -45,8 +45,8 @@ def test_a_compiled_pass_is_the_eager_one(precision: str) -> None:
     torch.manual_seed(0)
     network = architectures.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
     x = torch.rand(70, 3, 32, 32, device="cuda")
-    plain = frozen(network, sample=x[:4], precision=precision)
-    quick = frozen(network, sample=x[:4], precision=precision, tuning=Tuning(32, 32, True, True))
+    plain = make_attack_copy(network, sample=x[:4], precision=precision)
+    quick = make_attack_copy(network, sample=x[:4], precision=precision, tuning=Tuning(32, 32, True, True))
     tolerance = 1e-3 if precision == "float32" else 0.05
     for _ in range(3):
         first, second = quick(x), quick(x.flip(0))
@@ -65,20 +65,23 @@ def test_small_steps_are_those_of_float32(rows: int) -> None:
     network = architectures.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
     x = torch.rand(5, 3, 32, 32, device="cuda")
     steps = 1e-3 * (2 * torch.randint(0, 2, (5, 256, 3, 32, 32), device="cuda").float() - 1)
-    quick = frozen(network, sample=x, tuning=Tuning(256, 256, near_rows=rows))
-    assert quick.nearby is not None, quick.notes
+    quick = make_attack_copy(network, sample=x, tuning=Tuning(256, 256, near_rows=rows))
+    assert quick.step_evaluator is not None, quick.notes
     with torch.no_grad():
         at = network.double()(x.double())[:, None]
         truth = torch.cat([network(some.double())[None] for some in x[:, None] + steps]) - at
     for _ in range(3):  # the first calls record a graph, the others replay it
-        assert (quick.near(x, steps) - at - truth).norm() < 0.05 * truth.norm()
+        assert (quick.logits_at_steps(x, steps) - at - truth).norm() < 0.05 * truth.norm()
 
 
 def test_running_out_of_memory_is_survived() -> None:
     network = architectures.build("resnet-18", classes=10, channels=3, image_size=(32, 32)).eval().cuda()
     torch.cuda.set_per_process_memory_fraction(0.01)
     try:
-        search, x = frozen(network), torch.rand(1, 3, 32, 32, device="cuda").expand(20_000, -1, -1, -1)
+        search, x = (
+            make_attack_copy(network),
+            torch.rand(1, 3, 32, 32, device="cuda").expand(20_000, -1, -1, -1),
+        )
         assert search(x).shape == (20_000, 10)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

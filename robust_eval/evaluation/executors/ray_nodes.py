@@ -39,7 +39,7 @@ def paths(options: EvaluationOptions) -> dict[str, str]:
     """What every node must be able to see: path to what it is. EvaluationOptions as :func:`absolute` gives them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
-        found[str(checkpoint.split(options.checkpoint)[0])] = "the checkpoint"
+        found[str(checkpoint.split_source(options.checkpoint)[0])] = "the checkpoint"
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder"):
         found[rest] = "the data"

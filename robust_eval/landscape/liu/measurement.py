@@ -22,7 +22,7 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec
 from robust_eval.evaluation.planning.units import auto_batch_size
 from robust_eval.landscape.checkpoints import Subjects
-from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
 from robust_eval.results.environment import environment
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Setup:
 
     def attack_copy(self, model: nn.Module) -> AttackCopy:
         """The copy of a model, as it stands, that attacks search on."""
-        return frozen(model, sample=self.subjects.x_NCHW[:SAMPLE])
+        return make_attack_copy(model, sample=self.subjects.x_NCHW[:SAMPLE])
 
     def attacked(self, search: AttackCopy, threat: ThreatModel | None = None) -> Tensor:
         """Adversarial images for the whole slice; every image's random start is the same on every call."""

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robust_eval.core.request import CLEAN
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.leaderboard.page import charts
 from robust_eval.leaderboard.page.row_details import details, pair
 from robust_eval.leaderboard.page.view_models import GroupView, groups, link
@@ -127,7 +127,7 @@ def _data(group: GroupView) -> dict[str, Any]:
 
 def _shown(value: object) -> object:
     """Strings lose control and direction marks before they are escaped."""
-    return visible(value, _LONGEST) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value, _LONGEST) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.ranking import Place, grouped, places
 from robust_eval.leaderboard.robustbench_import import Reported
@@ -20,7 +20,7 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 
 def text(value: str) -> str:
     """Untrusted text as inert Markdown: no markup, HTML, links, line breaks, control or bidi characters."""
-    escaped = _MARKUP.sub(r"\\\g<0>", visible(value).translate(_ENTITIES))
+    escaped = _MARKUP.sub(r"\\\g<0>", printable(value).translate(_ENTITIES))
     return re.sub(r"(?i)www\.", "www&#46;", escaped.replace("://", ":&#47;/"))
 
 

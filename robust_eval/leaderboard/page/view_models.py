@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
-from robust_eval.core.text import counted, visible
+from robust_eval.core.text import count_of, printable
 from robust_eval.leaderboard import awp_pairs as pairs
 from robust_eval.leaderboard.page_extras import NOTHING, Sidecar
 from robust_eval.leaderboard.ranking import Place, grouped, places
@@ -59,7 +59,7 @@ class RowView:
 
     @property
     def name(self) -> str:
-        return visible(self.row.label, 80)
+        return printable(self.row.label, 80)
 
     @property
     def with_awp(self) -> bool:
@@ -99,7 +99,7 @@ class GroupView:
 
     @property
     def total(self) -> str:
-        return counted(len(self.rows), "row")
+        return count_of(len(self.rows), "row")
 
     @property
     def ranked(self) -> tuple[RowView, ...]:
@@ -148,7 +148,7 @@ def _group(name: str, rows: Sequence[RowView], by: str) -> GroupView:
     return GroupView(
         id=name,
         data=f"{first.data.name} ({first.data.split})",
-        images=counted(first.data.n, "image"),
+        images=count_of(first.data.n, "image"),
         threat=f"{first.threat.norm} {first.threat.eps}",
         suite=first.suite.name,
         by=by,
@@ -178,7 +178,7 @@ def _colours(rows: Sequence[Row]) -> dict[str, int]:
 
 def link(value: object) -> str | None:
     """An http(s) address with a host, as given; None for anything else, which is then shown as text."""
-    if not isinstance(value, str) or value != visible(value, len(value)):
+    if not isinstance(value, str) or value != printable(value, len(value)):
         return None
     try:
         parts = urlsplit(value)

@@ -85,7 +85,7 @@ class _Writer:
         return self._changes[node]
 
 
-class Near(nn.Module):
+class StepNetwork(nn.Module):
     """x_NCHW and changes (N S, C, H, W) to logits_NK (N S, K) at ``x + change``: S for each image."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -109,7 +109,7 @@ def _subtract(moved: Tensor, at: Tensor) -> Tensor:
     return change.flatten(0, 1)
 
 
-def near(network: nn.Module, x_NCHW: Tensor) -> tuple[Near | None, str]:
+def step_network(network: nn.Module, x_NCHW: Tensor) -> tuple[StepNetwork | None, str]:
     """(module, note): the logits of ``network`` around an image.
 
     ``network`` maps images to logits in float32, in eval mode; ``x_NCHW`` are a few of them, on which the
@@ -117,7 +117,7 @@ def near(network: nn.Module, x_NCHW: Tensor) -> tuple[Near | None, str]:
     where rounding would be more than TOLERANCE.
     """
     try:
-        module = Near(network)
+        module = StepNetwork(network)
         difference = _difference(network, module, x_NCHW[:_TRIED])
     except Exception as error:
         # Tracing runs the model's own Python code on stand-ins for tensors: anything can come out of it.

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from robust_eval.core.errors import UserError
 from robust_eval.models import out_of_memory
-from robust_eval.models.acceleration.small_steps import Nearby
+from robust_eval.models.acceleration.small_steps import StepEvaluator
 
 Result = TypeVar("Result")
 # Several small calls instead of a padded one must save more than small calls cost.
@@ -66,7 +66,7 @@ class AttackCopy(nn.Module):
         *,
         forward: Engine | None = None,
         gradient: Engine | None = None,
-        nearby: Nearby | None = None,
+        step_evaluator: StepEvaluator | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         """``network`` answers where an engine is not given. ``notes``: what was done to it, in words."""
@@ -75,7 +75,7 @@ class AttackCopy(nn.Module):
         self.batch = batch
         self.engine = forward or Engine(network)
         self.gradient_engine = gradient or Engine(network)
-        self.nearby = nearby
+        self.step_evaluator = step_evaluator
         self.notes = notes
         self.reset_counts()
 
@@ -99,14 +99,14 @@ class AttackCopy(nn.Module):
     @torch.no_grad()
     def near(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
         """Logits (N, S, K) at ``x + steps``, without gradients; quicker than asking there for small steps."""
-        if self.nearby is not None:
-            logits = self._fitting(self.nearby, x_NCHW, steps_NSCHW)
+        if self.step_evaluator is not None:
+            logits = self._fitting(self.step_evaluator, x_NCHW, steps_NSCHW)
             if logits is not None:
                 self.forwards += logits.shape[:2].numel()
                 return logits
-            self.nearby = None
-            out_of_memory.release()
-        return queried(self, x_NCHW, steps_NSCHW)
+            self.step_evaluator = None
+            out_of_memory.release_cache()
+        return query_steps(self, x_NCHW, steps_NSCHW)
 
     def _portion(self, gradient: bool, left: int) -> int:
         engine = self.gradient_engine if gradient else self.engine
@@ -134,7 +134,7 @@ class AttackCopy(nn.Module):
         try:
             return work(*inputs)
         except RuntimeError as error:
-            if not out_of_memory.ran_out(error):
+            if not out_of_memory.is_out_of_memory(error):
                 raise
         return None
 
@@ -145,7 +145,7 @@ class AttackCopy(nn.Module):
         # What is compiled for larger batches would go on failing.
         self.engine, self.gradient_engine = Engine(self.network), Engine(self.network)
         self.batch = size // 2
-        out_of_memory.release()
+        out_of_memory.release_cache()
 
     def _graphs(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(input, logits) of each slice, ready for its backward pass."""
@@ -161,7 +161,7 @@ class AttackCopy(nn.Module):
         return torch.autograd.grad(logits, leaf, grad_NK)[0]
 
 
-def queried(scores: Callable[[Tensor], Tensor], x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
+def query_steps(scores: Callable[[Tensor], Tensor], x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
     """Logits (N, S, K) at ``x + steps``, by asking there."""
     queries = (x_NCHW[:, None] + steps_NSCHW).flatten(0, 1)
     logits: Tensor = scores(queries).unflatten(0, steps_NSCHW.shape[:2])

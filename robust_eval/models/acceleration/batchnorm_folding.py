@@ -16,7 +16,7 @@ from robust_eval.models.normalisation import Normalised
 TOLERANCE = 1e-4
 
 
-def folded(model: nn.Module, x_NCHW: Tensor) -> tuple[nn.Module, str]:
+def fold_batchnorm(model: nn.Module, x_NCHW: Tensor) -> tuple[nn.Module, str]:
     """(model, note): with BatchNorm folded where the graph allows it, and the same function within TOLERANCE.
 
     ``model`` in eval mode maps [0, 1] pixels to logits and is left as it is; ``x_NCHW`` are a few images

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from robust_eval.core.errors import UserError
-from robust_eval.models.acceleration.deep_copy import copied
+from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.normalisation import Normalised
 
 _TRIED = 2
 """Images that show whether a network answers."""
 
 
-class NotReducibleError(UserError):
+class BFloat16Error(UserError):
     """A model that cannot compute in bfloat16; ``problem`` says why."""
 
     def __init__(self, problem: str) -> None:
@@ -24,7 +24,7 @@ class NotReducibleError(UserError):
         self.problem = problem
 
 
-def supported(device: torch.device) -> str:
+def unsupported_reason(device: torch.device) -> str:
     """Why bfloat16 would not pay on this device, or '' where its matrix units know it."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -62,7 +62,7 @@ class _Wide(nn.Linear):
         return linear(x.float(), self.weight, self.bias)
 
 
-def reduced(model: nn.Module, x_NCHW: Tensor) -> nn.Module:
+def to_bfloat16(model: nn.Module, x_NCHW: Tensor) -> nn.Module:
     """A copy that computes in bfloat16; normalisation and the last linear layer stay in float32.
 
     ``x_NCHW``: a few images in [0, 1], to see that it answers. Raises :class:`UserError` where the model
@@ -70,7 +70,7 @@ def reduced(model: nn.Module, x_NCHW: Tensor) -> nn.Module:
     """
     x, problem = x_NCHW[:_TRIED], ""
     for widen in (True, False):
-        narrow = _narrowed(copied(model), widen).requires_grad_(False)
+        narrow = _narrowed(copy_model(model), widen).requires_grad_(False)
         try:
             _try(narrow, x)
         except Exception as error:
@@ -79,11 +79,11 @@ def reduced(model: nn.Module, x_NCHW: Tensor) -> nn.Module:
             problem = text.splitlines()[0] if text else type(error).__name__
             continue
         return narrow
-    raise NotReducibleError(problem)
+    raise BFloat16Error(problem)
 
 
-def described(network: nn.Module) -> str:
-    """What :func:`reduced` did, in words."""
+def describe(network: nn.Module) -> str:
+    """What :func:`to_bfloat16` did, in words."""
     wide = any(isinstance(module, _Wide) for module in network.modules())
     return f"searches in bfloat16{', last layer in float32' if wide else ''}"
 

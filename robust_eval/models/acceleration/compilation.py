@@ -22,7 +22,7 @@ class UncompilableError(UserError, RuntimeError):
     """The compiler failed on a network."""
 
 
-def unavailable(device: torch.device) -> str:
+def unavailable_reason(device: torch.device) -> str:
     """Why nothing can be compiled for this device, or ''."""
     if device.type == "cuda":
         if find_spec("triton") is None:
@@ -38,13 +38,13 @@ def parse(asked: str, device: torch.device) -> Mode:
     """``--compile auto | on | off``, refused where it cannot be had."""
     if asked not in MODES:
         raise unknown("compile mode", asked, MODES)
-    problem = unavailable(device) if asked == "on" else ""
+    problem = unavailable_reason(device) if asked == "on" else ""
     if problem:
         raise UserError(f"Compiling is not possible here: {problem}. Use compile mode auto or off.")
     return cast(Mode, asked)
 
 
-def compiled(network: nn.Module) -> Callable[..., Tensor]:
+def compile_network(network: nn.Module) -> Callable[..., Tensor]:
     """``network`` compiled anew for each batch size it meets.
 
     On a GPU the kernels of a pass are launched as one graph, whose output is copied: the next pass

@@ -9,7 +9,7 @@ from torch import nn
 from robust_eval.core.errors import UserError
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copy_model(model: nn.Module) -> nn.Module:
     """A deep copy. Raises :class:`UserError` where the model holds what cannot be copied: a lock, a file."""
     try:
         return copy.deepcopy(model)

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from robust_eval.core.types import BFLOAT16, FLOAT32, PRECISIONS
 from robust_eval.models.acceleration import activation_differences
 from robust_eval.models.acceleration.attack_model import AttackCopy, Engine
-from robust_eval.models.acceleration.batchnorm_folding import folded
-from robust_eval.models.acceleration.bfloat16 import described, reduced
-from robust_eval.models.acceleration.compilation import compiled
-from robust_eval.models.acceleration.deep_copy import copied
-from robust_eval.models.acceleration.small_steps import Nearby
-from robust_eval.models.acceleration.tuning import Tuning, sizes, usual
+from robust_eval.models.acceleration.batchnorm_folding import fold_batchnorm
+from robust_eval.models.acceleration.bfloat16 import describe, to_bfloat16
+from robust_eval.models.acceleration.compilation import compile_network
+from robust_eval.models.acceleration.deep_copy import copy_model
+from robust_eval.models.acceleration.small_steps import StepEvaluator
+from robust_eval.models.acceleration.tuning import Tuning, compiled_sizes, default_tuning
 
 
-def frozen(
+def make_attack_copy(
     model: nn.Module,
     *,
     batch: int | None = None,
@@ -35,51 +35,63 @@ def frozen(
     folded and bfloat16 is possible, both checked on them. ``tuning``: how the copy is called; without
     it, as is usual for images of the sample's size.
     """
-    parts = prepared(model, sample=sample, precision=precision)
-    return tuned(parts, batch=batch, sample=sample, tuning=tuning)
+    parts = prepare_network(model, sample=sample, precision=precision)
+    return attack_copy_of(parts, batch=batch, sample=sample, tuning=tuning)
 
 
-def prepared(model: nn.Module, *, sample: Tensor | None, precision: str) -> tuple[nn.Module, tuple[str, ...]]:
+def prepare_network(
+    model: nn.Module, *, sample: Tensor | None, precision: str
+) -> tuple[nn.Module, tuple[str, ...]]:
     """(network, notes): the copy alone, without a way of calling it."""
-    network, notes = copied(model).eval().requires_grad_(False), []
+    network, notes = copy_model(model).eval().requires_grad_(False), []
     if sample is not None:
-        network, note = folded(network, sample)
+        network, note = fold_batchnorm(network, sample)
         notes += [note] if note else []
         if precision == BFLOAT16:
-            network = reduced(network, sample)
-            notes.append(described(network))
+            network = to_bfloat16(network, sample)
+            notes.append(describe(network))
     return network.to(memory_format=torch.channels_last), tuple(notes)
 
 
-def tuned(
+def attack_copy_of(
     parts: tuple[nn.Module, tuple[str, ...]],
     *,
     batch: int | None = None,
     sample: Tensor | None = None,
     tuning: Tuning | None = None,
 ) -> AttackCopy:
-    """The search copy around a :func:`prepared` network; ``sample`` as in :func:`frozen`."""
+    """The search copy around a :func:`prepare_network` network; ``sample`` as in :func:`frozen`."""
     network, notes = parts
     if tuning is None:
-        tuning = Tuning() if sample is None else usual(sample.device, sample.shape[1:].numel())
+        tuning = Tuning() if sample is None else default_tuning(sample.device, sample.shape[1:].numel())
 
     def engine(rows: int | None, quick: bool) -> Engine:
-        call = compiled(network) if quick else network
-        return Engine(call, rows, tuple(sizes(rows, quick)))
+        call = compile_network(network) if quick else network
+        return Engine(call, rows, tuple(compiled_sizes(rows, quick)))
 
-    nearby = None
+    step_evaluator = None
     if tuning.near_rows and sample is not None:
-        steps, note = activation_differences.near(network, sample)
+        steps, note = activation_differences.step_network(network, sample)
         notes = (*notes, note)
-        nearby = Nearby(compiled(steps), tuning.near_rows) if steps is not None else None
+        step_evaluator = (
+            StepEvaluator(compile_network(steps), tuning.near_rows) if steps is not None else None
+        )
     return AttackCopy(
         network,
         batch,
         forward=engine(tuning.rows, tuning.compiled),
         gradient=engine(tuning.gradient_rows, tuning.gradient_compiled),
-        nearby=nearby,
+        step_evaluator=step_evaluator,
         notes=notes,
     )
 
 
-__all__ = ["BFLOAT16", "FLOAT32", "PRECISIONS", "AttackCopy", "frozen", "prepared", "tuned"]
+__all__ = [
+    "BFLOAT16",
+    "FLOAT32",
+    "PRECISIONS",
+    "AttackCopy",
+    "attack_copy_of",
+    "make_attack_copy",
+    "prepare_network",
+]

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
-class Nearby:
+class StepEvaluator:
     """``call``: images (N, C, H, W) and steps (N S, C, H, W) to logits (N S, K); ``rows``: queries in a call.
 
     Every call has the same shape, so that compiled code serves them all: what is left over is padded.

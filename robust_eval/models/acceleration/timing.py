@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
+def time_call(call: Callable[[], object], device: torch.device) -> float:
     """One call, begun when the device is idle."""
     _wait(device)
     start = time.perf_counter()
@@ -17,7 +17,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def least(
+def fastest_call(
     call: Callable[[], object],
     device: torch.device,
     *,
@@ -32,7 +32,7 @@ def least(
     call()
     taken: list[float] = []
     while len(taken) < calls[0] or (len(taken) < calls[1] and sum(taken) < within):
-        taken.append(seconds(call, device))
+        taken.append(time_call(call, device))
     return min(taken)
 
 

@@ -35,7 +35,7 @@ class Tuning:
     """Small steps in a compiled call around an image; None: they are asked like any other images."""
 
 
-def usual(device: torch.device, pixels: int) -> Tuning:
+def default_tuning(device: torch.device, pixels: int) -> Tuning:
     """For work too short to measure anything; ``pixels``: values of an image (C H W)."""
     if device.type != "cpu":
         return Tuning()
@@ -46,7 +46,7 @@ def usual(device: torch.device, pixels: int) -> Tuning:
 Build = Callable[[Tuning], AttackCopy]
 
 
-def measured(
+def measure_tuning(
     build: Build,
     x_NCHW: Tensor,
     *,
@@ -78,7 +78,7 @@ def measured(
     return tuning
 
 
-def measured_near(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
+def measure_step_tuning(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
     """The fastest way found for an attack that takes small steps around images, and no gradients.
 
     Code for the steps (:mod:`robust_eval.models.acceleration.activation_differences`) must be compiled to be quicker than asking
@@ -92,17 +92,17 @@ def measured_near(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
     quick = replace(tuning, rows=count, compiled=True)
     asked = {way: _rate(build(way), x_NCHW, count, False) for way in (tuning, quick)}
     best = quick if asked[quick] > _WORTH * asked[tuning] else tuning
-    near = replace(best, near_rows=near_rows(count))
+    near = replace(best, near_rows=steps_per_call(count))
     return near if _near_rate(build(near), x_NCHW) > _WORTH * asked[best] else best
 
 
-def near_rows(rows: int) -> int:
+def steps_per_call(rows: int) -> int:
     """Steps in a call where ``rows`` images go well: a power of two, as numbers of samples are."""
     return 1 << round(math.log2(rows))
 
 
 def _best_rows(build: Build, x_NCHW: Tensor, gradient: bool, largest: int | None) -> int | None:
-    usually = usual(x_NCHW.device, x_NCHW.shape[1:].numel()).rows
+    usually = default_tuning(x_NCHW.device, x_NCHW.shape[1:].numel()).rows
     choices = [max(_SMALLEST, usually * f // 2) for f in (1, 2, 4, 8)] if usually else [64, 256, 1024, None]
     rates = {
         rows: _rate(build(Tuning(rows, rows)), x_NCHW, rows, gradient) for rows in _within(choices, largest)
@@ -134,18 +134,18 @@ def _rate(search: AttackCopy, x_NCHW: Tensor, rows: int | None, gradient: bool) 
 
 def _near_rate(search: AttackCopy, x_NCHW: Tensor) -> float:
     """Steps per second; 0 where it fails, or where there is no code for steps."""
-    if search.nearby is None:
+    if search.step_evaluator is None:
         return 0.0
-    images = x_NCHW[: max(1, search.nearby.rows // _SAMPLES)]
-    around = min(search.nearby.rows, _SAMPLES)
+    images = x_NCHW[: max(1, search.step_evaluator.rows // _SAMPLES)]
+    around = min(search.step_evaluator.rows, _SAMPLES)
     steps = torch.full((len(images), around, *x_NCHW.shape[1:]), 1e-3, device=x_NCHW.device)
-    return _per_second(lambda: search.near(images, steps), len(images) * around, x_NCHW.device)
+    return _per_second(lambda: search.logits_at_steps(images, steps), len(images) * around, x_NCHW.device)
 
 
 def _per_second(call: Callable[[], object], count: int, device: torch.device) -> float:
     """``count`` over the seconds of the fastest call; 0 where it fails."""
     try:
-        return count / timing.least(call, device)
+        return count / timing.fastest_call(call, device)
     except RuntimeError:
         # A model without gradients, or one that the compiler cannot take.
         return 0.0
@@ -175,7 +175,7 @@ def flops(model: nn.Module, x_NCHW: Tensor) -> int:
     return counted
 
 
-def sizes(rows: int | None, compiled: bool) -> Sequence[int]:
+def compiled_sizes(rows: int | None, compiled: bool) -> Sequence[int]:
     """The batch sizes to compile for: full slices, and a small one for what is left of a cascade."""
     if not compiled or rows is None:
         return ()

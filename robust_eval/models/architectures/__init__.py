@@ -55,14 +55,14 @@ class ArchitectureFile(Protocol):
     def infer(self, shapes: Shapes) -> Inferred | None: ...
 
 
-def children(shapes: Shapes, prefix: str) -> int:
+def count_children(shapes: Shapes, prefix: str) -> int:
     """How many numbered children ``prefix.0``, ``prefix.1``, ... a state dict has."""
     found = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     numbers = [int(match[1]) for key in shapes if (match := found.match(key))]
     return max(numbers, default=-1) + 1
 
 
-def changed(arguments: Arguments, defaults: Arguments) -> dict[str, Any]:
+def non_default(arguments: Arguments, defaults: Arguments) -> dict[str, Any]:
     """The arguments that differ from their defaults: what an :class:`Architecture` records."""
     return {name: value for name, value in arguments.items() if value != defaults[name]}
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed
+from robust_eval.models.architectures import Inferred, Shapes, non_default
 
 IDS = ("digits-cnn",)
 DEFAULTS = {"width": 16, "hidden": 64}
@@ -55,5 +55,5 @@ def infer(shapes: Shapes) -> Inferred | None:
     if not first or not hidden or not head:
         return None
     side = 2 * isqrt(hidden[1] // (2 * first[0]))
-    arguments = changed({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
+    arguments = non_default({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
     return Inferred(Architecture("digits-cnn", arguments), head[0], first[1], (side, side))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed, kaiming_normal
+from robust_eval.models.architectures import Inferred, Shapes, kaiming_normal, non_default
 
 IDS = ("small-cnn",)
 DEFAULTS = {"width": 32, "hidden": 200}
@@ -88,5 +88,5 @@ def infer(shapes: Shapes) -> Inferred | None:
     if not first or not hidden or not head:
         return None
     side = 4 * isqrt(hidden[1] // (2 * first[0])) + 12
-    arguments = changed({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
+    arguments = non_default({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
     return Inferred(Architecture("small-cnn", arguments), head[0], first[1], (side, side))

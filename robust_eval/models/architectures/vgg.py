@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed
+from robust_eval.models.architectures import Inferred, Shapes, non_default
 
 IDS = ("vgg-16", "vgg-19")
 # Liu et al. 2020 say feature_extractor.
@@ -123,4 +123,6 @@ def infer(shapes: Shapes) -> Inferred | None:
         "pooled": max(round((inputs / (first[0] * _SCALE[-1])) ** 0.5), 1),
     }
     classes = heads[-1 if single else places[-1]][0]
-    return Inferred(Architecture(f"vgg-{depth}", changed(arguments, DEFAULTS)), classes, first[1], (32, 32))
+    return Inferred(
+        Architecture(f"vgg-{depth}", non_default(arguments, DEFAULTS)), classes, first[1], (32, 32)
+    )

@@ -16,12 +16,12 @@ from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import ArchitectureFile, Arguments, Inferred
 from robust_eval.models.loading.state_dict_diff import (
-    Difference,
     State,
+    StateDictDifference,
     compare,
     completed,
+    name_some,
     shapes_of,
-    some,
 )
 
 _AVERAGED = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
@@ -40,7 +40,7 @@ class Fit:
     """Names in the file outside the prefix."""
 
 
-def blank(
+def meta_network(
     architecture: Architecture, *, classes: int, channels: int, image_size: tuple[int, int]
 ) -> nn.Module:
     """The network without any weights: nothing can be left at a random initial value."""
@@ -70,7 +70,7 @@ def fit(
             inferred = file.infer(shapes_of(renamed))
             if inferred is None or arch not in (None, inferred.architecture.id):
                 continue
-            network = blank_of(inferred, image_size)
+            network = meta_network_of(inferred, image_size)
             difference = compare(shapes_of(network.state_dict()), shapes_of(renamed))
             closest.see(difference, inferred.architecture.id)
             if difference.exact:
@@ -82,7 +82,7 @@ def fit(
     if closest.difference is None:
         # Nothing looks like anything known: measure against each file's first network.
         for arch_id in [arch] if arch else [file.IDS[0] for file in files.values()]:
-            network = blank(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
+            network = meta_network(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
             closest.see(compare(shapes_of(network.state_dict()), shapes_of(state)), arch_id)
     raise UserError(_no_fit(name, arch, closest))
 
@@ -91,10 +91,10 @@ def fit(
 class _Closest:
     """The architecture that most of a file's tensors agree with."""
 
-    difference: Difference | None = None
+    difference: StateDictDifference | None = None
     arch: str = ""
 
-    def see(self, difference: Difference, arch: str) -> None:
+    def see(self, difference: StateDictDifference, arch: str) -> None:
         if self.difference is None or difference.share > self.difference.share:
             self.difference, self.arch = difference, arch
 
@@ -129,10 +129,12 @@ def _views(state: State) -> Iterator[_View]:
             yield _View(prefix, part, rest)
 
 
-def blank_of(inferred: Inferred, image_size: tuple[int, int] | None) -> nn.Module:
+def meta_network_of(inferred: Inferred, image_size: tuple[int, int] | None) -> nn.Module:
     """The inferred network at the size its own tensors tell."""
     size = inferred.image_size or image_size or (32, 32)
-    return blank(inferred.architecture, classes=inferred.classes, channels=inferred.channels, image_size=size)
+    return meta_network(
+        inferred.architecture, classes=inferred.classes, channels=inferred.channels, image_size=size
+    )
 
 
 def _renamed(view: State, file: ArchitectureFile) -> State:
@@ -164,7 +166,7 @@ def _one_of(found: list[Fit], state: State, name: str) -> Fit:
     if beyond:
         raise UserError(
             f"{name} has tensors beyond those of {found[0].inferred.architecture.id} under "
-            f"'{found[0].prefix}': {some(beyond)}. To leave them out, name the part to use: "
+            f"'{found[0].prefix}': {name_some(beyond)}. To leave them out, name the part to use: "
             f"{name}#{found[0].prefix[:-1]}."
         )
     first = found[0]
@@ -202,9 +204,9 @@ def check_against_images(
             f"but those of {data} have {channels}. Choose the data it was trained on with --data."
         )
     arguments: dict[str, Any] = {"classes": inferred.classes, "channels": channels}
-    here = blank(inferred.architecture, image_size=image_size, **arguments)
+    here = meta_network(inferred.architecture, image_size=image_size, **arguments)
     if not compare(
-        shapes_of(here.state_dict()), shapes_of(blank_of(inferred, image_size).state_dict())
+        shapes_of(here.state_dict()), shapes_of(meta_network_of(inferred, image_size).state_dict())
     ).exact:
         own = "x".join(map(str, inferred.image_size or ()))
         raise UserError(

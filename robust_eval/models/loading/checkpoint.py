@@ -26,9 +26,9 @@ from robust_eval.models.loading import (
 )
 from robust_eval.models.loading.native_format import save
 from robust_eval.models.loading.state_dict_diff import compare, completed, shapes_of
-from robust_eval.models.normalisation import NONE, Normalised, checked, parse_normalisation
+from robust_eval.models.normalisation import NONE, Normalised, check_normalisation, parse_normalisation
 
-__all__ = ["LoadedModel", "load", "save", "split"]
+__all__ = ["LoadedModel", "load", "save", "split_source"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def load(
             raise UserError("robustbench: models bring their own --arch and --normalisation; leave both out.")
         network, ref = robustbench_zoo.load(source, images, place)
         return LoadedModel(_finished(network, NONE, place), ref)
-    path, part = split(source)
+    path, part = split_source(source)
     job = _Job(path.name, file_reader.read(path), part, images, arch, normalisation, place, fallback)
     header = native_format.header_of(job.contents.value, job.contents.metadata, job.name)
     if header is not None:
@@ -104,7 +104,7 @@ def load(
     return _load_foreign(job, weights)
 
 
-def split(source: str) -> tuple[Path, str | None]:
+def split_source(source: str) -> tuple[Path, str | None]:
     """``FILE#part``, unless a file has that very name."""
     path = Path(source).expanduser()
     if path.exists() or "#" not in source:
@@ -129,7 +129,7 @@ def _load_own(job: _Job, header: native_format.Header) -> LoadedModel:
         raise UserError(f"{job.name} is a {architecture.id}, not a {job.arch}. Leave --arch out.")
     sizes: dict[str, Any] = {"classes": header.classes, "channels": header.channels}
     try:
-        network = architecture_fit.blank(architecture, image_size=header.image_size, **sizes)
+        network = architecture_fit.meta_network(architecture, image_size=header.image_size, **sizes)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{job.name} describes a {architecture.id} that cannot be built: {error}.") from None
     expected = network.state_dict()
@@ -149,7 +149,7 @@ def _own_result(
     notes: tuple[str, ...],
 ) -> LoadedModel:
     recorded = Normalisation(**header.normalisation.model_dump())
-    chosen = checked(recorded, header.channels)
+    chosen = check_normalisation(recorded, header.channels)
     if job.normalisation is not None:
         chosen = parse_normalisation(job.normalisation, header.channels)
         notes = (*notes, f"input normalisation '{chosen.name}' as asked; the file records '{recorded.name}'")
@@ -169,7 +169,7 @@ def _load_foreign(job: _Job, weights: foreign_weights.Weights) -> LoadedModel:
     architectures += [architecture_fit.with_arguments(inferred, variant) for variant in inferred.variants]
     networks = []
     for architecture in architectures:
-        network = architecture_fit.blank_of(
+        network = architecture_fit.meta_network_of(
             Inferred(architecture, inferred.classes, inferred.channels, inferred.image_size), size
         )
         network.load_state_dict(fit.state, assign=True)

@@ -44,7 +44,7 @@ def choose(
     tried = (
         [wanted]
         if wanted is not None
-        else normalisation_probe.normalisations(channels, images.name, recorded)
+        else normalisation_probe.candidate_normalisations(channels, images.name, recorded)
     )
     candidates = [
         normalisation_probe.Candidate(

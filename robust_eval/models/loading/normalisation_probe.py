@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
 # Images looked at in each round; candidates that fall clearly behind leave after each. The winner
@@ -83,7 +83,7 @@ class _Trial:
         return f"{self.candidate.label} {100 * self.accuracy:.1f}% of {len(self.correct)}"
 
 
-def normalisations(
+def candidate_normalisations(
     channels: int, dataset: str = "", recorded: Normalisation | None = None
 ) -> list[Normalisation]:
     """What to try: a recorded one first, then the table's that suit the dataset and its channels."""
@@ -149,7 +149,7 @@ def near_chance(classes: int) -> float:
 
 def _compete(candidates: Sequence[Candidate], x: Tensor, y: Tensor) -> tuple[list[_Trial], list[_Trial]]:
     """All that were tried, and those that are not clearly behind."""
-    copies = {id(entry.network): frozen(entry.network, batch=_BATCH) for entry in candidates}
+    copies = {id(entry.network): make_attack_copy(entry.network, batch=_BATCH) for entry in candidates}
 
     def start(variant: bool) -> list[_Trial]:
         chosen = [entry for entry in candidates if entry.variant == variant]
@@ -181,11 +181,13 @@ def _settle(contenders: Sequence[_Trial], x: Tensor) -> tuple[_Trial, str]:
     def others(chosen: _Trial) -> str:
         return ", ".join(trial.candidate.label for trial in contenders if trial is not chosen)
 
-    views = (x, shifted(x))
+    views = (x, zero_padded_crops(x))
     mismatches = [
         min(found)
         for trial in contenders
-        if (found := [value for view in views if (value := mismatch(trial.model, view)) is not None])
+        if (
+            found := [value for view in views if (value := batchnorm_mismatch(trial.model, view)) is not None]
+        )
     ]
     if len(mismatches) == len(contenders):
         # What comes after the first BatchNorm leaves it as it is: of those, the most accurate.
@@ -203,7 +205,7 @@ def _settle(contenders: Sequence[_Trial], x: Tensor) -> tuple[_Trial, str]:
     return chosen, f"{why}, though accuracy does not rule out {others(chosen)}"
 
 
-def shifted(x_NCHW: Tensor) -> Tensor:
+def zero_padded_crops(x_NCHW: Tensor) -> Tensor:
     """Zero-padded by an eighth of the width and cropped, as in training; every offset in turn.
 
     Black borders change the statistics that training leaves behind by as much as one table entry
@@ -220,7 +222,7 @@ def shifted(x_NCHW: Tensor) -> Tensor:
     return torch.stack(crops)
 
 
-def mismatch(model: nn.Module, x_NCHW: Tensor) -> float | None:
+def batchnorm_mismatch(model: nn.Module, x_NCHW: Tensor) -> float | None:
     """Mean over channels of KL(batch statistics || remembered ones) at the first BatchNorm that runs.
 
     In all our networks its input is linear in the image, so it sees the input's scale directly. None

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_eval.core.download import impatient
+from robust_eval.core.download import download_timeout
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
 from robust_eval.data import ImageSet
@@ -154,7 +154,7 @@ def _guarded() -> Iterator[None]:
     """The zoo's imports and downloads, without their side effects on this process."""
     context, unsafe = ssl._create_default_https_context, os.environ.pop(_UNSAFE, None)
     try:
-        with _aliased(), impatient(), warnings.catch_warnings():
+        with _aliased(), download_timeout(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

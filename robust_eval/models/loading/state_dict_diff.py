@@ -15,7 +15,7 @@ _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Difference:
+class StateDictDifference:
     agreeing: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -33,11 +33,11 @@ class Difference:
     def __str__(self) -> str:
         parts = [f"{self.agreeing} tensors agree"]
         named = {"missing": self.missing, "not expected": self.unexpected, "other shapes": self.reshaped}
-        parts += [f"{what} ({len(keys)}): {some(keys)}" for what, keys in named.items() if keys]
+        parts += [f"{what} ({len(keys)}): {name_some(keys)}" for what, keys in named.items() if keys]
         return "; ".join(parts)
 
 
-def some(keys: Iterable[str], limit: int = 3) -> str:
+def name_some(keys: Iterable[str], limit: int = 3) -> str:
     listed = list(keys)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
@@ -47,7 +47,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def compare(expected: Shapes, given: Shapes) -> Difference:
+def compare(expected: Shapes, given: Shapes) -> StateDictDifference:
     """How a file's tensors differ from a network's. Batch counters play no part in evaluation."""
     wanted = {key: shape for key, shape in expected.items() if not key.endswith(_COUNTER)}
     have = {key: shape for key, shape in given.items() if not key.endswith(_COUNTER)}
@@ -57,7 +57,7 @@ def compare(expected: Shapes, given: Shapes) -> Difference:
         for key in wanted
         if _differ(key, wanted, have)
     ]
-    return Difference(
+    return StateDictDifference(
         len(both) - len(reshaped),
         tuple(key for key in wanted if key not in have),
         tuple(key for key in have if key not in wanted),

@@ -16,7 +16,7 @@ from robust_eval import attacks
 from robust_eval.attacks import _art, fgsm, pgd
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
 
 class Net(nn.Module):
@@ -140,7 +140,7 @@ def test_the_networks_insides_are_out_of_arts_reach() -> None:
 
 def test_the_search_copy_has_no_gradients_of_parameters() -> None:
     model, x, y = problem()
-    copy, seen = frozen(model.requires_grad_(True), sample=x), Operations()
+    copy, seen = make_attack_copy(model.requires_grad_(True), sample=x), Operations()
     with seen:
         pgd.search(copy, x, y, parse_threat("Linf", "0.1"), pgd.Params(steps=3), classes=5, seed=0)
     assert seen.names.count("convolution_backward") == 3

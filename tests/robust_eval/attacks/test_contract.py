@@ -14,7 +14,7 @@ from robust_eval.core import discovery, norms
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
 from robust_eval.core.types import AttackSpec
 from robust_eval.evaluation.planning import suites
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
 CLASSES = 4
 
@@ -73,7 +73,7 @@ def test_candidates_lie_in_ball_and_box_and_nothing_else_changes(spec: AttackSpe
 @pytest.mark.parametrize("spec", specs(), ids=names)
 def test_an_attack_that_breaks_nothing_costs_what_it_says(spec: AttackSpec) -> None:
     model, x, y = problem()
-    search = frozen(model)
+    search = make_attack_copy(model)
     run(spec, search, x[:2], y[:2], parse_threat("Linf", "1e-6"))
     cost = attacks.cost(spec, CLASSES)
     assert (search.forwards, search.backwards) == (2 * cost.forwards, 2 * cost.backwards)

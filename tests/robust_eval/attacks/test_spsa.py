@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robust_eval import attacks
 from robust_eval.attacks import _art, _spsa
 from robust_eval.core.threat import NORMS, Norm, parse_threat
-from robust_eval.models.acceleration.attack_model import queried
+from robust_eval.models.acceleration.attack_model import query_steps
 
 SHAPE = (2, 4, 4)
 
@@ -56,7 +56,7 @@ def draw(pairs: int, seed: int = 0) -> _spsa.Draw:
 
 
 def asking(model: nn.Module) -> _spsa.Near:
-    return partial(queried, model)
+    return partial(query_steps, model)
 
 
 def cosine_with_truth(model: nn.Module, pairs: int) -> float:

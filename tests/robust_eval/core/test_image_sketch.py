@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from robust_eval.core.image_sketch import KEPT, Overlap, hashes, overlap, sketch
+from robust_eval.core.image_sketch import SKETCH_SIZE, Overlap, hashes, overlap, sketch
 from robust_eval.results import flags
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (5000, 4, 4, 1)).astype(np.uint8)
@@ -25,7 +25,7 @@ def test_of_a_large_set_a_fair_sample_is_kept() -> None:
     assert inside is not None
     assert outside is not None
     assert inside.seen == inside.compared
-    assert abs(inside.compared - 1000 * KEPT / 4000) < 60
+    assert abs(inside.compared - 1000 * SKETCH_SIZE / 4000) < 60
     assert outside.seen == 0
 
 

@@ -40,7 +40,9 @@ def test_other_failures_pass_through() -> None:
 
     with pytest.raises(RuntimeError, match="another matter"):
         out_of_memory.logits(failing, torch.rand(2, 1, 4, 4))
-    assert not out_of_memory.ran_out(ValueError("out of memory, said a model")), "torch raises RuntimeError"
+    assert not out_of_memory.is_out_of_memory(ValueError("out of memory, said a model")), (
+        "torch raises RuntimeError"
+    )
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])

@@ -19,8 +19,8 @@ from robust_eval.models.acceleration import (
     frozen_copy,
     tuning,
 )
-from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, queried
-from robust_eval.models.acceleration.small_steps import Nearby
+from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, query_steps
+from robust_eval.models.acceleration.small_steps import StepEvaluator
 from robust_eval.models.acceleration.tuning import Tuning
 
 CPU = torch.device("cpu")
@@ -78,27 +78,27 @@ def error(found: Tensor, true: Tensor) -> float:
 @pytest.mark.parametrize("arch", ["odd", "digits-cnn", "small-cnn", "preact-resnet-18", "wrn-10-1"])
 def test_the_logits_are_those_of_the_steps(arch: str) -> None:
     network, x = odd() if arch == "odd" else known(arch)
-    near, note = activation_differences.near(network, x)
+    near, note = activation_differences.step_network(network, x)
     assert near is not None, note
     assert "off by" in note
     d = steps(x, 4)
     exact = network.double()
-    truth = slopes(queried(exact, x.double(), d.double()), exact(x.double()))
+    truth = slopes(query_steps(exact, x.double(), d.double()), exact(x.double()))
     network.float()
     found = slopes(near(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x))
     assert error(found, truth) < 0.03
     low = network.to(torch.bfloat16)
-    blunt = slopes(queried(low, x.bfloat16(), d.bfloat16()), low(x.bfloat16()))
+    blunt = slopes(query_steps(low, x.bfloat16(), d.bfloat16()), low(x.bfloat16()))
     assert error(blunt, truth) > 0.3, "plain bfloat16 loses the steps: the test can fail"
 
 
 def test_a_large_step_is_exact_too() -> None:
     """Nothing is linearised: where a unit switches on or off, it switches."""
     network, x = odd()
-    near, _ = activation_differences.near(network, x)
+    near, _ = activation_differences.step_network(network, x)
     assert near is not None
     d = 200 * steps(x, 4)
-    truth = slopes(queried(network, x, d), network(x))
+    truth = slopes(query_steps(network, x, d), network(x))
     found = slopes(near(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x))
     assert error(found, truth) < 0.03
 
@@ -123,11 +123,11 @@ class Overwriting(nn.Module):
 def test_values_that_the_network_overwrites_are_kept() -> None:
     torch.manual_seed(0)
     network, x = Overwriting().eval().requires_grad_(False), torch.rand(3, 3, 8, 8)
-    near, note = activation_differences.near(network, x)
+    near, note = activation_differences.step_network(network, x)
     assert near is not None, note
     assert network.unit.inplace, "the network itself is left as it is"
     d = steps(x, 4)
-    truth = slopes(queried(network, x, d), network(x))
+    truth = slopes(query_steps(network, x, d), network(x))
     assert error(slopes(near(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x)), truth) < 0.03
 
 
@@ -155,7 +155,9 @@ class Steep(nn.Module):
 )
 def test_what_cannot_be_read_is_left_alone(network: nn.Module, reason: str) -> None:
     torch.manual_seed(0)
-    near, note = activation_differences.near(network.eval().requires_grad_(False), torch.rand(4, 3, 4, 4))
+    near, note = activation_differences.step_network(
+        network.eval().requires_grad_(False), torch.rand(4, 3, 4, 4)
+    )
     assert near is None
     assert note.startswith("SPSA in float32")
     assert reason in note
@@ -165,7 +167,9 @@ def test_a_network_that_answers_alike_everywhere_is_left_alone() -> None:
     """Its changes are 0, and nothing can be said of their error."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     nn.init.zeros_(network[1].weight)
-    assert activation_differences.near(network.requires_grad_(False), torch.rand(2, 3, 4, 4))[0] is None
+    assert (
+        activation_differences.step_network(network.requires_grad_(False), torch.rand(2, 3, 4, 4))[0] is None
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 20, 100])
@@ -181,7 +185,7 @@ def test_steps_are_cut_into_calls_of_one_shape(rows: int, images: int) -> None:
 
     x = torch.rand(images, 3, 4, 4)
     d = steps(x, 8)
-    torch.testing.assert_close(Nearby(call, rows)(x, d), queried(network, x, d))
+    torch.testing.assert_close(StepEvaluator(call, rows)(x, d), query_steps(network, x, d))
     assert len(called) == 1, "compiled code serves one shape"
     assert next(iter(called))[1] <= max(rows, 1)
 
@@ -189,12 +193,12 @@ def test_steps_are_cut_into_calls_of_one_shape(rows: int, images: int) -> None:
 def test_the_bill_counts_steps_and_not_padding() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).requires_grad_(False)
     x = torch.rand(2, 3, 4, 4)
-    near, _ = activation_differences.near(network, x)
+    near, _ = activation_differences.step_network(network, x)
     assert near is not None
-    quick = AttackCopy(network, None, nearby=Nearby(near, 16))
+    quick = AttackCopy(network, None, step_evaluator=StepEvaluator(near, 16))
     plain = AttackCopy(network, None, forward=Engine(network))
     for search in (quick, plain):
-        assert search.near(x, steps(x, 7)).shape == (2, 7, 5)
+        assert search.logits_at_steps(x, steps(x, 7)).shape == (2, 7, 5)
         assert search.forwards == 14
 
 
@@ -205,9 +209,9 @@ def test_without_memory_for_it_steps_are_asked_like_images() -> None:
     def greedy(_x: Tensor, _changes: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    search = AttackCopy(network, None, nearby=Nearby(greedy, 16))
-    torch.testing.assert_close(search.near(x, steps(x, 7)), queried(network, x, steps(x, 7)))
-    assert search.nearby is None
+    search = AttackCopy(network, None, step_evaluator=StepEvaluator(greedy, 16))
+    torch.testing.assert_close(search.logits_at_steps(x, steps(x, 7)), query_steps(network, x, steps(x, 7)))
+    assert search.step_evaluator is None
     assert search.forwards == 14
 
 
@@ -215,9 +219,9 @@ def test_the_estimate_is_the_same_estimate() -> None:
     """Against float32 it moves by a hundredth of what 128 directions leave open."""
     network, x = known("small-cnn")
     y = network(x).argmax(1)
-    near, _ = activation_differences.near(network, x)
+    near, _ = activation_differences.step_network(network, x)
     assert near is not None
-    search = AttackCopy(network, None, nearby=Nearby(near, 64))
+    search = AttackCopy(network, None, step_evaluator=StepEvaluator(near, 64))
 
     def draw(seed: int) -> _spsa.Draw:
         return lambda start, stop: steps(x, 128, seed)[start:stop].sign().float()
@@ -225,7 +229,7 @@ def test_the_estimate_is_the_same_estimate() -> None:
     def estimate(ask: _spsa.Near, seed: int) -> Tensor:
         return _spsa.estimate(ask, x, y, draw(seed), pairs=128, delta=STEP, rows=512)
 
-    plain = estimate(lambda at, d: queried(network, at, d), 1)
+    plain = estimate(lambda at, d: query_steps(network, at, d), 1)
     assert error(estimate(search.near, 1), plain) < 0.02
     assert error(estimate(search.near, 2), plain) > 1
 
@@ -242,7 +246,7 @@ class Rates:
     def found(self, *, compile: bool) -> Tuning:
         """16 values an image: 8192 rows are usual. A tuning stands for the copy that it makes."""
         build = cast(tuning.Build, lambda way: way)
-        return tuning.measured_near(build, torch.rand(8, 1, 4, 4), compile=compile)
+        return tuning.measure_step_tuning(build, torch.rand(8, 1, 4, 4), compile=compile)
 
 
 @pytest.mark.parametrize(
@@ -263,11 +267,11 @@ def test_differences_must_win_clearly(
 
 
 def test_the_rows_of_a_call_divide_the_samples() -> None:
-    assert [tuning.near_rows(rows) for rows in (83, 167, 334, 668)] == [64, 128, 256, 512]
+    assert [tuning.steps_per_call(rows) for rows in (83, 167, 334, 668)] == [64, 128, 256, 512]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(compilation.unavailable(CPU)), reason=compilation.unavailable(CPU))
+@pytest.mark.skipif(bool(compilation.unavailable_reason(CPU)), reason=compilation.unavailable_reason(CPU))
 def test_compiled_steps_find_what_float32_finds() -> None:
     """Adam divides by the slope's size: where it is nearly 0, rounding may turn a pixel round."""
     network, x = known("digits-cnn")
@@ -275,7 +279,7 @@ def test_compiled_steps_find_what_float32_finds() -> None:
     params = attacks.parse("spsa", {"iterations": 3, "samples": 32})
 
     def found(way: Tuning, seed: int) -> Tensor:
-        search = frozen_copy.frozen(network, sample=x, tuning=way)
+        search = frozen_copy.make_attack_copy(network, sample=x, tuning=way)
         threat = parse_threat("Linf", "0.1")
         adv = attacks.family("spsa").search(search, x, y, threat, params, classes=10, seed=seed)
         assert search.forwards == 3 * 33 * 3

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.models import architectures
-from robust_eval.models.acceleration.batchnorm_folding import TOLERANCE, folded
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.batchnorm_folding import TOLERANCE, fold_batchnorm
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
 
@@ -31,7 +31,7 @@ def batch_norms(model: nn.Module) -> int:
 
 def test_the_function_stays_and_the_layers_go() -> None:
     model, x = Normalised(network("resnet-18"), NORMALISATIONS["cifar10"]).eval(), torch.rand(3, 3, 16, 16)
-    result, note = folded(model, x)
+    result, note = fold_batchnorm(model, x)
     assert batch_norms(model) == 20, "the original is left alone"
     assert batch_norms(result) == 0
     assert note.startswith("20 of 20 BatchNorm layers folded")
@@ -41,14 +41,14 @@ def test_the_function_stays_and_the_layers_go() -> None:
 
 def test_what_follows_an_addition_cannot_be_folded() -> None:
     model = network("wrn-10-1")
-    result, note = folded(model, torch.rand(2, 3, 16, 16))
+    result, note = fold_batchnorm(model, torch.rand(2, 3, 16, 16))
     assert 0 < batch_norms(result) < batch_norms(model)
     assert note.startswith(f"{batch_norms(model) - batch_norms(result)} of {batch_norms(model)} ")
 
 
 def test_a_model_without_batch_norm_is_handed_back() -> None:
     model = nn.Conv2d(3, 4, 3)
-    assert folded(model, torch.rand(1, 3, 8, 8)) == (model, "")
+    assert fold_batchnorm(model, torch.rand(1, 3, 8, 8)) == (model, "")
 
 
 class Branching(nn.Module):
@@ -74,19 +74,19 @@ class Blind(Branching):
 
 def test_no_graph_no_folding() -> None:
     model = Branching()
-    result, note = folded(model, torch.rand(2, 3, 8, 8))
+    result, note = fold_batchnorm(model, torch.rand(2, 3, 8, 8))
     assert result is model
     assert note == "BatchNorm not folded: the graph does not allow it (TraceError)"
 
 
 def test_another_gradient_is_not_accepted() -> None:
     model = Blind()
-    result, note = folded(model, torch.rand(2, 3, 8, 8))
+    result, note = fold_batchnorm(model, torch.rand(2, 3, 8, 8))
     assert result is model
     assert note.startswith("BatchNorm not folded: logits or gradients would change by")
 
 
 def test_the_search_copy_says_what_was_done() -> None:
     x = torch.rand(2, 3, 16, 16)
-    assert "BatchNorm layers folded, largest difference" in frozen(network(), sample=x).notes[0]
-    assert frozen(network()).notes == ()
+    assert "BatchNorm layers folded, largest difference" in make_attack_copy(network(), sample=x).notes[0]
+    assert make_attack_copy(network()).notes == ()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import BFLOAT16
 from robust_eval.models import architectures
-from robust_eval.models.acceleration.bfloat16 import reduced, supported
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.bfloat16 import to_bfloat16, unsupported_reason
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
 
@@ -25,7 +25,7 @@ def model() -> nn.Module:
 def test_it_is_near_the_original_and_leaves_it_alone() -> None:
     original, x = model(), torch.rand(5, 1, 20, 20)
     before = original(x)
-    copy = reduced(original, x)
+    copy = to_bfloat16(original, x)
     found = copy(x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, before, rtol=0, atol=0.03 * float(before.abs().max() + 1e-3))
@@ -35,7 +35,7 @@ def test_it_is_near_the_original_and_leaves_it_alone() -> None:
 
 def test_the_last_layer_and_the_normalisation_stay_float32() -> None:
     original, x = model(), torch.rand(2, 1, 20, 20)
-    copy = reduced(original, x)
+    copy = to_bfloat16(original, x)
     layers = [m for m in copy.modules() if isinstance(m, nn.Linear)]
     assert [layer.weight.dtype for layer in layers] == [torch.bfloat16, torch.bfloat16, torch.float32]
     last = [m for m in original.modules() if isinstance(m, nn.Linear)][-1]
@@ -45,7 +45,7 @@ def test_the_last_layer_and_the_normalisation_stay_float32() -> None:
 
 
 def test_gradients_reach_the_pixels_in_float32() -> None:
-    search = frozen(model(), sample=torch.rand(2, 1, 20, 20), precision=BFLOAT16)
+    search = make_attack_copy(model(), sample=torch.rand(2, 1, 20, 20), precision=BFLOAT16)
     x = torch.rand(3, 1, 20, 20, requires_grad=True)
     (slope,) = torch.autograd.grad(search(x)[:, 0].sum(), x)
     assert slope.dtype == torch.float32
@@ -62,7 +62,7 @@ class Strict(nn.Module):
 
 def test_a_model_that_cannot_is_refused() -> None:
     with pytest.raises(UserError, match=r"not run in bfloat16 \(expected float32\): use precision float32"):
-        reduced(Strict(), torch.rand(1, 1, 4, 4))
+        to_bfloat16(Strict(), torch.rand(1, 1, 4, 4))
 
 
 class EarlyLinear(nn.Module):
@@ -78,12 +78,12 @@ class EarlyLinear(nn.Module):
 
 
 def test_where_the_last_layer_cannot_be_widened_all_is_bfloat16() -> None:
-    copy = reduced(EarlyLinear().requires_grad_(False), torch.rand(2, 4, 8, 8))
+    copy = to_bfloat16(EarlyLinear().requires_grad_(False), torch.rand(2, 4, 8, 8))
     assert {p.dtype for p in copy.parameters()} == {torch.bfloat16}
 
 
 def test_a_processor_without_units_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
-    assert "no bfloat16 matrix units" in supported(torch.device("cpu"))
+    assert "no bfloat16 matrix units" in unsupported_reason(torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert supported(torch.device("cpu")) == ""
+    assert unsupported_reason(torch.device("cpu")) == ""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.models import architectures
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.normalisation import NONE, Normalised
 
 
@@ -49,7 +49,7 @@ def gradient(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_it_computes_what_the_original_computes() -> None:
     model, x = network(), torch.rand(5, 3, 16, 16)
-    logits, slope = gradient(frozen(model), x)
+    logits, slope = gradient(make_attack_copy(model), x)
     expected_logits, expected_slope = gradient(model, x)
     torch.testing.assert_close(logits, expected_logits)
     torch.testing.assert_close(slope, expected_slope)
@@ -57,7 +57,7 @@ def test_it_computes_what_the_original_computes() -> None:
 
 def test_the_original_is_left_alone() -> None:
     model = network().train()
-    search = frozen(model)
+    search = make_attack_copy(model)
     assert all(p.requires_grad for p in model.parameters())
     assert model.training
     assert not any(p.requires_grad for p in search.parameters())
@@ -71,7 +71,7 @@ def test_the_original_is_left_alone() -> None:
 
 
 def test_images_are_counted_not_calls() -> None:
-    search, x = frozen(network()), torch.rand(5, 3, 16, 16)
+    search, x = make_attack_copy(network()), torch.rand(5, 3, 16, 16)
     search(x)
     with torch.no_grad():
         search(x.requires_grad_())
@@ -87,7 +87,7 @@ def test_images_are_counted_not_calls() -> None:
 
 
 def test_a_graph_can_be_used_twice() -> None:
-    search, x = frozen(network()), torch.rand(3, 3, 16, 16, requires_grad=True)
+    search, x = make_attack_copy(network()), torch.rand(3, 3, 16, 16, requires_grad=True)
     logits = search(x)
     one = torch.autograd.grad(logits[:, 0].sum(), x, retain_graph=True)[0]
     two = torch.autograd.grad(logits[:, 1].sum(), x)[0]
@@ -100,7 +100,7 @@ def test_a_graph_can_be_used_twice() -> None:
 def test_running_out_of_memory_halves_the_batch_and_changes_no_result(where: str) -> None:
     x = torch.rand(11, 3, 16, 16)
     expected = gradient(Greedy(99, where=where), x)
-    search = frozen(Greedy(3, where=where))
+    search = make_attack_copy(Greedy(3, where=where))
     for _ in range(2):
         found = gradient(search, x)
         for a, b in zip(found, expected, strict=True):
@@ -118,14 +118,14 @@ def test_running_out_of_memory_halves_the_batch_and_changes_no_result(where: str
     ],
 )
 def test_memory_errors_are_recognised_on_every_device(message: str) -> None:
-    search = frozen(Greedy(4, where="forward", message=message))
+    search = make_attack_copy(Greedy(4, where="forward", message=message))
     with torch.no_grad():
         assert search(torch.rand(9, 3, 16, 16)).shape == (9, 4)
 
 
 def test_a_limit_given_holds() -> None:
     greedy = Greedy(99, where="forward")
-    search = frozen(greedy, batch=4)
+    search = make_attack_copy(greedy, batch=4)
     gradient(search, torch.rand(10, 3, 16, 16))
     assert isinstance(search.network, Greedy)
     assert max(search.network.calls) == 4
@@ -133,12 +133,12 @@ def test_a_limit_given_holds() -> None:
 
 def test_an_image_that_never_fits_is_said() -> None:
     with pytest.raises(UserError, match="Out of memory on a single image"):
-        frozen(Greedy(0, where="forward"))(torch.rand(3, 3, 16, 16))
+        make_attack_copy(Greedy(0, where="forward"))(torch.rand(3, 3, 16, 16))
 
 
 def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="another matter"):
-        frozen(Greedy(0, where="forward", message="another matter"))(torch.rand(3, 3, 16, 16))
+        make_attack_copy(Greedy(0, where="forward", message="another matter"))(torch.rand(3, 3, 16, 16))
 
 
 def test_a_model_without_gradients_stays_one() -> None:
@@ -146,7 +146,7 @@ def test_a_model_without_gradients_stays_one() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.detach().flatten(1)
 
-    search, x = frozen(Detached()), torch.rand(2, 3, 4, 4, requires_grad=True)
+    search, x = make_attack_copy(Detached()), torch.rand(2, 3, 4, 4, requires_grad=True)
     assert not search(x).requires_grad
     search.batch = 1
     with pytest.raises(RuntimeError, match="does not require grad"):
@@ -154,4 +154,4 @@ def test_a_model_without_gradients_stays_one() -> None:
 
 
 def test_no_images_give_no_logits() -> None:
-    assert frozen(network())(torch.rand(0, 3, 16, 16)).shape == (0, 4)
+    assert make_attack_copy(network())(torch.rand(0, 3, 16, 16)).shape == (0, 4)

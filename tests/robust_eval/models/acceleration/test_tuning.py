@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from robust_eval.attacks import _spsa
 from robust_eval.models import architectures
 from robust_eval.models.acceleration import compilation, tuning
-from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, queried
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, query_steps
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.acceleration.tuning import Tuning
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_spsa_fills_the_slices_of_compiled_code() -> None:
     rows = _spsa.rows_per_call(CPU, 28 * 28)
     draw = torch.ones(40, 128, 1, 28, 28)
     _spsa.estimate(
-        lambda at, steps: queried(search, at[..., :4, :4], steps[..., :4, :4]),
+        lambda at, steps: query_steps(search, at[..., :4, :4], steps[..., :4, :4]),
         x,
         torch.zeros(40, dtype=torch.long),
         lambda start, stop: draw[start:stop],
@@ -98,10 +98,10 @@ def test_out_of_memory_ends_compiled_code() -> None:
 
 
 def test_the_usual_slice_fits_the_caches() -> None:
-    assert tuning.usual(CPU, 28 * 28) == Tuning(167, 167)
-    assert tuning.usual(CPU, 3 * 32 * 32) == Tuning(42, 42)
-    assert tuning.usual(CPU, 3 * 224 * 224).rows == 16
-    assert tuning.usual(torch.device("cuda"), 3072) == Tuning()
+    assert tuning.default_tuning(CPU, 28 * 28) == Tuning(167, 167)
+    assert tuning.default_tuning(CPU, 3 * 32 * 32) == Tuning(42, 42)
+    assert tuning.default_tuning(CPU, 3 * 224 * 224).rows == 16
+    assert tuning.default_tuning(torch.device("cuda"), 3072) == Tuning()
 
 
 class Rates:
@@ -119,7 +119,7 @@ class Rates:
 
     def measured(self, *, compile: bool) -> Tuning:
         """16 values an image: 8192 rows are usual."""
-        return tuning.measured(self.build, torch.rand(8, 1, 4, 4), compile=compile)
+        return tuning.measure_tuning(self.build, torch.rand(8, 1, 4, 4), compile=compile)
 
 
 def test_the_quickest_rows_are_taken_in_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_no_more_rows_are_tried_than_come_at_once(monkeypatch: pytest.MonkeyPatc
         return float(rows)
 
     monkeypatch.setattr(tuning, "_rate", rate)
-    found = tuning.measured(
+    found = tuning.measure_tuning(
         lambda _way: AttackCopy(Recorder(), None),
         torch.rand(8, 1, 4, 4),
         compile=True,
@@ -160,7 +160,7 @@ def test_a_model_without_gradients_can_be_measured() -> None:
             return super().forward(x).detach()
 
     network = Detached()
-    found = tuning.measured(
+    found = tuning.measure_tuning(
         lambda way: AttackCopy(network, None, gradient=Engine(network, way.rows)),
         torch.rand(8, 1, 4, 4),
         compile=False,
@@ -178,16 +178,16 @@ def test_operations_are_counted_for_one_image() -> None:
 
 def test_without_a_compiler_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    assert "no C++ compiler" in compilation.unavailable(CPU)
+    assert "no C++ compiler" in compilation.unavailable_reason(CPU)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(compilation.unavailable(CPU)), reason=compilation.unavailable(CPU))
+@pytest.mark.skipif(bool(compilation.unavailable_reason(CPU)), reason=compilation.unavailable_reason(CPU))
 def test_compiled_code_computes_the_same() -> None:
     torch.manual_seed(0)
     network = architectures.build("digits-cnn", classes=10, channels=1, image_size=(8, 8)).eval()
     x = torch.rand(21, 1, 8, 8)
-    plain = frozen(network)
-    quick = frozen(network, sample=x[:2], tuning=Tuning(16, 16, True, True))
+    plain = make_attack_copy(network)
+    quick = make_attack_copy(network, sample=x[:2], tuning=Tuning(16, 16, True, True))
     torch.testing.assert_close(quick(x), plain(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradient(quick, x), gradient(plain, x), rtol=1e-4, atol=1e-6)

@@ -95,7 +95,7 @@ def run(model: nn.Module, precision: str, compile: str = "off") -> EvalResult:
 @pytest.fixture
 def units(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that knows bfloat16, wherever this runs."""
-    monkeypatch.setattr(bfloat16, "supported", lambda _device: "")
+    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "")
 
 
 @pytest.mark.usefixtures("units")
@@ -163,7 +163,7 @@ def test_a_compiler_that_fails_is_told_in_a_sentence(monkeypatch: pytest.MonkeyP
 
         return failing
 
-    monkeypatch.setattr(compilation, "unavailable", lambda _device: "")
+    monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "")
     monkeypatch.setattr(torch, "compile", compile)
     with pytest.raises(UserError, match=r"not be compiled \(no working compiler\): use compile mode auto"):
         run(Body(), "float32", "on")

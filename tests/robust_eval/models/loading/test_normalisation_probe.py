@@ -18,10 +18,10 @@ from robust_eval.data import ImageSet
 from robust_eval.models.loading import checkpoint
 from robust_eval.models.loading.normalisation_probe import (
     Candidate,
+    candidate_normalisations,
     near_chance,
-    normalisations,
     probe,
-    shifted,
+    zero_padded_crops,
 )
 from robust_eval.models.normalisation import NONE, NORMALISATIONS, Normalised, parse_normalisation
 
@@ -81,7 +81,7 @@ def test_batchnorm_remembers_the_normalisation_under_padded_crops_too(
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16, momentum=1.0))
     seen, _ = quadrants(500, side=16, seed=3).tensors()
     with torch.no_grad():
-        Normalised(stem, NORMALISATIONS[name]).train()(shifted(seen.flip(0)) if padded else seen)
+        Normalised(stem, NORMALISATIONS[name]).train()(zero_padded_crops(seen.flip(0)) if padded else seen)
     x, _ = quadrants(128, side=16).tensors()
 
     class Right(nn.Module):
@@ -93,7 +93,7 @@ def test_batchnorm_remembers_the_normalisation_under_padded_crops_too(
             self.stem(x)
             return torch.eye(4)[:1].expand(len(x), 4)
 
-    every = candidates(Right().eval(), normalisations(3))
+    every = candidates(Right().eval(), candidate_normalisations(3))
     chosen, why = probe(every, x, torch.zeros(128, dtype=torch.int64), 4, "c.pt")
     assert chosen.label == name
     assert "by the first BatchNorm's statistics, where accuracy does not rule out" in why
@@ -103,14 +103,14 @@ def test_batchnorm_remembers_the_normalisation_under_padded_crops_too(
 def test_accuracy_decides_where_it_can(name: str) -> None:
     x, y = levels()
     network = Brightness(NORMALISATIONS[name])
-    chosen, why = probe(candidates(network, normalisations(3)), x, y, 10, "c.pt")
+    chosen, why = probe(candidates(network, candidate_normalisations(3)), x, y, 10, "c.pt")
     rivals = {"imagenet": {"imagenet", "cifar10"}, "cifar10": {"imagenet", "cifar10"}}
     assert chosen.label in rivals.get(name, {name})
     if name in ("none", "2x-1"):
         assert why.startswith(
             f"input normalisation '{name}' by clean accuracy; clean accuracy: {name} 100.0%"
         )
-        others = [entry.name for entry in normalisations(3) if entry.name != name]
+        others = [entry.name for entry in candidate_normalisations(3) if entry.name != name]
         assert all(f"{other} " in why for other in others), "the alternatives' figures are there"
 
 
@@ -131,12 +131,15 @@ def test_a_recorded_one_is_kept_unless_it_is_near_chance() -> None:
     x, y = levels()
     recorded = Normalisation("recorded", (0.01,), (1.0,))
     network = Brightness(NONE)
-    tried = [*candidates(network, [recorded], recorded=True), *candidates(network, normalisations(3))]
+    tried = [
+        *candidates(network, [recorded], recorded=True),
+        *candidates(network, candidate_normalisations(3)),
+    ]
     chosen, why = probe(tried, x, y, 10, "c.pt")
     assert chosen.normalisation is recorded
     assert "'recorded' as recorded" in why
     wrong = Normalisation("recorded", (1.5,), (0.01,))
-    tried = [*candidates(network, [wrong], recorded=True), *candidates(network, normalisations(3))]
+    tried = [*candidates(network, [wrong], recorded=True), *candidates(network, candidate_normalisations(3))]
     with pytest.raises(
         UserError, match=r"records an input normalisation under which it is near chance \(recorded 10"
     ):
@@ -147,7 +150,7 @@ def test_near_chance_stops_with_the_figures() -> None:
     x, y = levels()
     shuffled = (y + 5) % 10
     with pytest.raises(UserError) as caught:
-        probe(candidates(Brightness(NONE), normalisations(3)), x, shuffled, 10, "c.pt")
+        probe(candidates(Brightness(NONE), candidate_normalisations(3)), x, shuffled, 10, "c.pt")
     text = str(caught.value)
     assert text.startswith("c.pt is near chance on these images whatever its input normalisation (")
     assert "none 0.0% of 200" in text
@@ -275,11 +278,11 @@ def test_few_classes_have_a_floor_that_can_be_passed() -> None:
 
 
 def test_known_datasets_are_not_tried_with_others_statistics() -> None:
-    assert [entry.name for entry in normalisations(1, "mnist")] == ["none", "2x-1", "mnist"]
-    assert "svhn" not in [entry.name for entry in normalisations(3, "cifar10")]
+    assert [entry.name for entry in candidate_normalisations(1, "mnist")] == ["none", "2x-1", "mnist"]
+    assert "svhn" not in [entry.name for entry in candidate_normalisations(3, "cifar10")]
     recorded = Normalisation("recorded", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert [entry.name for entry in normalisations(3, "svhn", recorded)][:2] == ["recorded", "none"]
-    assert "2x-1" not in [entry.name for entry in normalisations(3, "svhn", recorded)], (
+    assert [entry.name for entry in candidate_normalisations(3, "svhn", recorded)][:2] == ["recorded", "none"]
+    assert "2x-1" not in [entry.name for entry in candidate_normalisations(3, "svhn", recorded)], (
         "it is the recorded one"
     )
 
