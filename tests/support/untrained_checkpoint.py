@@ -1,4 +1,4 @@
-"""A digits network in this project's format that nobody has trained: all that a command's tests need."""
+"""Write a checkpoint of an untrained digits network, for tests of commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robust_eval.models.loading.checkpoint import save
 
 
 def untrained(path: Path, **arguments: int) -> Path:
-    """Save a digits-cnn of these arguments, the same every time; the path comes back."""
+    """Save a digits-cnn with these arguments (fixed seed) to ``path``; return the path."""
     torch.manual_seed(0)
     save(
         path,

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 import torch
-from models.conftest import settled
+from support.known_models import with_batchnorm_statistics
 from torch import Tensor, nn
 
 from robust_eval import attacks
@@ -52,7 +52,9 @@ def odd() -> tuple[nn.Module, Tensor]:
 
 def known(arch: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    network = settled(architectures.build(arch, classes=10, channels=3, image_size=(32, 32)))
+    network = with_batchnorm_statistics(
+        architectures.build(arch, classes=10, channels=3, image_size=(32, 32))
+    )
     for weight in network.parameters():
         if not weight.any():  # the last layer of some networks begins with 0: the same answer everywhere
             nn.init.normal_(weight, std=0.1)
