@@ -97,7 +97,7 @@ class AttackCopy(nn.Module):
             return self._in_chunks(lambda part: self.engine(part), False, x)
 
     @torch.no_grad()
-    def near(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
+    def logits_at_steps(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
         """Logits (N, S, K) at ``x + steps``, without gradients; quicker than asking there for small steps."""
         if self.step_evaluator is not None:
             logits = self._fitting(self.step_evaluator, x_NCHW, steps_NSCHW)

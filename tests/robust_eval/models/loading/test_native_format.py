@@ -206,11 +206,11 @@ def test_a_slice_without_the_last_classes_is_judged_all_the_same(network: nn.Mod
     np.savez(archive, x=pixels, y=[0, 1, 0])
     assert checkpoint.load(path, images=data.load(f"npz:{archive}")).ref.classes == 4
     np.savez(archive, x=pixels, y=[0, 1, 0], class_names=["cat", "dog"])
-    with pytest.raises(UserError, match=r"m\.pt tells 4 classes apart, but npz:slice\.npz has 2\."):
+    with pytest.raises(UserError, match=r"m\.pt has 4 classes, but npz:slice\.npz has 2\."):
         checkpoint.load(path, images=data.load(f"npz:{archive}"))
     np.savez(archive, x=pixels, y=[0, 4, 0])
     with pytest.raises(
         UserError,
-        match=r"m\.pt tells 4 classes apart, but npz:slice\.npz has the label 4\. Number .* 0 to 3",
+        match=r"m\.pt has 4 classes, but npz:slice\.npz has the label 4\. Number .* 0 to 3",
     ):
         checkpoint.load(path, images=data.load(f"npz:{archive}"))

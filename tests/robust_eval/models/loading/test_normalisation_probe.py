@@ -300,7 +300,7 @@ def test_images_of_another_kind_are_refused(
 ) -> None:
     state, images = trained("none").state_dict(), quadrants(8)
     five = ImageSet("five", "test", images.x_NHWC, images.y_N, ("a", "b", "c", "d", "e"))
-    with pytest.raises(UserError, match=r"c\.pt tells 4 classes apart, but five has 5\. Choose the data"):
+    with pytest.raises(UserError, match=r"c\.pt has 4 classes, but five has 5\. Choose the data"):
         load(state, tmp_path / "c.pt", five)
     with pytest.raises(
         UserError, match=r"c\.pt takes images with 3 channels, but those of quadrants have 1\."
