@@ -13,7 +13,7 @@ from robust_eval.landscape import checkpoints
 from robust_eval.landscape.awp import scan as scanning
 from robust_eval.landscape.awp.scan import Scan
 from robust_eval.models import architectures
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 
 OPTIONS = EvaluationOptions(checkpoint="", data="digits", split="train", examples=12, eps="0.1")
 
@@ -30,12 +30,14 @@ def write(path: Path, *, seed: int = 0, arch: str = "digits-cnn", **arguments: A
     save(
         path,
         network,
-        architecture=Architecture(arch, arguments),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        dataset="digits",
+        CheckpointDescription(
+            architecture=Architecture(arch, arguments),
+            normalisation=Normalisation("none"),
+            classes=10,
+            channels=1,
+            image_size=(8, 8),
+            dataset="digits",
+        ),
     )
     return path
 

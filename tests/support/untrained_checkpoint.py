@@ -9,7 +9,7 @@ import torch
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.models.architectures import build
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 
 
 def untrained(path: Path, **arguments: int) -> Path:
@@ -18,12 +18,14 @@ def untrained(path: Path, **arguments: int) -> Path:
     save(
         path,
         build("digits-cnn", classes=10, channels=1, image_size=(8, 8), **arguments),
-        architecture=Architecture("digits-cnn", arguments),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        dataset="digits",
-        threat=parse_threat("Linf", "0.1"),
+        CheckpointDescription(
+            architecture=Architecture("digits-cnn", arguments),
+            normalisation=Normalisation("none"),
+            classes=10,
+            channels=1,
+            image_size=(8, 8),
+            dataset="digits",
+            threat=parse_threat("Linf", "0.1"),
+        ),
     )
     return path

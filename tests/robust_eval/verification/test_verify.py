@@ -26,6 +26,7 @@ from robust_eval.evaluation import prepare
 from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.architectures import build
+from robust_eval.models.loading.checkpoint import CheckpointDescription
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
 from robust_eval.results import EvalResult, read_result, summary, verification_record
 from robust_eval.results.verification_record import Verification
@@ -49,14 +50,16 @@ def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.n
     save_checkpoint(
         path,
         network,
-        architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        dataset="digits",
-        threat=parse_threat("Linf", EPS),
-        recipe={"name": "at", "selection": {"validation": 100}},
+        CheckpointDescription(
+            architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
+            normalisation=Normalisation("none"),
+            classes=10,
+            channels=1,
+            image_size=(8, 8),
+            dataset="digits",
+            threat=parse_threat("Linf", EPS),
+            recipe={"name": "at", "selection": {"validation": 100}},
+        ),
     )
     return network
 
