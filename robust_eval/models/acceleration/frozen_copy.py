@@ -1,7 +1,7 @@
-"""The copy of a model that attacks search with. The judge never sees it.
+"""Build the attack copy: folded BatchNorm, optional bfloat16, compilation, and batch splitting.
 
-What makes the copy fast may make an attack weaker, never a model look less robust: verdicts come
-from the original.
+Verdicts are computed with the original model. Acceleration can therefore weaken an attack, but it cannot
+make a robust example count as broken.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def make_attack_copy(
     precision: str = FLOAT32,
     tuning: Tuning | None = None,
 ) -> AttackCopy:
-    """A deep copy in eval mode, its parameters without gradients, channels-last.
+    """The attack copy of ``model``: a deep copy in eval mode, channels-last, without parameter gradients.
 
-    ``model`` maps ``x_NCHW`` in [0, 1] to ``logits_NK`` and is left as it is. ``batch``: at most
-    this many images at once. ``sample``: a few images on the model's device; with them BatchNorm is
-    folded and bfloat16 is possible, both checked on them. ``tuning``: how the copy is called; without
-    it, as is usual for images of the sample's size.
+    ``model`` maps ``x_NCHW`` in [0, 1] to ``logits_NK`` and is not modified. ``batch``: the largest number
+    of images per call. ``sample``: a few images on the device of the model; only with them BatchNorm is
+    folded and bfloat16 is possible, both checked on these images. ``tuning``: how the copy is called; by
+    default :func:`default_tuning` for the size of the sample.
     """
     parts = prepare_network(model, sample=sample, precision=precision)
     return attack_copy_of(parts, batch=batch, sample=sample, tuning=tuning)
@@ -42,7 +42,7 @@ def make_attack_copy(
 def prepare_network(
     model: nn.Module, *, sample: Tensor | None, precision: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """(network, notes): the copy alone, without a way of calling it."""
+    """(network, notes): the copied and converted network, for :func:`attack_copy_of`."""
     network, notes = copy_model(model).eval().requires_grad_(False), []
     if sample is not None:
         network, note = fold_batchnorm(network, sample)
@@ -60,14 +60,14 @@ def attack_copy_of(
     sample: Tensor | None = None,
     tuning: Tuning | None = None,
 ) -> AttackCopy:
-    """The search copy around a :func:`prepare_network` network; ``sample`` as in :func:`frozen`."""
+    """The attack copy for the result of :func:`prepare_network`; arguments as in :func:`make_attack_copy`."""
     network, notes = parts
     if tuning is None:
         tuning = Tuning() if sample is None else default_tuning(sample.device, sample.shape[1:].numel())
 
-    def engine(rows: int | None, quick: bool) -> Engine:
-        call = compile_network(network) if quick else network
-        return Engine(call, rows, tuple(compiled_sizes(rows, quick)))
+    def engine(rows: int | None, compiled: bool) -> Engine:
+        call = compile_network(network) if compiled else network
+        return Engine(call, rows, tuple(compiled_sizes(rows, compiled)))
 
     step_evaluator = None
     if tuning.near_rows and sample is not None:

@@ -1,7 +1,7 @@
-"""Several networks of one architecture, their probabilities averaged (snapshot ensembles, Liu et al. 2020).
+"""The average of several networks of one architecture (snapshot ensembles, Liu et al. 2020).
 
-Outputs are the logarithm of the mean softmax: its softmax is that mean, so losses on logits and the
-order of classes are those of the averaged probabilities.
+The output is the logarithm of the mean softmax. Its softmax is that mean, so losses and predictions are those
+of the averaged probabilities.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PreAct ResNet for small images (He et al. 2016, "Identity Mappings"), as the AWP and Rice code has it.
+"""PreAct ResNet for small images (He et al. 2016, "Identity Mappings"), as in AWP and Rice et al.
 
 3x3 stem without pooling; stages of ``width * (1, 2, 4, 8)`` channels; a 1x1 shortcut convolution
 where the shape changes; final BN-ReLU, global average pooling, one linear layer.

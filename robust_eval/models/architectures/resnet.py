@@ -1,4 +1,4 @@
-"""Post-activation ResNet for small images (He et al. 2015), as kuangliu/pytorch-cifar and TRADES have it.
+"""Post-activation ResNet for small images (He et al. 2015), as in kuangliu/pytorch-cifar and TRADES.
 
 3x3 stem without pooling; stages of ``width * (1, 2, 4, 8)`` channels; a 1x1 convolution with BN as
 shortcut where the shape changes; global average pooling, one linear layer.
@@ -17,7 +17,7 @@ from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, count_children, non_default
 
 IDS = ("resnet-18", "resnet-34", "resnet-50")
-# torchvision says fc and downsample, Liu et al. 2020 say classifier.
+# torchvision has the names fc and downsample, Liu et al. 2020 classifier.
 ALIASES = (
     (r"^(?:fc|classifier|last_linear|head)\.", "linear."),
     (r"\.downsample\.", ".shortcut."),
@@ -121,7 +121,7 @@ def build(
     width: int = 64,
     stem_pool: bool = False,
 ) -> nn.Module:
-    """``stem_pool``: torchvision's max pooling kept after the 3x3 stem (huyvnphan/PyTorch_CIFAR10)."""
+    """``stem_pool``: max pooling after the 3x3 stem, as in torchvision (huyvnphan/PyTorch_CIFAR10)."""
     block = Bottleneck if depth in _BOTTLENECK else BasicBlock
     return ResNet(block, _BLOCKS[depth], classes, channels, width, stem_pool)
 

@@ -1,9 +1,9 @@
-"""Wide ResNet, ``wrn-DEPTH-WIDTH`` (Zagoruyko and Komodakis 2016), as TRADES, MART and AWP have it.
+"""Wide ResNet, ``wrn-DEPTH-WIDTH`` (Zagoruyko and Komodakis 2016), as in the code of TRADES, MART and AWP.
 
 3x3 stem of 16 channels; three stages of (depth - 4) / 6 pre-activation blocks with
 ``width * (16, 32, 64)`` channels; shortcut convolutions take the BN-ReLU output; final BN-ReLU,
-global average pooling, one linear layer. Dropout is left out: no recipe here uses it, and it
-has no parameters.
+global average pooling, one linear layer. Dropout is omitted: no recipe uses it, and it has no
+parameters.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class WideBlock(nn.Module):
 
 
 class BlockGroup(nn.Module):
-    """The public code keeps a stage's blocks in an attribute ``layer``; so do its state dicts."""
+    """The blocks of one width; the attribute name ``layer`` is that of public state dicts."""
 
     def __init__(self, count: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class WideResNet(nn.Module):
         self.conv1 = nn.Conv2d(channels, _STEM, 3, 1, 1, bias=False)
         self.block1 = BlockGroup(count, _STEM, planes[0], 1)
         if sub_block:
-            # Never used in forward; it is there because the checkpoints have it.
+            # Not used in forward; it exists because public checkpoints contain it.
             self.sub_block1 = BlockGroup(count, _STEM, planes[0], 1)
         self.block2 = BlockGroup(count, planes[0], planes[1], 2)
         self.block3 = BlockGroup(count, planes[1], planes[2], 2)
@@ -108,7 +108,7 @@ def build(
     sub_block: bool = False,
     bias: bool = True,
 ) -> nn.Module:
-    """``sub_block``: with the unused first stage of the TRADES code. ``bias``: of the last layer."""
+    """``sub_block``: with the unused first stage of the TRADES code. ``bias`` of the last layer."""
     return WideResNet(depth, width, classes, channels, sub_block, bias)
 
 
