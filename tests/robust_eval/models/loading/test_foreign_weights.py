@@ -314,7 +314,7 @@ def test_several_state_dicts_without_a_usual_name_are_refused(make: Make, tmp_pa
     [
         (
             lambda s: {k: v for k, v in s.items() if k != "fc.bias"} | {"fc.bais": s["fc.bias"]},
-            "fits no known architecture. wrn-10-1 is the closest: 38 tensors agree; not expected (1): fc.bais.",
+            "no known architecture. wrn-10-1 is the closest: 38 tensors agree; not expected (1): fc.bais.",
         ),
         (
             lambda s: {k: v for k, v in s.items() if k != "block2.layer.0.bn2.weight"},
