@@ -79,7 +79,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     attack_copies = {
         name: frozen_copy.make_attack_copy(network, sample=sample, tuning=way) for name, way in ways.items()
     }
-    calls = {name: partial(one.near, x, steps) for name, one in attack_copies.items()}
+    calls = {name: partial(one.logits_at_steps, x, steps) for name, one in attack_copies.items()}
     changes = {name: call() - attack_copies["float32"](x)[:, None] for name, call in calls.items()}
     # In turn, so that a busy machine disturbs all alike.
     rounds = [
