@@ -1,23 +1,24 @@
-# Everything starts from Python 3.11+ and make: each target sets up what it needs.
+# Needs only Python 3.11+ and make; each target installs what it uses.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 UV := $(BIN)/uv
 
-# OpenMP's threads spin while they wait; on shared cores that makes small networks many times slower.
+# By default waiting OpenMP threads keep a core busy, which makes small networks many times slower on shared cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench lock clean
 
 help:
-	@echo "make demo   train three small models, attack each seven ways, verify one, print the leaderboard"
+	@echo "make demo   train three small models, run every attack on each, verify one, print the leaderboard"
 	@echo "make test   lint, types and tests"
-	@echo "make check  lint and types alone"
-	@echo "make bench  side-by-side speed and memory against ART and AutoAttack as they come"
-	@echo "make setup  the environment alone (.venv)"
+	@echo "make check  lint and types"
+	@echo "make bench  compare speed and memory with plain ART and AutoAttack"
+	@echo "make setup  create the environment (.venv)"
 	@echo "make lock   recompute requirements.lock from pyproject.toml"
+	@echo "make clean  remove the environment, builds and caches"
 
 setup: $(STAMP)
 
@@ -26,13 +27,13 @@ $(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
-# The lock is exact and hashed; the project itself is installed without touching it.
+# The lock contains exact versions and hashes; the project is installed without changing them.
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-# Real commands, as a user would type them. Where Ray will not start, one process does the same work.
+# The commands that a user would type. If Ray cannot start, a single process does the same work.
 DEMO := runs/demo
 MODELS := natural at at-awp
 ATTACK := $(BIN)/robust-eval run $(MODELS:%=$(DEMO)/%.pt) --suite full --eps 0.1 --examples 120 --out $(DEMO)/rows

@@ -1,0 +1,1 @@
+"""Programs that make boards, generated pages, tables and figures; run them from the top of the checkout."""

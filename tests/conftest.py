@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: tests work on tensors too small to share between threads, and threads that
-# wait for each other on a busy machine made them eight times slower.
+# Must be set before torch is imported. The tensors of the tests are too small for several threads: on a busy
+# machine, waiting threads made the tests eight times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Real data (MNIST, CIFAR-10 copies) where there is some; tests that need it are skipped elsewhere."""
+    """The folder with real data (MNIST, CIFAR-10 copies); tests that use it are skipped if there is none."""
     fallback = Path(__file__).resolve().parents[2] / "shared" / "data"
     root = Path(os.environ.get("ROBUST_EVAL_DATA", fallback))
     if not root.is_dir():
-        pytest.skip("no real data: set ROBUST_EVAL_DATA to a folder with mnist/ and cifar10-lossless/")
+        pytest.skip("No real data: set ROBUST_EVAL_DATA to a folder with mnist/ and cifar10-lossless/.")
     return root

@@ -25,8 +25,8 @@ def curves(
     against_flatness: Annotated[
         list[Path] | None,
         typer.Option(
-            help="JSON of robust-eval landscape on these runs' checkpoints: draw their gap against their "
-            "sharpness instead, with the correlation; repeatable."
+            help="JSON of robust-eval landscape curve on these runs' checkpoints: draw their gap against "
+            "their sharpness instead, with the correlation; repeatable."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="OUT.png, OUT.svg and OUT.json are written.")] = Path("curves"),

@@ -39,7 +39,7 @@ def check(
     from robust_eval.cli import tables
     from robust_eval.core import terminal
     from robust_eval.evaluation import fresh_process, prepare
-    from robust_eval.evaluation.checks import diagnosed_result
+    from robust_eval.evaluation.checks import diagnosis
     from robust_eval.evaluation.checks.probes import probe_job
     from robust_eval.evaluation.planning.options import EvaluationOptions
     from robust_eval.results import flags
@@ -61,8 +61,8 @@ def check(
     if diagnose and probe.no_gradient:
         console.print("  diagnosis      left out: there is no gradient to follow", highlight=False)
     elif diagnose:
-        console.print(f"  diagnosis      {tables.diagnosis_text(job)}", highlight=False)
-        record = diagnosed_result.diagnosis(job)
+        console.print(f"  diagnosis      {diagnosis.cost_text(job)}", highlight=False)
+        record = diagnosis.diagnose_job(job)
         if figures:
             for name, value in record.model_dump().items():
                 console.print(f"  {name:23} {value}", highlight=False, markup=False)

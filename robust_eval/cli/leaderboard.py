@@ -1,91 +1,107 @@
-"""``robust-eval leaderboard``: parse, call, print."""
+"""``robust-eval leaderboard``: add results to a board, build and check it, export a result."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from robust_eval.core.command_options import expand_options, option
+
 app = typer.Typer(
-    help="Keep a leaderboard: file results, build its tables, check them.", no_args_is_help=True
+    help="Maintain a leaderboard: add results, build its tables, check them.", no_args_is_help=True
 )
 
-Folder = Annotated[Path, typer.Argument(help="The board: a folder with results/*.json.", show_default=False)]
-ResultFile = Annotated[Path, typer.Argument(help="A run's result.json.", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="The board, a folder with results/*.json.", show_default=False)]
+ResultFile = Annotated[Path, typer.Argument(help="The result.json of a run.", show_default=False)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddOptions:
+    """What ``add`` stores with a row, and where the evaluated images are."""
+
+    images: bool = option(
+        False,
+        "Show some adversarial images on the page, from the evidence beside the result.",
+        flags=("--images",),
+    )
+    curve: Path | None = option(None, "Show a learning curve on the page: the curve.csv of the training run.")
+    checkpoint: Path | None = option(None, "Attach this file, the evaluated checkpoint (at most 8 MiB).")
+    evidence: bool = option(
+        False, "Attach the evidence beside the result (at most 8 MiB).", flags=("--evidence",)
+    )
+    data: str | None = option(
+        None, "The evaluated data, if it cannot be loaded by the name in the result; for --images."
+    )
+    data_root: Path | None = option(None, "Folder that contains the datasets; for --images.")
+    replace: bool = option(
+        False,
+        "Replace the row for the same checkpoint, or for the same recipe and seed.",
+        flags=("--replace",),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperOptions:
+    """Facts about the paper that RobustBench asks for and that have a default."""
+
+    authors: str = option("", "Authors, separated by commas.")
+    venue: str = option("", "For example NeurIPS 2020; empty if unpublished.")
+    link: str = option("", "Address of the paper.")
 
 
 @app.callback()
 def leaderboard() -> None:
-    """Keep a leaderboard: file results, build its tables, check them."""
+    """Maintain a leaderboard: add results, build its tables, check them."""
 
 
 @app.command(epilog="Example: robust-eval leaderboard add runs/at/result.json leaderboards/digits")
-def add(
-    result: ResultFile,
-    board: Folder,
-    images: Annotated[
-        bool,
-        typer.Option("--images", help="Show some adversarial images, from the evidence beside the result."),
-    ] = False,
-    curve: Annotated[
-        Path | None, typer.Option(help="Show a learning curve: the curve.csv that training left.")
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Keep this file, the row's checkpoint, on the board (8 MiB at most).")
-    ] = None,
-    evidence: Annotated[
-        bool,
-        typer.Option("--evidence", help="Keep the evidence beside the result on the board (8 MiB at most)."),
-    ] = False,
-    data: Annotated[
-        str | None, typer.Option(help="The images that were judged, where the result's name is not enough.")
-    ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")] = None,
-    replace: Annotated[
-        bool,
-        typer.Option("--replace", help="In place of the row for this checkpoint, or recipe and seed."),
-    ] = False,
-) -> None:
-    """File a run on a board whose rules it keeps."""
-    from robust_eval.leaderboard import (
-        attachments,
-        page_extras,
-        submission,
-        thumbnails,
-    )
+@expand_options
+def add(result: ResultFile, board: Folder, options: AddOptions) -> None:
+    """Add a result to a board, if it complies with the board's rules."""
+    from robust_eval.leaderboard import submission
+    from robust_eval.leaderboard.attachments import find_evidence
+    from robust_eval.leaderboard.page_extras import read_curve_text, write_extras
+    from robust_eval.leaderboard.thumbnails import thumbnails_of_run
 
-    shown = thumbnails.of_run(result, data, data_root) if images else None
-    learned = page_extras.checked_curve(curve) if curve else None
-    proof = attachments.evidence_near(result) if evidence else None
-    before = submission.filed(board)
-    path = submission.add(result, board, replace=replace, checkpoint=checkpoint, evidence=proof)
-    typer.echo(f"Filed: {path}")
-    page_extras.write(path, learned, shown)
-    for beside in submission.beside(path):
-        typer.echo(f"Beside it: {beside}")
-    for gone in sorted(before - submission.filed(board)):
-        typer.echo(f"Gone with the row that gave way: {gone}")
+    pictures = thumbnails_of_run(result, options.data, options.data_root) if options.images else None
+    curve = read_curve_text(options.curve) if options.curve else None
+    before = submission.stored_files(board)
+    path = submission.add_row(
+        result,
+        board,
+        replace=options.replace,
+        checkpoint=options.checkpoint,
+        evidence=find_evidence(result) if options.evidence else None,
+    )
+    typer.echo(f"Added: {path}")
+    write_extras(path, curve, pictures)
+    for companion in submission.companions(path):
+        typer.echo(f"Stored with it: {companion}")
+    for removed in sorted(before - submission.stored_files(board)):
+        typer.echo(f"Removed with the replaced row: {removed}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard build leaderboards/digits")
 def build(
     board: Folder,
-    title: Annotated[str | None, typer.Option(help="Heading; the board's own by default.")] = None,
+    title: Annotated[str | None, typer.Option(help="Heading (default: from the board's rules).")] = None,
 ) -> None:
     """Write README.md and index.html, with ranks, intervals and flags."""
-    from robust_eval.core.text import count_of, printable
-    from robust_eval.leaderboard import board as boards
-    from robust_eval.leaderboard import build as building
-    from robust_eval.leaderboard import row as rows
-    from robust_eval.leaderboard import rules
+    from robust_eval.core.text import counted, visible
+    from robust_eval.leaderboard.board import load_board
+    from robust_eval.leaderboard.build import write_pages
+    from robust_eval.leaderboard.row import read_rows
+    from robust_eval.leaderboard.rules import check_rows
 
-    found, described = rows.read_board(board), boards.load(board, title)
-    for path in building.write(described, found):
-        typer.echo(f"{path}: {count_of(len(found), 'row')}")
-    for problem in rules.problems(described, found):
-        typer.echo(f"check will refuse {printable(problem.file)}: it {printable(problem.text)}")
+    rows, loaded = read_rows(board), load_board(board, title)
+    for path in write_pages(loaded, rows):
+        typer.echo(f"{path}: {counted(len(rows), 'row')}")
+    for problem in check_rows(loaded, rows):
+        typer.echo(f"leaderboard check will fail: {visible(problem.file)} {visible(problem.text)}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
@@ -93,49 +109,46 @@ def check(
     board: Folder,
     against: Annotated[
         Path | None,
-        typer.Option(help="The board before a submission: its rules count, its rows must stay."),
+        typer.Option(help="The board before a submission: its rules apply, and its rows must be unchanged."),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="As given to build.")] = None,
+    title: Annotated[str | None, typer.Option(help="The --title that was given to build.")] = None,
 ) -> None:
-    """Exit with 1 if the tables disagree with the results, or a row breaks a rule."""
-    from robust_eval.core.text import count_of, printable
-    from robust_eval.leaderboard import board as boards
-    from robust_eval.leaderboard import build as building
+    """Check rows, files and generated tables of a board. Exits with 1 if there is a problem."""
+    from robust_eval.core.text import counted, visible
+    from robust_eval.leaderboard.board import load_board
+    from robust_eval.leaderboard.build import check_board
 
-    rows, problems = building.check(boards.load(board, title, against), against)
+    rows, problems = check_board(load_board(board, title, against), against)
     for problem in problems:
         typer.echo(f"{printable(problem.file)} {printable(problem.text)}")
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{board}: {count_of(len(rows), 'row')}, tables and rules hold")
+    typer.echo(f"{board}: {counted(len(rows), 'row')}, tables and rules are correct")
 
 
 @app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")
+@expand_options
 def export(
     result: ResultFile,
-    title: Annotated[str, typer.Option(help="The paper's title.", show_default=False)],
+    title: Annotated[str, typer.Option(help="Title of the paper.", show_default=False)],
     additional_data: Annotated[
         bool,
         typer.Option(
             "--additional-data/--no-additional-data",
-            help="Whether training saw more than the data set's own images.",
+            help="Whether training used more than the dataset's own images.",
             show_default=False,
         ),
     ],
-    authors: Annotated[str, typer.Option(help="Separated by commas.")] = "",
-    venue: Annotated[str, typer.Option(help="For example NeurIPS 2020; empty for unpublished.")] = "",
-    link: Annotated[str, typer.Option(help="The paper's address.")] = "",
-    out: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
+    options: PaperOptions,
+    out: Annotated[Path | None, typer.Option(help="Output file (default: print).")] = None,
 ) -> None:
-    """A result as RobustBench's model_info JSON, for submission there."""
+    """Convert a result to RobustBench's model_info JSON, for submission to RobustBench."""
     from robust_eval.cli.options import read_honest
     from robust_eval.core.files import write_text
-    from robust_eval.leaderboard import robustbench_export
+    from robust_eval.leaderboard.robustbench_export import Paper, model_info
 
-    paper = robustbench_export.Paper(
-        title=title, additional_data=additional_data, authors=authors, venue=venue, link=link
-    )
-    text = json.dumps(robustbench_export.model_info(read_honest(result), paper), indent=2) + "\n"
+    paper = Paper(title=title, additional_data=additional_data, **vars(options))
+    text = json.dumps(model_info(read_honest(result), paper), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -11,18 +11,13 @@ from rich.markup import escape
 
 from robust_eval.cli.check import check
 from robust_eval.cli.compare import compare
-from robust_eval.cli.connectivity import connectivity
 from robust_eval.cli.gate import gate
-from robust_eval.cli.hessian import hessian
-from robust_eval.cli.landscape import landscape
+from robust_eval.cli.landscape.app import landscape_app
 from robust_eval.cli.leaderboard import app as leaderboard_app
-from robust_eval.cli.linear_experiment import linear_experiment
 from robust_eval.cli.merge import merge
 from robust_eval.cli.run import run
-from robust_eval.cli.scattering import scattering
 from robust_eval.cli.selftest import selftest
 from robust_eval.cli.verify import verify
-from robust_eval.cli.weights import weights
 from robust_eval.core import terminal
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import printable
@@ -36,6 +31,7 @@ app = typer.Typer(
     epilog="Example: robust-eval run ckpt.pt --data cifar10 --eps 8/255 --suite full --examples 1000",
 )
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(landscape_app, name="landscape")
 
 
 app.command(epilog="Example: robust-eval run ckpt.pt --data cifar10 --suite quick --examples 500")(run)
@@ -45,12 +41,6 @@ app.command(epilog="Example: robust-eval verify result.json --checkpoint ckpt.pt
 app.command(epilog="Example: robust-eval compare runs/at/result.json runs/at-awp/result.json")(compare)
 app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --column aa")(gate)
 app.command(epilog="Example: robust-eval selftest --only honest")(selftest)
-app.command(epilog="Example: robust-eval landscape at.pt at-awp.pt --examples 500 --points 11")(landscape)
-app.command(epilog="Example: robust-eval weights at.pt at-awp.pt")(weights)
-app.command(epilog="Example: robust-eval hessian at.pt at-awp.pt --count 5")(hessian)
-app.command(epilog="Example: robust-eval scattering at.pt natural.pt --eps 0.1")(scattering)
-app.command(epilog="Example: robust-eval connectivity seed0.pt seed1.pt")(connectivity)
-app.command(epilog="Example: robust-eval linear-experiment --data digits --classes 3,8")(linear_experiment)
 
 
 @app.command("list")

@@ -1,4 +1,4 @@
-"""``robust-eval merge``: the folders that ``run --shard`` wrote, put together."""
+"""``robust-eval merge``: combine the folders that ``run --shard`` wrote."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from robust_eval.core import terminal
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="The shards' folders.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="The merged run's folder; else the shards' own without .shard-I-of-N.")
+        Path | None,
+        typer.Option(help="The merged run's folder (default: the shards' name without .shard-I-of-N)."),
     ] = None,
 ) -> None:
-    """Put the shards of one request together and write its row; attacks nothing."""
+    """Combine the shards of one request and write its result. Nothing is attacked."""
     from robust_eval.cli import tables
-    from robust_eval.evaluation.executors import shards
+    from robust_eval.evaluation.executors.merge import merge_shards
 
     console = terminal.console()
-    target, result = shards.merge(folders, out)
+    target, result = merge_shards(folders, out)
     tables.print_result(console, result)
     console.print(f"\nWritten: {escape(str(target / 'result.json'))}")

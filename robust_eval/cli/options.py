@@ -36,14 +36,11 @@ Precision = Annotated[
 Compile = Annotated[
     str, typer.Option(help="torch.compile for the search: auto (where the work repays it), on or off.")
 ]
-Diagnose = Annotated[
-    bool,
-    typer.Option(
-        "--diagnose",
-        help="Also ask whether attacks converge and reach what they must: on each of 100 examples up to "
-        "390 forward and 280 backward passes, then one fresh process. The time is printed first.",
-    ),
-]
+DIAGNOSE = (
+    "Run the convergence diagnosis: on each of 100 examples up to 390 forward and 280 backward passes, then one "
+    "fresh process. The time is printed first."
+)
+Diagnose = Annotated[bool, typer.Option("--diagnose", help=DIAGNOSE)]
 
 ResultFile = Annotated[Path, typer.Argument(help="A result.json.", show_default=False)]
 

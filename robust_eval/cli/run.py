@@ -1,188 +1,222 @@
-"""``robust-eval run``: one checkpoint in this process, or many, or on a cluster."""
+"""``robust-eval run``: evaluate checkpoints, in this process or on a Ray cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from robust_eval.cli.options import (
-    Arch,
-    Checkpoints,
-    Compile,
-    Data,
-    DataRoot,
-    Device,
-    Diagnose,
-    Eps,
-    Norm,
-    Normalisation,
-    Precision,
-)
+from robust_eval.cli.options import DIAGNOSE, Checkpoints
 from robust_eval.core import terminal
+from robust_eval.core.command_options import expand_options, option
+from robust_eval.core.errors import UserError
+from robust_eval.evaluation.planning.options import MACHINES, ClusterOptions, EvaluationOptions
 
 if TYPE_CHECKING:
-    from robust_eval.evaluation.planning.options import EvaluationOptions
+    from rich.console import Console
+
+    from robust_eval.evaluation.display import Display
+    from robust_eval.evaluation.executors import Executor
+    from robust_eval.evaluation.executors.scheduled_run import Run
+
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suite",
+        help="quick, fast, full (default), union, or column ids such as pgd-20,aa. May be repeated.",
+    ),
+]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where and how much of the request is run."""
+
+    out: Path | None = option(
+        None, "Run folder; with several checkpoints, the parent folder. The same command continues it."
+    )
+    dry_run: bool = option(False, "Print the plan and its cost; run nothing.", flags=("--dry-run",))
+    diagnose: bool = option(False, DIAGNOSE, flags=("--diagnose",))
+    executor: str = option("local", "local (this process) or ray.", panel=MACHINES)
+    shard: str | None = option(
+        None, "I/N: run only shard I of N of the examples; then robust-eval merge.", panel=MACHINES
+    )
+
+
+@expand_options
 def run(
     checkpoints: Checkpoints,
-    suite: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="quick, fast, full (the default), union, or column ids: pgd-20,aa. Repeat it for several."
-        ),
-    ] = None,
-    data: Data = None,
-    data_root: DataRoot = None,
-    split: Annotated[str, typer.Option(help="test or train.")] = "test",
-    examples: Annotated[int | None, typer.Option(help="Only the first N examples.")] = None,
-    norm: Norm = None,
-    eps: Eps = None,
-    arch: Arch = None,
-    normalisation: Normalisation = None,
-    device: Device = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Examples per work unit.")] = None,
-    seed: Annotated[int, typer.Option(help="Root seed of all attacks.")] = 0,
-    precision: Precision = "float32",
-    compile: Compile = "auto",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run folder (of several: that of theirs); the same command continues it."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")
-    ] = False,
-    diagnose: Diagnose = False,
-    executor: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray: auto (the cluster of this machine), HOST:PORT, or local (one of our own)."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Ray: workers; one per GPU, or per CPU, else.")] = None,
-    worker_gpus: Annotated[float | None, typer.Option(help="Ray: GPUs of each; 0.5 shares one.")] = None,
-    worker_cpus: Annotated[
-        int | None, typer.Option(help="Ray: CPUs, and threads, of each; 1 where it is not given.")
-    ] = None,
-    worker_memory: Annotated[float | None, typer.Option(help="Ray: memory of each, in GiB.")] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="I/N: one of N parts of the examples; then robust-eval merge.")
-    ] = None,
-    blocks: Annotated[
-        int | None, typer.Option(help="Cut the examples as N shards would, to get their verdicts in one run.")
-    ] = None,
+    options: EvaluationOptions,
+    where: RunOptions,
+    cluster: ClusterOptions,
+    suites: Suites = None,
 ) -> None:
-    """Attack checkpoints with a suite, judge every image, write result.json and the evidence of each."""
-    from robust_eval.cli import run_many
-    from robust_eval.core.errors import UserError
-    from robust_eval.evaluation import store
-    from robust_eval.evaluation.executors import shards
-    from robust_eval.evaluation.planning import suites
-    from robust_eval.evaluation.planning.options import EvaluationOptions
-
-    only = None
-    if shard is not None:
-        only, of = shards.parse(shard)
-        if blocks is not None:
-            raise UserError(
-                f"--shard {shard} cuts the examples into {of} blocks already: leave --blocks out."
-            )
-        if diagnose:
-            raise UserError(
-                "--diagnose needs the whole run: leave it out, merge the shards, then give the command with "
-                f"--blocks {of} --diagnose --out MERGED_FOLDER."
-            )
-        if dry_run:
-            raise UserError(
-                f"--dry-run plans the whole run: leave --shard out, each shard is one of {of} parts."
-            )
-        blocks = of
-    options = [
-        EvaluationOptions(
-            checkpoint=checkpoint,
-            suite=name,
-            data=data,
-            data_root=data_root,
-            split=split,
-            examples=examples,
-            norm=norm,
-            eps=eps,
-            arch=arch,
-            normalisation=normalisation,
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-            precision=precision,
-            compile=compile,
-            shards=1 if blocks is None else blocks,
-        )
+    """Attack checkpoints with a suite, judge every image, and write result.json and the evidence of each."""
+    options, shard = _with_shard(options, where)
+    each = [
+        replace(options, checkpoint=checkpoint, suite=name)
         for checkpoint in checkpoints
-        for name in suite or ["full"]
+        for name in suites or ["full"]
     ]
-    if out is not None and not dry_run and len(options) == 1:
-        store.refuse_early(out)
-    if executor not in ("local", "ray"):
-        raise UserError(f"Unknown executor '{executor}'. Use local or ray.")
-    of_ray = (address, workers, worker_gpus, worker_cpus, worker_memory)
-    if executor == "local" and any(value is not None for value in of_ray):
-        raise UserError("--address, --workers and --worker-... need --executor ray.")
-    if len(options) > len(set(options)):
-        raise UserError("A checkpoint is named twice with the same suite. Name it once.")
-    if len(options) > 1 and dry_run:
-        raise UserError("--dry-run plans one checkpoint and suite at a time.")
-    if dry_run or (executor == "local" and len(options) == 1 and only is None):
-        _alone(options[0], out, dry_run=dry_run, diagnose=diagnose)
-        return
-    for name in {one.suite for one in options}:
-        suites.load(name)
-    if executor == "ray":
-        from robust_eval.evaluation.executors.ray_cluster import Wanted
-
-        memory = None if worker_memory is None else int(worker_memory * 2**30)
-        cpus = 1 if worker_cpus is None else worker_cpus
-        wanted = Wanted(address=address, workers=workers, gpus=worker_gpus, cpus=cpus, memory=memory)
-        options, place = run_many.cluster_of(options, wanted)
-    else:
-        from robust_eval.evaluation.executors.local import LocalExecutor
-
-        place = LocalExecutor()
-    run_many.work(options, place, out, only, diagnose=diagnose)
-
-
-def _alone(options: EvaluationOptions, out: Path | None, *, dry_run: bool, diagnose: bool) -> None:
-    from robust_eval.cli import progress, tables
-    from robust_eval.evaluation import fresh_process, prepare
-    from robust_eval.evaluation import run as evaluation
-    from robust_eval.evaluation.checks import diagnosed_result
-    from robust_eval.evaluation.job import estimate
-
+    _check(each, where, cluster)
     console = terminal.console()
-    job = fresh_process.reloading(prepare.prepare(options), options)
-    request = job.request
-    tables.print_checkpoint(console, request.checkpoint)
-    folder = out or prepare.default_folder(request)
-    console.print(f"  images         {tables.slice_text(request)}", highlight=False)
-    console.print(f"  attacks        {tables.suite_text(request)} on {job.x_NCHW.device}", highlight=False)
-    if diagnose:
-        console.print(f"  diagnosis      {tables.diagnosis_text(job)}", highlight=False)
-    if dry_run:
-        for note in job.notes:
-            console.print(f"  search         {escape(note)}", highlight=False)
-        console.print(tables.estimate_table(estimate(job)))
-        return
-    console.print(f"  run folder     {escape(str(folder))}\n", highlight=False)
+    if where.dry_run:
+        _print_plan(console, each[0], where)
+    elif where.executor == "ray":
+        each, executor = _start_ray(console, each, cluster)
+        _work(console, each, where, shard, executor)
+    else:
+        _work(console, each, where, shard, None)
+
+
+def _with_shard(options: EvaluationOptions, where: RunOptions) -> tuple[EvaluationOptions, int | None]:
+    """The options with the number of shards, and the shard to run, counted from 0."""
+    if where.shard is None:
+        return options, None
+    from robust_eval.evaluation.executors import shards
+
+    number, of = shards.parse(where.shard)
+    if options.shards != 1:
+        raise UserError(f"--shard {where.shard} already plans {of} shards: leave --shards out.")
+    if where.diagnose:
+        raise UserError(
+            "--diagnose needs the whole run: leave it out, merge the shards, then run the command with "
+            f"--shards {of} --diagnose --out MERGED_FOLDER."
+        )
+    if where.dry_run:
+        raise UserError(f"--dry-run plans the whole run: leave --shard out, each shard is one of {of} parts.")
+    return replace(options, shards=of), number
+
+
+def _check(each: Sequence[EvaluationOptions], where: RunOptions, cluster: ClusterOptions) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    from robust_eval.evaluation import store
+    from robust_eval.evaluation.planning import suites
+
+    if where.executor not in ("local", "ray"):
+        raise UserError(f"Unknown executor '{where.executor}'. Use local or ray.")
+    if where.executor == "local" and cluster != ClusterOptions():
+        raise UserError("--address, --workers and --worker-... need --executor ray.")
+    if len(each) > len(set(each)):
+        raise UserError("A checkpoint is named twice with the same suite. Name it once.")
+    if len(each) > 1 and where.dry_run:
+        raise UserError("--dry-run plans one checkpoint and suite at a time.")
+    for name in dict.fromkeys(one.suite for one in each):
+        suites.load(name)
+    if where.out is not None and not where.dry_run and len(each) == 1 and where.shard is None:
+        store.refuse_early(where.out)
+
+
+def _print_plan(console: Console, options: EvaluationOptions, where: RunOptions) -> None:
+    from robust_eval.cli import tables
+    from robust_eval.evaluation.checks import diagnosis
+    from robust_eval.evaluation.job import estimate
+    from robust_eval.evaluation.prepare import prepare
+
+    job = prepare(options)
+    tables.print_request(console, job.request)
+    if where.diagnose:
+        console.print(f"  diagnosis      {diagnosis.cost_text(job)}", highlight=False)
+    for note in job.notes:
+        console.print(f"  search         {escape(note)}", highlight=False)
+    console.print(tables.estimate_table(estimate(job)))
+
+
+def _start_ray(
+    console: Console, each: Sequence[EvaluationOptions], cluster: ClusterOptions
+) -> tuple[list[EvaluationOptions], Executor]:
+    """The options as every node understands them, and the workers."""
+    from robust_eval.evaluation.executors import ray_cluster, ray_nodes
+
+    granted = ray_cluster.connect(cluster, each[0].device)
+    device = "cuda" if granted.gpus else "cpu"
+    found = [replace(ray_nodes.absolute(one), device=device) for one in each]
+    needed: dict[str, str] = {}
+    for one in found:
+        needed |= ray_nodes.paths(one)
+    from robust_eval.evaluation.executors.ray import RayExecutor
+
+    # Workers take seconds to start; the nodes are checked meanwhile.
+    executor = RayExecutor(granted)
     try:
-        with progress.display(request.data.n, request.suite, console) as display:
-            result = evaluation.execute(job, folder, display, options.command())
-        if diagnose:
-            console.print("Diagnosis.")
-            result = diagnosed_result.diagnosed(job, result, folder)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. Finished work is in {escape(str(folder))}: the same command continues it.")
-        raise typer.Exit(130) from None
-    tables.print_result(console, result)
+        ray_nodes.inspect(needed, granted.gpus)
+    except UserError:
+        executor.close()
+        raise
     console.print(
-        f"\nWritten: {escape(str(folder / 'result.json'))}, {escape(str(folder / 'evidence.safetensors'))}"
+        f"Ray, {granted.workers} worker{'s' * (granted.workers > 1)}: {granted.gpus:g} GPUs, {granted.cpus} "
+        f"CPUs and {granted.memory / ray_cluster.GIB:.1f} GiB each\n",
+        highlight=False,
     )
+    return found, executor
+
+
+def _work(
+    console: Console,
+    each: Sequence[EvaluationOptions],
+    where: RunOptions,
+    shard: int | None,
+    executor: Executor | None,
+) -> None:
+    """Run everything and print the results; ``executor``: None for this process."""
+    from robust_eval.cli import progress
+    from robust_eval.evaluation.executors.run_spec import spec_of
+    from robust_eval.evaluation.executors.scheduler import Scheduler
+
+    parent = len(each) > 1
+    specs = [spec_of(one, where.out, parent=parent, shard=shard, diagnose=where.diagnose) for one in each]
+    with progress.display(console) as display:
+        executor = executor or _this_process(display)
+        scheduler = Scheduler(specs, executor, display)
+        try:
+            scheduler.work()
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            workers = executor.workers()
+            executor.close()
+    if interrupted:
+        folders = ", ".join(escape(str(run.folder)) for run in scheduler.runs if run.folder is not None)
+        console.print(f"\nInterrupted. Finished work is in {folders}: the same command continues it.")
+        raise typer.Exit(130)
+    _report(console, scheduler.runs)
+    if len(each) > 1 or len(workers) > 1:
+        from robust_eval.cli.progress_tables import utilisation
+
+        console.print(utilisation(workers), highlight=False)
+    _raise_failures(scheduler.runs)
+
+
+def _this_process(display: Display) -> Executor:
+    from robust_eval.evaluation.executors.local import LocalExecutor
+    from robust_eval.evaluation.executors.worker_host import WorkerHost
+
+    return LocalExecutor(WorkerHost(keep=1, log=display.log))
+
+
+def _report(console: Console, runs: Sequence[Run]) -> None:
+    from robust_eval.cli import tables
+
+    for run in runs:
+        if run.result is not None:
+            tables.print_result(console, run.result)
+        if run.closed and not run.failures and run.folder is not None:
+            console.print(f"\nWritten: {escape(tables.written_text(run))}")
+
+
+def _raise_failures(runs: Sequence[Run]) -> None:
+    failures = [(run, text) for run in runs for text in run.failures]
+    if not failures:
+        return
+    run, text = failures[0]
+    if len(runs) == 1 and run.error is not None and not isinstance(run.error, UserError):
+        raise run.error
+    more = f" And {len(failures) - 1} more." if len(failures) > 1 else ""
+    kept = any(run.running is not None for run in runs)
+    again = " Finished work is kept: the same command continues the rest." if kept and len(runs) > 1 else ""
+    raise UserError(f"{text.rstrip('.')}.{more}{again}")

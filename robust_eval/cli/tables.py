@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robust_eval.cli.progress import duration
 from robust_eval.core.request import Request
+from robust_eval.core.text import duration
 from robust_eval.core.types import FLOAT32, CheckpointRef
-from robust_eval.evaluation.checks.diagnosed_result import diagnosis_cost
-from robust_eval.evaluation.job import Job
+from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.cost import Estimate
-from robust_eval.results import Count, EvalResult, FlagRecord
+from robust_eval.results import RESULT_FILE, Count, EvalResult, FlagRecord
+from robust_eval.results.schema import EVIDENCE_FILE
 
 
 def percent(count: Count) -> str:
@@ -86,23 +86,29 @@ def print_checkpoint(console: Console, ref: CheckpointRef) -> None:
         console.print(f"  [dim]{escape(note)}[/dim]")
 
 
-def slice_text(request: Request) -> str:
+def print_request(console: Console, request: Request) -> None:
+    """The checkpoint as it was understood, the images and the attacks."""
+    print_checkpoint(console, request.checkpoint)
     data = request.data
-    return f"{data.n} of {escape(data.name)}, {data.split} split, order {data.order}"
+    images = f"{data.n} of {escape(data.name)}, {data.split} split, order {data.order}"
+    precision = "" if request.precision == FLOAT32 else f", attacks in {request.precision}"
+    attacks = f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}{precision}"
+    console.print(f"  images         {images}\n  attacks        {attacks}", highlight=False)
 
 
-def suite_text(request: Request) -> str:
-    searched = "" if request.precision == FLOAT32 else f", searching in {request.precision}"
-    return f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}{searched}"
+def print_opened(console: Console, run: Run) -> None:
+    """What is about to be run."""
+    if run.opened is not None:
+        print_request(console, run.opened.request)
+        console.print(f"  run folder     {escape(str(run.folder))}\n", highlight=False, soft_wrap=True)
 
 
-def diagnosis_text(job: Job) -> str:
-    """What a diagnosis will cost, before it runs."""
-    n, cost, seconds = diagnosis_cost(job)
-    return (
-        f"{n} examples, up to {cost.forwards} forward and {cost.backwards} backward passes each, at most "
-        f"{duration(seconds)}; then one fresh process"
-    )
+def written_text(run: Run) -> str:
+    """The files that a finished run has written."""
+    if run.spec.shard is not None:
+        return f"shard in {run.folder}"
+    assert run.folder is not None
+    return f"{run.folder / RESULT_FILE}, {run.folder / EVIDENCE_FILE}"
 
 
 def estimate_table(rows: Iterable[Estimate]) -> Table:

@@ -56,7 +56,7 @@ def verify(
     if audit < 0 or (audit_seed is not None and audit_seed < 0):
         raise UserError("--audit and --audit-seed must be 0 or more.")
     read_result(result)
-    beside = attachments.checkpoint_beside(result)
+    beside = attachments.attached_checkpoint(result)
     if checkpoint is None and beside is None:
         raise UserError(f"No checkpoint lies beside {result}: name it with --checkpoint FILE.")
     path = out or verification_record.path_beside(result)
@@ -64,7 +64,7 @@ def verify(
     options = VerifyOptions(
         result=result,
         checkpoint=checkpoint or str(beside),
-        evidence=evidence or attachments.evidence_beside(result),
+        evidence=evidence or attachments.attached_evidence(result),
         data=data,
         data_root=data_root,
         arch=arch,

@@ -85,7 +85,7 @@ def as_arguments(options: object) -> Iterator[str]:
 
 
 def without_folders(text: str) -> str:
-    """``npz:/home/me/a.npz`` as ``npz:a.npz``; the same for file names and ``/home/me/a.py:function``."""
+    """``npz:folder/a.npz`` as ``npz:a.npz``; the same for file names and ``folder/a.py:function``."""
     kind, colon, rest = text.partition(":")
     if colon and kind in ("npz", "folder"):
         return f"{kind}:{Path(rest).name}"

@@ -1,13 +1,14 @@
-"""The look that all figures share, and how they reach the disk: PNG, SVG and the data as JSON.
+"""The common style of all figures, and saving them as PNG and SVG with their data as JSON.
 
-Sized for one column of a paper (3.3 in), so 8 pt text is read at 8 pt. Colours are Okabe and Ito's (2008),
-which colour-blind readers can tell apart; lines differ in dashes and markers too, for print without colour.
+Figures have the width of one column of a paper (3.3 in), so that 8 pt text is printed at 8 pt. The palette of
+Okabe and Ito (2008) is distinguishable with colour blindness; lines also differ in dashes and markers, for
+print without colour.
 
     with figure.style():
-        canvas, (axes,) = figure.panels()
-        axes.plot(x, y, label="AT", **figure.line(0))
+        canvas, (axes,) = figure_style.panels()
+        axes.plot(x, y, label="AT", **figure_style.line(0))
         axes.set_xlabel("gamma (relative size)")
-    figure.save(canvas, folder / "sweep", {"x": x, "y": y})
+    figure_style.save(canvas, folder / "sweep", {"x": x, "y": y})
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN = 3.3
-"""Inches; a figure over both columns of a page takes ``2 * COLUMN + 0.3``."""
-SPREAD = 2 * COLUMN + 0.3
+"""Width of one column of a paper, in inches."""
+TWO_COLUMNS = 2 * COLUMN + 0.3
+"""Width of a figure over both columns of a page, in inches."""
 DPI = 220
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#707070"
-FEW = 6
-"""Names that fit into a panel."""
+MAX_LEGEND_NAMES = 6
+"""Names that fit into a legend inside a panel."""
 _DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1.2, 1.2)))
 _REFERENCE_DASHES = ((0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)))
 _MARKERS = "osD^vPX"
@@ -47,7 +49,7 @@ _STYLE: Mapping[str, Any] = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
-    # A plain white ground: grid lines would run through the text.
+    # A white background, so that no grid lines run through the text.
     "legend.frameon": True,
     "legend.framealpha": 0.9,
     "legend.edgecolor": "none",
@@ -69,13 +71,13 @@ _STYLE: Mapping[str, Any] = {
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.3,
     "lines.markersize": 3.2,
-    "svg.hashsalt": "robust-eval",  # the same figure gives the same file
+    "svg.hashsalt": "robust-eval",  # makes SVG files reproducible
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The shared look for everything drawn inside; the caller's own matplotlib settings come back after."""
+    """Apply the common style to everything drawn inside; the caller's matplotlib settings are restored."""
     import matplotlib
 
     with matplotlib.rc_context(cast("Any", dict(_STYLE))):
@@ -93,7 +95,7 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` x ``height`` inches and its panels, row by row; call inside :func:`style`.
 
-    ``three_d``: numbers of the panels that show a surface. No window system and no global state is touched.
+    ``three_d``: indices of panels with three axes. Neither a display nor pyplot's global state is used.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -101,57 +103,49 @@ def panels(
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes: list[Axes] = []
-    for place in range(rows * columns):
-        kind = "3d" if place in three_d else None
+    for index in range(rows * columns):
+        projection = "3d" if index in three_d else None
         shared = axes[0] if share_y and axes else None
-        axes.append(figure.add_subplot(rows, columns, place + 1, projection=kind, sharey=shared))
+        axes.append(figure.add_subplot(rows, columns, index + 1, projection=projection, sharey=shared))
     return figure, axes
 
 
-def line(place: int, *, markers: bool = True) -> dict[str, Any]:
-    """Colour, dashes and marker of the ``place``-th line: ``axes.plot(x, y, **line(0))``."""
+def line(index: int, *, markers: bool = True) -> dict[str, Any]:
+    """Colour, dashes and marker of line number ``index``: ``axes.plot(x, y, **line(0))``."""
     return {
-        "color": PALETTE[place % len(PALETTE)],
-        "linestyle": _DASHES[place % len(_DASHES)],
-        "marker": _MARKERS[place % len(_MARKERS)] if markers else "None",
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": _DASHES[index % len(_DASHES)],
+        "marker": _MARKERS[index % len(_MARKERS)] if markers else "None",
     }
 
 
-def reference(place: int) -> dict[str, Any]:
-    """Colour and dashes of the ``place``-th line that is not the reader's own; different up to 21."""
+def reference(index: int) -> dict[str, Any]:
+    """Colour and dashes of reference line number ``index``; the first 21 differ."""
     return {
-        "color": PALETTE[place % len(PALETTE)],
-        "linestyle": _REFERENCE_DASHES[place // len(PALETTE) % len(_REFERENCE_DASHES)],
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": _REFERENCE_DASHES[index // len(PALETTE) % len(_REFERENCE_DASHES)],
         "linewidth": 0.9,
     }
 
 
-def legend(canvas: Figure, axes: Axes, **look: Any) -> None:
-    """In the panel where a few names fit; else below the figure, which grows by their height."""
+def legend(canvas: Figure, axes: Axes, **legend_options: Any) -> None:
+    """Draw the legend in the panel, or below an enlarged figure for more than MAX_LEGEND_NAMES names."""
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= FEW:
-        axes.legend(**look)
+    if len(labels) <= MAX_LEGEND_NAMES:
+        axes.legend(**legend_options)
         return
     width, height = canvas.get_size_inches()
-    # A letter of 7 pt is about 0.06 in wide, the line before the name 0.5 in.
+    # A letter of 7 pt is about 0.06 in wide, the line sample 0.5 in.
     columns = max(1, int(width / (0.5 + 0.06 * max(map(len, labels)))))
     canvas.set_size_inches(width, height + 0.15 * -(-len(labels) // columns))
     canvas.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def ramp(n: int) -> list[tuple[float, float, float, float]]:
-    """``n`` colours from dark to light for series with an order (epochs, a growing gamma)."""
-    from matplotlib import colormaps
-
-    # The light end of viridis cannot be seen on white.
-    return [colormaps["viridis"](0.85 * place / max(n - 1, 1)) for place in range(n)]
-
-
 def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Path, Path]:
-    """Write ``stem.json``, ``stem.png`` and ``stem.svg``, each whole or not at all; their paths.
+    """Write ``stem.json``, ``stem.png`` and ``stem.svg``, each atomically, and return their paths.
 
-    ``data`` is everything that was drawn, with units in the names; numbers that are not finite become
-    null. A UserError where the folder cannot be written.
+    ``data``: everything that was drawn; values that are not finite become null. Raises :class:`UserError` if
+    the folder cannot be written.
     """
     paths = (with_ending(stem, "json"), with_ending(stem, "png"), with_ending(stem, "svg"))
     contents = [json_text(data).encode()]
@@ -169,17 +163,17 @@ def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Pat
 
 
 def with_ending(stem: Path, ending: str) -> Path:
-    """``runs/gamma-0.5`` keeps its name: ``runs/gamma-0.5.png``."""
+    """``runs/gamma-0.5`` becomes ``runs/gamma-0.5.png``: text after a dot in the stem is kept."""
     return stem.with_name(f"{stem.name}.{ending}")
 
 
 def json_text(data: Any) -> str:
-    """Readable JSON that every reader takes; arrays become lists, NaN and infinities null."""
+    """Indented standard JSON; arrays become lists, NaN and infinities null."""
     return json.dumps(_plain(data), indent=1, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # numpy's and torch's arrays and scalars
+    if hasattr(value, "tolist"):  # arrays and scalars of numpy and torch
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}

@@ -19,3 +19,13 @@ def printable(value: str, most: int = 300) -> str:
     allowed = "".join(c for c in value if unicodedata.category(c)[0] != "C" or c.isspace())
     line = " ".join(allowed.split())
     return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -137,7 +137,6 @@ class Verdicts:
 
     indices: Ints
     labels: Ints
-    clean_pred: Ints
     adv_pred: Ints
     distance: NDArray[np.float64]
     in_ball: Bools

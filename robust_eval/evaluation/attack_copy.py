@@ -1,21 +1,19 @@
-"""How a run calls its search copy: decided from the planned work, measured where that is long, kept."""
+"""Decide how a run calls its attack copies: batch sizes and compilation, measured if the work is long."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
 from robust_eval.core.devices import device_name
-from robust_eval.core.errors import UserError
-from robust_eval.core.files import write_text
 from robust_eval.core.request import Request
 from robust_eval.core.types import BFLOAT16, FLOAT32
+from robust_eval.evaluation.planning.settings import Settings
 from robust_eval.models.acceleration import (
     bfloat16,
     compilation,
@@ -25,69 +23,65 @@ from robust_eval.models.acceleration import (
 from robust_eval.models.acceleration.tuning import Tuning
 
 TUNING_FILE = "tuning.json"
+"""File of a run folder with the measured tunings."""
 SAMPLE = 8
 """Images on which a changed network is compared with the original."""
 
-# Planned operations from which measuring and compiling (up to a minute or two) are repaid: some minutes
-# of work at what small convolutional networks reach, 0.1 TFLOP/s on two CPU cores, 10 TFLOP/s on a GPU.
 LONG = {"cpu": 3e13, "cuda": 3e15}
+"""Planned operations above which tuning and compiling (up to two minutes) save time.
 
+Some minutes of work at the rate of small convolutional networks: 0.1 TFLOP/s on two CPU cores, 10 TFLOP/s on a GPU.
+"""
 
 Log = Callable[[str], None]
-"""Hears a line for whoever waits."""
+"""Receives one line of text for the user."""
 
 
 def no_log(_text: str) -> None:
-    """For calls from code."""
+    """A log that discards everything."""
 
 
 @dataclass(frozen=True)
 class AttackCopyConfig:
-    """Per precision, how the copy is called; ``notes`` say what was decided and why, a line each."""
+    """How the attack copies are called."""
 
     tunings: dict[str, Tuning] = field(default_factory=dict)
+    """By precision."""
     notes: tuple[str, ...] = ()
+    """What was decided and why, one line each."""
+    stored: str | None = None
+    """Content of the run folder's TUNING_FILE, if anything was measured."""
 
 
-def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
-    """(precision, note) for ``--precision float32 | bfloat16 | auto`` on a device."""
-    if asked not in (FLOAT32, BFLOAT16, "auto"):
-        raise UserError(f"Unknown precision '{asked}'. Use float32, bfloat16 or auto.")
-    if asked != "auto":
-        return asked, ""
-    problem = bfloat16.unsupported_reason(device)
-    return (FLOAT32, f"float32: {problem}") if problem else (BFLOAT16, "")
+def check_precision(settings: Settings, model: nn.Module, x_NCHW: Tensor) -> tuple[str, str]:
+    """(precision, note) for this model: ``auto`` becomes float32 if the model does not run in bfloat16.
 
-
-def check_precision(
-    asked: str, precision: str, note: str, model: nn.Module, x_NCHW: Tensor
-) -> tuple[str, str]:
-    """What :func:`resolve_precision` said, on the model itself: ``auto`` is float32 for one without bfloat16.
-
-    Raises :class:`UserError` for such a model where bfloat16 was asked for.
+    Raises:
+        UserError: if bfloat16 was required for such a model.
     """
-    if precision != BFLOAT16:
-        return precision, note
+    if settings.precision != BFLOAT16:
+        return settings.precision, settings.precision_note
     try:
-        bfloat16.to_bfloat16(model.eval(), x_NCHW[:SAMPLE])
-    except bfloat16.BFloat16Error as error:
-        if asked != "auto":
+        bfloat16.reduced(model.eval(), x_NCHW[:SAMPLE])
+    except bfloat16.NotReducibleError as error:
+        if settings.precision_required:
             raise
         return FLOAT32, f"float32: the model does not run in bfloat16 ({error.problem})"
-    return precision, note
+    return settings.precision, settings.precision_note
 
 
 def choose(
     request: Request,
     model: nn.Module,
     x_NCHW: Tensor,
-    asked: compilation.Mode,
-    folder: Path | None,
-    tell: Log = no_log,
+    mode: compilation.Mode,
+    stored: str | None = None,
+    log: Log = no_log,
 ) -> AttackCopyConfig:
-    """How to search for this request on the images' device; the same folder always gives the same answer.
+    """How to call the attack copies for this request on the images' device; measured if the work is long.
 
-    ``tell`` hears a line before anything is measured, which may take a minute or two.
+    The same ``stored`` text (an earlier :attr:`AttackCopyConfig.stored`) always gives the same answer: another
+    tuning could change single verdicts by rounding. ``log`` receives a line before anything is measured.
     """
     device = x_NCHW.device
     problem = compilation.unavailable_reason(device)
@@ -95,27 +89,26 @@ def choose(
     precisions = sorted(
         {attacks.precision(a, request.precision) for column in request.suite.columns for a in column.attacks}
     )
-    if asked == "on":
-        rows = tuning.default_tuning(device, x_NCHW.shape[1:].numel()).rows or 256
-        ways = {name: _compiled(request, name, rows) for name in precisions}
-        return AttackCopyConfig(ways, ("compiled",))
+    if mode == "on":
+        rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
+        tunings = {name: _compiled(request, name, rows) for name in precisions}
+        return AttackCopyConfig(tunings, ("compiled",), stored)
     if not long:
-        return AttackCopyConfig({}, ())
-    allowed = asked == "auto" and not problem
-    notes = (f"not compiled: {problem}",) if asked == "auto" and problem else ()
-    kept = {name: _kept_as(request, name) for name in precisions}
-    known = _stored(folder, device)
-    missing = {name: label for name, label in kept.items() if label not in known}
+        return AttackCopyConfig(stored=stored)
+    may_compile = mode == "auto" and not problem
+    notes = (f"not compiled: {problem}",) if mode == "auto" and problem else ()
+    labels = {name: _stored_label(request, name) for name in precisions}
+    known = _read(stored, device)
+    missing = {name: label for name, label in labels.items() if label not in known}
     if missing:
-        tell("Measuring how the attacks best call this model: up to a minute or two, once for a run.")
+        log("Measuring how to call this model fastest: up to two minutes, once per run.")
         for name, label in missing.items():
-            known[label] = _measured(request, model, x_NCHW, name, compile=allowed)
-        if folder is not None:
-            tunings = {label: asdict(way) for label, way in known.items()}
-            table = {"device": device_name(device), "tunings": tunings}
-            write_text(folder / TUNING_FILE, json.dumps(table, indent=1) + "\n")
-    found = {name: known[label] for name, label in kept.items()}
-    return AttackCopyConfig(found, (*notes, *(f"{name}: {_words(way)}" for name, way in found.items())))
+            known[label] = _measured(request, model, x_NCHW, name, compile=may_compile)
+        tunings_by_label = {label: asdict(found) for label, found in known.items()}
+        stored = json.dumps({"device": device_name(device), "tunings": tunings_by_label}, indent=1) + "\n"
+    found = {name: known[label] for name, label in labels.items()}
+    words = (f"{name}: {_words(one)}" for name, one in found.items())
+    return AttackCopyConfig(found, (*notes, *words), stored)
 
 
 def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
@@ -150,8 +143,8 @@ def by_steps(request: Request, precision: str) -> bool:
     return precision == FLOAT32 and request.precision == BFLOAT16
 
 
-def _kept_as(request: Request, precision: str) -> str:
-    """A name for the folder: the same run may be continued in another precision."""
+def _stored_label(request: Request, precision: str) -> str:
+    """Name in TUNING_FILE: the same run may be continued in another precision."""
     return f"{precision} in a {request.precision} run" if by_steps(request, precision) else precision
 
 
@@ -174,16 +167,14 @@ def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str
     return tuning.measure_tuning(build, x_NCHW[:128], compile=compile, largest=largest)
 
 
-def _stored(folder: Path | None, device: torch.device) -> dict[str, Tuning]:
-    """What an earlier command measured in this folder on the same kind of device."""
-    if folder is None:
-        return {}
+def _read(stored: str | None, device: torch.device) -> dict[str, Tuning]:
+    """Tunings that were measured on the same kind of device; none if the text is damaged."""
     try:
-        kept = json.loads((folder / TUNING_FILE).read_text(encoding="utf-8"))
-        if kept["device"] != device_name(device):
+        table = json.loads(stored or "")
+        if table["device"] != device_name(device):
             return {}
-        return {name: Tuning(**table) for name, table in kept["tunings"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {name: Tuning(**values) for name, values in table["tunings"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

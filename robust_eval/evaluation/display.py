@@ -1,25 +1,33 @@
-"""TODO."""
+"""How an evaluation reports its progress. The implementations for a terminal are in ``robust_eval.cli``."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from robust_eval.core.types import Column, UnitResult, WorkUnit
-
-
-class Silent:
-    """For calls from code."""
-
-    def stage(self, column: Column, stage: int, n_attacked: int) -> None: ...
-
-    def unit(self, unit: WorkUnit, result: UnitResult, *, stored: bool) -> None: ...
-
-    def say(self, text: str) -> None: ...
+if TYPE_CHECKING:
+    from robust_eval.evaluation.executors import WorkerState
+    from robust_eval.evaluation.executors.scheduled_run import Run
 
 
 class Display(Protocol):
-    """Who is told. Called in the order of the work; must not fail."""
+    """Receives progress; its methods must not raise."""
 
-    def stage(self, column: Column, stage: int, n_attacked: int) -> None: ...
-    def unit(self, unit: WorkUnit, result: UnitResult, *, stored: bool) -> None: ...
-    def say(self, text: str) -> None: ...
+    def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None:
+        """Called after every change."""
+
+    def opened(self, run: Run) -> None:
+        """A run's checkpoint is loaded and its folder is open."""
+
+    def log(self, text: str) -> None:
+        """One line of text."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None: ...
+
+    def opened(self, run: Run) -> None: ...
+
+    def log(self, text: str) -> None: ...

@@ -1,4 +1,4 @@
-"""A model that is already in memory: checked, given a name, and judged like any checkpoint."""
+"""Evaluate a model that is already in memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice, Suite
-from robust_eval.evaluation import display, run
-from robust_eval.evaluation.attack_copy import check_precision, resolve_precision
-from robust_eval.evaluation.checks import diagnosed_result
+from robust_eval.evaluation import run
+from robust_eval.evaluation.attack_copy import check_precision
+from robust_eval.evaluation.display import Display
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
+from robust_eval.evaluation.planning.options import SearchOptions
 from robust_eval.evaluation.planning.request import make_request
-from robust_eval.models.acceleration import compilation
+from robust_eval.evaluation.planning.settings import check_options
 from robust_eval.results import EvalResult
 
 
+# More than eight parameters: this is the public interface, whose options are keyword arguments; those of
+# SearchOptions have its names and defaults.
 def evaluate(
     model: nn.Module,
     x_NCHW: Tensor,
@@ -32,45 +35,41 @@ def evaluate(
     suite: str | Suite = "full",
     *,
     name: str = "model",
+    out: str | os.PathLike[str] | None = None,
+    display: Display | None = None,
+    diagnose: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    display: display.Display | None = None,
-    diagnose: bool = False,
     precision: str = "float32",
     compile: str = "auto",
 ) -> EvalResult:
-    """Attack and judge a model that is already in memory.
+    """Attack and judge a model that is already in memory, on the device of its parameters.
 
-    ``model`` maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K), with any
-    normalisation inside; it is put into eval mode for the run and given back as it was. ``y_N``
-    holds int64 labels in 0..K-1. ``threat`` is a :class:`ThreatModel` or text such as
-    ``"Linf 8/255"``. ``suite`` is a :class:`Suite` or anything that ``robust-eval run --suite`` takes. With
-    ``out`` the run is kept in that folder and can be continued; without, it lives in memory. ``diagnose``
-    also asks whether the attacks converged (:mod:`robust_eval.evaluation.checks.diagnosis`). ``precision`` (float32, bfloat16,
-    auto) and ``compile`` (auto, on, off) are of the search alone; the judge is the model as it is.
+    Args:
+        model: maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K); normalisation is part of the
+            model. It is put into eval mode for the run and returned to its previous mode.
+        x_NCHW: images, float, in [0, 1].
+        y_N: labels, integers in 0..K-1.
+        threat: a ThreatModel, or text such as ``"Linf 8/255"``.
+        suite: a Suite, or anything that ``robust-eval run --suite`` accepts.
+        name: name of the model in the result.
+        out: run folder, which the same call continues; None: the run is kept in memory.
+        display: receives progress.
+        diagnose: also check whether the attacks converge (:mod:`robust_eval.evaluation.checks.diagnosis`).
+        batch_size: examples per work unit; None: chosen by image size.
+        seed: random seed of all attacks, 0 or more.
+        precision: of the attacks: float32, bfloat16 or auto. Verdicts are always computed in float32.
+        compile: torch.compile for the attacks: auto, on or off.
 
-    Runs on the device of the model's parameters. Raises :class:`UserError` for inputs outside
-    these shapes and ranges.
+    Raises:
+        UserError: for inputs outside these shapes and ranges, or if the model fails.
     """
     _check_types(model, x_NCHW, y_N, threat, suite)
+    options = SearchOptions(batch_size=batch_size, seed=seed, precision=precision, compile=compile)
     modes = {module: module.training for module in model.modules()}
     try:
-        job = make_job(
-            model,
-            x_NCHW,
-            y_N,
-            threat,
-            suite,
-            name=name,
-            batch_size=batch_size,
-            seed=seed,
-            precision=precision,
-            compile=compile,
-        )
-        folder = Path(out) if out is not None else None
-        result = run.execute(job, folder, display)
-        return diagnosed_result.diagnosed(job, result, folder) if diagnose else result
+        job = make_job(model, x_NCHW, y_N, threat, suite, name, options)
+        return run.execute(job, Path(out) if out is not None else None, display, diagnose=diagnose)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -82,39 +81,27 @@ def make_job(
     y_N: Tensor,
     threat: ThreatModel | str,
     suite: str | Suite,
-    *,
     name: str = "model",
-    batch_size: int | None = None,
-    seed: int = 0,
-    precision: str = "float32",
-    compile: str = "auto",
+    options: SearchOptions | None = None,
 ) -> Job:
-    """The job that :func:`evaluate` does; the model is left in eval mode."""
+    """The job that :func:`evaluate` runs; the model is left in eval mode."""
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    chosen = suites.load(suite) if isinstance(suite, str) else suite
+    settings = check_options(options or SearchOptions(), chosen, device)
     x, y = _checked(x_NCHW.to(device), y_N.to(device))
-    arithmetic, note = resolve_precision(precision, device)
     classes = _classes(model.eval(), x[:1])
-    arithmetic, note = check_precision(precision, arithmetic, note, model, x)
+    precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
-    request = make_request(
-        _reference(model, name, classes),
-        _slice(x, y, classes),
-        threat,
-        suites.load(suite) if isinstance(suite, str) else suite,
-        shape_CHW=tuple(x.shape[1:]),
-        device=device,
-        batch_size=batch_size,
-        seed=seed,
-        precision=arithmetic,
-    )
+    reference, data = _reference(model, name, classes), _slice(x, y, classes)
+    request = make_request(settings, reference, data, threat, tuple(x.shape[1:]), precision)
     notes = (note,) if note else ()
-    return Job(request, model, x, y, compile=compilation.parse(compile, device), notes=notes)
+    return Job(request, model, x, y, compile=settings.compile, notes=notes)
 
 
 def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:
-    """What a type checker would say, for those who have none running."""
+    """The checks of a type checker, for interactive use."""
     if not isinstance(model, nn.Module):
         raise UserError(
             f"evaluate() takes a torch.nn.Module, not a {type(model).__name__}. "
@@ -132,7 +119,7 @@ def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, sui
 
 
 def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
-    """The number of logits; the model may fail in any way, or return anything."""
+    """The number of logits, with a message for any way in which the model may fail."""
     shape = tuple(x_1CHW.shape)
     try:
         with torch.no_grad():
@@ -177,13 +164,14 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reference(model: nn.Module, name: str, classes: int) -> CheckpointRef:
-    """A model without a file is known by its modules, and by the hash of them, its parameters and buffers.
+    """Identify a model without a file by a hash of its modules, parameters and buffers.
 
-    A forward pass that was edited is not seen in either: with ``out`` :mod:`robust_eval.evaluation.checks.same_model` tells.
+    An edited forward method does not change the hash; with ``out``, the logits of the first images are compared too
+    (:mod:`robust_eval.evaluation.checks.same_model`).
     """
-    # Without the addresses of what is no module.
+    # Memory addresses differ from process to process.
     content = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
-    # Buffers that are not persistent, such as an input normalisation, are in no state_dict.
+    # Not the state dict: it lacks buffers that are not persistent, such as an input normalisation.
     for key, value in sorted([*model.named_parameters(), *model.named_buffers()]):
         content.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         content.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -33,7 +33,6 @@ def judge_clean(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, indices: Sequence
     return _verdicts(
         indices,
         labels=y_N,
-        clean_pred=pred,
         adv_pred=pred,
         distance=torch.zeros(len(y_N), dtype=torch.float64),
         in_ball=everything_fine,
@@ -64,7 +63,6 @@ def judge(
     return _verdicts(
         indices,
         labels=y_N,
-        clean_pred=y_N,
         adv_pred=adv_pred,
         distance=distance,
         in_ball=in_ball,

@@ -1,9 +1,9 @@
-"""From what a user typed to a job: load, detect, fill in defaults, refuse what cannot work."""
+"""Options of one checkpoint -> checked settings -> model and images -> job."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robust_eval import data
@@ -14,15 +14,21 @@ from robust_eval.core.request import Request
 from robust_eval.core.threat import ThreatModel, parse_norm, parse_threat
 from robust_eval.core.types import CheckpointRef
 from robust_eval.data import ImageSet
-from robust_eval.evaluation.attack_copy import check_precision, resolve_precision
+from robust_eval.evaluation.attack_copy import check_precision
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.planning.options import (
+    DataOptions,
+    EvaluationOptions,
+    ModelOptions,
+    ThreatOptions,
+)
 from robust_eval.evaluation.planning.request import make_request
-from robust_eval.models.acceleration import compilation
+from robust_eval.evaluation.planning.settings import Settings, check_options
 from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading.checkpoint import LoadedModel
 
-# The budgets of the AWP paper (section 4.4) and, for MNIST, of Madry et al. 2018; digits is ours.
+# AWP paper, section 4.4; MNIST: Madry et al. 2018; digits: chosen in this project.
 DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
     "cifar10": {"Linf": "8/255", "L2": "128/255"},
     "cifar100": {"Linf": "8/255", "L2": "128/255"},
@@ -32,84 +38,106 @@ DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def load_whole(options: EvaluationOptions, dataset: str | None) -> ImageSet:
-    """All images of the named data, or of what the checkpoint says it was trained on."""
+def prepare(options: EvaluationOptions) -> Job:
+    """Load the checkpoint and its images, and build the request.
+
+    Raises:
+        UserError: for options that are wrong or do not fit together, the cheapest check first.
+    """
+    settings = check(options)
+    model, images = load(options, settings)
+    return build_job(options, settings, model, images)
+
+
+def check(options: EvaluationOptions) -> Settings:
+    """Every check that needs neither model nor images."""
+    check_split(options)
+    check_threat(options)
+    device = pick_device(options.device)
+    return check_options(options, suites.load(options.suite), device, shards=options.shards)
+
+
+def check_split(options: DataOptions) -> None:
+    if options.split not in ("train", "test"):
+        raise UserError(f"Unknown split '{options.split}'. Use test or train.")
+
+
+def check_threat(options: ThreatOptions) -> None:
+    """Report a typing error before a model is loaded."""
+    if options.norm is not None or options.eps is not None:
+        norm = parse_norm(options.norm or "Linf")
+        if options.eps is not None:
+            parse_threat(norm, options.eps)
+
+
+@dataclass(frozen=True)
+class Images:
+    """All images of a data set, and those that are evaluated."""
+
+    all: ImageSet
+    chosen: ImageSet
+
+
+def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, Images]:
+    """The model and the images. Named data are loaded first, so that a wrong --examples is reported at once."""
+    images = _choose(options, load_images(options)) if options.data is not None else None
+    # What a foreign file leaves open (normalisation, variant) is detected on all images: otherwise another
+    # --examples could give another model.
+    model = load_model(options.checkpoint, options, images.all if images else None)
+    if images is None:
+        everything = load_images(options, model.ref.dataset)
+        everything.refuse_misfit(model.ref.classes, model.ref.name)
+        images = _choose(options, everything)
+    return model, images
+
+
+def load_images(options: DataOptions, dataset: str | None = None) -> ImageSet:
+    """All images of ``options.data``, or of ``dataset``: what the checkpoint was trained on."""
     spec = options.data or dataset
     if spec is None:
         raise UserError(
-            "Which images? This checkpoint does not say what it was trained on: add --data, for example "
+            "Which images? This checkpoint does not record what it was trained on: add --data, for example "
             "--data cifar10, --data npz:images.npz or --data folder:images."
         )
     return data.load(spec, root=options.data_root, split="train" if options.split == "train" else "test")
 
 
-def asked_for(options: EvaluationOptions, whole: ImageSet) -> ImageSet:
-    """The slice to judge."""
-    return whole if options.examples is None else whole.take(options.examples)
-
-
-def prepare(options: EvaluationOptions) -> Job:
-    """Everything loaded, checked and on the device."""
-    if options.split not in ("train", "test"):
-        raise UserError(f"Unknown split '{options.split}'. Use test or train.")
-    if options.batch_size is not None and options.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, got {options.batch_size}.")
-    if options.seed < 0:
-        raise UserError(f"--seed must be 0 or more, got {options.seed}.")
-    suite = suites.load(options.suite)
-    device = pick_device(options.device)
-    precision, note = resolve_precision(options.precision, device)
-    compile = compilation.parse(options.compile, device)
-    if options.norm is not None or options.eps is not None:
-        _check_threat_early(options)
-    whole = None if options.data is None else load_whole(options, None)
-    if whole is not None:
-        asked_for(options, whole)  # refuses too many before a model is loaded
-    # What a foreign file leaves open is found out on the same images whatever the slice: else another
-    # --examples could make another model of it.
-    loaded = checkpoint.load(
-        options.checkpoint,
-        images=whole,
+def load_model(source: str, options: ModelOptions, images: ImageSet | None) -> LoadedModel:
+    """A checkpoint on the chosen device; ``images`` help to detect what its file leaves open."""
+    return checkpoint.load(
+        source,
+        images=images,
         arch=options.arch,
         normalisation=options.normalisation,
-        device=device,
+        device=pick_device(options.device),
     )
-    if whole is None:
-        whole = load_whole(options, loaded.ref.dataset)
-        whole.refuse_misfit(loaded.ref.classes, loaded.ref.name)
-    images = asked_for(options, whole).for_outputs(loaded.ref.classes)
-    x, y = images.tensors()
-    precision, note = check_precision(options.precision, precision, note, loaded.model, x.to(device))
+
+
+def _choose(options: DataOptions, images: ImageSet) -> Images:
+    return Images(images, images if options.examples is None else images.take(options.examples))
+
+
+def build_job(options: EvaluationOptions, settings: Settings, model: LoadedModel, images: Images) -> Job:
+    """The request, with its model and images on the device."""
+    chosen = images.chosen.for_outputs(model.ref.classes)
+    x, y = (tensor.to(settings.device) for tensor in chosen.tensors())
+    precision, note = check_precision(settings, model.model, x)
     request = make_request(
-        loaded.ref,
-        images.slice(),
-        resolve_threat(options, loaded.ref, images),
-        suite,
-        shape_CHW=tuple(x.shape[1:]),
-        device=device,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        precision=precision,
-        shards=options.shards,
+        settings,
+        model.ref,
+        chosen.slice(),
+        resolve_threat(options, model.ref, chosen),
+        tuple(x.shape[1:]),
+        precision,
     )
-    if not 1 <= options.shards <= images.n:
-        raise UserError(f"--shards must lie between 1 and the {images.n} examples, got {options.shards}.")
+    trained_on = model.trained_on
+    overlap = None if trained_on is None else image_sketch.overlap(trained_on, chosen.x_NHWC)
     notes = (note,) if note else ()
-    overlap = None if loaded.trained_on is None else image_sketch.overlap(loaded.trained_on, images.x_NHWC)
-    return Job(
-        request, loaded.model, x.to(device), y.to(device), compile=compile, notes=notes, overlap=overlap
-    )
+    return Job(request, model.model, x, y, compile=settings.compile, notes=notes, overlap=overlap)
 
 
-def _check_threat_early(options: EvaluationOptions) -> None:
-    """A typing mistake should not cost the loading of a model."""
-    norm = parse_norm(options.norm or "Linf")
-    if options.eps is not None:
-        parse_threat(norm, options.eps)
-
-
-def resolve_threat(options: EvaluationOptions, ref: CheckpointRef, images: ImageSet) -> ThreatModel:
-    """As typed; else what the checkpoint was trained for; else the field's value for the dataset."""
+def resolve_threat(options: ThreatOptions, ref: CheckpointRef, images: ImageSet) -> ThreatModel:
+    """The given threat model; else that of the checkpoint's training; else the dataset's usual one."""
     trained = (ref.trained_with or {}).get("threat") or {}
     norm = parse_norm(options.norm or trained.get("norm") or "Linf")
     eps = options.eps
@@ -119,29 +147,17 @@ def resolve_threat(options: EvaluationOptions, ref: CheckpointRef, images: Image
         eps = DEFAULT_EPS.get(images.name, {}).get(norm)
     if eps is None:
         raise UserError(
-            f"Which budget? Add --eps, for example --eps {'8/255' if norm == 'Linf' else '128/255'}."
+            f"Which epsilon? Add --eps, for example --eps {'8/255' if norm == 'Linf' else '128/255'}."
         )
     return parse_threat(norm, str(eps))
 
 
 def default_folder(request: Request) -> Path:
-    """The same command finds the same folder again, and so continues."""
+    """Run folder of a request, so that the same command continues the same run."""
     stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(request.checkpoint.name).stem)
     return Path("runs") / f"{stem or 'model'}-{request.suite.name.replace(',', '+')}-{request.key[:8]}"
 
 
 def first(job: Job, n: int) -> Job:
-    """The same job on its first ``n`` images, for a quick look."""
+    """The same job on its first ``n`` images."""
     return replace(job, x_NCHW=job.x_NCHW[:n], y_N=job.y_N[:n])
-
-
-__all__ = [
-    "DEFAULT_EPS",
-    "EvaluationOptions",
-    "asked_for",
-    "default_folder",
-    "first",
-    "load_whole",
-    "prepare",
-    "resolve_threat",
-]

@@ -1,4 +1,4 @@
-"""A run's row: verdicts, what was seen of the model, and the machine, put together and written."""
+"""Build the result of a run from its verdicts and the report on the model, and write it."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from robust_eval.results import (
     EvalResult,
     FlagRecord,
     SearchRecord,
-    evidence,
     flags,
     summary,
 )
+from robust_eval.results.evidence import write as write_evidence
 
 DIAGNOSIS_FILE = "diagnosis.json"
 
 
 @dataclass(frozen=True)
 class ModelReport:
-    """What whoever holds the model says of it and of the machine."""
+    """What the result states about the model and the machine."""
 
     flags: tuple[FlagRecord, ...]
     environment: Environment
     search: SearchRecord | None = None
+    """None before the attacks are finished."""
 
 
 def write(
     request: Request,
     finished: Mapping[str, Finished],
-    look: ModelReport,
-    evidence_folder: Path | None,
+    report: ModelReport,
+    diagnosis: DiagnosisRecord | None,
     command: str | None,
     folder: Path | None,
+    *,
+    evidence: bool,
 ) -> EvalResult:
-    """The row of what is finished, in the suite's order; ``partial`` where columns are missing.
+    """The result of the finished columns, in the suite's order; ``partial`` if columns are missing.
 
-    With ``folder`` it is written there, with ``evidence_folder`` the evidence too.
+    With a ``folder`` it is written there, if ``evidence`` is true together with the adversarial images.
     """
     order = dict.fromkeys((CLEAN, *(column.id for column in request.suite.columns)))
     finished = {name: finished[name] for name in order if name in finished}
@@ -56,9 +59,9 @@ def write(
     missing = tuple(column.id for column in request.suite.columns if column.id not in columns)
     y_N = labels(finished[CLEAN], request.data.n)
     record = None
-    if evidence_folder is not None:
-        record = evidence.write(
-            evidence_folder,
+    if evidence and folder is not None:
+        record = write_evidence(
+            folder,
             {name: column.stages for name, column in finished.items() if column.stages},
             y_N,
             {
@@ -68,14 +71,13 @@ def write(
                 "request": request.key,
             },
         )
-    closer_look = stored_diagnosis(folder)
     found = (
-        *look.flags,
+        *report.flags,
         *flags.from_columns(columns, checkpoint.classes),
         *flags.from_reach(_reach(request, finished), request.threat.norm),
         *flags.from_record(checkpoint, data, columns[CLEAN]),
-        *(flags.from_search(look.search) if look.search is not None else ()),
-        *(flags.from_diagnosis(closer_look) if closer_look is not None else ()),
+        *(flags.from_search(report.search) if report.search is not None else ()),
+        *(flags.from_diagnosis(diagnosis) if diagnosis is not None else ()),
     )
     result = EvalResult(
         status="partial" if missing else "complete",
@@ -87,9 +89,9 @@ def write(
         missing=missing,
         worst_case=summary.worst_case(columns),
         flags=flags.distinct(found),
-        diagnosis=closer_look,
-        search=look.search,
-        environment=look.environment,
+        diagnosis=diagnosis,
+        search=report.search,
+        environment=report.environment,
         labels_sha256=summary.labels_digest(y_N),
         request=request.key,
         evidence=record,
@@ -102,7 +104,7 @@ def write(
 
 
 def _reach(request: Request, finished: Mapping[str, Finished]) -> dict[str, float]:
-    """Per column, the longest perturbation that was judged, as a fraction of epsilon."""
+    """Per column, the largest perturbation that was judged, as a fraction of epsilon."""
     distances = {
         name: np.concatenate([r.verdicts.distance for stage in column.stages for r in stage.results])
         for name, column in finished.items()
@@ -111,8 +113,12 @@ def _reach(request: Request, finished: Mapping[str, Finished]) -> dict[str, floa
     return {name: float(found.max()) / request.threat.radius for name, found in distances.items()}
 
 
+def store_diagnosis(folder: Path, diagnosis: DiagnosisRecord) -> None:
+    write_text(folder / DIAGNOSIS_FILE, diagnosis.model_dump_json(indent=1) + "\n")
+
+
 def stored_diagnosis(folder: Path | None) -> DiagnosisRecord | None:
-    """What an earlier command left in the run folder: its flags stay, whatever is asked now."""
+    """The diagnosis that an earlier command wrote to the run folder; its flags stay in the result."""
     if folder is None or not (folder / DIAGNOSIS_FILE).is_file():
         return None
     try:

@@ -1,7 +1,7 @@
-"""Where finished units live. The presence of a unit's file IS the fact that it is done.
+"""Store the results of units, in a run folder or in memory.
 
-A unit is written to a temporary file, flushed to disk and renamed, so that a kill at any moment
-leaves either a whole unit or none. A damaged file counts as absent and is made again.
+A unit is done if and only if its file exists. It is written to a temporary file, flushed to disk and renamed, so
+that a kill at any moment leaves the whole unit or none. A damaged file counts as absent, and the unit is repeated.
 """
 
 from __future__ import annotations
@@ -27,12 +27,20 @@ _VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
 
 
 class Store(Protocol):
-    def get(self, key: str) -> UnitResult | None: ...
-    def put(self, key: str, result: UnitResult) -> None: ...
+    def get(self, key: str) -> UnitResult | None:
+        """The unit's result; None if it is not stored."""
+
+    def verdicts(self, key: str) -> UnitResult | None:
+        """The same, possibly without the images."""
+
+    def put(self, key: str, result: UnitResult | bytes) -> None:
+        """Store a result, or the content of its file as :func:`pack` gives it."""
+
+    def __contains__(self, key: str) -> bool: ...
 
 
 class MemoryStore:
-    """For notebooks: results live as long as the object."""
+    """Results are kept as long as the object."""
 
     def __init__(self) -> None:
         self._units: dict[str, UnitResult] = {}
@@ -40,12 +48,19 @@ class MemoryStore:
     def get(self, key: str) -> UnitResult | None:
         return self._units.get(key)
 
-    def put(self, key: str, result: UnitResult) -> None:
-        self._units[key] = result
+    verdicts = get
+
+    def put(self, key: str, result: UnitResult | bytes) -> None:
+        found = unpack(key, result) if isinstance(result, bytes) else result
+        if found is not None:
+            self._units[key] = found
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._units
 
 
 class FolderStore:
-    """A run folder: ``request.json``, ``units/<key>.npz`` and, at the end, the result."""
+    """The units of a run folder, ``units/<key>.npz``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,20 +73,20 @@ class FolderStore:
         return unpack(key, self.path(key))
 
     def verdicts(self, key: str) -> UnitResult | None:
-        """The unit without its images, which stay unread."""
+        """The unit without its images, which are not read."""
         return unpack(key, self.path(key), images=False)
 
-    def put(self, key: str, result: UnitResult) -> None:
-        self.put_packed(key, pack(key, result))
-
-    def put_packed(self, key: str, content: bytes) -> None:
-        """What :func:`pack` made, here or on another machine."""
+    def put(self, key: str, result: UnitResult | bytes) -> None:
+        content = result if isinstance(result, bytes) else pack(key, result)
         with writing(self.folder), atomic(self.path(key)) as file:
             file.write(content)
 
+    def __contains__(self, key: str) -> bool:
+        return self.path(key).exists()
+
 
 def pack(key: str, result: UnitResult) -> bytes:
-    """A unit's file: what is on disk, and what travels from a worker to whoever writes."""
+    """The content of a unit's file."""
     arrays = {name: getattr(result.verdicts, name) for name in _VERDICT_FIELDS}
     file = io.BytesIO()
     np.savez_compressed(
@@ -86,7 +101,7 @@ def pack(key: str, result: UnitResult) -> bytes:
 
 
 def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
-    """A unit from its file or that file's content; None where it is absent, damaged or another unit's."""
+    """A unit from its file or the file's content; None if it is absent, damaged or another unit's."""
     try:
         with np.load(
             io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False
@@ -98,13 +113,13 @@ def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult
             evidence = arrays["evidence"] if images else np.empty((0,), dtype=np.float32)
             return UnitResult(verdicts, evidence, forwards, backwards, float(arrays["seconds"]))
     except (OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError, zlib.error):
-        # RuntimeError: a header that asks for a password, or for a way of packing that no_log knows.
+        # RuntimeError: the header asks for a password or an unknown compression.
         return None
 
 
 def refuse_early(folder: Path) -> None:
-    """Say before anything is loaded that a run cannot be kept in ``folder``. Leaves nothing behind."""
-    _refuse_strangers(folder)
+    """Raise UserError, before anything is loaded, if ``folder`` cannot be a run folder. Creates nothing."""
+    _refuse_other_files(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with writing(folder):
@@ -116,21 +131,22 @@ def refuse_early(folder: Path) -> None:
                 path.rmdir()
 
 
-def _refuse_strangers(folder: Path) -> None:
-    strangers = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
-    if strangers and REQUEST_FILE not in strangers:
+def _refuse_other_files(folder: Path) -> None:
+    names = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+    if names and REQUEST_FILE not in names:
         raise UserError(
-            f"{folder} is no run folder but holds other files ({min(strangers)}, ...). "
+            f"{folder} is not a run folder but contains other files ({min(names)}, ...). "
             "Choose a new or empty run folder."
         )
 
 
 def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
-    """The store of a run folder, made or continued.
+    """The store of a new or continued run folder.
 
-    Raises :class:`UserError` when the folder belongs to another request, naming what differs.
+    Raises:
+        UserError: if the folder belongs to another request; the message names what differs.
     """
-    _refuse_strangers(folder)
+    _refuse_other_files(folder)
     request_file = folder / REQUEST_FILE
     wanted = json.loads(json.dumps(identity, default=str))
     with writing(folder):
@@ -141,7 +157,7 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     elif found != wanted:
         differing = [name for name in wanted if found.get(name) != wanted[name]]
         raise UserError(
-            f"{folder} holds a run of another request (it differs in: {', '.join(differing) or 'format'}). "
+            f"{folder} contains a run of another request (it differs in: {', '.join(differing) or 'format'}). "
             "Choose another run folder, or repeat the original request to continue it."
         )
     return FolderStore(folder)
@@ -161,10 +177,10 @@ def _read_request(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run folder for one process. The lock dies with the process, however it ends."""
+    """Lock a run folder for one process. The lock is released when the process ends in any way."""
     import fcntl
 
-    _refuse_strangers(folder)
+    _refuse_other_files(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("w")

@@ -1,1 +1,4 @@
-"""Why a model generalises: landscapes of the adversarial loss over the weights, and figures of them."""
+"""Loss landscapes: the adversarial loss as a function of a checkpoint's weights, with figures and JSON.
+
+May import every package except ``verification``, ``leaderboard`` and ``cli``.
+"""

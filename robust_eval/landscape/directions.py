@@ -1,7 +1,7 @@
-"""Random directions in the space of the weights, shared by all checkpoints of one architecture.
+"""Random directions in weight space, shared by all checkpoints of one architecture.
 
-A direction is drawn once as raw Gaussian noise, from its number and the seed alone, and scaled to each
-model's own weights when it is used: so that two models' landscapes differ by the models, not by the draw.
+A direction is raw Gaussian noise that depends only on its number and the seed. It is scaled to each model's
+own weights when it is used, so that the landscapes of two models do not differ because of the draw.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from robust_eval.models.architectures import Shapes
 from robust_eval.models.loading.state_dict_diff import compare, shapes_of
 
 Vector = Mapping[str, Tensor]
-"""A displacement of the weights: one tensor for each that moves, by parameter name."""
+"""A displacement of the perturbable weights: one tensor per parameter name."""
 
 _FORMAT = {"format": "robust-eval directions", "version": "1"}
 
 
-def movable(network: nn.Module) -> dict[str, Tensor]:
-    """The weights that move: parameters with more than one dimension, by name.
+def perturbable_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters with more than one dimension, by name; only these are perturbed.
 
-    Biases and BatchNorm's scale and shift stay, as do running statistics (Li et al. 2018, ``biasbn``; in
+    Biases, BatchNorm's scale and shift, and running statistics stay fixed (Li et al. 2018, ``biasbn``; in
     Algorithm 1 of Wu et al. 2020 only filters are perturbed).
     """
     return {name: p.detach() for name, p in network.named_parameters() if p.dim() > 1}
@@ -52,37 +52,37 @@ def tensor_normalised(raw: Vector, weights: Vector) -> Vector:
 
 
 def _scaled(direction: Tensor, weight: Tensor, *, per_filter: bool) -> Tensor:
-    # Same layout on both sides, so that adding the two later is one sweep through memory.
+    # The weight's memory layout makes the later addition fast.
     direction = torch.empty_like(weight).copy_(direction)
     dims = tuple(range(1 if per_filter else 0, weight.dim()))
     length = direction.double().pow(2).sum(dims, keepdim=True).sqrt()
     wanted = weight.double().pow(2).sum(dims, keepdim=True).sqrt()
-    # A slice of zeros has no direction; it stays where it is.
+    # A slice of zeros has no direction and gives zeros.
     factor = torch.where(length > 0, wanted / length.clamp_min(1e-300), torch.zeros_like(length))
     return direction.mul_(factor.to(direction.dtype))
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """``count`` raw directions for networks whose movable weights have these shapes."""
+    """``count`` raw directions for networks whose perturbable weights have these shapes."""
 
     shapes: Shapes
     count: int
     seed: int
     stored: Mapping[str, Tensor] | None = None
-    """What a direction file holds; None where they are drawn."""
+    """Tensors of a direction file, by ``NUMBER/NAME``; None: drawn from the seed."""
     origin: str = ""
-    """What the directions depend on, for the identity of a scan."""
+    """Text that identifies the directions, part of a scan's identity."""
 
     def raw(self, number: int) -> Vector:
-        """Direction ``number`` (from 0), float32 on the CPU; the same on every call."""
+        """Direction ``number`` (from 0), float32 on the CPU, equal on every call."""
         if self.stored is not None:
             return {name: self.stored[_key(number, name)] for name in self.shapes}
         return {name: _gaussian(shape, self.seed, number, name) for name, shape in self.shapes.items()}
 
 
-def draw(shapes: Shapes, count: int, seed: int) -> Directions:
-    """Directions d ~ N(0, 1) per weight: seed, number and the tensors' names decide, and nothing else."""
+def random_directions(shapes: Shapes, count: int, seed: int) -> Directions:
+    """Directions d ~ N(0, 1) per weight, determined by the seed, their number and the tensors' names."""
     return Directions(shapes, count, seed, None, f"normal, seed {seed}")
 
 
@@ -95,57 +95,59 @@ def _key(number: int, name: str) -> str:
     return f"{number}/{name}"
 
 
-def save(path: Path, directions: Directions) -> None:
-    """Write raw directions as safetensors, so that others can use the same. A UserError where it cannot."""
+def save_directions(path: Path, directions: Directions) -> None:
+    """Write raw directions as safetensors, to share them between scans.
+
+    Raises :class:`UserError` if the file cannot be written.
+    """
     tensors = {
         _key(number, name): tensor.contiguous()
         for number in range(directions.count)
         for name, tensor in directions.raw(number).items()
     }
-    facts = {**_FORMAT, "count": str(directions.count), "drawn": directions.origin}
+    metadata = {**_FORMAT, "count": str(directions.count), "drawn": directions.origin}
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as file:
-            file.write(to_bytes(tensors, facts))
+            file.write(to_bytes(tensors, metadata))
 
 
-def load(path: Path, shapes: Shapes, count: int, model: str) -> Directions:
-    """The first ``count`` directions of a file, for networks with these shapes; ``model`` names one of them.
+def load_directions(path: Path, shapes: Shapes, count: int, model: str) -> Directions:
+    """The first ``count`` directions of a file, for networks with these shapes.
 
-    Raises :class:`UserError` for a file that is none, too short, not finite, or for another model.
+    ``model``: label of such a network, for error messages. Raises :class:`UserError` if the file is no
+    direction file, has fewer directions, has values that are not finite, or belongs to another architecture.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not readable as a direction file ({error}).") from None
-    if any(facts.get(name) != value for name, value in _FORMAT.items()):
+    if any(metadata.get(name) != value for name, value in _FORMAT.items()):
         raise UserError(
-            f"{path} is no direction file of robust-eval. A file that does not exist yet would be written."
+            f"{path} is not a direction file of robust-eval. Name a direction file, or a new file to write."
         )
-    held = len({key.partition("/")[0] for key in tensors})
-    if held < count:
-        raise UserError(
-            f"{path} holds {held} directions, but {count} are needed: ask for --directions {held}."
-        )
+    stored = len({key.partition("/")[0] for key in tensors})
+    if stored < count:
+        raise UserError(f"{path} has {stored} directions, but {count} are needed: use --directions {stored}.")
     for number in range(count):
         start = f"{number}/"
         own = {key.removeprefix(start): part for key, part in tensors.items() if key.startswith(start)}
         difference = compare(shapes, shapes_of(own))
         if not difference.exact:
             raise UserError(
-                f"{path} holds directions for another model than {model}: {difference}. Name a file that "
-                "does not exist yet, and new directions are written to it."
+                f"{path} has directions for another model than {model}: {difference}. Name a file that does "
+                "not exist yet to write new directions to it."
             )
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise UserError(f"{path} holds directions that are not finite. Draw new ones.")
+        raise UserError(f"{path} has directions that are not finite. Name a new file to draw others.")
     digest = sha256(path.read_bytes()).hexdigest()
     return Directions(shapes, count, 0, tensors, f"file with sha256 {digest}")
 
 
 def cosine(one: Vector, other: Vector) -> float:
-    """Of the angle between two directions; near 0 for random ones."""
+    """Cosine of the angle between two directions; near 0 for random ones."""
 
     def inner(a: Vector, b: Vector) -> float:
         return sum(float((a[name].double() * b[name].double()).sum()) for name in a)

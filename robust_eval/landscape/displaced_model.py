@@ -1,7 +1,7 @@
-"""A copy of a model that goes for a walk; the original stays home.
+"""A copy of a model whose weights are set to w + v; the original is never modified.
 
-The weights of the copy are set to w + v, always from the original's w: nothing is ever subtracted, and
-an interruption at any moment costs the copy alone.
+The weights are always computed from the original's w: no displacement is subtracted again, so rounding errors
+do not add up and an interruption cannot damage the original.
 """
 
 from __future__ import annotations
@@ -14,83 +14,85 @@ from torch.nn.functional import cross_entropy
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import FLOAT32
-from robust_eval.landscape.directions import Vector, movable
-from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
-from robust_eval.models.acceleration.tuning import default_tuning
+from robust_eval.landscape.directions import Vector, perturbable_weights
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
+from robust_eval.models.acceleration.tuning import usual
 from robust_eval.models.normalisation import Normalised
 
-Step = tuple[Vector, float]
-"""A direction and how far along it."""
+ScaledDirection = tuple[Vector, float]
+"""A direction and the factor it is multiplied by."""
 
 
-class Moving:
-    """``model`` (float32, on its device) is read and never written.
+class DisplacedModel:
+    """A float32 copy of ``model`` in eval mode (channels-last, no gradients) at displaced weights.
 
-    The copy that walks is float32, channels-last, in eval mode and frozen: losses are measured on it. What
-    attacks search on is made from it wherever it stands, so that BatchNorm can be folded there and the
-    precision be lower: weights that still move allow neither. ``sample_NCHW``: a few images.
+    Losses are measured on this copy. Attack copies are made from it after each displacement, because folding
+    BatchNorm and lowering the precision require fixed weights. ``name`` appears in error messages;
+    ``sample_NCHW``: a few images on the model's device, for checking the attack copies. Raises
+    :class:`UserError` for a network without weights of more than one dimension.
     """
 
     def __init__(self, model: Normalised, name: str, sample_NCHW: Tensor) -> None:
-        self.home = movable(model.network)
-        if not self.home:
-            raise UserError(f"{name} has no weight with more than one dimension, so nothing can be moved.")
+        self.weights = perturbable_weights(model.network)
+        """The original weights w by parameter name."""
+        if not self.weights:
+            raise UserError(
+                f"{name} has no weight with more than one dimension, so there is nothing to perturb."
+            )
         self.sample = sample_NCHW
         self.forwards = self.backwards = 0
-        self._walker = make_attack_copy(
-            model, tuning=default_tuning(sample_NCHW.device, sample_NCHW.shape[1:].numel())
-        )
-        named = dict(self._walker.network.named_parameters())
-        self._parameters = {key: named[f"network.{key}"] for key in self.home}
+        self._copy = frozen(model, tuning=usual(sample_NCHW.device, sample_NCHW.shape[1:].numel()))
+        named = dict(self._copy.network.named_parameters())
+        self._parameters = {key: named[f"network.{key}"] for key in self.weights}
         self._attack_copies: dict[str, AttackCopy] = {}
 
     @torch.no_grad()
-    def place(self, steps: Sequence[Step] = ()) -> None:
-        """Set the copy's weights to w + the sum of the steps; exactly w without any."""
+    def displace(self, terms: Sequence[ScaledDirection] = ()) -> None:
+        """Set the copy's weights to w plus the sum of the scaled directions; exactly w for no terms."""
         for name, parameter in self._parameters.items():
-            parameter.copy_(self.home[name])
-            for direction, size in steps:
+            parameter.copy_(self.weights[name])
+            for direction, size in terms:
                 parameter.add_(direction[name], alpha=size)
         self._attack_copies.clear()
 
-    def state(self) -> Vector:
-        """The weights as they stand, by name."""
+    def displaced_weights(self) -> Vector:
+        """The current weights w + v by name."""
         return self._parameters
 
     def logits(self, x_NCHW: Tensor) -> Tensor:
-        """``logits_NK`` float32 at the weights as they stand, without gradients."""
+        """``logits_NK`` float32 at the current weights, without gradients."""
         self.forwards += len(x_NCHW)
         with torch.no_grad():
-            found: Tensor = self._walker(x_NCHW)
-        return found
+            logits_NK: Tensor = self._copy(x_NCHW)
+        return logits_NK
 
-    def attacked(self, search: Callable[[AttackCopy], Tensor], precision: str = FLOAT32) -> Tensor:
-        """What ``search`` finds with the network as it stands, in a precision."""
+    def attack(self, search: Callable[[AttackCopy], Tensor], precision: str = FLOAT32) -> Tensor:
+        """Adversarial images (float32) that ``search`` finds at the current weights in a precision."""
         if precision not in self._attack_copies:
-            self._attack_copies[precision] = make_attack_copy(
-                self._walker.network, sample=self.sample, precision=precision
+            self._attack_copies[precision] = frozen(
+                self._copy.network, sample=self.sample, precision=precision
             )
         attack_copy = self._attack_copies[precision]
         attack_copy.reset_counts()
-        found = search(attack_copy)
+        x_adv_NCHW = search(attack_copy)
         self.forwards += attack_copy.forwards
         self.backwards += attack_copy.backwards
-        return found.detach().float()
+        return x_adv_NCHW.detach().float()
 
-    def gradient(self, x_NCHW: Tensor, y_N: Tensor) -> Vector:
-        """Of the mean cross-entropy over the batch with respect to the weights as they stand, eval mode."""
+    def weight_gradient(self, x_NCHW: Tensor, y_N: Tensor) -> Vector:
+        """Gradient of the batch's mean cross-entropy with respect to the current weights, in eval mode."""
         parameters = self._parameters
         self.forwards, self.backwards = self.forwards + len(y_N), self.backwards + len(y_N)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         try:
             with torch.enable_grad():
-                loss = cross_entropy(self._walker.network(x_NCHW), y_N)
-                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                loss = cross_entropy(self._copy.network(x_NCHW), y_N)
+                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         finally:
             for parameter in parameters.values():
                 parameter.requires_grad_(False)
         return {
-            name: torch.zeros_like(parameter) if slope is None else slope
-            for (name, parameter), slope in zip(parameters.items(), found, strict=True)
+            name: torch.zeros_like(parameter) if gradient is None else gradient
+            for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
         }

@@ -1,7 +1,7 @@
-"""How the weights of checkpoints are distributed, layer by layer (Wu, Xia, Wang 2020, Figure 4).
+"""Histograms of the weights of checkpoints, layer by layer (Wu, Xia and Wang 2020, Figure 4).
 
-The paper compares the last convolution of AT and AT-AWP: AWP's weights are smaller and more symmetric, while
-early layers are alike.
+The paper compares the last convolution of AT and AT-AWP: with AWP the weights are smaller and more symmetric,
+while early layers are similar.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError, unknown
-from robust_eval.landscape.checkpoints import labelled, same_architecture
-from robust_eval.landscape.directions import movable
+from robust_eval.landscape.checkpoints import check_same_architecture, checkpoint_labels
+from robust_eval.landscape.directions import perturbable_weights
 from robust_eval.models.loading import checkpoint
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
     from robust_eval.models.loading.checkpoint import LoadedModel
 
-MOST_BINS = 61
-# The share of the weights that the bins must hold: a few outliers would squeeze all others into one.
-SHOWN = 0.995
+KIND = "weights"
+MAX_BINS = 61
+# Fraction of the weights that the bins cover: with outliers included, most weights would share one bin.
+COVERED = 0.995
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Of the weights of one layer."""
+class WeightStatistics:
+    """Statistics of the weights of one layer; the field names are those of the JSON."""
 
     n: int
     mean: float
@@ -45,22 +46,25 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerHistograms:
+    """One layer of all checkpoints: histograms on common bins, and statistics."""
+
     name: str
     shape: tuple[int, ...]
     edges: NDArray[np.float64]
-    """Common bins, (bins + 1,), symmetric around 0."""
+    """Edges of the common bins, shape (bins + 1,), symmetric around 0."""
     density: Mapping[str, NDArray[np.float64]]
-    """By label, (bins,); integrates to the share of the weights within the bins."""
-    statistics: Mapping[str, Statistics]
+    """By label, shape (bins,); integrates to the fraction of the weights within the bins."""
+    statistics: Mapping[str, WeightStatistics]
+    """By label."""
 
 
-def statistics(values: NDArray[np.float64]) -> Statistics:
-    """Moments of ``values`` (any shape), in float64."""
+def weight_statistics(values: NDArray[np.float64]) -> WeightStatistics:
+    """Statistics of ``values`` (any shape), in float64."""
     flat = values.ravel()
     mean, std = float(flat.mean()), float(flat.std())
     third = float(((flat - mean) ** 3).mean())
-    return Statistics(
+    return WeightStatistics(
         n=flat.size,
         mean=mean,
         std=std,
@@ -71,11 +75,14 @@ def statistics(values: NDArray[np.float64]) -> Statistics:
     )
 
 
-def load(
+def load_models(
     sources: Sequence[str], names: str | None, arch: str | None
 ) -> tuple[tuple[str, ...], list[LoadedModel]]:
-    """Labels and checkpoints. Weights can be looked at without knowing how the input is normalised."""
-    labels = labelled(sources, names)
+    """Labels and checkpoints; raises :class:`UserError` if their architectures differ.
+
+    The input normalisation is not detected: weights do not depend on it.
+    """
+    labels = checkpoint_labels(sources, names)
     loaded = [
         checkpoint.load(
             source,
@@ -85,54 +92,60 @@ def load(
         )
         for source in sources
     ]
-    same_architecture(labels, loaded)
+    check_same_architecture(labels, loaded)
     return labels, loaded
 
 
-def layers(labels: Sequence[str], loaded: Sequence[LoadedModel]) -> list[Layer]:
-    """Every weight of more than one dimension, in the network's order."""
+def layer_histograms(labels: Sequence[str], loaded: Sequence[LoadedModel]) -> list[LayerHistograms]:
+    """Histograms of every weight of more than one dimension, in the network's order.
+
+    Raises :class:`UserError` for a network without such weights, or with weights that are not finite.
+    """
     tensors = [
-        {name: weight.cpu().double().numpy() for name, weight in movable(model.network).items()}
+        {name: weight.cpu().double().numpy() for name, weight in perturbable_weights(model.network).items()}
         for model in loaded
     ]
-    for label, found in zip(labels, tensors, strict=True):
-        if not found:
-            raise UserError(f"{label} has no weight with more than one dimension to look at.")
-        bad = next((name for name, values in found.items() if not np.isfinite(values).all()), None)
+    for label, weights in zip(labels, tensors, strict=True):
+        if not weights:
+            raise UserError(f"{label} has no weight with more than one dimension, so nothing can be drawn.")
+        bad = next((name for name, values in weights.items() if not np.isfinite(values).all()), None)
         if bad:
-            raise UserError(f"{label} has weights that are not finite, in {bad}. Training broke down there.")
+            raise UserError(f"{label} has weights that are not finite, in {bad}. Its training diverged.")
     return [_layer(name, dict(zip(labels, tensors, strict=True))) for name in tensors[0]]
 
 
-def _layer(name: str, tensors: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Layer:
-    values = {label: found[name] for label, found in tensors.items()}
-    reach = max(float(np.quantile(np.abs(value), SHOWN)) for value in values.values()) or 1.0
-    # An odd number, so that 0 is the middle of a bin; fewer where there are few weights to count.
-    bins = int(np.clip(np.sqrt(next(iter(values.values())).size), 9, MOST_BINS)) // 2 * 2 + 1
-    edges = np.linspace(-reach, reach, bins + 1)
+def _layer(name: str, tensors: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> LayerHistograms:
+    values = {label: weights[name] for label, weights in tensors.items()}
+    limit = max(float(np.quantile(np.abs(value), COVERED)) for value in values.values()) or 1.0
+    # An odd number, so that 0 is the middle of a bin; fewer bins for small layers.
+    bins = int(np.clip(np.sqrt(next(iter(values.values())).size), 9, MAX_BINS)) // 2 * 2 + 1
+    edges = np.linspace(-limit, limit, bins + 1)
     density = {
         label: np.histogram(value, edges)[0] / (value.size * np.diff(edges))
         for label, value in values.items()
     }
     shape = next(iter(values.values())).shape
-    return Layer(name, shape, edges, density, {label: statistics(value) for label, value in values.items()})
+    statistics = {label: weight_statistics(value) for label, value in values.items()}
+    return LayerHistograms(name, shape, edges, density, statistics)
 
 
-def chosen(found: Sequence[Layer], names: str | None) -> list[Layer]:
-    """Layers by name; without names the first, the middle and the last convolution (else matrix)."""
+def select_layers(layers: Sequence[LayerHistograms], names: str | None) -> list[LayerHistograms]:
+    """Layers by name, separated by commas (default: first, middle and last convolution, else matrix)."""
     if names is not None:
-        known = {layer.name: layer for layer in found}
+        known = {layer.name: layer for layer in layers}
         for name in names.split(","):
             if name not in known:
                 raise unknown("layer", name, known)
         return [known[name] for name in dict.fromkeys(names.split(","))]
-    convolutions = [layer for layer in found if len(layer.shape) == 4] or list(found)
-    places = dict.fromkeys((0, (len(convolutions) - 1) // 2, len(convolutions) - 1))
-    return [convolutions[place] for place in places]
+    convolutions = [layer for layer in layers if len(layer.shape) == 4] or list(layers)
+    indices = dict.fromkeys((0, (len(convolutions) - 1) // 2, len(convolutions) - 1))
+    return [convolutions[index] for index in indices]
 
 
-def to_data(labels: Sequence[str], loaded: Sequence[LoadedModel], found: Sequence[Layer]) -> dict[str, Any]:
-    """Every layer, drawn or not."""
+def to_data(
+    labels: Sequence[str], loaded: Sequence[LoadedModel], layers: Sequence[LayerHistograms]
+) -> dict[str, Any]:
+    """The content of the JSON file: every layer, including those that are not drawn."""
     return {
         "kind": "weight-histograms",
         "version": 1,
@@ -149,21 +162,21 @@ def to_data(labels: Sequence[str], loaded: Sequence[LoadedModel], found: Sequenc
                 "bin_edges": layer.edges,
                 "density": layer.density,
             }
-            for layer in found
+            for layer in layers
         ],
     }
 
 
-def draw(shown: Sequence[Layer]) -> Figure:
-    """Densities on common bins, a panel for each layer."""
+def histogram_figure(layers: Sequence[LayerHistograms]) -> Figure:
+    """Densities on common bins, one panel per layer."""
     with figure_style.style():
-        width = figure_style.COLUMN if len(shown) == 1 else 2.3 * len(shown)
-        canvas, panels = figure_style.panels(len(shown), width=width, height=2.2)
-        for axes, layer in zip(panels, shown, strict=True):
-            for place, (label, density) in enumerate(layer.density.items()):
-                look = figure_style.line(place, markers=False)
+        width = figure_style.COLUMN if len(layers) == 1 else 2.3 * len(layers)
+        canvas, panels = figure_style.panels(len(layers), width=width, height=2.2)
+        for axes, layer in zip(panels, layers, strict=True):
+            for index, (label, density) in enumerate(layer.density.items()):
+                line = figure_style.line(index, markers=False)
                 axes.stairs(
-                    density, layer.edges, label=label, color=look["color"], linestyle=look["linestyle"]
+                    density, layer.edges, label=label, color=line["color"], linestyle=line["linestyle"]
                 )
             axes.set_title(f"{layer.name}\n({'×'.join(map(str, layer.shape))})", fontsize=7)
             axes.set_xlabel("weight")

@@ -1,4 +1,4 @@
-"""The paper's pairs: one recipe with and without adversarial weight perturbation, on the same images."""
+"""Find pairs of rows: the same recipe with and without adversarial weight perturbation (AWP)."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ from pathlib import PurePath
 from robust_eval.leaderboard.ranking import group_key
 from robust_eval.leaderboard.row import Row
 
-AWP = "-awp"
+AWP_SUFFIX = "-awp"
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
-def family(name: str) -> tuple[str, bool]:
-    """A row's name without file ending and ``-awp``, and whether it had the latter."""
+def split_awp(name: str) -> tuple[str, bool]:
+    """(name without file ending and ``-awp``, whether it ended in ``-awp``)."""
     stem = PurePath(name).stem if PurePath(name).suffix in _WEIGHTS else name
-    return (stem.removesuffix(AWP), True) if stem.endswith(AWP) and stem != AWP else (stem, False)
+    return (
+        (stem.removesuffix(AWP_SUFFIX), True)
+        if stem.endswith(AWP_SUFFIX) and stem != AWP_SUFFIX
+        else (stem, False)
+    )
 
 
-def find(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """(without, with AWP): one recipe, architecture, seed, kind of checkpoint, and the same images.
+def find_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """(row without AWP, row with AWP) of equal recipe, architecture, seed, checkpoint selection and images.
 
-    A row is in one pair at most; the first that fits is taken, so give the best rows first.
+    Each row is in at most one pair. The first match is taken, so pass the best rows first.
     """
-    free = [row for row in rows if family(row.name)[1]]
-    for before in (row for row in rows if not family(row.name)[1]):
-        after = next((row for row in free if _kind(before) == _kind(row)), None)
+    unpaired = [row for row in rows if split_awp(row.name)[1]]
+    for before in (row for row in rows if not split_awp(row.name)[1]):
+        after = next((row for row in unpaired if _kind(before) == _kind(row)), None)
         if after is not None:
-            free.remove(after)
+            unpaired.remove(after)
             yield before, after
 
 
 def _kind(row: Row) -> tuple[object, ...]:
     result = row.result
     return (
-        family(row.name)[0],
+        split_awp(row.name)[0],
         result.checkpoint.architecture,
         row.seed,
         row.selected,

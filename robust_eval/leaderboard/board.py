@@ -1,4 +1,4 @@
-"""What a board is: what belongs on it and how it ranks, from ``board.toml`` in its folder or by its name."""
+"""A board and its rules, read from ``board.toml`` in its folder or from ``configs/boards`` by its name."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from robust_eval.evaluation.planning import suites
 from robust_eval.leaderboard.row import WORST_CASE
 from robust_eval.results import Sha256, first_error
 
-FILE = "board.toml"
+RULES_FILE = "board.toml"
 
 
 class Rules(ClosedModel):
-    """What belongs on a board. ``configs/boards`` has examples."""
+    """Which rows a board accepts and how it ranks them. ``configs/boards`` has examples."""
 
     title: str
     about: str = ""
-    """What a reader must know before comparing, in a sentence or two."""
+    """Note shown above the table: limits on what the rows can be compared with."""
     data: tuple[str, ...] = Field(min_length=1)
-    """Names that the same images go by."""
+    """Accepted names of the dataset; all must refer to the same images."""
     split: str = "test"
     fingerprints: tuple[Sha256, ...] = ()
-    """Where given, only these slices belong."""
+    """Fingerprints of the accepted sets of images; empty: any."""
     norm: str
     eps: str
     suite: str
@@ -38,13 +38,13 @@ class Rules(ClosedModel):
     rank_by: str = WORST_CASE
     """A column of the suite, or ``worst-case``."""
     robustbench: bool | str = False
-    """Show RobustBench's published entries beside the rows: those of the installed release, or of a folder
-    with its ``model_info`` (a path relative to the board's folder)."""
+    """Whether to show RobustBench's published entries in a separate table. True: those of the installed
+    release; a path relative to the board's folder: those of RobustBench's ``model_info`` there."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """A folder with ``results/``. Without rules it is open: anything may stand there, in tables apart."""
+    """A folder with ``results/``. A board without rules accepts any row and shows one table per setting."""
 
     folder: Path
     title: str
@@ -65,20 +65,20 @@ class Board:
         return None if self.rules is None else suites.load(self.rules.suite)
 
 
-def load(folder: Path, title: str | None = None, rules_from: Path | None = None) -> Board:
-    """The board of a folder: ``board.toml`` in it, else ``configs/boards/<its name>.toml``, else open.
+def load_board(
+    folder: Path, title: str | None = None, rules_from: Path | None = None, *, must_exist: bool = True
+) -> Board:
+    """The board of a folder.
 
-    ``rules_from``: another copy of the board's folder, whose rules count instead.
+    Its rules are in the folder's ``board.toml``, else in ``configs/boards/<folder name>.toml``; with neither,
+    it has none. ``title`` replaces the title of the rules. ``rules_from``: another copy of the folder, whose
+    ``board.toml`` is used instead. Raises :class:`UserError` for invalid rules and, if ``must_exist``, for a
+    missing folder.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder. Give the board's folder, the one that holds results/.")
-    return described(folder, title, rules_from)
-
-
-def described(folder: Path, title: str | None = None, rules_from: Path | None = None) -> Board:
-    """The same for a folder that need not be there yet."""
+    if must_exist and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder. Give the board's folder, which contains results/.")
     name = folder.resolve().name
-    own = (rules_from or folder) / FILE
+    own = (rules_from or folder) / RULES_FILE
     if own.is_file():
         rules = _read(own)
     elif name in discovery.config_ids("boards"):

@@ -1,4 +1,4 @@
-"""The generated files of a board: what ``build`` writes and ``check`` compares. Pure but for reading."""
+"""Write the generated files of a board, and check that a board is complete and consistent."""
 
 from __future__ import annotations
 
@@ -20,31 +20,37 @@ from robust_eval.leaderboard.row import Row, read_row, result_files
 from robust_eval.leaderboard.rules import Problem
 
 
-def pages(board: Board, rows: Sequence[Row]) -> dict[str, str]:
-    """File name to content: the Markdown table and the page."""
-    reported = robustbench_import.reported(board)
+def render_pages(board: Board, rows: Sequence[Row]) -> dict[str, str]:
+    """File name to content of the Markdown table and the web page."""
+    published = robustbench_import.published_entries(board)
     return {
-        "README.md": markdown.board(board.title, rows, board.rank_by, reported, board.about),
-        html.FILE: html.page(
-            board.title, rows, page_extras.read(board.folder, rows), board.rank_by, reported, board.about
+        "README.md": markdown.render(board.title, rows, board.rank_by, published, board.about),
+        html.FILE: html.render(
+            board.title,
+            rows,
+            page_extras.read_extras(board.folder, rows),
+            board.rank_by,
+            published,
+            board.about,
         ),
     }
 
 
-def write(board: Board, rows: Sequence[Row]) -> list[Path]:
+def write_pages(board: Board, rows: Sequence[Row]) -> list[Path]:
+    """Write the generated files; returns their paths."""
     written = []
-    for name, content in pages(board, rows).items():
+    for name, content in render_pages(board, rows).items():
         write_text(board.folder / name, content)
         written.append(board.folder / name)
     return written
 
 
-def check(board: Board, base: Path | None = None) -> tuple[list[Row], list[Problem]]:
-    """The rows that could be read, and everything that is wrong with the board.
+def check_board(board: Board, base: Path | None = None) -> tuple[list[Row], list[Problem]]:
+    """(rows that could be read, all problems of the board).
 
-    ``base``: the board as it was before a submission; see :func:`filing.submission`.
+    ``base``: the board before a submission; see :func:`submission.check_submission`.
     """
-    found = list(submission.stray_files(board.folder))
+    found = list(submission.unexpected_files(board.folder))
     rows = []
     for path in result_files(board.folder):
         file = path.relative_to(board.folder).as_posix()
@@ -52,11 +58,11 @@ def check(board: Board, base: Path | None = None) -> tuple[list[Row], list[Probl
             rows.append(read_row(path, file))
         except UserError as error:
             found.append(Problem(file, f"is malformed: {error}"))
-    found += rules.problems(board, rows)
-    found += attachments.problems(board.folder, rows)
-    found += page_extras.problems(board.folder, rows)
+    found += rules.check_rows(board, rows)
+    found += attachments.check_attachments(board.folder, rows)
+    found += page_extras.check_extras(board.folder, rows)
     if base is not None:
-        found += submission.submission(board.folder, base)
+        found += submission.check_submission(board.folder, base)
     if not any(problem.text.startswith("is malformed") for problem in found):
         found += _stale(board, rows)
     return rows, found
@@ -64,7 +70,7 @@ def check(board: Board, base: Path | None = None) -> tuple[list[Row], list[Probl
 
 def _stale(board: Board, rows: Sequence[Row]) -> Iterator[Problem]:
     try:
-        wanted = pages(board, rows)
+        wanted = render_pages(board, rows)
     except UserError as error:
         yield Problem(board.folder.name, f"cannot be built: {error}")
         return

@@ -1,7 +1,7 @@
-"""What may lie beside a result and only the page shows: a learning curve and a few images.
+"""Page extras: a learning curve and a few adversarial images of a row, shown on the web page only.
 
-``<stem>.curve.csv`` is the CSV that training leaves; ``<stem>.images.json`` is a :class:`Pictures`.
-Neither is part of the record: a board without them is complete.
+``<stem>.curve.csv`` is the CSV file that training writes; ``<stem>.images.json`` is a :class:`Pictures`.
+Both are optional and not part of the result.
 """
 
 from __future__ import annotations
@@ -24,34 +24,36 @@ from robust_eval.leaderboard.row import CURVE_SUFFIX, IMAGES_SUFFIX, Row, compan
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.results import EvalResult, first_error
 
-MOST_EPOCHS = 2000
-LARGEST = 64 * 2**10
-"""Bytes of a file of images; those made here keep well below."""
+MAX_EPOCHS = 2000
+MAX_BYTES = 64 * 2**10
+"""Largest size of a file of images in bytes; :mod:`thumbnails` stays below 40 kB of images."""
 MEASURED = ("loss", "train_clean", "train_pgd", "val_clean", "val_pgd")
-"""What both a curve and a checkpoint of its run say of an epoch."""
+"""Quantities that both the curve and a checkpoint of the same run record for an epoch."""
 
 Png = Annotated[str, Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+={0,2}$")]
 
 
 class Picture(ClosedModel):
-    """One broken example."""
+    """One broken example: clean image, adversarial image and their difference."""
 
     index: int = Field(ge=0)
-    """Position in the slice."""
+    """Index in the evaluated images."""
     label: str
     column: str
     """The column whose attack broke it."""
     seen_as: str | None = None
-    """What the model took the adversarial image for, where that is known."""
+    """Class that the model predicts for the adversarial image, if known."""
     clean: Png
     adversarial: Png
     difference: Png
-    """Mid grey where nothing changed."""
+    """Unchanged pixels are mid grey."""
     amplified: float = Field(gt=0)
-    """Factor of the difference."""
+    """Factor by which the difference is amplified."""
 
 
 class Pictures(ClosedModel):
+    """The content of ``<stem>.images.json``."""
+
     schema_version: Literal[1] = 1
     size: tuple[int, int]
     """(height, width) of each image as stored here."""
@@ -59,65 +61,67 @@ class Pictures(ClosedModel):
 
 
 @dataclass(frozen=True)
-class Sidecar:
-    """``curve``: column name to values, NaN where nothing was measured."""
+class PageExtras:
+    """The page extras of a row. ``curve``: column name to values by epoch; NaN: not measured."""
 
     curve: Mapping[str, Sequence[float]] | None = None
     pictures: Pictures | None = None
 
 
-NOTHING = Sidecar()
+NO_EXTRAS = PageExtras()
 
 
-def read(board: Path, rows: Sequence[Row]) -> dict[str, Sidecar]:
-    """File of each row to what lies beside it. A UserError for a file that is not what its name says."""
+def read_extras(board: Path, rows: Sequence[Row]) -> dict[str, PageExtras]:
+    """``Row.file`` to the row's page extras. Raises :class:`UserError` for invalid files."""
     found = {}
     for row in rows:
         result = board / row.file
         curve = companion(result, CURVE_SUFFIX)
         images = companion(result, IMAGES_SUFFIX)
-        found[row.file] = Sidecar(
+        found[row.file] = PageExtras(
             read_curve(curve) if curve.is_file() else None,
             read_pictures(images) if images.is_file() else None,
         )
     return found
 
 
-def problems(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
-    """Curves and images that are not of the row they lie beside, as far as its record can tell."""
+def check_extras(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
+    """Curves and images that contradict the result they are stored beside."""
     for row in rows:
         result = board / row.file
-        for suffix, of_row in ((CURVE_SUFFIX, _curve_of), (IMAGES_SUFFIX, _images_of)):
+        for suffix, matches in ((CURVE_SUFFIX, _curve_matches), (IMAGES_SUFFIX, _images_match)):
             path = companion(result, suffix)
             if path.is_file():
                 try:
-                    fits = of_row(path, row.result)
+                    fits = matches(path, row.result)
                 except UserError:
-                    continue  # said where the pages are built
+                    continue  # reported when the pages are built
                 if not fits:
-                    yield Problem(path.relative_to(board).as_posix(), "is not of the row it lies beside")
+                    yield Problem(
+                        path.relative_to(board).as_posix(), "does not belong to the row it is stored with"
+                    )
 
 
-def _curve_of(path: Path, result: EvalResult) -> bool:
-    """At the checkpoint's epoch the curve holds what the checkpoint says was measured."""
+def _curve_matches(path: Path, result: EvalResult) -> bool:
+    """Whether the curve agrees with the checkpoint's claims about its epoch."""
     metrics = (result.checkpoint.trained_with or {}).get("metrics")
-    said = metrics if isinstance(metrics, dict) else {}
+    claims = metrics if isinstance(metrics, dict) else {}
     curve = read_curve(path)
-    if "epoch" not in said:
+    if "epoch" not in claims:
         return True
-    if said["epoch"] not in curve["epoch"]:
+    if claims["epoch"] not in curve["epoch"]:
         return False
-    place = curve["epoch"].index(said["epoch"])
+    position = curve["epoch"].index(claims["epoch"])
     shared = [
-        (said[name], curve[name][place])
+        (claims[name], curve[name][position])
         for name in MEASURED
-        if isinstance(said.get(name), int | float) and name in curve
+        if isinstance(claims.get(name), int | float) and name in curve
     ]
     return all(math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9) for one, other in shared)
 
 
-def _images_of(path: Path, result: EvalResult) -> bool:
-    """Every image is of an example that its column broke."""
+def _images_match(path: Path, result: EvalResult) -> bool:
+    """Whether every image is of an example that is broken in its column."""
     robust = {column.title: parse_bits(column.robust_bits) for column in result.columns.values()}
     return all(
         found.column in robust
@@ -128,15 +132,18 @@ def _images_of(path: Path, result: EvalResult) -> bool:
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """A table of numbers with an ``epoch`` column; empty cells are NaN."""
+    """Read a learning curve: column name to values; empty cells are NaN.
+
+    Raises :class:`UserError` unless the file is a table of numbers with an ``epoch`` column.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             names = tuple(reader.fieldnames or ())
             curve: dict[str, list[float]] = {name: [] for name in names}
             for number, line in enumerate(reader):
-                if number >= MOST_EPOCHS:
-                    raise UserError(f"{path} has more than {MOST_EPOCHS} lines: leave some epochs out.")
+                if number >= MAX_EPOCHS:
+                    raise UserError(f"{path} has more than {MAX_EPOCHS} lines. Remove some epochs.")
                 if None in line:
                     raise ValueError("a line has too many cells")
                 for name in names:
@@ -144,18 +151,18 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is not a table of numbers ({error}).") from None
     if "epoch" not in curve or any(math.isnan(epoch) for epoch in curve["epoch"]):
-        raise UserError(f"{path} has no epoch in some line: it is not a learning curve.")
+        raise UserError(f"{path} has a line without an epoch, so it is not a learning curve.")
     return curve
 
 
-def checked_curve(path: Path) -> str:
-    """A learning curve as training left it, once it is known to be one."""
+def read_curve_text(path: Path) -> str:
+    """The content of a learning curve file. Raises like :func:`read_curve`."""
     read_curve(path)
     return path.read_text(encoding="utf-8")
 
 
-def write(result: Path, curve: str | None, pictures: Pictures | None) -> list[Path]:
-    """Put a curve and pictures beside a filed result."""
+def write_extras(result: Path, curve: str | None, pictures: Pictures | None) -> list[Path]:
+    """Write a curve and images beside a result; returns the paths."""
     written = []
     if curve is not None:
         written.append(companion(result, CURVE_SUFFIX))
@@ -176,8 +183,9 @@ def _number(text: str | None) -> float:
 
 
 def read_pictures(path: Path) -> Pictures:
-    if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} is larger than {LARGEST // 2**10} KiB: keep fewer or smaller images.")
+    """Read a file of images. Raises :class:`UserError` for an invalid or too large file."""
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES // 2**10} KiB. Store fewer or smaller images.")
     try:
         return Pictures.model_validate(strict_json.read(path))
     except ValidationError as error:

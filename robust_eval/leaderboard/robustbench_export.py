@@ -1,4 +1,4 @@
-"""A row as RobustBench's own ``model_info`` JSON, for a submission there. Pure."""
+"""Convert a result to RobustBench's ``model_info`` JSON, for submission to RobustBench."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import printable
 from robust_eval.evaluation.planning import suites
-from robust_eval.leaderboard.page.view_models import link
+from robust_eval.leaderboard.page.view_models import safe_link
 from robust_eval.results import EvalResult, flags
 
-# Data set id to the number of images RobustBench evaluates on.
+# Dataset id to the number of images that RobustBench evaluates.
 DATASETS = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
 _NAMES = {"preact-resnet": "PreActResNet", "resnet": "ResNet", "wrn": "WideResNet", "vgg": "VGG"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """What a result does not know of its model."""
+    """Facts about the model that a result does not contain."""
 
     title: str
     additional_data: bool
-    """Trained on more than the data set's own training images."""
+    """Whether it was trained on more than the dataset's own training images."""
     authors: str = ""
     venue: str = ""
     link: str = ""
@@ -31,8 +31,8 @@ class Paper:
 def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
     """The fields of RobustBench's README, section "Claim"; accuracies in percent, as text.
 
-    ``autoattack_acc`` is the ``aa`` column, which must be the standard AutoAttack; ``reported`` is the
-    row's worst case. Raises :class:`UserError` for a row that RobustBench has no place for.
+    ``autoattack_acc`` is the ``aa`` column, which must be the standard AutoAttack; ``reported`` is the worst
+    case. Raises :class:`UserError` for a result that RobustBench does not accept.
     """
     data, aa = result.data, result.columns.get("aa")
     if data.name not in DATASETS or data.split != "test":
@@ -40,15 +40,15 @@ def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
             f"RobustBench takes {', '.join(DATASETS)} (test images), not {data.name} ({data.split})."
         )
     if result.status == "partial" or aa is None:
-        raise UserError("RobustBench asks for AutoAttack: finish a run with --suite full or aa.")
+        raise UserError("RobustBench requires AutoAttack. Complete a run with --suite full or aa.")
     standard = [(attack.family, attack.version, attack.params) for attack in suites.column("aa").attacks]
     if [(attack.family, attack.version, attack.params) for attack in aa.attacks] != standard:
-        raise UserError("This result's aa column is not the standard AutoAttack: evaluate with --suite aa.")
+        raise UserError("This result's aa column is not the standard AutoAttack. Evaluate with --suite aa.")
     if blocking := flags.blocking(result):
         names = ", ".join(flag.id for flag in blocking)
-        raise UserError(f"A row that is blocked here is not for submission: {names}.")
-    if paper.link and link(paper.link) is None:
-        raise UserError(f"The paper's address '{printable(paper.link)}' is not an http or https one.")
+        raise UserError(f"This result has flags that block ranking and cannot be submitted: {names}.")
+    if paper.link and safe_link(paper.link) is None:
+        raise UserError(f"The paper's address '{visible(paper.link)}' is not an http or https address.")
     return {
         "link": paper.link,
         "name": paper.title,
@@ -68,7 +68,7 @@ def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
 
 
 def architecture_name(architecture: str) -> str:
-    """``wrn-34-10`` as the papers write it, ``WideResNet-34-10``; others as they are."""
+    """The name used in papers: ``wrn-34-10`` becomes ``WideResNet-34-10``; unknown ids are unchanged."""
     match = re.fullmatch(r"([a-z-]+?)-(\d+(?:-\d+)?)", architecture)
     return f"{_NAMES[match[1]]}-{match[2]}" if match and match[1] in _NAMES else architecture
 

@@ -1,7 +1,7 @@
-"""RobustBench's published entries, to stand beside our rows: reported, not re-judged.
+"""Read RobustBench's published entries, which a board shows in a separate table.
 
-The entries of the installed release are the tables of its own description; a folder with its
-repository's ``model_info`` says more (footnotes, and which entries its authors call unreliable).
+The entries of the installed release come from the tables in its package description. A folder with the
+``model_info`` of RobustBench's repository also marks the entries that its authors consider unreliable.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.leaderboard.board import Board
 from robust_eval.results import first_error
 
-MARK = "reported, not re-judged"
+NOT_REEVALUATED = "reported, not re-judged"
 _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 _CELL = re.compile(r"</?su[bp]>|\*|<br/?>")
 _LINK = re.compile(r"\[(.*)\]\((.*)\)")
 
 
-class Entry(BaseModel):
-    """A ``model_info`` file, as RobustBench reads it; accuracies in percent, as text."""
+class RobustBenchEntry(BaseModel):
+    """A ``model_info`` file of RobustBench; accuracies in percent, as text."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
 
@@ -41,13 +41,13 @@ class Entry(BaseModel):
     clean_acc: str = Field(pattern=r"^\d{1,3}(\.\d+)?$")
     autoattack_acc: str = Field(pattern=r"^\d{1,3}(\.\d+)?$")
     external: str | None = Field(default=None, pattern=r"^\d{1,3}(\.\d+)?$")
-    """A stronger evaluation than AutoAttack, where there is one."""
+    """Accuracy under a stronger evaluation than AutoAttack, if there is one."""
     unreliable: bool = False
 
 
 @dataclass(frozen=True)
-class Reported:
-    """One published entry. Accuracies in percent; not comparable with ours to the last image."""
+class PublishedEntry:
+    """A result published by RobustBench. Accuracies in percent; without verdicts for single images."""
 
     id: str
     paper: str
@@ -56,16 +56,16 @@ class Reported:
     venue: str
     clean: float
     robust: float
-    """AutoAttack, or a stronger evaluation where RobustBench has one."""
+    """Under AutoAttack, or under a stronger evaluation if RobustBench has one."""
     source: str
     unreliable: bool = False
-    """RobustBench's own mark: AutoAttack is not to be relied on here."""
+    """RobustBench marks AutoAttack's evaluation of this model as unreliable."""
 
 
-def reported(board: Board) -> list[Reported]:
-    """The entries for a board's data set and threat model, best first; none where the board wants none.
+def published_entries(board: Board) -> list[PublishedEntry]:
+    """The entries for a board's dataset and threat model, best first; empty if the rules do not ask for them.
 
-    Raises :class:`UserError` where RobustBench has no such table.
+    Raises :class:`UserError` if RobustBench has no such table.
     """
     rules, threat = board.rules, board.threat()
     if rules is None or threat is None or not rules.robustbench:
@@ -73,7 +73,7 @@ def reported(board: Board) -> list[Reported]:
     dataset = next((name for name in rules.data if name in _DATASETS), None)
     if dataset is None:
         raise UserError(
-            f"RobustBench has no entries for {rules.data[0]}: take robustbench out of board.toml."
+            f"RobustBench has no entries for {rules.data[0]}. Remove robustbench from board.toml."
         )
     if isinstance(rules.robustbench, str):
         found = _from_folder(board.folder / rules.robustbench, dataset, threat)
@@ -82,15 +82,15 @@ def reported(board: Board) -> list[Reported]:
     return sorted(found, key=lambda entry: (-entry.robust, entry.id))
 
 
-def _from_folder(root: Path, dataset: str, threat: ThreatModel) -> list[Reported]:
+def _from_folder(root: Path, dataset: str, threat: ThreatModel) -> list[PublishedEntry]:
     folder = root / dataset / threat.norm
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise UserError(f"{folder} holds no entries of RobustBench (*.json). Name its model_info folder.")
+        raise UserError(f"{folder} contains no entries of RobustBench (*.json). Give its model_info folder.")
     found = []
     for path in files:
         try:
-            entry = Entry.model_validate(strict_json.read(path))
+            entry = RobustBenchEntry.model_validate(strict_json.read(path))
         except ValidationError as error:
             raise UserError(f"{path} is not an entry of RobustBench: {first_error(error)}.") from None
         if _same_eps(entry.eps, threat):
@@ -98,8 +98,8 @@ def _from_folder(root: Path, dataset: str, threat: ThreatModel) -> list[Reported
     return found
 
 
-def _from_entry(name: str, entry: Entry) -> Reported:
-    return Reported(
+def _from_entry(name: str, entry: RobustBenchEntry) -> PublishedEntry:
+    return PublishedEntry(
         id=name,
         paper=entry.name,
         link=entry.link,
@@ -113,29 +113,31 @@ def _from_entry(name: str, entry: Entry) -> Reported:
 
 
 def _same_eps(text: str | None, threat: ThreatModel) -> bool:
-    """Exactly: 0.031 is not 8/255."""
+    """Compared exactly: 0.031 is not 8/255."""
     try:
         return text is not None and Fraction(text.replace(" ", "")) == threat.eps
     except (ValueError, ZeroDivisionError):
         return False
 
 
-def _from_description(dataset: str, threat: ThreatModel) -> list[Reported]:
-    """The tables that the installed distribution carries in its metadata, heading by heading."""
+def _from_description(dataset: str, threat: ThreatModel) -> list[PublishedEntry]:
+    """Entries from the tables in the metadata of the installed distribution."""
     try:
         distribution = metadata.distribution("robustbench")
     except metadata.PackageNotFoundError:
-        raise UserError("robustbench is not installed: pip install robustbench, or name a folder.") from None
+        raise UserError(
+            "robustbench is not installed. Run pip install robustbench, or give a folder."
+        ) from None
     description = str(distribution.metadata.get_payload())  # type: ignore[attr-defined]
     source = f"RobustBench {distribution.version}"
-    found = parse(description, dataset, threat, source)
+    found = parse_tables(description, dataset, threat, source)
     if not found:
-        raise UserError(f"{source} describes no {_DATASETS[dataset]} models under {threat}.")
+        raise UserError(f"{source} has no {_DATASETS[dataset]} models under {threat}.")
     return found
 
 
-def parse(description: str, dataset: str, threat: ThreatModel, source: str) -> list[Reported]:
-    """Rows of the table under ``### DATASET`` and ``#### NORM, eps=EPS`` of RobustBench's README."""
+def parse_tables(description: str, dataset: str, threat: ThreatModel, source: str) -> list[PublishedEntry]:
+    """Entries of the table under ``### DATASET`` and ``#### NORM, eps=EPS`` of RobustBench's README."""
     found, section, table = [], "", ""
     for line in description.splitlines():
         if heading := re.match(r"(#{1,4}) (.+)", line.strip()):
@@ -151,7 +153,7 @@ def _is_table(heading: str, threat: ThreatModel) -> bool:
     return norm.strip() == threat.norm and _same_eps(eps.strip(), threat)
 
 
-def _row(line: str, source: str) -> Reported | None:
+def _row(line: str, source: str) -> PublishedEntry | None:
     cells = [_CELL.sub("", cell).strip() for cell in line.strip().strip("|").split("|")]
     if len(cells) != 7 or not cells[0].isdigit():
         return None
@@ -160,7 +162,7 @@ def _row(line: str, source: str) -> Reported | None:
         clean, robust = (float(cell.removesuffix("%")) for cell in cells[3:5])
     except ValueError:
         return None
-    return Reported(
+    return PublishedEntry(
         id=cells[1],
         paper=paper[1] if paper else cells[2],
         link=paper[2] if paper else "",

@@ -1,4 +1,4 @@
-"""Result files as rows of a board: read, with what lies beside them, and nothing else."""
+"""Read the result files of a board as rows, with the files stored beside each result."""
 
 from __future__ import annotations
 
@@ -8,64 +8,71 @@ from typing import Any
 
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.results import Count, EvalResult, checkpoint_claims, content_digest, parse_result
-from robust_eval.results import verification_record as verification
+from robust_eval.results import (
+    Count,
+    EvalResult,
+    checkpoint_claims,
+    content_digest,
+    parse_result,
+    verification_record,
+)
 from robust_eval.results.verification_record import Verification
 
 RESULTS = "results"
-# What lies beside a result under its stem and is no result itself.
+# Files stored beside ``<stem>.json``: ``<stem>`` and one of these suffixes.
 IMAGES_SUFFIX = ".images.json"
 CURVE_SUFFIX = ".curve.csv"
 EVIDENCE_SUFFIX = ".evidence.safetensors"
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
-# The evidence first: its name ends like a checkpoint's.
-KEPT = (EVIDENCE_SUFFIX, *CHECKPOINT_SUFFIXES)
-SIDECARS = (verification.SUFFIX, IMAGES_SUFFIX, CURVE_SUFFIX, *KEPT)
+# The evidence comes first, because its name also ends in a checkpoint's suffix.
+ATTACHMENT_SUFFIXES = (EVIDENCE_SUFFIX, *CHECKPOINT_SUFFIXES)
+COMPANION_SUFFIXES = (verification_record.SUFFIX, IMAGES_SUFFIX, CURVE_SUFFIX, *ATTACHMENT_SUFFIXES)
 
 WORST_CASE = "worst-case"
 
 
 def companion(result: Path, suffix: str) -> Path:
-    """The file with this suffix beside a result, whether it is there or not."""
+    """Path of the file with this suffix beside a result; it need not exist."""
     return result.with_name(result.stem + suffix)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One result and where it lies, relative to the board's folder."""
+    """A result on a leaderboard; ``file`` is its path relative to the board's folder."""
 
     file: str
     result: EvalResult
     verification: Verification | None = None
-    """Beside it and about exactly this content; a lapsed one counts as none."""
-    lapsed: bool = False
-    """A verification lies beside it, but of another content."""
-    kept: tuple[str, ...] = ()
-    """Suffixes of the checkpoint and the evidence, where they lie beside it."""
+    """The stored verification, if it was made for exactly this content."""
+    verification_outdated: bool = False
+    """Whether the stored verification was made for different content."""
+    attachments: tuple[str, ...] = ()
+    """Suffixes of the attachments: checkpoint and evidence stored beside the result."""
 
     @property
     def name(self) -> str:
+        """The recipe's name as recorded in the checkpoint, else the checkpoint's file name."""
         recipe = self._trained("recipe")
         return str(recipe.get("name") or self.result.checkpoint.name)
 
     @property
     def training(self) -> dict[str, Any]:
-        """Seed, device and images of it, by the checkpoint's own record; empty where it has none."""
+        """Seed, device and images of the training, as claimed by the checkpoint; empty if not recorded."""
         return self._trained("provenance")
 
     @property
     def seed(self) -> object:
-        """Of the training, by the checkpoint's own record; None where it has none."""
+        """Seed of the training, as claimed by the checkpoint; None if not recorded."""
         return self.training.get("seed")
 
     @property
     def label(self) -> str:
-        """The name as readers see it: with its seed, where that is not the usual 0."""
+        """The name that tables show, with the seed unless it is 0 or unknown."""
         return f"{self.name} (seed {self.seed})" if self.seed else self.name
 
     @property
     def selected(self) -> checkpoint_claims.Selected:
-        """How the checkpoint was chosen among its training's epochs, by its own record."""
+        """How the checkpoint was selected among the training epochs, as it claims itself."""
         checkpoint = self.result.checkpoint
         return checkpoint_claims.selected(checkpoint.trained_with, checkpoint.name)
 
@@ -79,15 +86,16 @@ class Row:
         return "verified" if self.verification.audit is None else "verified, audited"
 
     @property
-    def files(self) -> tuple[tuple[str, str], ...]:
-        """(what, file) of the checkpoint and the evidence, where the board keeps them."""
+    def attachment_files(self) -> tuple[tuple[str, str], ...]:
+        """(``checkpoint`` or ``evidence``, path relative to the board) of each attachment."""
         stem = self.file.removesuffix(".json")
         return tuple(
-            ("evidence" if suffix == EVIDENCE_SUFFIX else "checkpoint", stem + suffix) for suffix in self.kept
+            ("evidence" if suffix == EVIDENCE_SUFFIX else "checkpoint", stem + suffix)
+            for suffix in self.attachments
         )
 
     def count(self, column: str) -> Count | None:
-        """A column's count, or the worst case's; None where the row lacks the column."""
+        """Robust count of a column, or of the worst case; None if the row lacks the column."""
         return self.result.worst_case if column == WORST_CASE else self.result.columns.get(column)
 
     def _trained(self, key: str) -> dict[str, Any]:
@@ -96,45 +104,50 @@ class Row:
 
 
 def result_files(board: Path) -> list[Path]:
-    """``results/*.json``, or ``*.json`` where there is no such folder; what lies beside a result left out.
+    """The results of a board: ``results/*.json``, or ``*.json`` if there is no such folder.
 
-    Raises :class:`UserError` for a folder without results and for a link, which may lead anywhere.
+    Raises :class:`UserError` for a folder without results and for symbolic links, which could point to
+    files outside the board.
     """
     if not board.is_dir():
-        raise UserError(f"{board} is not a folder. Give the board's folder, the one that holds {RESULTS}/.")
+        raise UserError(f"{board} is not a folder. Give the board's folder, which contains {RESULTS}/.")
     folder = board / RESULTS if (board / RESULTS).is_dir() else board
-    files = sorted(path for path in folder.glob("*.json") if not path.name.endswith(SIDECARS))
+    files = sorted(path for path in folder.glob("*.json") if not path.name.endswith(COMPANION_SUFFIXES))
     for path in (folder, *sorted(folder.iterdir())):
         if path.is_symlink():
-            raise UserError(f"{path} is a link out of the board. Put the file itself there.")
+            raise UserError(f"{path} is a symbolic link out of the board. Copy the file itself there.")
     if not files:
-        raise UserError(f"{folder} holds no result files (*.json). Copy a run's result.json there first.")
+        raise UserError(
+            f"{folder} contains no result files (*.json). Add a run with robust-eval leaderboard add."
+        )
     return files
 
 
 def read_row(path: Path, file: str) -> Row:
-    """One result with its verification. Raises :class:`UserError` for files that are neither."""
+    """Read a result and its verification. Raises :class:`UserError` for invalid files."""
     value = strict_json.read(path)
     result = parse_result(value, path)
-    kept = tuple(suffix for suffix in KEPT if companion(path, suffix).is_file())
-    beside = verification.path_beside(path)
-    if not beside.is_file():
-        return Row(file, result, kept=kept)
-    found = verification.read(beside)
-    about = found.result == content_digest(value)
-    return Row(file, result, found if about else None, lapsed=not about, kept=kept)
+    attachments = tuple(suffix for suffix in ATTACHMENT_SUFFIXES if companion(path, suffix).is_file())
+    record_file = verification_record.path_beside(path)
+    if not record_file.is_file():
+        return Row(file, result, attachments=attachments)
+    record = verification_record.read(record_file)
+    current = record.result == content_digest(value)
+    return Row(
+        file, result, record if current else None, verification_outdated=not current, attachments=attachments
+    )
 
 
-def read_board(board: Path) -> list[Row]:
-    """All results of a board. Raises :class:`UserError` for the first file that is not a result."""
+def read_rows(board: Path) -> list[Row]:
+    """Read all rows of a board. Raises :class:`UserError` for the first invalid file."""
     return [read_row(path, path.relative_to(board).as_posix()) for path in result_files(board)]
 
 
-def ranked(rows: list[Row], by: str = WORST_CASE) -> tuple[list[Row], list[Row]]:
-    """(ranked, shown without a rank): by one column, best first; ties by clean accuracy, then name."""
-    able = [row for row in rows if row.result.rankable and row.count(by) is not None]
-    unable = [row for row in rows if row not in able]
-    return sorted(able, key=lambda row: _order(row, by)), sorted(unable, key=lambda row: _order(row, by))
+def order_rows(rows: list[Row], by: str = WORST_CASE) -> tuple[list[Row], list[Row]]:
+    """(rankable rows, other rows), each sorted by a column, best first; ties by clean accuracy, then name."""
+    rankable = [row for row in rows if row.result.rankable and row.count(by) is not None]
+    others = [row for row in rows if row not in rankable]
+    return sorted(rankable, key=lambda row: _order(row, by)), sorted(others, key=lambda row: _order(row, by))
 
 
 def _order(row: Row, by: str) -> tuple[float, float, str]:

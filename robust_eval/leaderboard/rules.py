@@ -1,7 +1,7 @@
-"""What may stand on a board. Pure: rows in, sentences out; none where nothing is wrong.
+"""Check rows against a board's rules and for consistency. No I/O: rows in, problems out.
 
-Published tables elsewhere hold rows that cannot be (FGSM equal to clean, both at chance): here every
-row must satisfy the relations of its own columns before anybody reads it.
+Some published tables contain impossible rows (FGSM accuracy equal to clean accuracy, both at chance).
+Therefore every row must also satisfy the relations between its own columns.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from robust_eval.leaderboard.row import Row
 from robust_eval.results import ColumnRecord, EvalResult, flags
 from robust_eval.results.consistency import contradictions
 
-# Flags of the numbers alone that make a row impossible, or so unlikely that it must not be shown as fact.
+# Flags that follow from the numbers alone and mean that they cannot be right, or are very unlikely to be.
 IMPOSSIBLE = ("weaker-beats-stronger", "attack-without-effect", "robust-above-clean", "collapsed")
 _PATH = re.compile(r"(?<![\w.~$}-])(?:/(?:home|Users|root|mnt|tmp|var|data|work|scratch)/|[A-Za-z]:\\)\S")
 
 
 class Problem(NamedTuple):
+    """What is wrong with a file of a board; ``file`` is relative to the board's folder."""
+
     file: str
     text: str
 
 
-def problems(board: Board, rows: Sequence[Row]) -> list[Problem]:
-    """Everything that keeps the rows off the board."""
-    found = [Problem(row.file, text) for row in rows for text in of_row(board, row)]
+def check_rows(board: Board, rows: Sequence[Row]) -> list[Problem]:
+    """All reasons why rows may not be on the board."""
+    found = [Problem(row.file, text) for row in rows for text in check_row(board, row)]
     return found + list(_duplicates(rows))
 
 
-def of_row(board: Board, row: Row) -> Iterator[str]:
-    """What is wrong with one row, whatever else is on the board."""
+def check_row(board: Board, row: Row) -> Iterator[str]:
+    """What is wrong with one row, independent of the other rows."""
     result = row.result
     inner = contradictions(result)
     if inner:
@@ -46,14 +48,14 @@ def of_row(board: Board, row: Row) -> Iterator[str]:
     yield from _off_board(board, result)
     if row.verification is not None and not row.verification.passed:
         yield "failed its verification"
-    if row.lapsed:
-        yield "has a verification of another content: verify it again"
+    if row.verification_outdated:
+        yield "has a verification of different content: run robust-eval verify again"
     if _PATH.search(result.model_dump_json()):
-        yield "names a path of the machine it was made on"
+        yield "contains a path of the machine on which it was made"
 
 
 def _blocked(result: EvalResult) -> Iterator[str]:
-    """Flags that block, and flags of the numbers that somebody took out."""
+    """Flags that block ranking, and flags that are missing although the numbers raise them."""
     for flag in result.flags:
         if flag.severity == flags.BLOCKS:
             yield f"has a flag that blocks ranking: {flag.id} ({flag.figure})"
@@ -64,10 +66,10 @@ def _blocked(result: EvalResult) -> Iterator[str]:
 def _impossible(result: EvalResult) -> Iterator[str]:
     for flag in flags.from_columns(result.columns, result.checkpoint.classes):
         if flag.id in IMPOSSIBLE:
-            yield f"is not to be believed: {flag.id} ({flag.figure})"
+            yield f"has implausible numbers: {flag.id} ({flag.figure})"
     clean, chance = result.columns["clean"], 1 / result.checkpoint.classes
     if clean.ci95[0] <= chance:
-        yield f"is no better than guessing: {100 * clean.accuracy:.2f}% clean, chance {100 * chance:.2f}%"
+        yield f"is not above chance: {100 * clean.accuracy:.2f}% clean, chance {100 * chance:.2f}%"
 
 
 def _off_board(board: Board, result: EvalResult) -> Iterator[str]:
@@ -76,34 +78,34 @@ def _off_board(board: Board, result: EvalResult) -> Iterator[str]:
         return
     data = result.data
     if data.name not in rules.data or data.split != rules.split:
-        yield f"is on {data.name} ({data.split}), the board on {rules.data[0]} ({rules.split})"
+        yield f"is on {data.name} ({data.split}); the board is for {rules.data[0]} ({rules.split})"
     elif rules.fingerprints and data.fingerprint not in rules.fingerprints:
-        yield "is on other images than the board's, by their fingerprint"
+        yield "is on different images than the board's (their fingerprints differ)"
     if (result.threat.norm, result.threat.eps) != (threat.norm, threat.eps_text):
-        yield f"is under {result.threat.norm} {result.threat.eps}, the board under {threat}"
+        yield f"is under {result.threat.norm} {result.threat.eps}; the board is for {threat}"
     if data.n < rules.minimum_n:
-        yield f"has {data.n} examples, the board asks for at least {rules.minimum_n}"
+        yield f"has {data.n} examples; the board requires at least {rules.minimum_n}"
     if (result.suite.name, result.suite.version) != (suite.name, suite.version):
-        here = f"{result.suite.name} (version {result.suite.version})"
-        yield f"is of suite {here}, the board of {suite.name} (version {suite.version})"
+        used = f"{result.suite.name} (version {result.suite.version})"
+        yield f"was evaluated with suite {used}; the board requires {suite.name} (version {suite.version})"
         return
     if extra := set(result.columns) - {column.id for column in suite.columns}:
-        yield f"has columns that suite {suite.name} lacks: {', '.join(sorted(extra))}"
+        yield f"has columns that are not in suite {suite.name}: {', '.join(sorted(extra))}"
     for column in suite.columns:
         record = result.columns.get(column.id)
         wanted = [(attack.family, attack.version, dict(attack.params)) for attack in column.attacks]
         if record is None:
             yield f"lacks column {column.id} of suite {suite.name}"
         elif _attacks(record) != wanted:
-            yield f"column {column.id} is not the {column.id} of suite {suite.name}: its attacks differ"
+            yield f"has other attacks in column {column.id} than suite {suite.name}"
 
 
 def _attacks(record: ColumnRecord) -> list[tuple[str, int, dict[str, Any]]]:
     return [(attack.family, attack.version, attack.params) for attack in record.attacks]
 
 
-def same_claim(a: EvalResult, b: EvalResult) -> bool:
-    """Two rows for one checkpoint, or one part of it, under one setting."""
+def same_checkpoint(a: EvalResult, b: EvalResult) -> bool:
+    """Whether two rows are for the same checkpoint (and the same part of it) under the same setting."""
     return _weights(a) == _weights(b) and _setting(a) == _setting(b)
 
 
@@ -111,18 +113,19 @@ def _weights(result: EvalResult) -> tuple[str, str]:
     return result.checkpoint.sha256, part_name(result.checkpoint.name)
 
 
-def same_network(a: EvalResult, b: EvalResult) -> bool:
-    """Two rows for one checkpoint, or for two that were trained alike, by what they say, under one setting.
+def same_training(a: EvalResult, b: EvalResult) -> bool:
+    """Whether two rows under the same setting are for the same checkpoint, or for a repeated training.
 
-    One recipe, seed and precision: trained again on another machine, the weights and the hash differ.
+    A training is repeated if the checkpoints claim the same recipe, seed, precision and architecture. The
+    hashes of the weights may differ, because training on another machine rounds differently.
     """
-    ours, theirs = _training(a), _training(b)
-    return same_claim(a, b) or (ours is not None and ours == theirs and _setting(a) == _setting(b))
+    one, other = _training(a), _training(b)
+    return same_checkpoint(a, b) or (one is not None and one == other and _setting(a) == _setting(b))
 
 
 def _training(result: EvalResult) -> tuple[object, ...] | None:
-    said = result.checkpoint.trained_with or {}
-    recipe, provenance = said.get("recipe"), said.get("provenance")
+    claims = result.checkpoint.trained_with or {}
+    recipe, provenance = claims.get("recipe"), claims.get("provenance")
     if not isinstance(recipe, dict) or not isinstance(provenance, dict):
         return None
     return recipe, provenance.get("seed"), provenance.get("precision"), result.checkpoint.architecture
@@ -134,6 +137,6 @@ def _setting(result: EvalResult) -> tuple[object, ...]:
 
 def _duplicates(rows: Sequence[Row]) -> Iterator[Problem]:
     for position, row in enumerate(rows):
-        first = next((other for other in rows[:position] if same_claim(other.result, row.result)), None)
+        first = next((other for other in rows[:position] if same_checkpoint(other.result, row.result)), None)
         if first is not None:
             yield Problem(row.file, f"is a second row for the checkpoint of {first.file}")

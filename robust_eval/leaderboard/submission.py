@@ -1,4 +1,4 @@
-"""Put a run on a board, and keep submissions from touching what is not theirs."""
+"""Add a row to a board, and check which files a submission may change."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text, writing
 from robust_eval.core.text import printable
 from robust_eval.leaderboard import attachments, rules
-from robust_eval.leaderboard import board as boards
+from robust_eval.leaderboard.board import RULES_FILE, load_board
 from robust_eval.leaderboard.row import (
     CHECKPOINT_SUFFIXES,
+    COMPANION_SUFFIXES,
     CURVE_SUFFIX,
     EVIDENCE_SUFFIX,
     IMAGES_SUFFIX,
     RESULTS,
-    SIDECARS,
     Row,
     companion,
-    read_board,
     read_row,
+    read_rows,
 )
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.results import content_digest, verification_record
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
-# Separators that honest names use; everything else has no business in a file name.
-_MILD = re.compile(r"[ :@+=,()\[\]#]+")
-GENERATED = ("README.md", "index.html")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
+# Separators that are replaced by a dash; other special characters are rejected.
+_SEPARATORS = re.compile(r"[ :@+=,()\[\]#]+")
+GENERATED_FILES = ("README.md", "index.html")
 
 
 def file_name(row: Row) -> str:
-    """``<name>-<digest>.json``: safe in every file system, the same for the same content.
+    """``<name>-<digest>.json``: valid in every file system and determined by the content.
 
-    The name is the recipe's where the checkpoint records one that can be a file's, else the checkpoint's.
-    Raises :class:`UserError` for a checkpoint's name that is hostile or cannot be a file's.
+    The name is that of the recipe if the checkpoint records one that is a valid file name, else that of the
+    checkpoint. Raises :class:`UserError` if the checkpoint's name is not a valid file name.
     """
     name = row.result.checkpoint.name
     stem = _stem(name)
     if stem is None:
         raise UserError(
-            f"The checkpoint's name {printable(name, 60)!r} cannot be a file name here: rename it with at "
-            "most 80 letters, digits, '.', '_' and '-', and evaluate again."
+            f"The checkpoint's name {visible(name, 60)!r} cannot be a file name. Rename it with at most "
+            "80 letters, digits, '.', '_' and '-', and evaluate again."
         )
     digest = content_digest(row.result.model_dump(mode="json"))
     return f"{_stem(row.name) or stem}-{digest[:8]}.json"
 
 
 def _stem(name: str) -> str | None:
-    """A name as part of a file's; None for one that cannot be."""
+    """The name as part of a file name; None if it is not valid."""
     bare = name.removesuffix(".pt").removesuffix(".pth").removesuffix(".safetensors")
-    stem = _MILD.sub("-", bare).strip("-")
-    return stem if NAME.fullmatch(stem) and ".." not in stem else None
+    stem = _SEPARATORS.sub("-", bare).strip("-")
+    return stem if FILE_NAME.fullmatch(stem) and ".." not in stem else None
 
 
-def add(
+def add_row(
     result: Path,
     folder: Path,
     *,
@@ -65,56 +65,53 @@ def add(
     checkpoint: Path | None = None,
     evidence: Path | None = None,
 ) -> Path:
-    """File a result, with its verification if one of this content lies beside it.
+    """Add a result to a board, with its verification if one for this content is stored beside it.
 
-    The row must keep the board's rules and must not be there already. Raises :class:`UserError` otherwise;
-    nothing is written then. ``replace``: a row for the same checkpoint, or for the same recipe and seed
-    trained again, gives way; what lies beside it and is true of the new row too stays. ``checkpoint`` and
-    ``evidence``: files to keep beside the row. The board's folder may be new, but not its parent.
+    ``replace``: replace the row for the same checkpoint, or for a repeated training with the same recipe and
+    seed; its companion files that also apply to the new row are kept. ``checkpoint`` and ``evidence``: files
+    to attach to the row. The board's folder is created if its parent exists. Returns the path of the new row.
+    Raises :class:`UserError`, without writing anything, if the row breaks a rule or is already on the board.
     """
     row = read_row(result, result.name)
     name = file_name(row)
     if not folder.absolute().parent.is_dir():
-        raise UserError(f"{folder.parent} is not a folder. Make it first, or name a board that exists.")
-    board = boards.load(folder) if folder.exists() else boards.described(folder)
-    home = folder / RESULTS
-    if home.is_symlink():
-        raise UserError(f"{home} is a link out of the board. Put the folder itself there.")
-    there = read_board(folder) if home.is_dir() and any(home.glob("*.json")) else []
-    gives_way = rules.same_network if replace else rules.same_claim
-    before = [other for other in there if gives_way(other.result, row.result)]
-    if before and not replace:
+        raise UserError(f"{folder.parent} is not a folder. Create it first, or give an existing board.")
+    board = load_board(folder, must_exist=folder.exists())
+    results = folder / RESULTS
+    if results.is_symlink():
+        raise UserError(f"{results} is a symbolic link out of the board. Replace it by a folder.")
+    rows = read_rows(folder) if results.is_dir() and any(results.glob("*.json")) else []
+    same = rules.same_training if replace else rules.same_checkpoint
+    replaced = [other for other in rows if same(other.result, row.result)]
+    if replaced and not replace:
         raise UserError(
-            f"{folder} already has a row for this checkpoint: {before[0].file}. Add --replace to replace it."
+            f"{folder} already has a row for this checkpoint: {replaced[0].file}. "
+            "Add --replace to replace it."
         )
-    wrong = list(rules.of_row(board, row))
-    if wrong:
-        raise UserError(f"{result} does not belong on {folder.resolve().name}: it {'; it '.join(wrong)}.")
-    given = [] if checkpoint is None else [attachments.checkpoint_of(row.result, checkpoint)]
-    given += [] if evidence is None else [attachments.evidence_of(row.result, evidence)]
-    files = [file for other in before for file in _still_true(folder, other, row, checkpoint is None)] + given
-    with writing(home):
-        home.mkdir(parents=True, exist_ok=True)
-    for other in before:
-        remove(folder, other)
-    path = home / name
+    broken_rules = list(rules.check_row(board, row))
+    if broken_rules:
+        reasons = "; it ".join(broken_rules)
+        raise UserError(f"{result} does not belong on {folder.resolve().name}: it {reasons}.")
+    given = [] if checkpoint is None else [attachments.read_checkpoint(row.result, checkpoint)]
+    given += [] if evidence is None else [attachments.read_evidence(row.result, evidence)]
+    files = [file for old in replaced for file in _still_valid(folder, old, row, checkpoint is None)] + given
+    with writing(results):
+        results.mkdir(parents=True, exist_ok=True)
+    for old in replaced:
+        remove_row(folder, old)
+    path = results / name
     write_text(path, row.result.to_json())
-    if row.verification is not None:
-        about = content_digest(strict_json.read(path))
-        if row.verification.result == about:
-            verification_record.write(verification_record.path_beside(path), row.verification)
-    attachments.keep(path, files)
+    if row.verification is not None and row.verification.result == content_digest(strict_json.read(path)):
+        verification_record.write(verification_record.path_beside(path), row.verification)
+    attachments.write(path, files)
     return path
 
 
-def _still_true(folder: Path, old: Row, new: Row, weights: bool) -> Iterator[tuple[str, bytes]]:
-    """(suffix, content) of what lies beside a row and belongs to the one in its place as well.
-
-    Its checkpoint only where ``weights``.
-    """
+def _still_valid(folder: Path, old: Row, new: Row, keep_checkpoint: bool) -> Iterator[tuple[str, bytes]]:
+    """(suffix, content) of the companion files of a replaced row that also apply to the new row."""
     suffixes: tuple[str, ...] = ()
     if old.result.checkpoint.sha256 == new.result.checkpoint.sha256:
-        suffixes += (CURVE_SUFFIX, *(CHECKPOINT_SUFFIXES if weights else ()))
+        suffixes += (CURVE_SUFFIX, *(CHECKPOINT_SUFFIXES if keep_checkpoint else ()))
     if old.result.evidence is not None and old.result.evidence == new.result.evidence:
         suffixes += (IMAGES_SUFFIX, EVIDENCE_SUFFIX)
     for suffix in suffixes:
@@ -123,69 +120,71 @@ def _still_true(folder: Path, old: Row, new: Row, weights: bool) -> Iterator[tup
             yield suffix, path.read_bytes()
 
 
-def remove(folder: Path, row: Row) -> None:
-    """A row and what lies beside it."""
+def remove_row(folder: Path, row: Row) -> None:
+    """Delete a row and its companion files."""
     path = folder / row.file
-    for file in (path, *beside(path)):
+    for file in (path, *companions(path)):
         file.unlink(missing_ok=True)
 
 
-def filed(folder: Path) -> set[Path]:
-    """The results of a board and all that lies beside them; none where the folder is new."""
+def stored_files(folder: Path) -> set[Path]:
+    """The results of a board and their companion files; empty for a folder that does not exist."""
     return {path for path in (folder / RESULTS).glob("*") if path.is_file()}
 
 
-def beside(result: Path) -> list[Path]:
-    """What lies beside a filed result."""
-    files = (companion(result, suffix) for suffix in SIDECARS)
+def companions(result: Path) -> list[Path]:
+    """The existing companion files of a result."""
+    files = (companion(result, suffix) for suffix in COMPANION_SUFFIXES)
     return [path for path in files if path.is_file()]
 
 
-def stray_files(folder: Path) -> Iterator[Problem]:
-    """Files of a board that are neither results, nor beside one, nor generated."""
-    allowed = {*GENERATED, boards.FILE, RESULTS}
+def unexpected_files(folder: Path) -> Iterator[Problem]:
+    """Files of a board that are neither results, nor their companions, nor generated."""
+    allowed = {*GENERATED_FILES, RULES_FILE, RESULTS}
     for path in sorted(folder.iterdir()):
         if path.name not in allowed or path.is_symlink() or path.is_dir() != (path.name == RESULTS):
-            yield Problem(path.name, "does not belong in a board's folder")
-    home = folder / RESULTS
-    for path in sorted(home.iterdir()) if home.is_dir() else []:
-        suffix = next((suffix for suffix in (*SIDECARS, ".json") if path.name.endswith(suffix)), None)
+            yield Problem(path.name, "is not expected in a board's folder")
+    results = folder / RESULTS
+    for path in sorted(results.iterdir()) if results.is_dir() else []:
+        suffix = next((end for end in (*COMPANION_SUFFIXES, ".json") if path.name.endswith(end)), None)
         stem = path.name.removesuffix(suffix or "")
         file = f"{RESULTS}/{printable(path.name, 100)}"
         if suffix is None or path.is_symlink() or not path.is_file():
-            yield Problem(file, "does not belong among results")
-        elif not NAME.fullmatch(path.name[:80]) or len(path.name) > 120 or ".." in path.name:
-            yield Problem(file, "has a name that is not safe: use robust-eval leaderboard add")
-        elif suffix != ".json" and not (home / f"{stem}.json").is_file():
-            yield Problem(file, "lies beside no result")
+            yield Problem(file, "is not expected among results")
+        elif not FILE_NAME.fullmatch(path.name[:80]) or len(path.name) > 120 or ".." in path.name:
+            yield Problem(file, "has an unsafe name: use robust-eval leaderboard add")
+        elif suffix != ".json" and not (results / f"{stem}.json").is_file():
+            yield Problem(file, "is not stored with a result")
 
 
-def submission(folder: Path, base: Path) -> Iterator[Problem]:
-    """What somebody else may not do to a board: ``folder`` is theirs, ``base`` the board as it is.
+def check_submission(folder: Path, base: Path) -> Iterator[Problem]:
+    """Changes that a submission may not make; ``folder`` is the submitted board, ``base`` the current one.
 
-    New results may come in. Results that are there stay as they are, and neither the board's rules nor
-    verifications are taken from a submission. Raises :class:`UserError` where ``base`` is no folder.
+    A submission may add results. It may not change or remove results, change the board's rules, or bring
+    verifications. Raises :class:`UserError` if ``base`` is not a folder.
     """
     if not base.is_dir():
         raise UserError(f"{base} is not a folder. Give the board as it was before the submission.")
-    ours, theirs = _contents(base), _contents(folder)
-    for name in sorted(ours.keys() | theirs.keys()):
-        if name in GENERATED or ours.get(name) == theirs.get(name):
+    current, submitted = _contents(base), _contents(folder)
+    for name in sorted(current.keys() | submitted.keys()):
+        if name in GENERATED_FILES or current.get(name) == submitted.get(name):
             continue
-        if name == boards.FILE:
+        if name == RULES_FILE:
             yield Problem(name, "changes the board's rules")
-        elif name not in theirs:
-            yield Problem(name, "was there and is gone")
+        elif name not in submitted:
+            yield Problem(name, "was removed")
         elif name.endswith(verification_record.SUFFIX):
-            yield Problem(name, "is a verification: maintainers make those, submissions do not")
-        elif name in ours:
-            yield Problem(name, "was there and is changed")
-        elif any(name.removesuffix(suffix) + ".json" in ours for suffix in SIDECARS if name.endswith(suffix)):
-            yield Problem(name, "lies beside a row that was there before")
+            yield Problem(name, "is a verification, which only maintainers may add")
+        elif name in current:
+            yield Problem(name, "was changed")
+        elif any(
+            name.removesuffix(end) + ".json" in current for end in COMPANION_SUFFIXES if name.endswith(end)
+        ):
+            yield Problem(name, "is stored with a row that is not part of the submission")
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    files = [folder / boards.FILE, *sorted((folder / RESULTS).glob("*"))]
+    files = [folder / RULES_FILE, *sorted((folder / RESULTS).glob("*"))]
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in files

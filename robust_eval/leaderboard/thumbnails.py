@@ -1,4 +1,4 @@
-"""A few adversarial images beside the clean ones, small enough to travel with a page."""
+"""Small clean and adversarial images of a row, to be embedded in the web page."""
 
 from __future__ import annotations
 
@@ -22,33 +22,35 @@ from robust_eval.leaderboard import attachments
 from robust_eval.leaderboard.page_extras import Picture, Pictures
 from robust_eval.results import EvalResult, read_result
 
-MOST_BYTES = 40_000
-"""Per row, as it stands in the page."""
-MOST_PIXELS = 48
-"""Longer sides are shown reduced."""
+MAX_BYTES = 40_000
+"""Largest total size of a row's images in bytes, encoded as in the page."""
+MAX_SIDE = 48
+"""Images with a longer side are reduced."""
 
 Floats = NDArray[np.float64]
 
 
-def thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4) -> Pictures | None:
-    """Up to ``k`` broken images of different classes from the column that broke most; None without any.
+def make_thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4) -> Pictures | None:
+    """Up to ``k`` broken examples of different classes, from the column with the most; None if none.
 
-    ``images`` is the slice that was judged. Fewer than ``k`` where they would not fit into 40 kB. Raises
-    :class:`UserError` where evidence or images are not those of the result.
+    ``images``: the images that were evaluated. Fewer than ``k`` if more would exceed :data:`MAX_BYTES`.
+    Raises :class:`UserError` if evidence or images are not those of the result.
     """
     tensors = _evidence(result, evidence)
     if images.slice().fingerprint != result.data.fingerprint:
-        raise UserError(f"These are not the images that {evidence} is about. Give the slice that was judged.")
+        raise UserError(
+            f"These are not the images that {evidence} belongs to. Give the data that was evaluated."
+        )
     broken = {name: tensors[f"{name}.indices"] for name in result.columns if f"{name}.indices" in tensors}
     column = max(broken, key=lambda name: len(broken[name]), default=None)
     if column is None or not len(broken[column]):
         return None
     indices = broken[column]
     chosen = _different_classes(indices, images.y_N, k)
-    seen_as = _seen_as(evidence.parent, {int(indices[place]) for place in chosen})
+    seen_as = _seen_as(evidence.parent, {int(indices[position]) for position in chosen})
     found: list[Picture] = []
-    for place in chosen:
-        index, adversarial = int(indices[place]), tensors[f"{column}.images"][place]
+    for position in chosen:
+        index, adversarial = int(indices[position]), tensors[f"{column}.images"][position]
         seen = seen_as.get((index, adversarial.tobytes()))
         picture = _picture(
             index,
@@ -57,30 +59,29 @@ def thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int = 4)
             column=result.columns[column].title,
             seen_as=None if seen is None else images.class_names[seen],
         )
-        if _bytes([*found, picture]) > MOST_BYTES:
+        if _bytes([*found, picture]) > MAX_BYTES:
             break
         found.append(picture)
     height, width = _reduced(images.x_NHWC[0] / 255).shape[:2]
     return Pictures(size=(height, width), examples=tuple(found)) if found else None
 
 
-def of_run(run: Path, spec: str | None = None, data_root: Path | None = None) -> Pictures | None:
-    """Pictures of a run or a filed row, whose evidence lies beside it; None where nothing was broken.
+def thumbnails_of_run(run: Path, spec: str | None = None, data_root: Path | None = None) -> Pictures | None:
+    """Images of a run or a row from the evidence beside it; None if no example is broken.
 
-    ``spec`` names the data where the result's own name for it cannot be loaded (``folder:DIR``,
-    ``npz:FILE``).
+    ``spec``: the data (``folder:DIR``, ``npz:FILE``), if it cannot be loaded by the name in the result.
     """
     result = read_result(run)
     if result.evidence is None:
-        raise UserError(f"{run} has no evidence to take images from.")
+        raise UserError(f"{run} has no evidence, so there are no images to show. Omit --images.")
     about = result.data
     split: data.Split = "train" if about.split == "train" else "test"
     images = data.load(spec or about.name, root=data_root, split=split).take(about.n)
-    return thumbnails(result, attachments.evidence_near(run), images)
+    return make_thumbnails(result, attachments.find_evidence(run), images)
 
 
 def _seen_as(run: Path, wanted: set[int]) -> dict[tuple[int, bytes], int]:
-    """What the model took each adversarial image for; empty where the run's units are gone."""
+    """The predicted class of each adversarial image; empty if the run's unit files no longer exist."""
     store = FolderStore(run)
     found: dict[tuple[int, bytes], int] = {}
     for path in sorted((run / "units").glob("*.npz")):
@@ -105,20 +106,20 @@ def _evidence(result: EvalResult, path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _different_classes(indices: NDArray[np.generic], labels: Ints, k: int) -> list[int]:
-    """Places in ``indices``: the first of each class in order of appearance, then the second of each, ..."""
+    """Up to ``k`` positions in ``indices``: the first example of each class, then the second of each."""
     seen: dict[int, int] = {}
     rounds = []
-    for place, index in enumerate(indices):
+    for position, index in enumerate(indices):
         label = int(labels[int(index)])
         seen[label] = seen.get(label, 0) + 1
-        rounds.append((seen[label], place))
-    return [place for _, place in sorted(rounds)[:k]]
+        rounds.append((seen[label], position))
+    return [position for _, position in sorted(rounds)[:k]]
 
 
 def _picture(
     index: int, images: ImageSet, adversarial: Floats, *, column: str, seen_as: str | None
 ) -> Picture:
-    """All pixels in [0, 1], (H, W, C)."""
+    """``adversarial``: pixels in [0, 1], (H, W, C)."""
     clean = images.x_NHWC[index] / 255
     change = adversarial - clean
     largest = float(np.abs(change).max())
@@ -136,9 +137,9 @@ def _picture(
 
 
 def _reduced(image: Floats) -> Floats:
-    """Means over square blocks, so that no side is longer than :data:`MOST_PIXELS`."""
+    """Average over square blocks, so that no side is longer than :data:`MAX_SIDE`; (H, W, C)."""
     height, width, channels = image.shape
-    block = -(-max(height, width) // MOST_PIXELS)
+    block = -(-max(height, width) // MAX_SIDE)
     if block == 1:
         return image
     height, width = height // block, width // block

@@ -1,10 +1,10 @@
 #!/bin/sh
-# The rows of leaderboards/digits, from nothing: the ten methods of Table 2 of the AWP paper and natural training,
-# trained by scripts/pipelines/pipelines.sh and judged by `full` on all 360 test images. Run it from the top of the checkout after
-# `make setup`; what is finished is not done again, what was interrupted goes on.
-#   sh scripts/boards/digits.sh [DATA_ROOT [FOLDER]]     DATA_ROOT holds MNIST's four files, or receives them
-# Environment: RECIPES (of which models to make rows, all eleven; all are trained), OMP_NUM_THREADS (1, with which the
-# board's rows were made: with another number the weights are others, for sums round by it).
+# Make the rows of leaderboards/digits: the ten methods of Table 2 of the AWP paper and natural training, trained by
+# scripts/pipelines/pipelines.sh and evaluated with the suite full on all 360 test images. Run it from the top of the
+# checkout after `make setup`. Run it again to resume: finished steps are skipped.
+#   sh scripts/boards/digits.sh [DATA_ROOT [FOLDER]]     DATA_ROOT: folder of MNIST's four files (downloaded if missing)
+# Environment: RECIPES (models that become rows; default: all eleven; all are trained in any case), OMP_NUM_THREADS
+# (default: 1, as for the published rows; the number of threads affects rounding and so the trained weights).
 set -eu
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 [ -f scripts/boards/check_arguments.sh ] || { echo "Run this from the top of the checkout." >&2; exit 2; }
@@ -13,12 +13,12 @@ root=${1:-$HOME/.cache/robust-eval}
 at=${2:-runs/pipelines}
 board=leaderboards/digits
 known="natural at at-awp trades trades-awp mart mart-awp rst rst-awp pretraining pretraining-awp"
-recipes "${RECIPES:-$known}" "$known"
+check_recipes "${RECIPES:-$known}" "$known"
 sh scripts/pipelines/pipelines.sh "$root" 0 "$at"
 
 for recipe in ${RECIPES:-$known}; do
     run=$at/$recipe-s0
-    # The labeller of self-training is the naturally trained network.
+    # The naturally trained network is the one that labels the images of self-training.
     [ "$recipe" != natural ] || run=$at/labeller-s0
     robust-eval run "$run/best.pt" --data digits --eps 0.1 --suite full --out "$run/full"
     robust-eval verify "$run/full/result.json" --checkpoint "$run/best.pt"

@@ -1,4 +1,4 @@
-"""A picture of a board's page for the README, drawn by Chromium.
+"""Screenshot of a leaderboard page for the README, made with Chromium.
 
 usage: python -m scripts.gallery.leaderboard_screenshot BOARD [PNG]      (docs/images/leaderboard.png)
 """
@@ -16,10 +16,10 @@ EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-s
 
 
 def draw(board: Path, png: Path = PICTURE) -> None:
-    """The top of the board's page, 1360 points wide."""
+    """Save the top of the board's page as a PNG of 1360 x 1760 pixels."""
     executable = next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
     if executable is None:
-        sys.exit("No Chromium here: install it with the system's packages.")
+        sys.exit("Chromium was not found. Install it with the system's package manager.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1360, "height": 1760}, color_scheme="light")

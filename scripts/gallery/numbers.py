@@ -1,4 +1,4 @@
-"""The numbers in the gallery's prose, from the files that its commands wrote; a test compares the two.
+"""The numbers in the text of docs/gallery.md, from the files written by its commands; a test compares both.
 
 usage: python -m scripts.gallery.numbers RUNS > docs/tables/gallery.json      (RUNS: runs/gallery)
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def numbers(runs: Path) -> dict[str, Any]:
-    """Rounded as the page shows them."""
+    """All numbers, rounded as in the text."""
     curve, hessian = read(runs / "landscape/landscape-1d.json"), read(runs / "hessian/hessian.json")
     return {
         "sharpness": {
@@ -34,15 +34,15 @@ def numbers(runs: Path) -> dict[str, Any]:
 
 
 def last_gap(run: Path) -> float:
-    """Training minus test robust accuracy of the last epoch, in points."""
+    """Training minus test robust accuracy at the last epoch, in percentage points."""
     with (run / "curve.csv").open(encoding="utf-8", newline="") as file:
         row = list(csv.DictReader(file))[-1]
     return round(100 * (float(row["train_pgd"]) - float(row["test_pgd"])), 1)
 
 
 def read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 if __name__ == "__main__":

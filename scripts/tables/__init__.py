@@ -1,0 +1,1 @@
+"""Generators of the Markdown tables in README.md and docs/."""

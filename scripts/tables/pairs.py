@@ -1,4 +1,4 @@
-"""The pairs of a board, with and without weight perturbation, beside those of the AWP paper's Table 2."""
+"""Tables of a board's pairs, with and without weight perturbation, and of the paper's Table 2."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from defenses.reports.tables.entries import TABLE_2
 from robust_eval.leaderboard import awp_pairs
 from robust_eval.leaderboard.row import Row
 from robust_eval.results.comparison import Difference, compare
-from scripts.tables.markdown_blocks import markdown
+from scripts.tables.markdown_blocks import markdown_table
 
-# Those that stand in the table of pairs with their intervals.
+# Columns that the table of pairs shows with intervals.
 COLUMNS = {name: TABLE_2[name] for name in ("pgd-20", "aa")}
 Cells = Sequence[str]
 
 
 @cache
 def paper() -> dict[str, dict[str, float]]:
-    """Recipe to the gain of its ``-awp`` in the columns of Table 2, in points."""
+    """Recipe to the gain by AWP in each column of Table 2, in percentage points."""
     rows = {row.method: row.values for row in published.read("2").rows}
     recipes = ("at", "trades", "mart", "pretraining", "rst")
     return {
@@ -34,19 +34,20 @@ def paper() -> dict[str, dict[str, float]]:
 
 
 def sign(ours: Difference, theirs: float) -> str:
-    """Whether the two point the same way, where ours can be told from zero at all."""
+    """Whether the two have the same sign; "cannot tell" unless ours is significant."""
     if not ours.significant:
         return "cannot tell"
     return "yes" if (ours.value > 0) == (theirs > 0) else "no"
 
 
 def size(ours: Difference, theirs: float) -> str:
-    """Whether the paper's difference lies in our 95% interval."""
+    """Whether the paper's difference lies within our 95% interval."""
     low, high = ours.interval
     return "yes" if 100 * low <= theirs <= 100 * high else "no"
 
 
 def points(found: Difference) -> str:
+    """A difference and its 95% interval in percentage points."""
     low, high = found.interval
     return f"{100 * found.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
@@ -58,28 +59,28 @@ class Pair:
     before: Row
     after: Row
     ours: Mapping[str, Difference]
-    """By column, with minus without."""
+    """Column to difference, with minus without weight perturbation."""
 
     @property
     def theirs(self) -> Mapping[str, float]:
-        """The paper's differences by its own column, in points; empty where it has no such pair."""
-        return paper().get(awp_pairs.family(self.before.name)[0], {})
+        """The paper's differences by its column title, in percentage points; empty if it has no such pair."""
+        return paper().get(awp_pairs.split_awp(self.before.name)[0], {})
 
 
-def find(rows: Sequence[Row]) -> list[Pair]:
-    """The pairs of a board, in the paper's order, compared once for all tables."""
+def find_pairs(rows: Sequence[Row]) -> list[Pair]:
+    """The pairs of a board in the paper's order, with their differences."""
     return [
         Pair(before, after, {one.column: one for one in compare(after.result, before.result).differences})
-        for before, after in awp_pairs.find(in_order(rows))
+        for before, after in awp_pairs.find_pairs(order_by_recipe(rows))
     ]
 
 
 def pair_table(found: Sequence[Pair]) -> str:
-    """Each pair's difference, with minus without weight perturbation, beside the paper's."""
+    """Difference of each pair, with minus without weight perturbation, and the paper's."""
     headings = ["pair", "images"]
     for title in COLUMNS.values():
         headings += [f"{title}, ours", "paper's", "same sign", "same size"]
-    return markdown(headings, [_pair(one) for one in found]) if found else "No pair is complete yet."
+    return markdown_table(headings, [_pair(one) for one in found]) if found else "No pair is complete yet."
 
 
 def _pair(pair: Pair) -> Cells:
@@ -100,11 +101,11 @@ def _pair(pair: Pair) -> Cells:
 
 
 def column_table(found: Sequence[Pair]) -> str:
-    """Each pair's difference in every column over the paper's; in bold where it can be told from zero."""
+    """Difference of each pair in every column, and the paper's; significant differences in bold."""
     if not found:
         return "No pair is complete yet."
     titles = [column.title for column in found[0].before.result.columns.values()]
-    return markdown(["pair", *titles], [line for pair in found for line in _columns(pair)])
+    return markdown_table(["pair", *titles], [line for pair in found for line in _columns(pair)])
 
 
 def _columns(pair: Pair) -> Iterator[Cells]:
@@ -116,7 +117,7 @@ def _columns(pair: Pair) -> Iterator[Cells]:
 
 
 def summary(found: Sequence[Pair], column: str = "aa") -> str:
-    """In words: which pairs agree with the paper in sign."""
+    """A sentence that lists the pairs by agreement with the paper's sign."""
     labels: dict[str, list[str]] = {"yes": [], "no": [], "cannot tell": []}
     for pair in found:
         if pair.theirs:
@@ -124,18 +125,18 @@ def summary(found: Sequence[Pair], column: str = "aa") -> str:
     words = {
         "yes": "the paper's sign",
         "no": "the opposite sign",
-        "cannot tell": "no difference that can be told",
+        "cannot tell": "no significant difference",
     }
-    said = [f"{words[kind]} for {', '.join(names)}" for kind, names in labels.items() if names]
-    return f"Under {found[0].before.result.columns[column].title}: {'; '.join(said)}." if said else ""
+    parts = [f"{words[kind]} for {', '.join(names)}" for kind, names in labels.items() if names]
+    return f"Under {found[0].before.result.columns[column].title}: {'; '.join(parts)}." if parts else ""
 
 
-def in_order(rows: Sequence[Row]) -> list[Row]:
-    """By recipe, the one without perturbation first, then by seed."""
+def order_by_recipe(rows: Sequence[Row]) -> list[Row]:
+    """Rows ordered by recipe, then seed; without weight perturbation first."""
     order = ("natural", *paper())
-    return sorted(rows, key=lambda row: _place(row, order))
+    return sorted(rows, key=lambda row: _position(row, order))
 
 
-def _place(row: Row, order: Sequence[str]) -> tuple[int, str, str, bool]:
-    recipe, awp = awp_pairs.family(row.name)
+def _position(row: Row, order: Sequence[str]) -> tuple[int, str, str, bool]:
+    recipe, awp = awp_pairs.split_awp(row.name)
     return (order.index(recipe) if recipe in order else len(order)), recipe, str(row.seed), awp

@@ -1,6 +1,7 @@
-"""The tables of scripts/pipelines/pipelines.sh in docs/training.md and docs/reproduction.md; a test holds both to them.
+"""Generate the tables of pipeline results in docs/training.md and docs/reproduction.md.
 
-usage: python -m scripts.tables.pipelines [PIPELINES_JSON]      takes new figures to docs/tables first
+Run: python -m scripts.tables.pipelines [PIPELINES_JSON]
+PIPELINES_JSON: written by scripts/pipelines/pipelines.sh; replaces docs/tables/pipelines.json.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scripts.tables.markdown_blocks import markdown, placed
+from scripts.tables.markdown_blocks import markdown_table, replace_block
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FIGURES = DOCS / "tables" / "pipelines.json"
@@ -24,21 +25,21 @@ Accuracy = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def accuracy_table(found: Accuracy) -> str:
-    """The mean over the seeds and its standard deviation, in percent."""
-    rows = [[recipe, *(_spread(seeds, column) for column in TITLES)] for recipe, seeds in found.items()]
-    return markdown(["recipe", *TITLES.values()], rows)
+    """Mean and standard deviation over the seeds, in percent."""
+    rows = [[recipe, *(_mean_and_std(seeds, column) for column in TITLES)] for recipe, seeds in found.items()]
+    return markdown_table(["recipe", *TITLES.values()], rows)
 
 
-def _spread(seeds: Mapping[str, Mapping[str, float]], column: str) -> str:
+def _mean_and_std(seeds: Mapping[str, Mapping[str, float]], column: str) -> str:
     values = [100 * one[column] for one in seeds.values()]
     return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def seed_table(found: Accuracy, column: str = "pgd-20") -> str:
-    """By seed, each pair's difference with minus without weight perturbation, in points."""
+    """Difference of each pair, with minus without weight perturbation, by seed in percentage points."""
     seeds = list(next(iter(found.values())))
     rows = [_by_seed(found, recipe, seeds, column) for recipe in found if f"{recipe}-awp" in found]
-    return markdown([f"pair, {TITLES[column]}", *(f"seed {s}" for s in seeds), "mean"], rows)
+    return markdown_table([f"pair, {TITLES[column]}", *(f"seed {s}" for s in seeds), "mean"], rows)
 
 
 def _by_seed(found: Accuracy, recipe: str, seeds: list[str], column: str) -> list[str]:
@@ -47,13 +48,13 @@ def _by_seed(found: Accuracy, recipe: str, seeds: list[str], column: str) -> lis
 
 
 def labels(right: Mapping[str, float]) -> str:
-    """How many of the pseudo-labels are right, by seed."""
+    """The share of correct pseudo-labels by seed."""
     shares = ", ".join(f"{share:.0%} (seed {s})" for s, share in right.items())
-    return f"Pseudo-labels that are right: {shares}."
+    return f"Correct pseudo-labels: {shares}."
 
 
 def tables() -> Iterator[tuple[str, str]]:
-    """(marker, table)"""
+    """(name of the block, table) of every table."""
     found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
     yield "pipelines", accuracy_table(found["accuracy"])
     yield "pipelines by seed", seed_table(found["accuracy"])
@@ -61,9 +62,9 @@ def tables() -> Iterator[tuple[str, str]]:
 
 
 def page(text: str) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables regenerated."""
     for name, table in tables():
-        text = placed(text, name, table)
+        text = replace_block(text, name, table)
     return text
 
 

@@ -1,8 +1,8 @@
-"""The tables of docs/speed.md, from docs/tables/speed.json; a test holds the page to them.
+"""Generate the tables of docs/speed.md from docs/tables/speed.json.
 
-usage: python -m scripts.tables.speed [BENCHMARK.json ...]
-       files that ``python -m benchmarks``, ``benchmarks.training_step``, ``benchmarks.growth`` or
-       ``benchmarks.precision_training`` wrote replace the figures of the same work, then the page is made
+Run: python -m scripts.tables.speed [BENCHMARK.json ...]
+Files written by ``python -m benchmarks``, ``benchmarks.training_step``, ``benchmarks.growth`` or
+``benchmarks.precision_training`` first replace the figures of the same work in docs/tables/speed.json.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.tables.markdown_blocks import markdown, placed
+from scripts.tables.markdown_blocks import markdown_table, replace_block
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FIGURES, PAGE = DOCS / "tables" / "speed.json", DOCS / "speed.md"
@@ -23,8 +23,8 @@ Row = Sequence[str]
 Figures = dict[str, Any]
 
 
-def taken(found: Any) -> Figures:
-    """What one benchmark file adds to the figures; verdicts become counts."""
+def extract_figures(found: Any) -> Figures:
+    """The figures of one benchmark file; verdicts are replaced by counts."""
     if isinstance(found, list):
         return {"growth": found}
     if "works" in found:
@@ -33,6 +33,7 @@ def taken(found: Any) -> Figures:
 
 
 def work(one: Figures, machine: Figures) -> Figures:
+    """One evaluated work: robust examples, differing verdicts and seconds by side and column."""
     sides = {}
     for name, side in one["sides"].items():
         peer = one["sides"].get(REFERENCE, side)["columns"]
@@ -46,14 +47,15 @@ def work(one: Figures, machine: Figures) -> Figures:
             }
             for column, measured in side["columns"].items()
         }
-        kept = ("seconds", "processor_seconds", "peak_mib", "operations")
-        sides[name] = {key: side[key] for key in kept} | {"columns": columns}
+        keys = ("seconds", "processor_seconds", "peak_mib", "operations")
+        sides[name] = {key: side[key] for key in keys} | {"columns": columns}
     return {**one["work"], "matrix_rates": machine["matrix_rates"], "measured": sides}
 
 
 def evaluation(works: Mapping[str, Figures]) -> str:
+    """Robust examples, time and memory of each work by side."""
     headings = ("work", "side", "robust", "differ", "attack s", "speed", "all s", "CPU s", "MiB", "of limit")
-    return markdown(headings, [row for one in works.values() for row in _evaluation(one)])
+    return markdown_table(headings, [row for one in works.values() for row in _evaluation(one)])
 
 
 def _evaluation(one: Figures) -> Iterator[Row]:
@@ -82,18 +84,18 @@ def _share(side: Figures, rates: Mapping[str, float]) -> str:
 
 
 def columns(works: Mapping[str, Figures]) -> str:
-    """Where the time goes: seconds of each attack in the works that have several."""
-    several = [one for one in works.values() if len(one["measured"]["ours"]["columns"]) > 2]
-    names = [name for name in several[0]["measured"]["ours"]["columns"] if name != "clean"]
+    """Seconds of each attack, for works with several attacks."""
+    multiple = [one for one in works.values() if len(one["measured"]["ours"]["columns"]) > 2]
+    names = [name for name in multiple[0]["measured"]["ours"]["columns"] if name != "clean"]
     rows = [
         (one["name"], side, *(f"{measured['columns'][name]['seconds']:.1f}" for name in names))
-        for one in several
+        for one in multiple
         for side, measured in one["measured"].items()
     ]
-    return markdown(("work", "side", *names), rows)
+    return markdown_table(("work", "side", *names), rows)
 
 
-# (work, beside whom, aim in float32, aim in bfloat16)
+# (work, compared with, target in float32, target in bfloat16)
 AIMS = (
     ("resnet-18 pgd-20", "plain", 2.0, 8.0),
     ("resnet-18 pgd-20", "torchattacks", 1.3, 5.0),
@@ -106,9 +108,9 @@ AIMS = (
 
 
 def aims(works: Mapping[str, Figures]) -> str:
-    """What was reached beside what was aimed for, and what the machine would allow in bfloat16."""
+    """Measured speed-up, its target, and the limit of the machine in bfloat16."""
     headings = ("work", "beside", "float32", "aim", "bfloat16", "aim", "at the limit")
-    return markdown(
+    return markdown_table(
         headings,
         [
             _aim(works[name], peer, float32, bfloat16)
@@ -129,13 +131,14 @@ def _aim(one: Figures, peer: str, float32: float, bfloat16: float) -> Row:
 
 
 def _attack_seconds(side: Figures, like: Figures) -> float:
-    """Of the columns that ``like`` has too, without the clean one: sides time that differently."""
+    """Seconds of the columns that both sides have, without the clean column, which they time differently."""
     shared = side["columns"].keys() & like["columns"].keys() - {"clean"}
     seconds: list[float] = [side["columns"][name]["seconds"] for name in sorted(shared)]
     return sum(seconds)
 
 
 def training(found: Figures) -> str:
+    """Time of training steps by side, precision and method."""
     headings = ("side", "precision", "method", "s", "CPU s", "speed", "of limit", "MiB")
     figures = found["figures"]
     peer = {f["awp"]: f for f in figures if (f["side"], f["precision"]) == ("two-networks", "32")}
@@ -152,10 +155,11 @@ def training(found: Figures) -> str:
         )
         for f in figures
     ]
-    return markdown(headings, rows)
+    return markdown_table(headings, rows)
 
 
 def growth(found: Sequence[Figures]) -> str:
+    """Cost as a function of the work's size."""
     headings = ("", "value", "examples", "CPU s", "CPU ms per example", "passes per example")
     rows = [
         (
@@ -168,10 +172,11 @@ def growth(found: Sequence[Figures]) -> str:
         )
         for one in found
     ]
-    return markdown(headings, rows)
+    return markdown_table(headings, rows)
 
 
 def precision(found: Figures) -> str:
+    """Robust accuracy and time of training by precision."""
     rows = []
     for name, runs in found["figures"].items():
         robust = [100 * run["pgd"] for run in runs]
@@ -180,10 +185,10 @@ def precision(found: Figures) -> str:
         seconds = statistics.fmean(run["seconds"] for run in runs)
         shown = {"32": "float32", "bf16": "bfloat16"}[name]
         rows.append((shown, f"{statistics.fmean(robust):.1f} ± {deviation:.1f}", seeds, f"{seconds:.0f}"))
-    return markdown(("precision", "PGD robust %", "seeds", "training s"), rows)
+    return markdown_table(("precision", "PGD robust %", "seeds", "training s"), rows)
 
 
-# Marker in the page: (key of the figures, table)
+# Name of the block in the page: (key of the figures, table)
 TABLES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "works": ("works", evaluation),
     "aims": ("works", aims),
@@ -195,17 +200,17 @@ TABLES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def page(text: str, figures: Figures) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables regenerated."""
     for name, (key, table) in TABLES.items():
         if key in figures:
-            text = placed(text, name, table(figures[key]))
+            text = replace_block(text, name, table(figures[key]))
     return text
 
 
 def main(files: Sequence[str]) -> None:
     figures: Figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for file in files:
-        new = taken(json.loads(Path(file).read_text()))
+        new = extract_figures(json.loads(Path(file).read_text()))
         figures |= new | {"works": figures.get("works", {}) | new.get("works", {})}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     PAGE.write_text(page(PAGE.read_text(), figures))

@@ -13,7 +13,7 @@ from defenses.training.runtime import start
 from defenses.training.signals import Stopper
 from defenses.training.trainer import train
 from robust_eval import data, evaluate
-from robust_eval.evaluation import attack_copy
+from robust_eval.evaluation.planning import settings
 from robust_eval.models import architectures
 from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.acceleration.tuning import Tuning
@@ -88,7 +88,7 @@ def test_the_batch_is_split_after_running_out_of_memory() -> None:
 
 def test_auto_precision_is_bfloat16_on_a_recent_gpu() -> None:
     expected = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float32"
-    assert attack_copy.resolve_precision("auto", torch.device("cuda"))[0] == expected
+    assert settings.resolve_precision("auto", torch.device("cuda"))[0] == expected
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])

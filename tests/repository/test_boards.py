@@ -1,4 +1,4 @@
-"""The published boards keep their rules, their rows can be judged again, and the pages show their numbers."""
+"""The published boards have no problems, rows can be verified, and the documentation shows their numbers."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from typer.testing import CliRunner
 from robust_eval.cli.main import app
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.leaderboard import attachments, build, page_extras
-from robust_eval.leaderboard import board as boards
-from robust_eval.leaderboard.row import Row, read_board
+from robust_eval.leaderboard.board import load_board
+from robust_eval.leaderboard.row import Row, read_rows
 from robust_eval.results import read_result
 from robust_eval.results.comparison import Difference, compare
-from robust_eval.verification.verify import Options, verify
+from robust_eval.verification.verify import VerifyOptions, verify
 from scripts.tables import pairs, pipelines, regularisers, reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted(path.parent for path in ROOT.glob("leaderboards/*/results"))
-# Of the published boards, the one whose images come with the package.
+# Rows of the published board whose images are installed with scikit-learn.
 ROWS = [
     row
     for row in sorted(ROOT.glob("leaderboards/digits/results/*.json"))
-    if attachments.checkpoint_beside(row)
+    if attachments.attached_checkpoint(row)
 ]
 
 
 @pytest.mark.parametrize("folder", BOARDS, ids=lambda folder: folder.name)
-def test_a_board_keeps_its_rules_and_its_pages_are_those_of_its_rows(folder: Path) -> None:
-    board = boards.load(folder)
-    assert board.rules is not None, "a published board has rules"
-    rows, problems = build.check(board)
+def test_a_published_board_has_no_problems(folder: Path) -> None:
+    board = load_board(folder)
+    assert board.rules is not None, "a published board must have rules"
+    rows, problems = build.check_board(board)
     assert problems == []
     assert all(row.standing.startswith("verified") for row in rows)
-    assert all(row.selected in ("validation", "last") for row in rows), "nothing is selected on test images"
+    assert all(row.selected in ("validation", "last") for row in rows), (
+        "checkpoints must not be selected on test images"
+    )
 
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
-def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
+def test_a_row_is_verified_from_its_attachments(path: Path) -> None:
     found = verify(
-        Options(
+        VerifyOptions(
             result=path,
-            checkpoint=str(attachments.checkpoint_beside(path)),
-            evidence=attachments.evidence_beside(path),
+            checkpoint=str(attachments.attached_checkpoint(path)),
+            evidence=attachments.attached_evidence(path),
             device="cpu",
         )
     )
@@ -55,23 +57,23 @@ def test_a_row_is_judged_again_from_what_the_board_keeps(path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".curve.csv", ".images.json"])
-def test_what_lies_beside_another_row_is_told(suffix: str, tmp_path: Path) -> None:
+def test_page_extras_of_another_row_are_reported(suffix: str, tmp_path: Path) -> None:
     folder = tmp_path / "digits"
     shutil.copytree(ROOT / "leaderboards" / "digits", folder)
     one, other = (next((folder / "results").glob(f"{name}-????????{suffix}")) for name in ("at", "rst"))
     one.write_bytes(other.read_bytes())
-    build.write(boards.load(folder), read_board(folder))
-    _, problems = build.check(boards.load(folder))
+    build.write_pages(load_board(folder), read_rows(folder))
+    _, problems = build.check_board(load_board(folder))
     assert [(problem.file, problem.text) for problem in problems] == [
-        (f"results/{one.name}", "is not of the row it lies beside")
+        (f"results/{one.name}", "does not belong to the row it is stored with")
     ]
 
 
-def test_an_edited_curve_is_told(tmp_path: Path) -> None:
-    """At the epoch that was chosen; other epochs nobody but the training knows."""
+def test_an_edited_curve_is_reported(tmp_path: Path) -> None:
+    """The edit is at the checkpoint's epoch, whose metrics it records; other epochs cannot be checked."""
     folder = tmp_path / "digits"
     shutil.copytree(ROOT / "leaderboards" / "digits", folder)
-    row = next(row for row in read_board(folder) if row.name == "at")
+    row = next(row for row in read_rows(folder) if row.name == "at")
     curve = (folder / row.file).with_suffix(".curve.csv")
     metrics = row.result.checkpoint.trained_with["metrics"]
     lines = [line.split(",") for line in curve.read_text().splitlines()]
@@ -79,20 +81,20 @@ def test_an_edited_curve_is_told(tmp_path: Path) -> None:
     chosen = next(line for line in lines[1:] if line[0] == str(metrics["epoch"]))
     chosen[place] = "0.99"
     curve.write_text("\n".join(",".join(line) for line in lines) + "\n")
-    build.write(boards.load(folder), read_board(folder))
-    assert [problem.text for problem in build.check(boards.load(folder))[1]] == [
-        "is not of the row it lies beside"
+    build.write_pages(load_board(folder), read_rows(folder))
+    assert [problem.text for problem in build.check_board(load_board(folder))[1]] == [
+        "does not belong to the row it is stored with"
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ROWS[:1], ids=lambda path: path.stem)
-def test_the_recorded_command_makes_the_row_again(path: Path, tmp_path: Path) -> None:
-    """Every attack once more, minutes long. On another processor a verdict or two may fall differently."""
+def test_the_recorded_command_reproduces_the_row(path: Path, tmp_path: Path) -> None:
+    """Runs every attack again, which takes minutes. Few verdicts may differ on another processor."""
     before = read_result(path)
     assert before.command is not None
     words = shlex.split(before.command)
-    words[words.index(before.checkpoint.name)] = str(attachments.checkpoint_beside(path))
+    words[words.index(before.checkpoint.name)] = str(attachments.attached_checkpoint(path))
     assert CliRunner().invoke(app, [*words[1:], "--out", str(tmp_path / "again")]).exit_code == 0
     after = read_result(tmp_path / "again" / "result.json")
     for name, column in before.columns.items():
@@ -100,23 +102,28 @@ def test_the_recorded_command_makes_the_row_again(path: Path, tmp_path: Path) ->
         assert differ.sum() <= 0.01 * column.n, name
 
 
-def test_the_tables_of_the_pages_are_made_from_the_boards() -> None:
+def test_the_tables_of_the_pages_are_up_to_date() -> None:
     made = dict(reproduction.tables())
     for path in reproduction.PAGES:
         text = path.read_text(encoding="utf-8")
         assert reproduction.page(text, made) == text, "run python -m scripts.tables.reproduction"
-    page = reproduction.PAGES[0].read_text(encoding="utf-8")
+    page, readme = (path.read_text(encoding="utf-8") for path in reproduction.PAGES)
     for folder in BOARDS:
+        table = f"<!-- board {folder.name} -->\n| ["
+        assert (table in readme) == (folder.name == "digits")
+        assert (table in page) == (folder.name != "digits")
         assert f"<!-- pairs of {folder.name} -->\n<!-- end" not in page
         assert f"<!-- rows of {folder.name} -->\n| " in page
 
 
 @pytest.mark.parametrize(("board", "points"), [("mnist-linf-0.3", 2), ("cifar10-jpeg-linf-8-255", 5)])
-def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
+def test_the_stated_bound_on_the_robust_gap_holds(board: str, points: int) -> None:
     folder = ROOT / "leaderboards" / board
-    rows = read_board(folder)
+    rows = read_rows(folder)
     gaps = [
-        beside.curve["robust_gap"][-1] for beside in page_extras.read(folder, rows).values() if beside.curve
+        extras.curve["robust_gap"][-1]
+        for extras in page_extras.read_extras(folder, rows).values()
+        if extras.curve
     ]
     assert len(gaps) == len(rows)
     assert max(abs(gap) for gap in gaps) <= points / 100
@@ -125,40 +132,40 @@ def test_no_curve_overfits_as_the_page_says(board: str, points: int) -> None:
     )
 
 
-def test_what_the_page_says_of_mnists_pairs() -> None:
-    """Its sign under AutoAttack, no gain under gradients, nothing told from zero; all rows flagged."""
-    rows = read_board(ROOT / "leaderboards" / "mnist-linf-0.3")
-    found = pairs.find(rows)
+def test_the_conclusions_about_mnist_pairs_hold() -> None:
+    """The paper's sign under AutoAttack, no gain under gradient attacks, none significant; all flagged."""
+    rows = read_rows(ROOT / "leaderboards" / "mnist-linf-0.3")
+    found = pairs.find_pairs(rows)
     assert [pair.before.name for pair in found] == ["at", "trades", "mart"]
     for pair in found:
         assert pair.ours["aa"].value > 0
         assert not pair.ours["aa"].significant
         for name in ("fgsm", "pgd-20", "pgd-100", "cw-inf"):
             assert pair.ours[name].value <= 0 or not pair.ours[name].significant
-    assert all("black-box-beats-white-box" in reproduction.flagged(row) for row in rows)
+    assert all("black-box-beats-white-box" in reproduction.flag_ids(row) for row in rows)
     at, rwp = (next(row.result for row in rows if row.name == name) for name in ("at", "at-rwp"))
     assert not any(found.significant for found in compare(rwp, at).differences)
     text = " ".join(reproduction.PAGES[0].read_text(encoding="utf-8").split())
     assert "under AutoAttack all three differences have its sign, and none can be told from zero" in text
 
 
-def test_the_tables_of_the_pipelines_are_in_the_pages() -> None:
+def test_the_tables_of_the_pipelines_are_up_to_date() -> None:
     for path in pipelines.PAGES:
         text = path.read_text(encoding="utf-8")
         assert "<!-- end of pipelines" in text
         assert pipelines.page(text) == text, "run python -m scripts.tables.pipelines"
 
 
-def test_the_row_that_was_made_again_is_on_the_board() -> None:
-    row = next(row for row in read_board(ROOT / "leaderboards" / "digits") if row.name == "trades")
+def test_the_reproduced_row_is_on_the_board() -> None:
+    row = next(row for row in read_rows(ROOT / "leaderboards" / "digits") if row.name == "trades")
     assert row.result.evidence is not None
     text = reproduction.PAGES[0].read_text(encoding="utf-8")
     assert f"{row.result.checkpoint.sha256[:12]}..." in text
     assert f"{row.result.evidence.sha256[:12]}..." in text
 
 
-def test_what_the_page_says_of_five_seeds() -> None:
-    """AT and TRADES gain on the mean, RST loses with every seed, MART's sign changes."""
+def test_the_conclusions_about_five_seeds_hold() -> None:
+    """AT and TRADES gain on average, RST loses with every seed, MART's sign changes."""
     found = json.loads(pipelines.FIGURES.read_text(encoding="utf-8"))
     lines = [line.split("|")[1:-1] for line in pipelines.seed_table(found["accuracy"]).splitlines()[2:]]
     gains = {name.strip(): [float(cell) for cell in cells] for name, *cells in lines}
@@ -180,7 +187,7 @@ def test_means_and_differences_over_seeds() -> None:
     assert pipelines.seed_table(whole).splitlines()[-1] == "| at | +5.0 | -1.0 | +2.0 |"
 
 
-def test_every_pair_of_the_paper_is_known() -> None:
+def test_the_pairs_of_the_paper() -> None:
     gains = [-0.5, 1.14, 2.04, 2.15, 1.77, 1.25, 1.44]  # Table 2, AT-AWP minus AT
     assert list(pairs.paper()["at"].values()) == [pytest.approx(gain) for gain in gains]
     assert set(pairs.paper()) == {"at", "trades", "mart", "pretraining", "rst"}
@@ -192,12 +199,12 @@ def renamed(row: Row, recipe: str) -> Row:
     return found
 
 
-def test_a_regulariser_stands_beside_the_plain_row_of_its_own_seed() -> None:
-    """And beside Table 4 of the paper: PGD-20 at the most robust epoch, each minus AT."""
+def test_a_regulariser_is_compared_with_at_of_the_same_seed() -> None:
+    """And with Table 4 of the paper: PGD-20 at the best epoch, minus AT."""
     gains = {"at-l1": -0.84, "at-l2": -1.19, "at-cutout": -0.01, "at-mixup": 0.08, "at-awp": 2.6}
     assert regularisers.paper() == pytest.approx(gains)
-    digits = read_board(ROOT / "leaderboards" / "digits")
-    assert regularisers.table(digits) == "", "the paper's pairs alone"
+    digits = read_rows(ROOT / "leaderboards" / "digits")
+    assert regularisers.table(digits) == "", "the board has only the paper's pairs"
     at, rst = (next(row for row in digits if row.name == name) for name in ("at", "rst"))
     cutout, mixup, other = renamed(rst, "at-cutout"), renamed(rst, "at-mixup"), renamed(at, "at")
     other.training["seed"] = 7
@@ -208,7 +215,7 @@ def test_a_regulariser_stands_beside_the_plain_row_of_its_own_seed() -> None:
     assert all(f"| {ours:+.1f} (" in line for line in lines)
     assert "| -0.01 | yes |" in lines[0]
     assert "| +0.08 | no |" in lines[1]
-    assert len(regularisers.table([other, cutout]).splitlines()) == 2, "only its heading"
+    assert len(regularisers.table([other, cutout]).splitlines()) == 2, "only the heading"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_a_regulariser_stands_beside_the_plain_row_of_its_own_seed() -> None:
         (12, 10, (-0.02, 0.03), 2.0, "cannot tell", "yes"),
     ],
 )
-def test_agreement_is_said_only_where_it_can_be_told(
+def test_agreement_with_the_paper_requires_significance(
     only_ours: int, only_theirs: int, interval: tuple[float, float], paper: float, sign: str, size: str
 ) -> None:
     n = 1000
@@ -230,7 +237,7 @@ def test_agreement_is_said_only_where_it_can_be_told(
     assert pairs.size(found, paper) == size
 
 
-def test_times_read_well() -> None:
+def test_durations() -> None:
     assert [reproduction.duration(s) for s in (0, 42, 90, 5399, 7200)] == [
         "-",
         "42 s",

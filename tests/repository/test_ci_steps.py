@@ -1,4 +1,4 @@
-"""The steps of action.yml and of the leaderboard workflow, run here without the hosting service."""
+"""The steps of action.yml and of the leaderboard workflow, run locally."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from support.synthetic_results import full
 
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard import build, submission
-from robust_eval.leaderboard.row import read_board
-from robust_eval.models.architectures import build as build_network
-from robust_eval.models.loading.checkpoint import CheckpointDescription, save
+from robust_eval.leaderboard.board import RULES_FILE, load_board
+from robust_eval.leaderboard.row import read_rows
+from robust_eval.models import architectures
+from robust_eval.models.loading.checkpoint import save
 from robust_eval.results import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,9 +33,9 @@ WORKFLOWS = ROOT / ".github" / "workflows"
 def shell(
     script: Path, *arguments: str | Path, cwd: Path, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """As a runner would: a clean environment and the step's own variables."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "OMP_NUM_THREADS") if name in os.environ}
-    environment = {**kept, "ROBUST_EVAL": str(COMMAND), **settings}
+    """Run a script with a clean environment and the variables of the step."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "OMP_NUM_THREADS") if name in os.environ}
+    environment = {**inherited, "ROBUST_EVAL": str(COMMAND), **settings}
     return subprocess.run(
         [script, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -60,11 +60,11 @@ def settings(**given: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of somebody's: a network, and images of which it knows nine in ten."""
+def user_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network and images, 90% of which it classifies correctly."""
     folder = tmp_path_factory.mktemp("ci")
     torch.manual_seed(0)
-    network = build_network(
+    network = architectures.build(
         "digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16
     ).eval()
     x = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
@@ -90,8 +90,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None:
-    (place / "summary.md").touch()
+def test_the_action_evaluates_gates_adds_builds_and_checks(user_repository: Path) -> None:
+    (user_repository / "summary.md").touch()
     given = settings(
         checkpoint="net.pt",
         data="npz:images.npz",
@@ -100,47 +100,50 @@ def test_the_action_evaluates_gates_files_builds_and_checks(place: Path) -> None
         board="leaderboards/ours",
         **{"min-robust": "30"},
     )
-    report = {"GITHUB_OUTPUT": str(place / "output"), "GITHUB_STEP_SUMMARY": str(place / "summary.md")}
-    run = shell(ROOT / ".ci" / "evaluate", cwd=place, **given, **report)
+    report = {
+        "GITHUB_OUTPUT": str(user_repository / "output"),
+        "GITHUB_STEP_SUMMARY": str(user_repository / "summary.md"),
+    }
+    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **given, **report)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert (place / "output").read_text() == "result=runs/ci/result.json\n"
-    assert "tables and rules hold" in run.stdout
-    board = place / "leaderboards" / "ours"  # whose parent nobody had made
-    (row,) = read_board(board)
-    assert row.result == read_result(place / "runs" / "ci" / "result.json")
-    assert (place / "summary.md").read_text() == (board / "README.md").read_text()
+    assert (user_repository / "output").read_text() == "result=runs/ci/result.json\n"
+    assert "tables and rules are correct" in run.stdout
+    board = user_repository / "leaderboards" / "ours"  # its parent did not exist
+    (row,) = read_rows(board)
+    assert row.result == read_result(user_repository / "runs" / "ci" / "result.json")
+    assert (user_repository / "summary.md").read_text() == (board / "README.md").read_text()
     assert (board / "index.html").is_file()
 
-    # The same inputs once more, as on the next push: the row gives way to itself.
-    run = shell(ROOT / ".ci" / "evaluate", cwd=place, **given)
+    # The same inputs again, as on the next push: the row replaces itself.
+    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **given)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert len(read_board(board)) == 1
+    assert len(read_rows(board)) == 1
 
-    # The same run again, held against a floor that it does not reach: it fails before anything is filed.
+    # A minimum that the run does not reach: it fails before a row is added.
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
-    run = shell(ROOT / ".ci" / "evaluate", cwd=place, **higher)
+    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **higher)
     assert run.returncode == 1
     assert "below the floor of 99%" in run.stdout
-    assert not (place / "other").exists()
+    assert not (user_repository / "other").exists()
 
 
-def test_text_from_outside_stays_text(place: Path) -> None:
-    """Settings that would do something if a shell or an option parser took them for its own."""
+def test_untrusted_settings_are_not_executed(user_repository: Path) -> None:
+    """Settings that would have an effect if they were parsed by a shell or as options."""
     for hostile in ("$(touch pwned).pt; touch pwned", "--help"):
-        run = shell(ROOT / ".ci" / "evaluate", cwd=place, CHECKPOINT=hostile, SUITE="fgsm")
+        run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, CHECKPOINT=hostile, SUITE="fgsm")
         assert run.returncode == 2, run.stdout
         assert "does not exist" in run.stderr
-    assert not (place / "pwned").exists()
-    assert shell(ROOT / ".ci" / "evaluate", cwd=place).returncode != 0
+    assert not (user_repository / "pwned").exists()
+    assert shell(ROOT / ".ci" / "evaluate", cwd=user_repository).returncode != 0
 
 
 @pytest.fixture
 def checkouts(tmp_path: Path) -> tuple[Path, Path]:
-    """(submitted, base), each with one board of one row; the submission brings code that must not run."""
+    """(submitted, base), each with one board of one row; the submission contains code that must not run."""
     board = tmp_path / "base" / "leaderboards" / "ours"
     board.mkdir(parents=True)
     (tmp_path / "result.json").write_text(full(200, name="first.pt").to_json())
-    submission.add(tmp_path / "result.json", board)
+    submission.add_row(tmp_path / "result.json", board)
     rebuild(board)
     shutil.copytree(tmp_path / "base", tmp_path / "submitted")
     evil = f"import pathlib; pathlib.Path({str(tmp_path / 'pwned')!r}).touch()\n"
@@ -150,7 +153,7 @@ def checkouts(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def rebuild(board: Path) -> None:
-    build.write(boards.load(board), read_board(board))
+    build.write_pages(load_board(board), read_rows(board))
 
 
 def checked(checkouts: tuple[Path, Path]) -> tuple[int, str]:
@@ -160,26 +163,26 @@ def checked(checkouts: tuple[Path, Path]) -> tuple[int, str]:
     return run.returncode, run.stdout + run.stderr
 
 
-def test_our_own_boards_pass(tmp_path: Path) -> None:
-    """Against themselves: leaderboards/ holds boards and nothing else."""
+def test_the_published_boards_pass(tmp_path: Path) -> None:
+    """Checked against themselves; leaderboards/ must contain nothing but boards."""
     shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
-    status, said = checked((tmp_path, ROOT))
-    assert (status, said.count("tables and rules hold")) == (
+    status, output = checked((tmp_path, ROOT))
+    assert (status, output.count("tables and rules are correct")) == (
         0,
         len(list(ROOT.glob("leaderboards/*/results"))),
-    ), said
+    ), output
 
 
 def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
     board = checkouts[0] / "leaderboards" / "ours"
     (checkouts[0] / "result.json").write_text(full(205, name="second.pt").to_json())
-    submission.add(checkouts[0] / "result.json", board)
+    submission.add_row(checkouts[0] / "result.json", board)
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 0, text
-    assert "2 rows, tables and rules hold" in text
+    assert "2 rows, tables and rules are correct" in text
 
-    # Somebody else's row edited, a table by hand, a board gone, a link, an unsafe name: all in one report.
+    # An edited row, an outdated table, a removed board, a link and an unsafe name are all reported.
     first = next((board / "results").glob("first-*.json"))
     first.write_text(full(100, name="first.pt").to_json())
     (checkouts[0] / "leaderboards" / "link").symlink_to("/")
@@ -188,18 +191,18 @@ def test_a_submission_is_checked_as_data(checkouts: tuple[Path, Path]) -> None:
     code, text = checked(checkouts)
     assert code == 1
     for sentence in (
-        "was there and is changed",
+        "was changed",
         "README.md does not agree with the results",
         "leaderboards/link is not a board's folder",
-        "leaderboards/a?b has a name that is not safe",
-        "leaderboards/old was there and is gone",
+        "leaderboards/a?b has an unsafe name",
+        "leaderboards/old was removed",
     ):
         assert sentence in text
 
 
 def test_a_new_board_may_be_submitted_without_rules_and_verifications(checkouts: tuple[Path, Path]) -> None:
     board = checkouts[0] / "leaderboards" / "new"
-    submission.add(checkouts[1].parent / "result.json", board)
+    submission.add_row(checkouts[1].parent / "result.json", board)
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 0, text
@@ -211,7 +214,7 @@ def test_a_new_board_may_be_submitted_without_rules_and_verifications(checkouts:
         'suite = "full"',
         "minimum_n = 1",
     )
-    (board / boards.FILE).write_text("\n".join(rules))
+    (board / RULES_FILE).write_text("\n".join(rules))
     rebuild(board)
     code, text = checked(checkouts)
     assert code == 1
@@ -236,7 +239,7 @@ def test_no_expression_becomes_part_of_a_script(path: Path) -> None:
     assert "github.token" not in path.read_text(encoding="utf-8")
 
 
-def test_submitted_rows_meet_the_code_of_the_base_branch() -> None:
+def test_submitted_rows_are_checked_by_the_code_of_the_base_branch() -> None:
     workflow = yaml.safe_load((WORKFLOWS / "leaderboard.yml").read_text(encoding="utf-8"))
     records = workflow["jobs"]["records"]["steps"]
     base, submitted = (step["with"] for step in records if "checkout@" in step.get("uses", ""))
@@ -250,7 +253,7 @@ def test_submitted_rows_meet_the_code_of_the_base_branch() -> None:
     assert not any("permissions" in job for job in workflow["jobs"].values())
 
 
-def test_the_workflow_uses_inputs_that_the_action_has_and_files_that_exist() -> None:
+def test_the_workflow_uses_existing_inputs_and_files() -> None:
     workflow = yaml.safe_load((WORKFLOWS / "leaderboard.yml").read_text(encoding="utf-8"))
     (given,) = [s["with"] for s in workflow["jobs"]["evaluate"]["steps"] if s.get("uses") == "./"]
     assert given.keys() <= action()["inputs"].keys()

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md, put in place in a copy of the code, pass the contract tests unchanged."""
+"""The examples of CONTRIBUTING.md pass the contract tests in a copy of the repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTRACTS = {
 
 
 def examples() -> dict[str, str]:
-    """Path to content of each fenced block that opens with a path."""
+    """Path to content, for each fenced block whose first line is a path."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     return dict(blocks)
@@ -29,15 +29,15 @@ def examples() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code and its tests with the examples added."""
-    place = tmp_path_factory.mktemp("copy")
+    """A copy of the code and its tests, with the examples added."""
+    folder = tmp_path_factory.mktemp("copy")
     for name in ("robust_eval", "defenses", "configs", "tests"):
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(ROOT / "pyproject.toml", place / "pyproject.toml")
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
     for path, content in examples().items():
-        assert not (place / path).exists(), f"{path} exists already"
-        (place / path).write_text(content, encoding="utf-8")
-    return place
+        assert not (folder / path).exists(), f"{path} already exists"
+        (folder / path).write_text(content, encoding="utf-8")
+    return folder
 
 
 def run(copy: Path, *arguments: str) -> str:
@@ -60,13 +60,13 @@ def test_there_is_an_example_of_each_kind() -> None:
     }
 
 
-def test_examples_keep_the_style(copy: Path) -> None:
+def test_examples_pass_lint_and_format(copy: Path) -> None:
     paths = [path for path in examples() if path.endswith(".py")]
     run(copy, "-m", "ruff", "check", *paths)
     run(copy, "-m", "ruff", "format", "--check", *paths)
 
 
-def test_the_list_names_them(copy: Path) -> None:
+def test_the_examples_are_listed(copy: Path) -> None:
     listing = run(copy, "-m", "robust_eval.cli", "list")
     for name in ("mi-fgsm-10", "stripes", "linear"):
         assert name in listing
@@ -74,13 +74,13 @@ def test_the_list_names_them(copy: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CONTRACTS)
-def test_examples_keep_the_contract(copy: Path, kind: str) -> None:
+def test_examples_fulfil_their_contract(copy: Path, kind: str) -> None:
     path, chosen = CONTRACTS[kind]
     assert "passed" in run(copy, "-m", "pytest", path, "-k", chosen, "-p", "no:cacheprovider")
 
 
 @pytest.mark.slow
-def test_the_dataset_loads_and_types_hold(copy: Path) -> None:
+def test_the_dataset_loads_and_types_are_correct(copy: Path) -> None:
     code = (
         "from robust_eval.data import load\n"
         "images = load('stripes', split='train')\n"

@@ -1,4 +1,4 @@
-"""The gallery shows commands that its script runs, and pictures that are there and small."""
+"""docs/gallery.md: its commands are in the script, its images exist and are small, its numbers agree."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
-SCRIPT = (ROOT / "docs" / "gallery.sh").read_text(encoding="utf-8")
+SCRIPT = (ROOT / "scripts" / "gallery" / "gallery.sh").read_text(encoding="utf-8")
 NUMBERS = json.loads((ROOT / "docs" / "tables" / "gallery.json").read_text(encoding="utf-8"))
-LARGEST = 100 * 1000
+MAX_BYTES = 100 * 1000
 
 
 def test_every_command_of_the_page_is_in_the_script() -> None:
@@ -20,15 +20,15 @@ def test_every_command_of_the_page_is_in_the_script() -> None:
     assert [command for command in commands if command not in SCRIPT] == []
 
 
-def test_every_picture_is_there_small_and_made_by_the_script() -> None:
-    pictures = re.findall(r"!\[[^\]]+\]\((images/[\w.-]+)\)", PAGE)
-    assert len(pictures) == PAGE.count("![")
-    for picture in pictures:
-        assert (ROOT / "docs" / picture).stat().st_size < LARGEST, picture
-        assert f" {Path(picture).stem}\n" in SCRIPT, picture
+def test_every_image_exists_is_small_and_is_made_by_the_script() -> None:
+    images = re.findall(r"!\[[^\]]+\]\((images/[\w.-]+)\)", PAGE)
+    assert len(images) == PAGE.count("![")
+    for image in images:
+        assert (ROOT / "docs" / image).stat().st_size < MAX_BYTES, image
+        assert f" {Path(image).stem}\n" in SCRIPT, image
 
 
-def test_the_numbers_in_the_sentences_are_those_of_the_files() -> None:
+def test_the_numbers_in_the_text_equal_those_of_the_files() -> None:
     text, numbers = " ".join(PAGE.split()), NUMBERS
     flat, gap, top = numbers["sharpness"], numbers["last_gap"], numbers["largest_eigenvalue"]
     ours, plain = (f"{flat[name][0]:.2f} ± {flat[name][1]:.2f}" for name in ("AT-AWP", "AT"))
@@ -42,8 +42,8 @@ def test_the_numbers_in_the_sentences_are_those_of_the_files() -> None:
         f"The dotted line is that prediction, {numbers['threshold']} here",
     ):
         assert sentence in text
-    # What the sentences conclude from them.
+    # The conclusions in the text.
     assert flat["AT-AWP"][0] < flat["AT"][0]
-    spread = abs(gap["AT-AWP"][0] - gap["AT-AWP"][1])
-    assert spread > abs(gap["AT"][1] - gap["AT-AWP"][1])
+    seed_difference = abs(gap["AT-AWP"][0] - gap["AT-AWP"][1])
+    assert seed_difference > abs(gap["AT"][1] - gap["AT-AWP"][1])
     assert all(ours < plain for ours, plain in zip(gap["AT-AWP"], gap["AT"], strict=True))

@@ -1,76 +1,49 @@
-"""Who may import whom: the layers of the house, kept true by reading every import in the code."""
+"""The import direction between the folders of both packages, checked by reading every import in the code."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("robust_eval", "defenses")
 
-# A module may import its own row and the rows above. A new module of robust_eval gets its place here.
-LAYERS = (
-    {"errors"},
-    {"core"},
-    {"data", "models", "attacks"},
-    {
-        "suites",
-        "plan",
-        "judge",
-        "store",
-        "patience",
-        "schema",
-        "summary",
-        "flags",
-        "probes",
-        "evidence",
-        "environment",
-        "progress",
-        "waves",
-        "row",
-        "consistency",
-        "continuity",
-        "compare",
-        "gate",
-        "verification",
-        "provenance",
-    },
-    {
-        "worker",
-        "estimate",
-        "searching",
-        "disagreement",
-        "job",
-        "diagnose",
-        "fresh",
-        "in_memory",
-        "evaluation",
-        "prepare",
-        "runner",
-        "executors",
-        "pool",
-        "pool_display",
-        "shards",
-        "work",
-        "rejudge",
-        "identity",
-        "audit",
-        "verify",
-    },
-    {"leaderboard", "landscape", "render"},
-    {"cli", "demo", "selftest", "commands"},
-)
-# What training may use of the evaluation: never the attacks, whose bugs would then hide themselves.
-# Figures and tables of finished runs also read result files (schema) and share landscape.figure.
-DEFENSES_MAY_IMPORT = {"core", "data", "models", "errors", "summary", "schema"}
+# The top-level folders, lowest first. A folder may import itself and the folders of the rows above it in this
+# list, not the others of its own row. The package itself (the public API) may import all of them.
+ORDER: dict[str, tuple[set[str], ...]] = {
+    "robust_eval": (
+        {"core"},
+        {"data", "results"},
+        {"models"},
+        {"attacks"},
+        {"evaluation"},
+        {"verification", "leaderboard", "landscape"},
+        {"cli"},
+    ),
+    "defenses": (
+        {"objectives"},
+        {"recipes", "runs"},
+        {"training"},
+        {"sweeps"},
+        {"reports"},
+        {"cli"},
+    ),
+}
+# Training shares no code with the attacks of the evaluation: a defect in them cannot hide itself.
+DEFENSES_MAY_IMPORT = {"core", "data", "models", "results"}
+# The longest chain of imports between top-level folders, in folders.
+MOST_LEVELS = {"robust_eval": 8, "defenses": 6}
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Dotted names of both packages' modules."""
+    """Dotted name to path, for every module of both packages."""
     found = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
@@ -80,7 +53,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(name: str) -> set[str]:
-    """Every module that ``name`` imports, at any depth of its code; names given as strings count."""
+    """Every module that ``name`` imports, also inside functions and by ``import_module("...")``."""
     return set(_imports(ast.parse(modules()[name].read_text(encoding="utf-8")), name))
 
 
@@ -104,54 +77,95 @@ def _imports(tree: ast.AST, name: str) -> Iterator[str]:
                     yield text
 
 
-def part(name: str) -> str:
-    """``robust_eval.core.norms`` -> ``core``; the package itself -> ``''``."""
+def folder(name: str) -> str:
+    """The top-level folder: ``robust_eval.core.norms`` -> ``core``; the package itself -> ``''``."""
     return [*name.split("."), ""][1]
 
 
-def layer(name: str) -> int:
-    """The row of a module of robust_eval; a ``cli`` parses commands wherever it lies.
-
-    The package itself is the top: it offers everything.
-    """
-    if name.endswith(".cli"):
-        return len(LAYERS) - 1
-    for row, members in enumerate(LAYERS):
-        if part(name) in members:
-            return row
-    assert not part(name), f"give '{part(name)}' a place in LAYERS of {Path(__file__).name}"
-    return len(LAYERS)
+def edges(package: str) -> dict[tuple[str, str], str]:
+    """(folder, imported folder) of one package, with an import that causes it; imports of itself left out."""
+    found: dict[tuple[str, str], str] = {}
+    for name in modules():
+        for target in imports(name) if name.startswith(f"{package}.") else ():
+            pair = folder(name), folder(target)
+            if target.split(".")[0] == package and pair[0] != pair[1]:
+                found[pair] = f"{name} imports {target}"
+    return found
 
 
-def project(names: set[str]) -> set[str]:
-    return {name for name in names if name.split(".")[0] in PACKAGES}
+def levels(pairs: Iterable[tuple[str, str]]) -> int:
+    """The number of folders in the longest chain of imports; raises CycleError if there is a circle."""
+    graph: dict[str, set[str]] = {}
+    for importer, imported in pairs:
+        graph.setdefault(importer, set()).add(imported)
+    height: dict[str, int] = {}
+    for name in TopologicalSorter(graph).static_order():
+        height[name] = 1 + max((height[below] for below in graph.get(name, ())), default=0)
+    return max(height.values(), default=0)
 
 
-def test_the_walk_sees_imports_inside_functions_and_by_name() -> None:
-    code = "def f():\n    from robust_eval import errors\n    import_module('art.estimators')\n"
+def test_imports_inside_functions_and_by_name_are_found() -> None:
+    code = "def f():\n    from robust_eval.core import errors\n    import_module('art.estimators')\n"
     assert set(_imports(ast.parse(code), "robust_eval.cli.main")) == {
         "robust_eval.core.errors",
         "art.estimators",
     }
 
 
-def test_no_module_imports_upwards() -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_has_its_place_in_the_order(package: str) -> None:
+    folders = {path.parent.name for path in (ROOT / package).glob("*/*.py")}
+    assert folders == set().union(*ORDER[package])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_imports_upwards(package: str) -> None:
+    row = {name: height for height, names in enumerate(ORDER[package]) for name in names}
     wrong = [
-        f"{name} imports {target}"
-        for name in modules()
-        if name.startswith("robust_eval.")
-        for target in project(imports(name))
-        if target.startswith("robust_eval") and layer(target) > layer(name)
+        text
+        for (importer, imported), text in edges(package).items()
+        if not imported or row[imported] >= row[importer]
     ]
     assert not wrong
 
 
-def test_data_models_and_attacks_know_no_attacks_but_their_own() -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_circle_between_folders_and_few_levels(package: str) -> None:
+    try:
+        found = levels(edges(package))
+    except CycleError as error:
+        pytest.fail(f"These folders import each other: {error.args[1]}")
+    assert found <= MOST_LEVELS[package]
+
+
+def test_levels_are_the_folders_of_the_longest_chain() -> None:
+    assert levels([("cli", "models"), ("models", "core"), ("cli", "core"), ("data", "core")]) == 3
+    with pytest.raises(CycleError):
+        levels([("models", "core"), ("core", "models")])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_modules_lie_in_folders(package: str) -> None:
+    loose = {path.name for path in (ROOT / package).iterdir() if path.is_file()}
+    assert loose == {"__init__.py", "py.typed"}
+
+
+def test_every_folder_has_a_docstring() -> None:
+    missing = []
+    for code in sorted({path.parent for path in modules().values()}):
+        init = code / "__init__.py"
+        text = init.read_text(encoding="utf-8") if init.is_file() else ""
+        if not ast.get_docstring(ast.parse(text)):
+            missing.append(init.relative_to(ROOT).as_posix())
+    assert not missing, "one or two sentences: what lives in the folder, and which packages it may import"
+
+
+def test_data_and_models_do_not_import_attacks() -> None:
     wrong = [
         f"{name} imports {target}"
         for name in modules()
-        for target in project(imports(name))
-        if part(name) in {"data", "models"} and target.startswith("robust_eval.attacks")
+        for target in imports(name)
+        if folder(name) in {"data", "models"} and target.startswith("robust_eval.attacks")
     ]
     assert not wrong
 
@@ -167,15 +181,13 @@ def test_robust_eval_never_imports_defenses() -> None:
     assert not wrong
 
 
-def test_defenses_import_the_permitted_parts_alone() -> None:
+def test_defenses_import_only_the_permitted_folders() -> None:
     wrong = [
         f"{name} imports {target}"
         for name in modules()
         if name.startswith("defenses")
         for target in imports(name)
-        if target.split(".")[0] == "robust_eval"
-        and part(target) not in DEFENSES_MAY_IMPORT
-        and target != "robust_eval.core.figure_style"
+        if target.split(".")[0] == "robust_eval" and folder(target) not in DEFENSES_MAY_IMPORT
     ]
     assert not wrong
 

@@ -1,4 +1,4 @@
-"""The tables of the page on speed are those of the figures kept beside it."""
+"""The tables of docs/speed.md are generated from docs/tables/speed.json."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PAGE = (DOCS / "speed.md").read_text(encoding="utf-8")
 FIGURES = json.loads((DOCS / "tables" / "speed.json").read_text(encoding="utf-8"))
 
 
-def test_the_tables_are_made_from_the_figures() -> None:
+def test_the_tables_are_generated_from_the_figures() -> None:
     assert speed.page(PAGE, FIGURES) == PAGE
     assert all(f"<!-- {name} -->\n| " in PAGE for name in FIGURES)
 
 
-def test_verdicts_become_counts() -> None:
+def test_counts_and_ratios_of_the_table() -> None:
     def side(bits: str, seconds: float) -> dict[str, object]:
         columns = {"clean": {"bits": "1111", "seconds": 0.1}, "aa": {"bits": bits, "seconds": seconds}}
         return {
@@ -32,7 +32,7 @@ def test_verdicts_become_counts() -> None:
         "work": {"name": "w", "examples": 4},
         "sides": {"ours": side("1100", 2.0), "plain": side("1010", 5.0)},
     }
-    found = speed.taken({"machine": {"matrix_rates": {"float32": 10.0}}, "works": [one]})
+    found = speed.extract_figures({"machine": {"matrix_rates": {"float32": 10.0}}, "works": [one]})
     first, second = speed.evaluation(found["works"]).splitlines()[2:]
     assert first == "| w, 4 images | ours | 2 | 2 | 2.0 | 2.50x | 9.0 | 9.0 | 1 | 50% |"
     assert second == "|  | plain | 2 | 0 | 5.0 | 1.00x | 9.0 | 9.0 | 1 | 50% |"

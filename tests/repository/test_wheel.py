@@ -1,4 +1,4 @@
-"""The wheel holds what it should, and its commands work from an empty folder, not only from the checkout."""
+"""Contents of the wheel, and its commands in an empty folder outside the checkout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the checkout without a network: build tools come from the locked environment."""
+    """The wheel, built without network access by the tools of the locked environment."""
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -34,28 +34,25 @@ def files(folder: str, pattern: str) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob(pattern)}
 
 
-def test_it_holds_both_packages_whole(members: set[str]) -> None:
+def test_it_contains_all_modules_of_both_packages(members: set[str]) -> None:
     assert files("robust_eval", "*.py") | files("defenses", "*.py") <= members
     assert {"robust_eval/py.typed", "defenses/py.typed"} <= members
 
 
-def test_it_holds_every_configuration(members: set[str]) -> None:
+def test_it_contains_every_configuration(members: set[str]) -> None:
     expected = {f"robust_eval/{name}" for name in files("configs", "*.toml")}
     assert "robust_eval/configs/suites/full.toml" in expected
     assert expected <= members
 
 
-def test_it_holds_the_page_s_templates(members: set[str]) -> None:
-    expected = files("robust_eval/leaderboard/templates", "*")
+def test_it_contains_the_page_templates(members: set[str]) -> None:
+    expected = files("robust_eval/leaderboard/page/templates", "*")
     assert {Path(name).suffix for name in expected} == {".j2", ".css", ".js"}
     assert expected <= members
 
 
-def test_it_holds_nothing_else(members: set[str]) -> None:
-    """No data, no tests, no results: code, typing markers, configurations and page templates.
-
-    The self-test carries its own small weights.
-    """
+def test_it_contains_nothing_else(members: set[str]) -> None:
+    """Only code, typing markers, configurations, page templates, and the weights of the self-test."""
     assert {name.split("/")[0] for name in members} == {"robust_eval", "defenses"}
     weights = {
         name for name in members if Path(name).match("robust_eval/verification/selftest/*.safetensors")
@@ -66,7 +63,7 @@ def test_it_holds_nothing_else(members: set[str]) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel unpacked, as ``pip install --target`` does; it shadows the editable install."""
+    """The wheel, unpacked into a folder that precedes the editable installation on the path."""
     site = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
@@ -81,9 +78,9 @@ def run_installed(installed: Path, cwd: Path, *arguments: str) -> str:
     return run.stdout
 
 
-def test_the_checkout_is_shadowed(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_is_imported_instead_of_the_checkout(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import robust_eval, defenses; from robust_eval.core.discover import config_dir\n"
+        "import robust_eval, defenses; from robust_eval.core.discovery import config_dir\n"
         "print(robust_eval.__file__, defenses.__file__, config_dir('suites'), sep='\\n')"
     )
     for line in run_installed(installed, tmp_path, "-c", code).splitlines():

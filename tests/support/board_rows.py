@@ -1,4 +1,4 @@
-"""Rows of a believable board without an attack: verdict bits drawn from a model of strength and luck."""
+"""Rows of a plausible board, made without attacks: verdicts come from a random model of robustness."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robust_eval.leaderboard.row import Row
 from robust_eval.results import AttackRecord, ColumnRecord, EvalResult, FlagRecord, WorstCase
 from support.known_models import linear_problem
 
-# Column -> (title, how hard it presses); every later attack breaks what the one before it broke, and more.
+# Column -> (title, strength of the attack); each attack breaks all examples that the previous one breaks.
 COLUMNS = {
     "clean": ("Clean", 0.0),
     "fgsm": ("FGSM", 1.0),
@@ -27,11 +27,12 @@ STRENGTHS = {"at": 1.5, "at-awp": 1.72, "trades": 1.58, "trades-awp": 1.76, "fgs
 
 
 def template() -> EvalResult:
-    """A real result, for everything that is not a number."""
+    """A real result, from which all fields other than the numbers are taken."""
     model, x, y = linear_problem(n=20)
     return evaluate(model, x, y, "Linf 0.02", suite="fgsm", name="linear.pt")
 
 
+# More than eight parameters: tests set single fields of a result and keep the defaults of the others.
 def result(
     base: EvalResult,
     recipe: str,
@@ -44,13 +45,13 @@ def result(
     flags: tuple[FlagRecord, ...] = (),
     **changes: Any,
 ) -> EvalResult:
-    """One row; the same images are hard for every model, and each model has some luck of its own."""
+    """A result of a recipe. An example's difficulty is shared by all models, plus noise of each model."""
     shared = np.random.default_rng(7).gumbel(0.0, 0.45, n)
     own = np.random.default_rng([seed, *recipe.encode()]).normal(0, 0.16, n)
     power = (STRENGTHS.get(recipe, 1.4) if strength is None else strength) + 0.2
     scale = float(eps) / 0.1
     margins = power - shared - own
-    robust = {name: margins > press * scale for name, (_, press) in COLUMNS.items()}
+    robust = {name: margins > attack_strength * scale for name, (_, attack_strength) in COLUMNS.items()}
     clean = robust["clean"]
     columns = {name: _column(name, bits & clean, clean) for name, bits in robust.items()}
     worst = robust["aa"] & clean
@@ -86,7 +87,7 @@ def result(
 
 
 def rows(base: EvalResult) -> list[Row]:
-    """Both pairs, a row with a warning, and a partial one."""
+    """Two pairs, a row with a warning, and a partial row."""
     warning = FlagRecord(
         id="weaker-beats-stronger",
         severity="warns",
@@ -101,7 +102,7 @@ def rows(base: EvalResult) -> list[Row]:
 
 
 def _recipe(name: str) -> Mapping[str, Any]:
-    """A recipe's record, as a checkpoint of this project carries it; shortened."""
+    """The record of a recipe in a checkpoint, shortened."""
     awp = name.endswith("-awp")
     return {
         "name": name,

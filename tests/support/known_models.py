@@ -23,13 +23,13 @@ def run_in_small_units(folder: str, pause: float = 0.0) -> None:
 
     # A shell starts background processes with SIGINT ignored, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    put = FolderStore.put_packed
+    put = FolderStore.put
 
-    def put_and_wait(store: FolderStore, key: str, content: bytes) -> None:
-        put(store, key, content)
+    def put_and_wait(store: FolderStore, key: str, content: object) -> None:
+        put(store, key, content)  # type: ignore[arg-type]
         time.sleep(pause)
 
-    FolderStore.put_packed = put_and_wait  # type: ignore[assignment, method-assign]
+    FolderStore.put = put_and_wait  # type: ignore[assignment, method-assign]
     torch.set_num_threads(1)
     model, x, y = linear_problem(n=150)
     evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-10,pgd-20", batch_size=6, out=folder)

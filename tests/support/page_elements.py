@@ -1,4 +1,4 @@
-"""An HTML page as a flat list of elements, read with the standard library's parser."""
+"""Parse an HTML page into a flat list of elements."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Reader(HTMLParser):
 
 
 def elements(page: str) -> list[Element]:
-    """Every element in the order of the page; fails where tags do not match."""
+    """All elements in the order of the page. Fails if tags do not match."""
     reader = _Reader()
     reader.feed(page)
     reader.close()

@@ -1,4 +1,4 @@
-"""Results without models: verdict bits in, and everything that follows from them as a run would write it."""
+"""Results made from verdict bits without a model; everything derived from them is as in a real run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robust_eval.results import AttackRecord, ColumnRecord, Environment, EvalRes
 
 
 def bits(n: int, robust: int, start: int = 0) -> str:
-    """``robust`` ones of ``n``, from position ``start`` on."""
+    """Verdict bits of ``n`` examples, of which ``robust`` from position ``start`` on are ones."""
     found = np.zeros(n, dtype=np.bool_)
     found[start : start + robust] = True
     return bits_text(found)
@@ -35,6 +35,7 @@ def _count(text: str) -> dict[str, Any]:
     }
 
 
+# More than eight parameters: tests set single fields of a result and keep the defaults of the others.
 def result(
     columns: Mapping[str, str],
     *,
@@ -50,7 +51,7 @@ def result(
     extra_flags: Sequence[str] = (),
     own_flags: bool = True,
 ) -> EvalResult:
-    """``columns``: id to verdict bits, clean first. Flags are those that its numbers raise."""
+    """``columns``: id to verdict bits, clean first. The flags are those that the numbers raise."""
     threat = parse_threat(norm, eps)
     wanted = suites.load(suite or ",".join(columns))
     clean = columns["clean"].count("1")
@@ -61,7 +62,7 @@ def result(
         text = columns[column.id]
         broken, left, recorded = max(0, clean - text.count("1")), clean, []
         for attack in column.attacks:
-            # The first attack of a cascade breaks all that break.
+            # The first attack of a cascade breaks all broken examples.
             recorded.append(
                 AttackRecord(
                     id=attack.id,
@@ -144,7 +145,7 @@ def result(
 
 
 def full(robust: int, *, n: int = 400, clean: int = 360, start: int = 0, **changes: Any) -> EvalResult:
-    """A believable row of the full suite: FGSM above PGD above AutoAttack, which leaves ``robust``."""
+    """A plausible result of the full suite: FGSM above PGD above AutoAttack, which leaves ``robust``."""
     above = {"fgsm": 8, "pgd-20": 4, "pgd-100": 4, "cw-inf": 2, "spsa": 8, "aa": 0}
     columns = {"clean": bits(n, clean)}
     columns |= {name: bits(n, min(clean - 1, robust + extra), start) for name, extra in above.items()}

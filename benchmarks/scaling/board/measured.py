@@ -71,16 +71,16 @@ def measure() -> Measured:
         clean = random_.integers(0, 256, (n, 3, 32, 32)) / 255
         adv = np.clip(clean + random_.choice([-1, 1], clean.shape) * 8 / 255, 0, 1).astype(np.float32)
         yes, whole = np.ones(n, bool), np.arange(n)
-        verdicts = Verdicts(whole, whole, whole, whole, np.full(n, 0.1), yes, yes, yes, ~yes)
+        verdicts = Verdicts(whole, whole, whole, np.full(n, 0.1), yes, yes, yes, ~yes)
         packed = store.pack("k", UnitResult(verdicts, adv, 1, 1, 1.0))
         place = store.open_run(Path(folder) / "run", {"a": 1})
         start = time.perf_counter()
         for i in range(20):
             store.unpack("k", packed, images=False)
-            place.put_packed(str(i), packed)
+            place.put(str(i), packed)
         driver_seconds = (time.perf_counter() - start) / 20
     request = board_request(0)
-    unit = CascadeState(request).open()[0].units[0]
+    unit = CascadeState(request).start()[0].units[0]
     asked = (EvaluationOptions(checkpoint="c.pt"), request, None, unit)
     with torch.no_grad():
         per_image = float(flops(network, torch.zeros(1, 3, 32, 32)))
@@ -102,8 +102,9 @@ def _round_trip() -> float:
     import ray
 
     from robust_eval.evaluation.executors import ray_cluster
+    from robust_eval.evaluation.planning.options import ClusterOptions
 
-    ray_cluster.connect(ray_cluster.Wanted(address="local", workers=1, object_store=100 * 2**20), "cpu")
+    ray_cluster.connect(ClusterOptions(address="local", workers=1), "cpu", 100 * 2**20)
 
     class Echo:
         def echo(self, value: bytes) -> bytes:

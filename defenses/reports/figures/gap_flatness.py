@@ -42,7 +42,7 @@ class Correlation:
 
 
 def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
-    """sha256 of a checkpoint -> sharpness, from the JSON files of ``robust-eval landscape``.
+    """sha256 of a checkpoint -> sharpness, from the JSON files of ``robust-eval landscape curve``.
 
     Raises :class:`UserError` for other files, and where two were measured in different ways.
     """
@@ -52,14 +52,14 @@ def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
         value = strict_json.read(path)
         if not isinstance(value, dict) or value.get("kind") != "landscape-1d":
             raise UserError(
-                f"{path} is no landscape: name the .json that robust-eval landscape CKPT... wrote."
+                f"{path} is no landscape: name the .json that robust-eval landscape curve CKPT... wrote."
             )
         this = {name: value.get(name) for name in SETTING}
         if setting is not None and this != setting:
             name = next(name for name in SETTING if this[name] != setting[name])
             raise UserError(
                 f"{path} and {paths[0]} were measured with different {name}, so their flatness cannot be "
-                "compared: measure all checkpoints in one robust-eval landscape command."
+                "compared: measure all checkpoints in one robust-eval landscape curve command."
             )
         setting = this
         for entry in value["checkpoints"]:
@@ -83,7 +83,7 @@ def match(runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[s
     if not spots:
         raise UserError(
             "None of the landscape's checkpoints lies in these run folders with a measured gap: run "
-            "robust-eval landscape on checkpoints of these runs."
+            "robust-eval landscape curve on checkpoints of these runs."
         )
     return spots
 

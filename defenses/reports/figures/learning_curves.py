@@ -76,7 +76,7 @@ def draw(found: Sequence[Line]) -> Figure:
     """Four panels over epochs, or over the share of training where runs differ in length."""
     same = len({line.epochs for line in found}) == 1
     with figure_style.style():
-        canvas, axes = figure_style.panels(2, 2, width=figure_style.SPREAD, height=4.2)
+        canvas, axes = figure_style.panels(2, 2, width=figure_style.TWO_COLUMNS, height=4.2)
         for axis, (panel, title) in zip(axes, PANELS.items(), strict=True):
             for place, line in enumerate(found):
                 pairs = line.panels[panel]

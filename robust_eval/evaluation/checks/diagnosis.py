@@ -17,10 +17,12 @@ from robust_eval import attacks
 from robust_eval.core import norms, seeds
 from robust_eval.core.errors import UserError
 from robust_eval.core.logits import largest_difference, logit_std, margin
+from robust_eval.core.text import duration
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, Cost
-from robust_eval.evaluation.job import FreshLogits
+from robust_eval.evaluation.job import FreshLogits, Job
 from robust_eval.evaluation.judge import judge
+from robust_eval.evaluation.planning.cost import measure
 from robust_eval.evaluation.worker import Worker
 from robust_eval.results import DiagnosisRecord
 
@@ -38,6 +40,21 @@ def cost() -> Cost:
     steps = STEPS + 2 * STEPS + RESTARTS * STEPS + 2 * STEPS + 2 * _UNBOUNDED_STEPS
     judgements = 1 + 1 + RESTARTS + 2 + 2
     return Cost(steps + judgements + NOISE, steps)
+
+
+def cost_text(job: Job) -> str:
+    """Upper bound of a diagnosis: examples, passes and time, from a few timed batches."""
+    n, passes = min(EXAMPLES, job.request.data.n), cost()
+    seconds = measure(job.model, job.x_NCHW[: min(n, 64)]).seconds(passes, n)
+    return (
+        f"{n} examples, up to {passes.forwards} forward and {passes.backwards} backward passes each, at most "
+        f"{duration(seconds)}; then one fresh process"
+    )
+
+
+def diagnose_job(job: Job) -> DiagnosisRecord:
+    """Diagnose a job's model under its threat model and seed."""
+    return diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh)
 
 
 @dataclass

@@ -1,44 +1,40 @@
-"""What a search in reduced precision finds less than one in float32: measured on a sample of the run.
+"""Measure on a sample of the run how many verdicts change if the attacks compute in reduced precision.
 
-Both searches start from the same seed on the same images, so that they differ in arithmetic alone.
+Both attacks start from the same seed on the same images, so that they differ in precision only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from robust_eval import attacks
-from robust_eval.core import request, seeds
-from robust_eval.core.request import CLEAN, Request
-from robust_eval.core.types import FLOAT32, AttackSpec, WorkUnit
-from robust_eval.evaluation import unit_loop
+from robust_eval.core import seeds
+from robust_eval.core.request import Request, digest
+from robust_eval.core.types import FLOAT32, AttackSpec, Bools, WorkUnit
 from robust_eval.evaluation.planning import units
-from robust_eval.evaluation.store import Store
+from robust_eval.evaluation.worker import Worker
 from robust_eval.results import DisagreementRecord
 
-LEAST, MOST = 8, 64
-"""Examples of the sample: a twentieth of those judged, within these limits. 64 in `full`: 320 verdicts."""
-LONGEST = 250
-"""Attacks of at most so many passes an image are repeated: those of ``full`` but the longest phases."""
+MIN_IMAGES, MAX_IMAGES = 8, 64
+"""Limits of the sample: a twentieth of the examples. 64 images give 320 verdicts in ``full``."""
+MAX_PASSES = 250
+"""Only attacks with at most this many passes per image are repeated; in ``full``, all but SPSA, APGD-T, FAB-T, Square."""
 
 
-def measure(
-    request: Request, worker: unit_loop.Worker, store: Store, finished: Mapping[str, unit_loop.Finished]
-) -> DisagreementRecord | None:
-    """Repeat the first attack of each column on a sample in both precisions; None where all is float32."""
-    sample = np.flatnonzero(finished[CLEAN].bits)[: sample_size(request.data.n)].tolist()
+def measure(request: Request, worker: Worker, clean: Bools) -> DisagreementRecord | None:
+    """Repeat the first attack of each column in both precisions; None if all attacks used float32.
+
+    ``clean`` (n,): examples that are right without an attack.
+    """
+    sample: list[int] = np.flatnonzero(clean)[: sample_size(request.data.n)].tolist()
     chosen = repeated(request)
     if not chosen or not sample:
         return None
     weaker = stronger = 0
     for column, attack in chosen:
-        low, high = (
-            unit_loop.do(unit, worker, store).verdicts.robust
-            for unit in _pair(request, column, attack, sample)
-        )
+        low, high = (worker.run(unit).verdicts.robust for unit in _pair(request, column, attack, sample))
         weaker += int((low & ~high).sum())
         stronger += int((high & ~low).sum())
     return DisagreementRecord(
@@ -51,24 +47,24 @@ def measure(
 
 
 def sample_size(n: int) -> int:
-    """How many of ``n`` examples: in float32 each costs several times what it costs the run."""
-    return min(MOST, max(LEAST, n // 20))
+    """Size of the sample of ``n`` examples: in float32 each costs several times as much as in the run."""
+    return min(MAX_IMAGES, max(MIN_IMAGES, n // 20))
 
 
 def repeated(request: Request) -> list[tuple[str, AttackSpec]]:
-    """(column, attack): each column's first attack, where it searched in less than float32 and is short."""
+    """(column, attack) for each column's first attack, if it used reduced precision and is short."""
     found: dict[str, tuple[str, AttackSpec]] = {}
     for column in request.suite.columns:
         for attack in column.attacks[:1]:
             cost = attacks.cost(attack, request.checkpoint.classes)
             reduced = attacks.precision(attack, request.precision) != FLOAT32
-            if reduced and cost.forwards + cost.backwards <= LONGEST:
+            if reduced and cost.forwards + cost.backwards <= MAX_PASSES:
                 found.setdefault(attack.id, (column.id, attack))
     return list(found.values())
 
 
 def _pair(request: Request, column: str, attack: AttackSpec, sample: list[int]) -> tuple[WorkUnit, WorkUnit]:
-    """The same attack in the request's precision and in float32, under one seed."""
+    """The same attack in the request's precision and in float32, with one seed."""
     seed = seeds.derive(request.seed, f"disagreement {attack.id}")
     low, high = (
         units.unit(replace(request, precision=precision), column, attack, 0, sample)
@@ -78,5 +74,5 @@ def _pair(request: Request, column: str, attack: AttackSpec, sample: list[int]) 
 
 
 def _reseeded(unit: WorkUnit, seed: int) -> WorkUnit:
-    """Under a key of its own: the run's unit for the same work has another seed."""
-    return replace(unit, key=request.digest([unit.key, seed])[:32], seed=seed)
+    """With its own key: the run's unit for the same work has another seed."""
+    return replace(unit, key=digest([unit.key, seed])[:32], seed=seed)

@@ -1,7 +1,8 @@
-"""Where work units run: in this process (:mod:`.local`) or on a cluster (:mod:`.ray`).
+"""Run the units of one or many evaluations: in this process, or on a Ray cluster.
 
-An executor has workers; each holds a :class:`~robust_eval.evaluation.executors.worker_host.Host` and is asked one task at a
-time. Which task goes to which worker changes no verdict.
+:mod:`.scheduler` decides which unit is next and writes the run folders. An executor (:mod:`.local`, :mod:`.ray`) has
+workers; each holds a host (:mod:`.worker_host`) and does one task at a time. Which worker does a task changes no
+verdict. May import everything else in ``evaluation`` except ``run`` and ``in_memory``.
 """
 
 from __future__ import annotations
@@ -10,67 +11,125 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from robust_eval.core.request import Request
+from robust_eval.core.types import Bools, UnitResult, WorkUnit
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.result_writer import ModelReport
+from robust_eval.results import DiagnosisRecord
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedJob:
+    """A job whose model is already in memory."""
+
+    job: Job
+
+
+Source = EvaluationOptions | LoadedJob
+"""What a worker loads its job from."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to be attacked."""
+
+    tuning: str | None
+    """Content of the run folder's tuning file: all workers call their attack copies alike."""
+    report: ModelReport
+    first_logits: Tensor | None
+    """None for a model with random outputs."""
+    notes: tuple[str, ...] = ()
+    """Lines for the user."""
+
+
+class Host(Protocol):
+    """What a worker can be asked. Every method loads the source if it is not loaded."""
+
+    def load(self, source: Source) -> Request:
+        """Load checkpoint and images; the request that they and the options give."""
+
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
+        """Probe the model and choose how its attack copies are called (``tuning``, else measured).
+
+        ``diagnose``: also estimate what the diagnosis will cost.
+        """
+
+    def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
+        """Run a unit."""
+
+    def report(self, source: Source, request: Request, tuning: str | None, clean: Bools) -> ModelReport:
+        """Report on the model after the attacks; ``clean`` (n,): examples right without an attack."""
+
+    def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
+        """Run the expensive checks of the model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One question to a host: the method's name and what it is given after the options."""
+    """One call of a host's method."""
 
-    options: EvaluationOptions
+    source: Source
     method: str
     arguments: tuple[Any, ...]
+    """After the source."""
     label: str
-    """In words, for whoever reads of its failure."""
+    """Description for messages."""
     key: str = ""
-    """The unit's, where it is one."""
+    """The unit's key, if the task is a unit."""
 
 
 @dataclass(frozen=True)
 class Done:
     task: Task
     value: Any
+    """What the method returned; a unit may come as the bytes of its file."""
     worker: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Given up: ``reason`` is the last attempt's."""
+    """A task that is given up."""
 
     task: Task
     reason: str
+    """Of the last attempt."""
     worker: str
     attempts: int
+    error: BaseException | None = None
+    """The exception, where it was raised in this process."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something went wrong and is being put right; ``text`` says which unit, where, why, how often."""
+    """An event that the user should know of, such as a task that is tried again."""
 
     text: str
 
 
 def reason(error: Exception) -> str:
-    """An exception that no_log expected, in a line."""
+    """An unexpected exception in one line."""
     lines = str(error).strip().splitlines() or ["no reason given"]
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
 Event = Done | Failed | Notice
-Choose = Callable[[frozenset[EvaluationOptions]], Task | None]
-"""From what a worker has loaded to its next task."""
+Choose = Callable[[frozenset[Source]], Task | None]
+"""The next task for a worker, given what it has loaded."""
 
 
 @dataclass
 class WorkerState:
-    """For the display. ``busy`` and ``alive`` are seconds."""
+    """A worker as the display shows it; ``busy`` and ``alive`` in seconds."""
 
     name: str
     state: str = "starting"
     busy: float = 0.0
     alive: float = 0.0
     tasks: int = 0
-    loaded: set[EvaluationOptions] = field(default_factory=set)
+    loaded: set[Source] = field(default_factory=set)
 
     @property
     def utilisation(self) -> float:
@@ -78,15 +137,17 @@ class WorkerState:
 
 
 class Executor(Protocol):
+    """A set of workers."""
+
     @property
     def size(self) -> int:
-        """Workers."""
+        """Number of workers."""
 
     def feed(self, choose: Choose) -> None:
-        """Give every idle worker a task, as long as ``choose`` has one."""
+        """Give every idle worker a task, until ``choose`` returns None."""
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """What has happened; after so many seconds at the latest."""
+        """Events since the last call; returns after ``seconds`` at the latest if the tasks run elsewhere."""
 
     def workers(self) -> Sequence[WorkerState]: ...
 

@@ -1,4 +1,4 @@
-"""Everything in this process, one task after the other."""
+"""Executor with a single worker: this process."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import time
 from collections.abc import Sequence
 
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.executors import Choose, Done, Event, Failed, Task, WorkerState, reason
-from robust_eval.evaluation.executors.worker_host import Host
+from robust_eval.evaluation.executors import Choose, Done, Event, Failed, Host, Task, WorkerState, reason
 
-HERE = "this process"
+NAME = "this process"
 
 
 class LocalExecutor:
-    """One worker: this process. Several checkpoints are loaded one after the other."""
+    """Does one task after the other in this process."""
 
     size = 1
 
-    def __init__(self) -> None:
-        self._host = Host(keep=1)
-        self._state = WorkerState(HERE, "idle")
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._state = WorkerState(NAME, "idle")
         self._started = time.monotonic()
         self._task: Task | None = None
 
@@ -28,24 +27,24 @@ class LocalExecutor:
             self._task = choose(frozenset(self._state.loaded))
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Do the task; ``seconds`` are of no use here, since nothing else happens meanwhile."""
+        """Do the task; ``seconds`` is not used."""
         task, self._task = self._task, None
         if task is None:
             return []
         start = time.monotonic()
-        self._state.loaded = {task.options}
+        self._state.loaded = {task.source}
         try:
-            value = getattr(self._host, task.method)(task.options, *task.arguments)
+            value = getattr(self._host, task.method)(task.source, *task.arguments)
         except UserError as error:
-            return [Failed(task, str(error), HERE, 1)]
+            return [Failed(task, str(error), NAME, 1, error)]
         except Exception as error:
-            # The other checkpoints are not to suffer for it.
-            return [Failed(task, reason(error), HERE, 1)]
+            # The other checkpoints continue.
+            return [Failed(task, reason(error), NAME, 1, error)]
         finally:
             self._state.busy += time.monotonic() - start
             self._state.alive = time.monotonic() - self._started
         self._state.tasks += 1
-        return [Done(task, value, HERE)]
+        return [Done(task, value, NAME)]
 
     def workers(self) -> Sequence[WorkerState]:
         return [self._state]

@@ -23,6 +23,7 @@ from robust_eval.evaluation.executors import (
     Event,
     Failed,
     Notice,
+    Source,
     Task,
     WorkerState,
     ray_addresses,
@@ -30,7 +31,7 @@ from robust_eval.evaluation.executors import (
 )
 from robust_eval.evaluation.executors.ray_cluster import GIB, Granted
 from robust_eval.evaluation.executors.retries import Retries
-from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.store import pack
 
 MAX_FAILED_STARTS = 3
 START_SECONDS = 180.0
@@ -44,22 +45,23 @@ class Remote:
     def __init__(self, cpus: int) -> None:
         import torch
 
-        from robust_eval.evaluation.executors.worker_host import Host
+        from robust_eval.evaluation.executors.worker_host import WorkerHost
 
         torch.set_num_threads(cpus)
-        self._host = Host()
+        self._host = WorkerHost()
 
     def hello(self) -> tuple[str, int]:
         """(host name, process id)"""
         return socket.gethostname(), os.getpid()
 
-    def ask(
-        self, method: str, options: EvaluationOptions, arguments: tuple[Any, ...]
-    ) -> tuple[str, Any, float]:
+    def ask(self, method: str, source: Source, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
         """(``done`` | ``refused`` | ``failed``, value or reason, seconds)"""
         start = time.perf_counter()
         try:
-            kind, value = "done", getattr(self._host, method)(options, *arguments)
+            kind, value = "done", getattr(self._host, method)(source, *arguments)
+            if method == "unit":
+                # Compressed here, so that only the file's content travels.
+                value = pack(arguments[-1].key, value)
         except UserError as error:
             kind, value = "refused", str(error)
         except Exception as error:
@@ -115,9 +117,9 @@ class RayExecutor:
                 actor.state.state = "idle"
                 continue
             actor.task = task
-            actor.ref = actor.handle.ask.remote(task.method, task.options, task.arguments)
+            actor.ref = actor.handle.ask.remote(task.method, task.source, task.arguments)
             actor.state.state = task.label
-            actor.state.loaded.add(task.options)
+            actor.state.loaded.add(task.source)
 
     def _again(self, actor: _Actor, *, suspect: bool) -> Task | None:
         # A worker that has not come up may never: nothing waits for it.
@@ -234,7 +236,7 @@ class RayExecutor:
         return [actor.pid for actor in self._actors if actor.state.state != "starting"]
 
     def close(self) -> None:
-        # Without a head no_log can be told to stop, and Ray would wait for one.
+        # Without a head nobody can be told to stop, and Ray would wait for one.
         for actor in () if self._head_lost else self._actors:
             ray.kill(actor.handle)
         if self._granted.ours:

@@ -12,23 +12,11 @@ from typing import Any
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import ray_addresses
+from robust_eval.evaluation.planning.options import ClusterOptions
 
 GIB = 2**30
 MEMORY = 2 * GIB
 """Asked for per worker where the user says nothing and there is as much: a model, its copy, the images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a user asks of a cluster; None: as much as there is. ``memory`` in bytes."""
-
-    address: str | None = None
-    workers: int | None = None
-    gpus: float | None = None
-    cpus: int = 1
-    memory: int | None = None
-    object_store: int | None = None
-    """Bytes, for a cluster of our own."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +31,19 @@ class Granted:
     """Connected by us, and to be left by us."""
 
 
-def connect(wanted: Wanted, device: str) -> Granted:
+def connect(wanted: ClusterOptions, device: str, object_store: int | None = None) -> Granted:
     """Connect to the cluster at the address, or one that runs here, or start one on this machine.
 
-    ``device``: auto, cpu or cuda. Raises :class:`UserError` where there is none, or too little of it.
+    ``device``: auto, cpu or cuda; ``object_store``: bytes, for a cluster that is started here.
+
+    Raises:
+        UserError: if there is no cluster, or too little of what is asked for.
     """
     ray = _import()
     _check(wanted, device)
     ours = not ray.is_initialized()
     if ours:
-        _init(ray, wanted, device)
+        _init(ray, wanted, device, object_store)
     try:
         return replace(_grant(wanted, device, ray.cluster_resources()), ours=ours)
     except UserError:
@@ -75,7 +66,7 @@ def _import() -> Any:
     return ray
 
 
-def _check(wanted: Wanted, device: str) -> None:
+def _check(wanted: ClusterOptions, device: str) -> None:
     if wanted.workers is not None and wanted.workers < 1:
         raise UserError(f"--workers must be at least 1, got {wanted.workers}.")
     if wanted.cpus < 1:
@@ -92,11 +83,11 @@ def _check(wanted: Wanted, device: str) -> None:
         )
 
 
-def _init(ray: Any, wanted: Wanted, device: str) -> None:
+def _init(ray: Any, wanted: ClusterOptions, device: str, object_store: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = ray_addresses.find(wanted.address)
     if address is None:
-        _start(ray, wanted, device, quiet)
+        _start(ray, wanted, device, object_store, quiet)
         return
     try:
         ray.init(address=address, **quiet)
@@ -109,7 +100,9 @@ def _init(ray: Any, wanted: Wanted, device: str) -> None:
         raise _refused(error) from None
 
 
-def _start(ray: Any, wanted: Wanted, device: str, quiet: Mapping[str, Any]) -> None:
+def _start(
+    ray: Any, wanted: ClusterOptions, device: str, object_store: int | None, quiet: Mapping[str, Any]
+) -> None:
     """A cluster of our own on this machine, which ends with us."""
     import torch
 
@@ -117,7 +110,7 @@ def _start(ray: Any, wanted: Wanted, device: str, quiet: Mapping[str, Any]) -> N
     # No more than is asked for: Ray starts an idle process for every CPU that it is told of.
     workers = wanted.workers or _most(wanted, {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)})
     cpus = max(1, workers) * wanted.cpus
-    store = wanted.object_store or 256 * 2**20 + 32 * 2**20 * max(1, workers)
+    store = object_store or 256 * 2**20 + 32 * 2**20 * max(1, workers)
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -160,17 +153,17 @@ def installed(name: str) -> str:
         return "none"
 
 
-def _gpus_each(wanted: Wanted, total: Mapping[str, float]) -> float:
+def _gpus_each(wanted: ClusterOptions, total: Mapping[str, float]) -> float:
     return wanted.gpus if wanted.gpus is not None else (1.0 if total["GPU"] else 0.0)
 
 
-def _most(wanted: Wanted, total: Mapping[str, float]) -> int:
+def _most(wanted: ClusterOptions, total: Mapping[str, float]) -> int:
     """Workers: one per GPU, or as many as share one; without GPUs as many as there are CPUs for."""
     gpus = _gpus_each(wanted, total)
     return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
 
 
-def _grant(wanted: Wanted, device: str, have: Mapping[str, float]) -> Granted:
+def _grant(wanted: ClusterOptions, device: str, have: Mapping[str, float]) -> Granted:
     """Share the resources out, or say what is too much."""
     total = {"CPU": have.get("CPU", 0.0), "GPU": 0.0 if device == "cpu" else have.get("GPU", 0.0)}
     if device == "cuda" and not total["GPU"]:
@@ -185,7 +178,7 @@ def _grant(wanted: Wanted, device: str, have: Mapping[str, float]) -> Granted:
                 f"--worker-{name.lower()}s."
             )
     room = int(have.get("memory", 0.0) / workers)
-    memory = wanted.memory if wanted.memory is not None else min(MEMORY, room)
+    memory = int(wanted.memory * GIB) if wanted.memory is not None else min(MEMORY, room)
     if memory > room:
         raise UserError(
             f"{workers} workers with {memory / GIB:g} GiB each do not fit: the cluster has "

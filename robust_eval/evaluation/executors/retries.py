@@ -23,7 +23,7 @@ class _Tries:
 
 @dataclass
 class Retries:
-    """Which tasks are to be tried again. A task under way is in no_log's list."""
+    """Which tasks are to be tried again. A task under way is in nobody's list."""
 
     _waiting: list[Task] = field(default_factory=list)
     _tries: dict[Task, _Tries] = field(default_factory=dict)

@@ -1,133 +1,86 @@
-"""One of several runs: what is known of it, its folder, and its row."""
+"""A run that the scheduler works on."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
 from robust_eval.core.files import write_text
-from robust_eval.core.request import CLEAN, Request
-from robust_eval.core.types import WorkUnit
-from robust_eval.evaluation import result_writer
 from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.checks import same_model
-from robust_eval.evaluation.executors import shards
-from robust_eval.evaluation.planning.cascade import CascadeState, Finished
-from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.evaluation.prepare import default_folder
-from robust_eval.evaluation.result_writer import ModelReport
-from robust_eval.evaluation.store import FolderStore, Store, exclusive, open_run
-from robust_eval.results import DiagnosisRecord, EvalResult
+from robust_eval.evaluation.executors import Prepared
+from robust_eval.evaluation.executors.run_spec import RunSpec
+from robust_eval.evaluation.executors.run_states import Closed, Opened, Running, Waiting
+from robust_eval.evaluation.planning.cascade import CascadeState
+from robust_eval.results import EvalResult
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """One checkpoint under one suite."""
+    """A run with its present state."""
 
-    options: EvaluationOptions
-    number: int
-    out: Path | None = None
-    """This run's folder, or of ``several`` the folder of theirs; None: found from the request."""
-    several: bool = False
-    only: int | None = None
-    """One block of the request alone (``--shard``)."""
-    diagnose: bool = False
-    folder: Path | None = None
-    request: Request | None = None
-    result: EvalResult | None = None
-    failures: list[str] = field(default_factory=list)
-
-    store: FolderStore | None = None
-    waves: CascadeState | None = None
-    tuning: str | None = None
-    look: ModelReport | None = None
-    units: dict[str, WorkUnit] = field(default_factory=dict)
-    done: int = 0
+    spec: RunSpec
+    number: int = 0
+    """Position in the command; earlier runs are finished first."""
+    state: Waiting | Opened | Running | Closed = field(default_factory=Waiting)
     outstanding: int = 0
-    rounds: int = 0
-    closed: bool = False
+    """Tasks that were given to workers or wait for one."""
+    failures: list[str] = field(default_factory=list)
+    error: BaseException | None = None
+    """The exception behind the first failure, where it was raised in this process."""
 
     @property
-    def name(self) -> str:
-        return Path(self.options.checkpoint).name
+    def closed(self) -> bool:
+        return isinstance(self.state, Closed)
 
     @property
-    def about(self) -> tuple[Request | None, str | None]:
-        """What a worker must know besides the options."""
-        return self.request, self.tuning
+    def result(self) -> EvalResult | None:
+        return self.state.result if isinstance(self.state, Closed) else None
 
-    def open(self, request: Request, locks: ExitStack) -> None:
-        """Take or make the run folder and lock it. Raises UserError where it is another request's."""
-        usual = default_folder(request)
-        run = usual if self.out is None else self.out / usual.name if self.several else self.out
-        self.folder = shards.folder(run, self.only, request.shards)
-        locks.enter_context(exclusive(self.folder))
-        self.request = request
-        self.store = open_run(self.folder, request.identity())
-        self.waves = CascadeState(request, self.only)
-        file = self.folder / TUNING_FILE
-        self.tuning = file.read_text(encoding="utf-8") if file.exists() else None
+    @property
+    def opened(self) -> Opened | None:
+        """Folder and request, once they are known."""
+        state = self._last
+        return state.opened if isinstance(state, Running) else state if isinstance(state, Opened) else None
 
-    def ready(self, tuning: str | None, look: ModelReport, answers: Tensor | None) -> None:
-        """A worker has loaded it and says how the search copies are to be called.
+    @property
+    def running(self) -> Running | None:
+        """Units and counts, once the model is probed; they stay after the end."""
+        return self._last if isinstance(self._last, Running) else None
 
-        Raises :class:`UserError` where it answers otherwise than the model that began the run.
+    @property
+    def folder(self) -> Path | None:
+        return None if self.opened is None else self.opened.folder
+
+    @property
+    def _last(self) -> Waiting | Opened | Running:
+        return self.state.last if isinstance(self.state, Closed) else self.state
+
+    def prepared(self, found: Prepared) -> Running:
+        """The model is probed. The logits identify the model when the run is continued.
+
+        Raises:
+            UserError: if another model began the run.
         """
-        assert self.folder is not None
-        same_model.check(self.folder, answers)
-        self.tuning, self.look = tuning, look
-        if tuning is not None:
-            write_text(self.folder / TUNING_FILE, tuning)
+        assert isinstance(self.state, Opened)
+        opened = self.state
+        if opened.folder is not None:
+            same_model.check(opened.folder, found.first_logits)
+            if found.tuning is not None:
+                write_text(opened.folder / TUNING_FILE, found.tuning)
+        cascade = CascadeState(opened.request, opened.spec.shard)
+        self.state = Running(opened, found.tuning, found.report, cascade)
+        return self.state
 
-    def keep_diagnosis(self, found: DiagnosisRecord) -> None:
-        assert self.folder is not None
-        write_text(self.folder / result_writer.DIAGNOSIS_FILE, found.model_dump_json(indent=1) + "\n")
+    def close(self, result: EvalResult | None = None) -> None:
+        if not isinstance(self.state, Closed):
+            self.state = Closed(self.state, result)
 
-    def vanished(self) -> list[WorkUnit]:
-        """Units that were stored and are not there any more."""
-        assert self.store is not None
-        return [unit for key, unit in self.units.items() if not self.store.path(key).exists()]
-
-    def finish(self) -> None:
-        """Write the row with its evidence, or what a shard leaves for the merging."""
-        assert self.request is not None
-        assert self.waves is not None
-        assert self.store is not None
-        assert self.look is not None
-        folder, command = self.store.folder, self.options.command()
-        self.closed = True
-        if self.only is not None:
-            shards.write(folder, self.request, self.only, self.look, command)
-            return
-        whole: dict[str, Finished] = {}
-        for name, finished in self.waves.finished.items():
-            found = with_evidence(finished, self.store)
-            if found is None:
-                self.failures.append(f"{self.name}: units of {name} are no longer in {folder}")
-                return
-            whole[name] = found
-        self.result = result_writer.write(self.request, whole, self.look, folder, command, folder)
+    def fail(self, text: str, error: BaseException | None = None) -> None:
+        self.failures.append(text)
+        self.error = self.error or error
 
     def write_partial(self) -> None:
-        """What is finished, as a partial row."""
-        if self.waves is None or self.look is None or self.only is not None:
-            return
-        if CLEAN in self.waves.finished and not self.waves.done:
-            finished, command = self.waves.finished, self.options.command()
-            self.result = result_writer.write(
-                self.waves.request, finished, self.look, None, command, self.folder
-            )
-
-
-def with_evidence(finished: Finished, store: Store) -> Finished | None:
-    """A column of results without images, with them from the store; None where a unit has vanished."""
-    stages = []
-    for stage, keys in zip(finished.stages, finished.units, strict=True):
-        results = [store.get(key) for key in keys]
-        if any(result is None for result in results):
-            return None
-        stages.append(replace(stage, results=tuple(result for result in results if result is not None)))
-    return replace(finished, stages=tuple(stages))
+        """Write what is finished and close."""
+        result = self.state.partial_result() if isinstance(self.state, Running) else None
+        self.close(result)

@@ -1,244 +1,232 @@
-"""Several runs over one executor: what is done next, where it is kept, and when a run has its row.
+"""Work on one or many runs with one executor: which task is next, and when a run is finished.
 
-The run folders are the only truth. This process alone writes them; workers send a unit's file as bytes, so
-that two hands never hold the same shard. Whatever is lost - a worker, a node, this process - costs the units
-in flight.
+Only this process writes run folders. If a worker, a node or this process dies, only units in progress are repeated.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import retry_write
-from robust_eval.core.request import CLEAN, Request
+from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
-from robust_eval.evaluation.executors import Event, Executor, Failed, Notice, Task, WorkerState
+from robust_eval.evaluation import result_writer
+from robust_eval.evaluation.display import Display
+from robust_eval.evaluation.executors import Event, Executor, Failed, Notice, Prepared, Source, Task
+from robust_eval.evaluation.executors.run_spec import RunSpec
+from robust_eval.evaluation.executors.run_states import Running, open_folder
 from robust_eval.evaluation.executors.scheduled_run import Run
+from robust_eval.evaluation.executors.task_queue import FIRST, Priority, TaskQueue
 from robust_eval.evaluation.planning.cascade import StageUnits
-from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.store import unpack
+from robust_eval.results import DiagnosisRecord
 
-TICK = 1.0
-ROUNDS = 3
-"""Times that units which vanished from a finished run's folder are made again."""
-
-
-class Display(Protocol):
-    """Who is told; must not fail."""
-
-    def tick(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None: ...
-
-    def say(self, text: str) -> None: ...
+WAIT_SECONDS = 1.0
+MAX_REPEATS = 3
+"""How often units that vanish from a run folder are repeated."""
 
 
-class Pool:
-    """Runs in progress. Call :meth:`work` once."""
+class Scheduler:
+    """Works on runs until each has a result or has failed."""
 
-    def __init__(self, runs: Sequence[Run], executor: Executor, display: Display) -> None:
-        self.runs = list(runs)
+    def __init__(self, specs: Sequence[RunSpec], executor: Executor, display: Display) -> None:
+        self.runs = [Run(spec, number) for number, spec in enumerate(specs)]
         self._executor, self._display = executor, display
         self._unopened = list(self.runs)
-        self._ready: dict[int, list[tuple[float, int, Task]]] = {}
-        self._owner: dict[Task, Run] = {}
-        self._pending: dict[str, list[Run]] = {}
-        self._stored: dict[str, Run] = {}
-        self._order = itertools.count()
+        self._sources = {run.number: run.spec.source for run in self.runs}
+        self._queue = TaskQueue()
+        self._stored_by: dict[str, Run] = {}
+        """A run that has stored a unit, by the unit's key."""
         self._locks = ExitStack()
 
-    def work(self) -> None:
-        """Until every run has a row or has failed. Interrupted, it writes what is there as partial rows."""
+    def work(self) -> list[Run]:
+        """Run everything. If interrupted, write what is finished as partial results and raise."""
         with self._locks:
             try:
                 while not all(run.closed for run in self.runs):
                     self._executor.feed(self._choose)
-                    for event in self._executor.wait(TICK):
+                    for event in self._executor.wait(WAIT_SECONDS):
                         self._handle(event)
-                    self._display.tick(self.runs, self._executor.workers())
+                    self._display.update(self.runs, self._executor.workers())
             except BaseException:
                 for run in self.runs:
                     if not run.closed:
                         run.write_partial()
                 raise
+        return self.runs
 
-    def _choose(self, loaded: frozenset[EvaluationOptions]) -> Task | None:
-        """The next task for a worker that has ``loaded`` these runs.
+    def _choose(self, loaded: frozenset[Source]) -> Task | None:
+        """The next task for a worker. A new run is opened if fewer tasks wait than there are workers."""
+        if self._unopened and len(self._queue) < self._executor.size:
+            return self._queue.start(self._unopened.pop(0), "load", (), "loading")
+        return self._queue.take(self._sources, loaded)
 
-        First what it need not load for; of that the earliest run, so that rows appear one by one; of that
-        the unit that holds up the longest chain of attacks. New runs are opened while there is too little
-        to do.
-        """
-        waiting = sum(len(heap) for heap in self._ready.values())
-        if self._unopened and waiting < self._executor.size:
-            run = self._unopened.pop(0)
-            run.outstanding += 1
-            return self._task(run, "identify", (), f"{run.name}: loading")
-        numbers = sorted(self._ready, key=lambda n: (self.runs[n].options not in loaded, n))
-        if not numbers:
-            return None
-        heap = self._ready[numbers[0]]
-        task = heapq.heappop(heap)[2]
-        if not heap:
-            del self._ready[numbers[0]]
-        return task
+    def _submit(self, run: Run, method: str, arguments: tuple[object, ...], label: str) -> None:
+        self._queue.submit(run, self._queue.start(run, method, arguments, label))
 
-    def _task(self, run: Run, method: str, arguments: tuple[object, ...], label: str, key: str = "") -> Task:
-        task = Task(run.options, method, arguments, label, key)
-        self._owner[task] = run
-        return task
+    def _submit_unit(self, run: Run, running: Running, unit: WorkUnit, priority: Priority = FIRST) -> None:
+        attack = "clean" if unit.attack is None else unit.attack.id
+        label = f"{attack} on {len(unit.indices)} examples (unit {unit.key[:8]})"
+        task = self._queue.start(run, "unit", (*running.context, unit), label, unit.key)
+        self._queue.submit(run, task, priority)
 
-    def _submit(self, run: Run, task: Task, urgency: float) -> None:
-        run.outstanding += 1
-        heapq.heappush(self._ready.setdefault(run.number, []), (-urgency, next(self._order), task))
+    def _priority(self, running: Running, stage: StageUnits) -> Priority:
+        """A single worker follows the order of the suite; with several, the longest cascade comes first."""
+        request = running.opened.request
+        if self._executor.size > 1:
+            return (-stage.remaining_cost(request),)
+        ids = [column.id for column in request.suite.columns]
+        return (ids.index(stage.column.id) if stage.column.id in ids else -1,)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Notice):
-            self._display.say(event.text)
+            self._display.log(event.text)
             return
-        run = self._owner.pop(event.task)
-        concerned = self._pending.pop(event.task.key, [run])
-        for each in concerned:
-            each.outstanding -= 1
+        runs = self._queue.finished(event.task)
         if isinstance(event, Failed):
-            self._failed(concerned, event)
+            self._give_up(runs, self._failure_text(event), event.error)
         elif event.task.method == "unit":
-            self._unit(concerned, event.task.key, event.value)
+            self._unit_done(runs, event.task.key, event.value)
         else:
-            self._done(run, event.task.method, event.value)
-        for each in concerned:
-            self._maybe_close(each)
+            self._task_done(runs[0], event.task.method, event.value)
+        for run in runs:
+            self._finish_if_done(run)
 
-    def _failed(self, concerned: Sequence[Run], event: Failed) -> None:
+    def _failure_text(self, event: Failed) -> str:
+        if event.task.method == "load" or len(self.runs) == self._executor.size == 1:
+            return event.reason
         times = "" if event.attempts == 1 else f" {event.attempts} times, the last time"
-        text = f"{event.task.label} failed{times} on {event.worker}: {event.reason}"
-        if event.task.method == "identify":
-            text = event.reason
-        self._give_up(concerned, text)
+        return f"{event.task.label} failed{times} on {event.worker}: {event.reason}"
 
-    def _give_up(self, concerned: Sequence[Run], text: str) -> None:
-        for run in concerned:
-            run.failures.append(text)
-        self._display.say(text)
+    def _give_up(self, runs: Sequence[Run], text: str, error: BaseException | None = None) -> None:
+        for run in runs:
+            run.fail(text, error)
+        if len(self.runs) > 1 or self._executor.size > 1:
+            self._display.log(text)
 
-    def _done(self, run: Run, method: str, value: Any) -> None:
-        if method == "identify":
-            self._opened(run, value)
-        elif method == "ready":
-            self._ready_to_attack(run, value)
-        elif method == "look" and run.diagnose and run.only is None:
-            run.look = value
-            self._submit(run, self._task(run, "diagnose", run.about, f"{run.name}: diagnosis"), 0.0)
-        elif method == "look":
-            run.look = value
-            run.finish()
-        else:
-            run.keep_diagnosis(value)
-            run.finish()
-
-    def _opened(self, run: Run, request: Request) -> None:
+    def _task_done(self, run: Run, method: str, value: Any) -> None:
         try:
-            run.open(request, self._locks)
+            if method == "load":
+                self._open(run, value)
+            elif method == "prepare":
+                self._start(run, value)
+            elif method == "report":
+                self._reported(run, value)
+            else:
+                self._diagnosed(run, value)
         except UserError as error:
-            self._give_up([run], self._twin(run) or str(error))
-            return
-        self._submit(run, self._task(run, "ready", run.about, f"{run.name}: first look"), 0.0)
+            self._give_up([run], str(error), error)
 
-    def _ready_to_attack(self, run: Run, value: Any) -> None:
-        assert run.waves is not None
+    def _open(self, run: Run, request: Request) -> None:
         try:
-            run.ready(*value)
+            run.state = open_folder(run.spec, request, self._locks)
         except UserError as error:
-            self._give_up([run], str(error))
-            return
-        self._open_waves(run, run.waves.open())
+            raise UserError(self._folder_taken(run, request) or str(error)) from error
+        self._display.opened(run)
+        self._submit(run, "prepare", (request, run.state.tuning, run.spec.diagnose), "probes")
 
-    def _twin(self, run: Run) -> str | None:
-        """What to say where this pool itself holds the folder."""
+    def _folder_taken(self, run: Run, request: Request) -> str | None:
+        """The message if another run of this command has the folder."""
         for other in self.runs:
-            if other is not run and other.store is not None and other.folder == run.folder:
-                names = f"{run.options.checkpoint} and {other.options.checkpoint}"
-                return f"{names} ask for the same run ({run.folder}). Name it once."
+            if other is not run and other.folder is not None and other.folder == run.spec.folder(request):
+                return f"{run.spec.path} and {other.spec.path} ask for the same run ({other.folder}). Name it once."
         return None
 
-    def _open_waves(self, run: Run, opened: Sequence[StageUnits]) -> None:
-        assert run.waves is not None
-        assert run.store is not None
-        todo = list(opened)
-        while todo:
-            wave = todo.pop(0)
-            for unit in wave.units:
-                run.units[unit.key] = unit
-                if unit.key in run.waves.results or run in self._pending.get(unit.key, ()):
-                    continue
-                stored = run.store.verdicts(unit.key) or self._borrowed(run, unit.key)
-                if stored is not None:
-                    run.done += 1
-                    todo += run.waves.take(unit.key, stored)
-                elif unit.key in self._pending:
-                    self._pending[unit.key].append(run)
-                    run.outstanding += 1
-                else:
-                    self._ask(run, unit, wave)
+    def _start(self, run: Run, prepared: Prepared) -> None:
+        running = run.prepared(prepared)
+        for note in prepared.notes:
+            self._display.log(note if len(self.runs) == 1 else f"{run.spec.name}: {note}")
+        self._start_stages(run, running, running.cascade.start())
 
-    def _borrowed(self, run: Run, key: str) -> UnitResult | None:
-        """A unit that another run of this pool has finished already."""
-        owner = self._stored.get(key)
-        if owner is None or owner.store is None or run.store is None:
-            return None
-        result = owner.store.verdicts(key)
+    def _start_stages(self, run: Run, running: Running, stages: Sequence[StageUnits]) -> None:
+        """Submit the units of stages that are neither done, nor stored, nor submitted."""
+        waiting = list(stages)
+        while waiting:
+            stage = waiting.pop(0)
+            running.start_stage(stage)
+            for unit in stage.units:
+                if unit.key in running.cascade.results:
+                    continue
+                stored = running.opened.store.verdicts(unit.key) or self._copy_unit(running, unit.key)
+                if stored is not None:
+                    waiting += running.add(unit.key, stored, stored=True)
+                elif not self._queue.share(run, unit.key):
+                    self._submit_unit(run, running, unit, self._priority(running, stage))
+
+    def _copy_unit(self, running: Running, key: str) -> UnitResult | None:
+        """Copy a unit that another run of this command has stored."""
+        other = self._stored_by.get(key)
+        result = None if other is None or other.opened is None else other.opened.store.get(key)
         if result is not None:
-            run.store.put_packed(key, owner.store.path(key).read_bytes())
+            running.opened.store.put(key, result)
         return result
 
-    def _ask(self, run: Run, unit: WorkUnit, wave: StageUnits | None = None) -> None:
-        assert run.request is not None
-        name = CLEAN if unit.attack is None else unit.attack.id
-        label = f"{run.name}: {name} on {len(unit.indices)} examples (unit {unit.key[:8]})"
-        self._pending[unit.key] = [run]
-        urgency = 0.0 if wave is None else wave.remaining_cost(run.request)
-        self._submit(run, self._task(run, "unit", (*run.about, unit), label, unit.key), urgency)
-
-    def _unit(self, concerned: Sequence[Run], key: str, content: bytes) -> None:
-        result = unpack(key, content, images=False)
-        for run in concerned:
-            assert run.store is not None
-            assert run.waves is not None
-            if result is None:
-                run.failures.append(f"{run.name}: unit {key[:8]} came back damaged")
+    def _unit_done(self, runs: Sequence[Run], key: str, value: UnitResult | bytes) -> None:
+        if isinstance(value, bytes):
+            result = unpack(key, value, images=False)
+        else:
+            result = replace(value, evidence=value.evidence[:0])
+        for run in runs:
+            running = run.running
+            if running is None or result is None:
+                run.fail(f"{run.spec.name}: unit {key[:8]} came back damaged")
                 continue
-            retry_write(partial(run.store.put_packed, key, content), run.store.folder, self._display.say)
-            run.done += 1
-            self._stored[key] = run
-            self._open_waves(run, run.waves.take(key, result))
+            opened = running.opened
+            write = partial(opened.store.put, key, value)
+            retry_write(write, opened.folder, self._display.log) if opened.folder else write()
+            self._stored_by[key] = run
+            self._start_stages(run, running, running.add(key, result, stored=False))
 
-    def _maybe_close(self, run: Run) -> None:
-        """Ask for the last look once all columns are there; give up a run that can go no further."""
+    def _finish_if_done(self, run: Run) -> None:
+        """Ask for the report once all columns are finished; close a run that cannot continue."""
         if run.closed or run.outstanding:
             return
+        running = run.running
         if run.failures:
-            run.closed = True
             run.write_partial()
-        elif run.waves is not None and run.waves.done and not self._vanished(run):
-            about = (*run.about, run.waves.finished[CLEAN].thin())
-            self._submit(run, self._task(run, "look", about, f"{run.name}: last look"), 0.0)
+        elif running is not None and running.cascade.done and not self._repeat_vanished(run, running):
+            self._submit(run, "report", (*running.context, running.clean_bits), "report")
 
-    def _vanished(self, run: Run) -> bool:
-        """Make units again that were stored and are not there any more."""
-        gone = run.vanished()
+    def _repeat_vanished(self, run: Run, running: Running) -> bool:
+        """Repeat units that were stored and are no longer there."""
+        gone = running.vanished()
         if not gone:
             return False
-        run.rounds += 1
-        if run.rounds > ROUNDS:
-            run.failures.append(f"{run.name}: {len(gone)} finished units keep vanishing from {run.folder}")
-            run.closed = True
+        running.repeats += 1
+        where = f"from {running.opened.folder}"
+        if running.repeats > MAX_REPEATS:
+            run.fail(f"{run.spec.name}: {len(gone)} finished units keep vanishing {where}")
+            run.write_partial()
             return True
-        self._display.say(f"{len(gone)} finished units have vanished from {run.folder}: made again.")
+        self._display.log(f"{len(gone)} finished units have vanished {where} and are repeated.")
         for unit in gone:
-            run.done -= 1
-            self._ask(run, unit)
+            self._submit_unit(run, running, unit)
         return True
+
+    def _reported(self, run: Run, report: result_writer.ModelReport) -> None:
+        assert run.running is not None
+        running = run.running
+        running.report = report
+        diagnosis = result_writer.stored_diagnosis(running.opened.folder)
+        if diagnosis is None and run.spec.diagnose and run.spec.shard is None:
+            self._submit(run, "diagnose", running.context, "diagnosis")
+        else:
+            self._close(run, running, diagnosis)
+
+    def _diagnosed(self, run: Run, diagnosis: DiagnosisRecord) -> None:
+        assert run.running is not None
+        if run.folder is not None:
+            result_writer.store_diagnosis(run.folder, diagnosis)
+        self._close(run, run.running, diagnosis)
+
+    def _close(self, run: Run, running: Running, diagnosis: DiagnosisRecord | None) -> None:
+        try:
+            run.close(running.finish(diagnosis))
+        except LookupError as error:
+            run.fail(f"{run.spec.name}: {error.args[0]} in {running.opened.folder}")
+            run.write_partial()

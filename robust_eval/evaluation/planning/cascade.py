@@ -1,7 +1,7 @@
-"""What can be done now, and what has been: the bookkeeping of one request, apart from who does the work.
+"""Which units of a request can be run now, and which columns are finished.
 
-Clean predictions come first; every column is then a chain of waves, each on the survivors of the one
-before. Columns do not wait for each other, so that whoever has workers to feed has several waves open.
+Clean predictions come first. Each column is then a cascade of stages, each on the survivors of the stage before.
+Columns are independent of each other, so that units of several columns can be available at the same time.
 """
 
 from __future__ import annotations
@@ -13,38 +13,45 @@ import numpy as np
 from robust_eval import attacks
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import AttackSpec, Bools, Column, Ints, UnitResult, WorkUnit
-from robust_eval.evaluation.planning.units import block, clean_units, stage_units
+from robust_eval.evaluation.planning.units import clean_units, shard_examples, stage_units
 from robust_eval.results import ColumnRecord
 from robust_eval.results.summary import Stage, attack_column, clean_bits, clean_column, column_bits
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A column with all its units, and what the evidence file keeps of it."""
+    """A column whose units are all done."""
 
     record: ColumnRecord
     bits: Bools
+    """(n,): robust under this column."""
     stages: tuple[Stage, ...]
     clean: tuple[UnitResult, ...] = ()
+    """Results of the clean column."""
     units: tuple[tuple[str, ...], ...] = ()
     """Keys of each stage's units."""
 
-    def thin(self) -> Finished:
-        """Record and bits alone, to travel lightly."""
+    def without_results(self) -> Finished:
+        """Record and bits alone, which are small enough to send to a worker."""
         return Finished(self.record, self.bits, ())
 
 
 @dataclass(frozen=True)
 class StageUnits:
-    """One attack of one column (or the clean pass) on all its survivors: units that may run in any order."""
+    """One stage of a column (or the clean pass) on all its survivors: units that may run in any order."""
 
     column: Column
     stage: int
     n_attacked: int
     units: tuple[WorkUnit, ...]
 
+    @property
+    def attack(self) -> str:
+        """Id of the stage's attack, or ``clean``."""
+        return self.column.attacks[self.stage].id if self.column.attacks else CLEAN
+
     def remaining_cost(self, request: Request) -> float:
-        """Passes of one unit after the other from this wave to the end of its column: its critical path."""
+        """Passes of the critical path from this stage to the end of its column."""
         classes = request.checkpoint.classes
         costs = [attacks.cost(attack, classes) for attack in self.column.attacks[self.stage :]]
         longest = max((len(unit.indices) for unit in self.units), default=0)
@@ -52,97 +59,110 @@ class StageUnits:
 
 
 @dataclass
-class _Chain:
-    """A column under way."""
+class _OpenColumn:
+    """A column that is not finished."""
 
     column: Column
     stages: list[Stage] = field(default_factory=list)
     units: list[tuple[str, ...]] = field(default_factory=list)
-    wave: StageUnits | None = None
+    current: StageUnits | None = None
     missing: set[str] = field(default_factory=set)
 
 
 class CascadeState:
-    """Give results in any order; the verdicts are the same."""
+    """The unit results of one request so far. The order in which results arrive does not change the verdicts."""
 
-    def __init__(self, request: Request, only: int | None = None) -> None:
-        """``only``: one of the request's blocks; the others' examples then count as not robust."""
-        self.request, self.only = request, only
+    def __init__(self, request: Request, shard: int | None = None) -> None:
+        """``shard``: only this shard of the examples, counted from 0; all others count as not robust."""
+        self.request, self.shard = request, shard
         self.results: dict[str, UnitResult] = {}
         self.finished: dict[str, Finished] = {}
-        self._chains: list[_Chain] = []
+        self._open: list[_OpenColumn] = []
         self._clean = np.zeros(request.data.n, dtype=np.bool_)
 
     @property
     def done(self) -> bool:
-        return len(self.finished) == len({CLEAN, *(column.id for column in self.request.suite.columns)})
+        return len(self.finished) == self.n_columns
 
-    def open(self) -> list[StageUnits]:
-        """The first wave: clean predictions."""
-        title = next(
+    @property
+    def n_columns(self) -> int:
+        """Number of columns, the clean one included."""
+        return len({CLEAN, *(column.id for column in self.request.suite.columns)})
+
+    def start(self) -> list[StageUnits]:
+        """The first stage: clean predictions."""
+        column = next(
             (column for column in self.request.suite.columns if column.id == CLEAN),
             Column(CLEAN, "Clean", ()),
         )
-        n = self.request.data.n if self.only is None else len(block(self.request, self.only))
-        chain = _Chain(title)
-        self._chains = [chain]
-        return [self._begin(chain, StageUnits(title, 0, n, tuple(clean_units(self.request, self.only))))]
+        units = tuple(clean_units(self.request, self.shard))
+        n = len(shard_examples(self.request, self.shard))
+        self._open = [_OpenColumn(column)]
+        return [self._begin(self._open[0], StageUnits(column, 0, n, units))]
 
-    def take(self, key: str, result: UnitResult) -> list[StageUnits]:
-        """Note a unit's result; the waves that this opens. A wave may hold units that are done already."""
+    def add(self, key: str, result: UnitResult) -> list[StageUnits]:
+        """Record a unit's result and return the stages that can now start.
+
+        A returned stage may contain units that are already done.
+        """
         self.results[key] = result
-        opened: list[StageUnits] = []
-        for chain in list(self._chains):
-            if key in chain.missing:
-                chain.missing.discard(key)
-                opened += self._advance(chain)
-        return opened
+        started: list[StageUnits] = []
+        for column in list(self._open):
+            if key in column.missing:
+                column.missing.discard(key)
+                started += self._advance(column)
+        return started
 
-    def _begin(self, chain: _Chain, wave: StageUnits) -> StageUnits:
-        chain.wave = wave
-        chain.missing = {unit.key for unit in wave.units} - self.results.keys()
-        return wave
+    def _begin(self, column: _OpenColumn, stage: StageUnits) -> StageUnits:
+        column.current = stage
+        column.missing = {unit.key for unit in stage.units} - self.results.keys()
+        return stage
 
-    def _advance(self, chain: _Chain) -> list[StageUnits]:
-        """Close the chain's wave if it is complete, and what follows from that."""
-        opened: list[StageUnits] = []
-        while not chain.missing and chain.wave is not None:
-            wave = chain.wave
-            results = tuple(self.results[unit.key] for unit in wave.units)
-            chain.units.append(tuple(unit.key for unit in wave.units))
-            if wave.column.id == CLEAN:
-                self._close(chain, results)
-                for column in self.request.suite.columns:
-                    if column.id != CLEAN:
-                        following = _Chain(column)
-                        self._chains.append(following)
-                        opened.append(self._stage(following))
-                        opened += self._advance(following)
-                return opened
-            chain.stages.append(_stage(self.request, wave.column.attacks[wave.stage], results))
-            if len(chain.stages) == len(chain.column.attacks):
-                self._close(chain, ())
+    def _advance(self, column: _OpenColumn) -> list[StageUnits]:
+        """Finish the current stage if all its units are done, and start what follows."""
+        started: list[StageUnits] = []
+        while not column.missing and column.current is not None:
+            stage = column.current
+            results = tuple(self.results[unit.key] for unit in stage.units)
+            column.units.append(tuple(unit.key for unit in stage.units))
+            if stage.column.id == CLEAN:
+                self._finish(column, results)
+                return [*started, *self._start_attacks()]
+            column.stages.append(_stage(self.request, stage.column.attacks[stage.stage], results))
+            if len(column.stages) == len(column.column.attacks):
+                self._finish(column, ())
             else:
-                opened.append(self._stage(chain))
-        return opened
+                started.append(self._next_stage(column))
+        return started
 
-    def _stage(self, chain: _Chain) -> StageUnits:
-        survivors: list[int] = np.flatnonzero(column_bits(self._clean, chain.stages)).tolist()
-        number = len(chain.stages)
-        units = stage_units(self.request, chain.column, number, survivors)
-        return self._begin(chain, StageUnits(chain.column, number, len(survivors), tuple(units)))
+    def _start_attacks(self) -> list[StageUnits]:
+        started: list[StageUnits] = []
+        for column in self.request.suite.columns:
+            if column.id != CLEAN:
+                opened = _OpenColumn(column)
+                self._open.append(opened)
+                started.append(self._next_stage(opened))
+                started += self._advance(opened)
+        return started
 
-    def _close(self, chain: _Chain, clean: tuple[UnitResult, ...]) -> None:
-        column, stages = chain.column, tuple(chain.stages)
+    def _next_stage(self, column: _OpenColumn) -> StageUnits:
+        survivors: list[int] = np.flatnonzero(column_bits(self._clean, column.stages)).tolist()
+        number = len(column.stages)
+        units = stage_units(self.request, column.column, number, survivors)
+        return self._begin(column, StageUnits(column.column, number, len(survivors), tuple(units)))
+
+    def _finish(self, opened: _OpenColumn, clean: tuple[UnitResult, ...]) -> None:
+        column, stages = opened.column, tuple(opened.stages)
         if column.id == CLEAN:
             self._clean = clean_bits(clean, self.request.data.n)
             record, bits = clean_column(column.title, self._clean, clean), self._clean
         else:
             bits = column_bits(self._clean, stages)
             record = attack_column(column, bits, stages)
-        self.finished[column.id] = Finished(record, bits, stages, clean, () if clean else tuple(chain.units))
-        self._chains.remove(chain)
-        chain.wave = None
+        units = () if clean else tuple(opened.units)
+        self.finished[column.id] = Finished(record, bits, stages, clean, units)
+        self._open.remove(opened)
+        opened.current = None
 
 
 def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]) -> Stage:
@@ -156,7 +176,7 @@ def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]
 
 
 def labels(finished: Finished, n: int) -> Ints:
-    """The slice's labels as the clean pass saw them, (n,)."""
+    """Labels (n,) as recorded by the clean column."""
     values = np.zeros(n, dtype=np.int64)
     for result in finished.clean:
         values[result.verdicts.indices] = result.verdicts.labels

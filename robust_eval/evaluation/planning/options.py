@@ -12,7 +12,7 @@ from pathlib import Path
 
 from robust_eval.core.command_options import as_arguments, option, without_folders
 
-DATA, MODEL, ATTACK, SPEED = "Data", "Model", "Attack", "Search"
+DATA, MODEL, ATTACK, SPEED, MACHINES = "Data", "Model", "Attack", "Search", "Several machines"
 """Panels of ``--help``."""
 
 
@@ -78,7 +78,7 @@ class EvaluationOptions(SearchOptions, ModelOptions, ThreatOptions, DataOptions)
         1,
         "Plan the work as N shards would (--shard I/N), to get their verdicts in a single run.",
         flags=("--shards", "--blocks"),
-        panel="Several machines",
+        panel=MACHINES,
     )
 
     def command(self) -> str:
@@ -86,3 +86,24 @@ class EvaluationOptions(SearchOptions, ModelOptions, ThreatOptions, DataOptions)
         suite = ",".join(without_folders(part) for part in self.suite.split(","))
         words = ["robust-eval", "run", without_folders(self.checkpoint), "--suite", suite]
         return shlex.join([*words, *as_arguments(self)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """What ``--executor ray`` asks of the cluster; None: as much as there is."""
+
+    address: str | None = option(
+        None,
+        "Ray: auto (the cluster that runs on this machine), HOST:PORT, or local (start a private cluster).",
+        panel=MACHINES,
+    )
+    workers: int | None = option(
+        None, "Ray: number of workers (default: one per GPU, or per CPU core).", panel=MACHINES
+    )
+    gpus: float | None = option(
+        None, "Ray: GPUs per worker; 0.5: two workers share one.", flags=("--worker-gpus",), panel=MACHINES
+    )
+    cpus: int = option(1, "Ray: CPUs, and threads, per worker.", flags=("--worker-cpus",), panel=MACHINES)
+    memory: float | None = option(
+        None, "Ray: memory per worker, in GiB.", flags=("--worker-memory",), panel=MACHINES
+    )

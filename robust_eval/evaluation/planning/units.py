@@ -1,4 +1,7 @@
-"""From a request to work units: pure, so that it can be printed, resumed and tested without running."""
+"""Split a request into work units.
+
+Pure functions, so that a plan can be printed, resumed and tested without running anything.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,25 @@ from robust_eval.core import seeds
 from robust_eval.core.request import CLEAN, Request, digest
 from robust_eval.core.types import AttackSpec, Column, WorkUnit
 
-# Units that a wave of few survivors is cut into, where that leaves them large enough (Request.split).
-WAVE, SPLIT = 8, 4
-# Attacks of more passes per image than this (SPSA: 26,000) are always cut as finely. They take seconds an
-# image for a WRN-34-10 on a large GPU: everybody would wait half an hour for the last full batch.
+STAGE_UNITS = 8
+"""A stage with few survivors is cut into this many units where they stay large enough (Request.split)."""
+SPLIT = 4
+"""Request.split where the batch size is chosen automatically."""
 LONG = 10_000
+"""Attacks with more passes per image (SPSA: 26,000) are always cut into small units.
+
+One image takes seconds on a WRN-34-10 and a large GPU: the last full batch would take half an hour.
+"""
 
 
 def unit(
     request: Request, column: str, attack: AttackSpec | None, stage: int, indices: Sequence[int]
 ) -> WorkUnit:
-    """One attack (None: clean predictions) on the examples ``indices`` of the slice."""
+    """One attack (None: clean predictions) on the examples ``indices``.
+
+    The key depends neither on the column nor on the stage: an attack that occurs in two columns on the same
+    examples is one unit and runs once.
+    """
     precision = request.precision if attack is None else attacks.precision(attack, request.precision)
     identity = {
         "checkpoint": request.checkpoint.identity(),
@@ -37,8 +48,29 @@ def unit(
     return WorkUnit(key, column, attack, stage, tuple(indices), seeds.derive(request.seed, key), precision)
 
 
+def shard_examples(request: Request, shard: int | None = None) -> range:
+    """The examples of one of the request's shards, counted from 0; None: all examples."""
+    n, shards = request.data.n, request.shards
+    return range(n) if shard is None else range(n * shard // shards, n * (shard + 1) // shards)
+
+
+def pack(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequence[int]]:
+    """Cut a stage's examples, in rising order, into units; ``passes``: cost of the attack per image.
+
+    The cut depends on the request and the survivors only. If it depended on the number of workers, another
+    number would give other units, other seeds, and other verdicts.
+    """
+    most = len(indices) if passes > LONG else max(1, STAGE_UNITS // request.shards)
+    units: list[Sequence[int]] = []
+    for shard in range(request.shards):
+        examples = shard_examples(request, shard)
+        inside = indices[bisect_left(indices, examples.start) : bisect_left(indices, examples.stop)]
+        units += _cut(inside, request.batch_size, request.split, most)
+    return units
+
+
 def _cut(indices: Sequence[int], size: int, split: int, most: int) -> list[Sequence[int]]:
-    """Batches of ``size``; with ``split`` above 1 equal ones, and up to ``most`` of size / split or more."""
+    """Batches of ``size``; with ``split`` > 1 equal ones, up to ``most`` of at least size / split examples."""
     n = len(indices)
     if split == 1:
         return [indices[start : start + size] for start in range(0, n, size)]
@@ -46,43 +78,17 @@ def _cut(indices: Sequence[int], size: int, split: int, most: int) -> list[Seque
     return [indices[n * i // units : n * (i + 1) // units] for i in range(units)]
 
 
-def block(request: Request, number: int) -> range:
-    """The examples of one of the request's blocks, counted from 0."""
-    n, shards = request.data.n, request.shards
-    return range(n * number // shards, n * (number + 1) // shards)
-
-
-def pack(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequence[int]]:
-    """A wave's examples, in rising order, cut into units; ``passes``: what the attack costs per image.
-
-    The cut follows from the request and the survivors alone. Were it to follow from the number of
-    workers, another number would give other units, other seeds, and other verdicts.
-    """
-    most = len(indices) if passes > LONG else max(1, WAVE // request.shards)
-    units: list[Sequence[int]] = []
-    for number in range(request.shards):
-        part = block(request, number)
-        inside = indices[bisect_left(indices, part.start) : bisect_left(indices, part.stop)]
-        units += _cut(inside, request.batch_size, request.split, most)
-    return units
-
-
-def clean_units(request: Request, only: int | None = None) -> list[WorkUnit]:
-    """Clean predictions for every example, or for one block's; all other columns build on them."""
-    examples = range(request.data.n) if only is None else block(request, only)
-    return [unit(request, CLEAN, None, 0, batch) for batch in pack(request, examples)]
+def clean_units(request: Request, shard: int | None = None) -> list[WorkUnit]:
+    """Clean predictions for every example, or for one shard's; all other columns depend on them."""
+    return [unit(request, CLEAN, None, 0, batch) for batch in pack(request, shard_examples(request, shard))]
 
 
 def stage_units(request: Request, column: Column, stage: int, survivors: Sequence[int]) -> list[WorkUnit]:
-    """One attack of a column's cascade on the survivors so far, re-packed into full batches.
-
-    The key knows neither column nor stage: an attack that stands in two columns on the same
-    examples is one unit, run once.
-    """
+    """One attack of a column's cascade on the survivors so far, packed into full batches."""
     attack = column.attacks[stage]
     cost = attacks.cost(attack, request.checkpoint.classes)
-    cut = pack(request, survivors, cost.forwards + cost.backwards)
-    return [unit(request, column.id, attack, stage, batch) for batch in cut]
+    batches = pack(request, survivors, cost.forwards + cost.backwards)
+    return [unit(request, column.id, attack, stage, batch) for batch in batches]
 
 
 def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:
@@ -91,6 +97,6 @@ def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:
     for side in shape_CHW:
         pixels *= side
     if device_type == "cpu":
-        # Slices of a unit go through the network at once (models/tuning.py): larger units gain nothing.
+        # The attack copy calls the network with slices of a unit: larger units are not faster.
         return 500 if pixels <= 256 else 100
     return 1000 if pixels <= 1024 else 500

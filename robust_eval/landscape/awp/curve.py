@@ -1,4 +1,4 @@
-"""The 1-D landscape: g(alpha) along several random directions (Wu, Xia, Wang 2020, Algorithm 1, Figure 1)."""
+"""The 1-D landscape: g(alpha) along random directions (Wu, Xia and Wang 2020, Algorithm 1, Figure 1)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_eval.landscape.awp.flatness import Flatness, flatness
-from robust_eval.landscape.awp.points import Images, Move, Point, point
-from robust_eval.landscape.awp.scan import Scan, Values, forwards, subject_record
-from robust_eval.landscape.checkpoints import Subject
+from robust_eval.landscape.awp.points import Displacement, ImageSource, WeightPoint, weight_point
+from robust_eval.landscape.awp.scan import Losses, Scan, cost, model_record
+from robust_eval.landscape.checkpoints import ComparedModel
 
 KIND = "landscape-1d"
 MISLEADS = (
@@ -23,85 +23,90 @@ MISLEADS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """One checkpoint along all directions."""
+    """g(alpha) of one checkpoint along all directions."""
 
     label: str
     alphas: NDArray[np.float64]
     losses: NDArray[np.float64]
-    """(directions, alphas), nats; NaN where not finite."""
+    """Shape (directions, alphas), nats; NaN if not finite."""
     accuracies: NDArray[np.float64]
-    """(directions, alphas), fractions under the attack."""
+    """Shape (directions, alphas), fractions under attack."""
 
     @property
     def at_w(self) -> float:
-        """g(0); the same along every direction."""
+        """g(0), equal for all directions."""
         return float(self.losses[0, len(self.alphas) // 2])
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Over the directions; NaN where one of them is."""
-        found: NDArray[np.float64] = self.losses.mean(0)
-        return found
+        """Mean over the directions; NaN where one of them is."""
+        mean: NDArray[np.float64] = self.losses.mean(0)
+        return mean
 
     @property
     def low(self) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = self.losses.min(0)
-        return found
+        low: NDArray[np.float64] = self.losses.min(0)
+        return low
 
     @property
     def high(self) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = self.losses.max(0)
-        return found
+        high: NDArray[np.float64] = self.losses.max(0)
+        return high
 
     def flatness(self) -> Flatness:
         return flatness(self.alphas, self.losses)
 
     def not_finite(self) -> list[dict[str, float]]:
-        """Which points have no loss to draw."""
+        """Direction and alpha of the points without a finite loss."""
         return [
-            {"direction": int(number), "alpha": float(self.alphas[place])}
-            for number, place in np.argwhere(~np.isfinite(self.losses))
+            {"direction": int(number), "alpha": float(self.alphas[index])}
+            for number, index in np.argwhere(~np.isfinite(self.losses))
         ]
 
 
-def plan(alphas: Sequence[float], directions: int, *, pre_generated: bool = False) -> list[Point]:
-    """Every point once; w first, then direction by direction."""
-    kinds: tuple[Images, ...] = ("anew", "at-w") if pre_generated else ("anew",)
-    wanted = [point()]
+def plan(alphas: Sequence[float], directions: int, *, pre_generated: bool = False) -> list[WeightPoint]:
+    """The points to measure, without duplicates: w first, then direction by direction."""
+    sources: tuple[ImageSource, ...] = ("anew", "at-w") if pre_generated else ("anew",)
+    wanted = [weight_point()]
     for number in range(directions):
-        for images in kinds:
-            wanted += [point(Move("filter", number, alpha), images=images) for alpha in alphas]
+        for images in sources:
+            wanted += [weight_point(Displacement("filter", number, alpha), images=images) for alpha in alphas]
     return list(dict.fromkeys(wanted))
 
 
-def curves(scan: Scan, alphas: Sequence[float], values: Values, images: Images = "anew") -> list[Curve]:
+def curves(scan: Scan, alphas: Sequence[float], losses: Losses, images: ImageSource = "anew") -> list[Curve]:
     """One curve per checkpoint from measured points."""
     numbers = range(scan.directions.count)
 
-    def one(subject: Subject) -> Curve:
-        found = [
-            [values[subject.label, point(Move("filter", number, alpha), images=images)] for alpha in alphas]
+    def curve(model: ComparedModel) -> Curve:
+        rows = [
+            [
+                losses[model.label, weight_point(Displacement("filter", number, alpha), images=images)]
+                for alpha in alphas
+            ]
             for number in numbers
         ]
-        losses = np.array([[measured.value for measured in row] for row in found])
-        accuracies = np.array([[measured.accuracy for measured in row] for row in found])
-        return Curve(subject.label, np.array(alphas), losses, accuracies)
+        values = np.array([[measured.value for measured in row] for row in rows])
+        accuracies = np.array([[measured.accuracy for measured in row] for row in rows])
+        return Curve(model.label, np.array(alphas), values, accuracies)
 
-    return [one(subject) for subject in scan.subjects.each]
+    return [curve(model) for model in scan.comparison.models]
 
 
-def to_data(scan: Scan, found: Sequence[Curve], fixed: Sequence[Curve], values: Values) -> dict[str, Any]:
-    """Everything the figure shows and how it was made; ``fixed``: the pre-generated variant, or none."""
+def to_data(
+    scan: Scan, curves: Sequence[Curve], pre_generated: Sequence[Curve], losses: Losses
+) -> dict[str, Any]:
+    """The content of the JSON file; ``pre_generated``: curves on images made once at w, may be empty."""
     entries = []
-    for place, (subject, one) in enumerate(zip(scan.subjects.each, found, strict=True)):
+    for index, (model, one) in enumerate(zip(scan.comparison.models, curves, strict=True)):
         entry: dict[str, Any] = {
-            **subject_record(scan, subject, values),
+            **model_record(model, losses),
             "loss_at_0": one.at_w,
             "accuracy_at_0": float(one.accuracies[0, len(one.alphas) // 2]),
             **_curve_data(one),
         }
-        if fixed:
-            entry["pre_generated"] = {"note": MISLEADS, **_curve_data(fixed[place])}
+        if pre_generated:
+            entry["pre_generated"] = {"note": MISLEADS, **_curve_data(pre_generated[index])}
         entries.append(entry)
     return {
         "kind": KIND,
@@ -109,9 +114,9 @@ def to_data(scan: Scan, found: Sequence[Curve], fixed: Sequence[Curve], values: 
         "normalisation": "by filter; parameters of one dimension do not move",
         "band": "lowest to highest of the directions",
         "flatness_units": "sharpness: mean abs(g - g(0)), nats; reach: least abs(alpha) with g - g(0) >= 1",
-        "alphas": found[0].alphas,
+        "alphas": curves[0].alphas,
         "checkpoints": entries,
-        "cost": forwards(values),
+        "cost": cost(losses),
     }
 
 

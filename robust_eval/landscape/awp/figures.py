@@ -1,4 +1,4 @@
-"""Landscapes as figures: what the JSON files hold, drawn in the shared look."""
+"""Figures of curves, planes and weight perturbations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robust_eval.core import figure_style
 from robust_eval.landscape.awp.curve import Curve
 from robust_eval.landscape.awp.plane import Plane
 from robust_eval.landscape.awp.scan import Scan
-from robust_eval.landscape.awp.weight_noise import Response
+from robust_eval.landscape.awp.weight_noise import PerturbationCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,51 +20,44 @@ if TYPE_CHECKING:
 LOSS = "adversarial loss (nats)"
 
 
-def caption(scan: Scan) -> str:
-    """``digits (train, n = 1000), PGD-10, Linf 0.1``."""
-    setting = scan.setting
-    data = setting.data
-    return f"{data.name} ({data.split}, n = {data.n}), {setting.attack.id.upper()}, {setting.threat}"
-
-
-def curve_figure(scan: Scan, curves: Sequence[Curve], fixed: Sequence[Curve]) -> Figure:
-    """Mean and band of every checkpoint; the pre-generated variant, where there is one, in a panel beside."""
+def curve_figure(scan: Scan, curves: Sequence[Curve], pre_generated: Sequence[Curve]) -> Figure:
+    """Mean and band of every checkpoint; a second panel for ``pre_generated`` curves, which may be empty."""
     with figure_style.style():
-        width = figure_style.SPREAD if fixed else figure_style.COLUMN
-        canvas, panels = figure_style.panels(1 + bool(fixed), width=width, share_y=True)
+        width = figure_style.TWO_COLUMNS if pre_generated else figure_style.COLUMN
+        canvas, panels = figure_style.panels(1 + bool(pre_generated), width=width, share_y=True)
         _curves(panels[0], curves)
         panels[0].set_ylabel(LOSS)
-        if fixed:
+        if pre_generated:
             for one in curves:
                 panels[1].plot(one.alphas, one.mean, color=figure_style.GREY, linewidth=0.8, linestyle=":")
             panels[1].plot([], [], color=figure_style.GREY, linewidth=0.8, linestyle=":", label="made anew")
             panels[1].legend()
             panels[0].set_title("x' made anew at every α: the landscape")
             panels[1].set_title("x' made once, at α = 0: misleads")
-            _curves(panels[1], fixed, labels=False)
-        canvas.suptitle(caption(scan), fontsize=8)
+            _curves(panels[1], pre_generated, labels=False)
+        canvas.suptitle(scan.caption(), fontsize=8)
         figure_style.legend(canvas, panels[0])
-        _name_not_finite(
+        _list_not_finite(
             canvas, [(one.label, "|α|", [row["alpha"] for row in one.not_finite()]) for one in curves]
         )
     return canvas
 
 
 def _curves(axes: Axes, curves: Sequence[Curve], *, labels: bool = True) -> None:
-    for place, one in enumerate(curves):
-        look = figure_style.line(place, markers=len(one.alphas) <= 25)
-        axes.plot(one.alphas, one.mean, label=one.label if labels else None, **look)
-        axes.fill_between(one.alphas, one.low, one.high, color=look["color"], alpha=0.18, linewidth=0)
-    # The whole range, also where there is nothing to draw.
-    reach = 1.05 * float(curves[0].alphas[-1])
-    axes.set_xlim(-reach, reach)
+    for index, one in enumerate(curves):
+        line = figure_style.line(index, markers=len(one.alphas) <= 25)
+        axes.plot(one.alphas, one.mean, label=one.label if labels else None, **line)
+        axes.fill_between(one.alphas, one.low, one.high, color=line["color"], alpha=0.18, linewidth=0)
+    # The full range of alpha, even if some losses are not finite.
+    limit = 1.05 * float(curves[0].alphas[-1])
+    axes.set_xlim(-limit, limit)
     axes.set_xlabel("α (in filter norms, random direction)")
     if not any(np.isfinite(one.losses).sum() > 1 for one in curves):
         axes.text(0.5, 0.7, "no finite loss beside α = 0", transform=axes.transAxes, ha="center")
 
 
 def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
-    """A surface and a contour plot for each checkpoint, all on one scale."""
+    """A surface and a contour plot per checkpoint, all with one colour scale."""
     from matplotlib.ticker import MaxNLocator
 
     highest = max([float(np.nanmax(one.relative)) for one in planes if np.isfinite(one.at_w)] or [0.0])
@@ -72,7 +65,7 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
     rows = len(planes)
     with figure_style.style():
         canvas, panels = figure_style.panels(
-            2, rows, width=figure_style.SPREAD, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
+            2, rows, width=figure_style.TWO_COLUMNS, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
         )
         for row, one in enumerate(planes):
             a, b = np.meshgrid(one.alphas, one.alphas)
@@ -91,15 +84,15 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
                 axes.set_xlabel("a (in filter norms)")
                 axes.set_ylabel("b (in filter norms)")
                 if not 1e-3 < one.alphas[-1] < 1e4:
-                    # A factor of the whole axis would be set upon the labels.
+                    # The common factor of the tick labels would overlap the axis labels.
                     axes.xaxis.set_major_formatter("{x:g}")
                     axes.yaxis.set_major_formatter("{x:g}")
             if np.isfinite(one.relative).sum() < 2:
                 contour.text(
                     0.5, 0.7, "no finite loss beside (0, 0)", transform=contour.transAxes, ha="center"
                 )
-        canvas.suptitle(caption(scan), fontsize=8)
-        _name_not_finite(
+        canvas.suptitle(scan.caption(), fontsize=8)
+        _list_not_finite(
             canvas,
             [
                 (one.label, "max(|a|, |b|)", [max(abs(p["a"]), abs(p["b"])) for p in one.not_finite()])
@@ -109,49 +102,48 @@ def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
     return canvas
 
 
-def response_figure(scan: Scan, responses: Sequence[Response]) -> Figure:
-    """Loss against gamma on logarithmic axes, a panel for each checkpoint."""
-    labels = list(dict.fromkeys(one.label for one in responses))
-    width = figure_style.COLUMN if len(labels) == 1 else figure_style.SPREAD * max(1.0, len(labels) / 2)
+def perturbation_figure(scan: Scan, curves: Sequence[PerturbationCurve]) -> Figure:
+    """Loss against gamma on logarithmic axes, one panel per checkpoint."""
+    labels = list(dict.fromkeys(one.label for one in curves))
+    width = figure_style.COLUMN if len(labels) == 1 else figure_style.TWO_COLUMNS * max(1.0, len(labels) / 2)
     with figure_style.style():
         canvas, panels = figure_style.panels(len(labels), width=width, share_y=True)
         for axes, label in zip(panels, labels, strict=True):
             axes.set_xscale("log")
             axes.set_yscale("log")
-            for one in (found for found in responses if found.label == label):
-                _response(axes, one)
+            for one in (curve for curve in curves if curve.label == label):
+                _perturbation_curve(axes, one)
             axes.set_title(label)
             axes.set_xlabel("γ (size of v relative to the layer's weights)")
         panels[0].set_ylabel(LOSS)
         panels[0].legend(fontsize=6.5)
-        canvas.suptitle(caption(scan), fontsize=8)
-        _name_not_finite(
-            canvas, [(f"{one.label} {one.kind.upper()}", "γ", one.not_finite()) for one in responses]
+        canvas.suptitle(scan.caption(), fontsize=8)
+        _list_not_finite(
+            canvas, [(f"{one.label} {one.kind.upper()}", "γ", one.not_finite()) for one in curves]
         )
     return canvas
 
 
-def _response(axes: Axes, one: Response) -> None:
-    look = figure_style.line(0 if one.kind == "awp" else 1)
+def _perturbation_curve(axes: Axes, one: PerturbationCurve) -> None:
+    line = figure_style.line(0 if one.kind == "awp" else 1)
     anew = one.images == "anew"
-    look |= {"linestyle": "-" if anew else ":", "fillstyle": "full" if anew else "none"}
+    line |= {"linestyle": "-" if anew else ":", "fillstyle": "full" if anew else "none"}
     made = "made anew at w+v" if anew else "made at w"
-    axes.plot(one.gammas, one.mean, label=f"{one.kind.upper()}, x' {made}", **look)
+    axes.plot(one.gammas, one.mean, label=f"{one.kind.upper()}, x' {made}", **line)
     if len(one.losses) > 1 and anew:
         low, high = one.losses.min(0), one.losses.max(0)
-        axes.fill_between(one.gammas, low, high, color=look["color"], alpha=0.18, linewidth=0)
+        axes.fill_between(one.gammas, low, high, color=line["color"], alpha=0.18, linewidth=0)
 
 
-def _name_not_finite(canvas: Figure, found: Sequence[tuple[str, str, Sequence[float]]]) -> None:
-    """Say below the figure where there is nothing to draw because the loss overflowed."""
-    sentences = [
-        f"{label}: {len(places)} points not finite (overflow), {symbol} ≥ {_least(places):g}"
-        for label, symbol, places in found
-        if places
+def _list_not_finite(canvas: Figure, points: Sequence[tuple[str, str, Sequence[float]]]) -> None:
+    """List below the figure the points that are not drawn because the loss overflowed.
+
+    ``points``: (label, symbol of the distance from w, the distances of such points).
+    """
+    lines = [
+        f"{label}: {len(distances)} points not finite (overflow), {symbol} ≥ {min(map(abs, distances)):g}"
+        for label, symbol, distances in points
+        if distances
     ]
-    if sentences:
-        canvas.supxlabel("\n".join(dict.fromkeys(sentences)), fontsize=7, color=figure_style.PALETTE[1])
-
-
-def _least(places: Sequence[float]) -> float:
-    return min(abs(place) for place in places)
+    if lines:
+        canvas.supxlabel("\n".join(dict.fromkeys(lines)), fontsize=7, color=figure_style.PALETTE[1])

@@ -1,8 +1,8 @@
-"""How flat is a curve? Two numbers of this project; the AWP paper gives none, it shows pictures.
+"""Two measures of the flatness of a curve, defined by this project; the AWP paper only shows figures.
 
-- ``sharpness``: the mean over the grid of abs(g(alpha) - g(0)), in nats; smaller is flatter.
-- ``reach``: the smallest abs(alpha) at which g has risen by 1 nat, linear between grid points; larger is
-  flatter, None where the curve does not rise that far.
+- ``sharpness``: mean over the grid of abs(g(alpha) - g(0)), in nats; smaller is flatter.
+- ``reach``: smallest abs(alpha) at which g has risen by 1 nat, interpolated linearly; larger is flatter; None
+  if the curve does not rise by 1 nat.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ RISE = 1.0
 
 @dataclass(frozen=True)
 class Flatness:
-    """Of one checkpoint over several directions; standard deviations need two."""
+    """Flatness of one checkpoint over its directions; the standard deviation needs at least two."""
 
     sharpness: float | None
-    """Mean over the directions; None where a point of the grid is not finite."""
+    """Mean over the directions; None if a point of the grid is not finite."""
     sharpness_std: float | None
     reach: float | None
-    """Mean over the directions that reach; None where none does."""
+    """Mean over the directions in which the loss rises by 1 nat; None if there is none."""
     reached: int
-    """In how many directions the loss rises by 1 nat."""
+    """Number of directions in which the loss rises by 1 nat."""
     sharpness_each: tuple[float | None, ...]
     reach_each: tuple[float | None, ...]
 
 
 def flatness(alphas: Floats, curves: Floats) -> Flatness:
-    """``alphas`` (P,) with a 0 among them, ``curves`` (directions, P) in nats; NaN: not finite."""
-    sharp = tuple(sharpness(alphas, curve) for curve in curves)
+    """``alphas``: shape (P,), containing 0; ``curves``: shape (directions, P) in nats, NaN if not finite."""
+    sharpnesses = tuple(sharpness(alphas, curve) for curve in curves)
     reaches = tuple(reach(alphas, curve) for curve in curves)
-    known = [value for value in sharp if value is not None]
-    far = [value for value in reaches if value is not None]
-    whole = len(known) == len(sharp)
+    finite = [value for value in sharpnesses if value is not None]
+    reached = [value for value in reaches if value is not None]
+    all_finite = len(finite) == len(sharpnesses)
     return Flatness(
-        float(np.mean(known)) if whole else None,
-        float(np.std(known, ddof=1)) if whole and len(known) > 1 else None,
-        float(np.mean(far)) if far else None,
-        len(far),
-        sharp,
+        float(np.mean(finite)) if all_finite else None,
+        float(np.std(finite, ddof=1)) if all_finite and len(finite) > 1 else None,
+        float(np.mean(reached)) if reached else None,
+        len(reached),
+        sharpnesses,
         reaches,
     )
 
 
 def sharpness(alphas: Floats, curve: Floats) -> float | None:
-    """Mean of abs(g - g(0)) over the grid; None where g is not finite somewhere."""
+    """Mean of abs(g - g(0)) over the grid; None if a point is not finite."""
     rise = np.abs(curve - curve[_centre(alphas)])
     return float(rise.mean()) if np.isfinite(rise).all() else None
 
 
 def reach(alphas: Floats, curve: Floats) -> float | None:
-    """The smallest abs(alpha) with g(alpha) - g(0) >= 1 nat; what is not finite has risen."""
+    """The smallest abs(alpha) with g(alpha) - g(0) >= 1 nat; points that are not finite count as risen."""
     centre = _centre(alphas)
     rise = np.where(np.isfinite(curve), curve, np.inf) - curve[centre]
     if not np.isfinite(curve[centre]):
@@ -65,19 +65,19 @@ def reach(alphas: Floats, curve: Floats) -> float | None:
         _crossing(alphas[centre:], rise[centre:]),
         _crossing(-alphas[centre::-1], rise[centre::-1]),
     )
-    found = [value for value in sides if value is not None]
-    return min(found) if found else None
+    crossings = [value for value in sides if value is not None]
+    return min(crossings) if crossings else None
 
 
 def _crossing(distances: Floats, rise: Floats) -> float | None:
-    """Where ``rise``, from 0 at distance 0 on, first passes 1."""
+    """The distance at which ``rise``, which starts with 0 at distance 0, first reaches 1."""
     above = np.flatnonzero(rise >= RISE)
     if not len(above):
         return None
-    last = int(above[0])
-    low, high = rise[last - 1], rise[last]
-    share = (RISE - low) / (high - low) if np.isfinite(high) else 1.0
-    return float(distances[last - 1] + share * (distances[last] - distances[last - 1]))
+    index = int(above[0])
+    low, high = rise[index - 1], rise[index]
+    fraction = (RISE - low) / (high - low) if np.isfinite(high) else 1.0
+    return float(distances[index - 1] + fraction * (distances[index] - distances[index - 1]))
 
 
 def _centre(alphas: Floats) -> int:

@@ -1,4 +1,4 @@
-"""What is measured where, as records: pure, so that a scan can be planned, stored and resumed."""
+"""The points of a scan in weight space, the losses measured there, and their storage in files."""
 
 from __future__ import annotations
 
@@ -15,56 +15,60 @@ from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.files import write_text, writing
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
-from robust_eval.core.types import AttackSpec, CheckpointRef, Slice
+from robust_eval.core.types import FLOAT32, AttackSpec, CheckpointRef, Slice
 
 VERSION = 1
-"""Rises whenever the meaning of a stored point changes."""
+"""Must be increased whenever the meaning of a stored point changes."""
 
-Kind = Literal["filter", "rwp", "awp"]
-Images = Literal["anew", "at-w"]
+DirectionKind = Literal["filter", "rwp", "awp"]
+ImageSource = Literal["anew", "at-w"]
 
 
 @dataclass(frozen=True)
-class Move:
-    """``size`` along a direction: random and filter-normalised, random and normalised by tensor (RWP), or the
-    gradient's, normalised by tensor (AWP)."""
+class Displacement:
+    """A displacement of the weights by ``size`` along one direction.
 
-    kind: Kind
+    ``filter``: random, normalised by filter; ``rwp``: random, normalised by tensor; ``awp``: the gradient of
+    the loss, normalised by tensor.
+    """
+
+    kind: DirectionKind
     number: int
-    """Which random direction; 0 for AWP."""
+    """Index of the random direction; 0 for ``awp``."""
     size: float
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where the weights are, and which adversarial images are shown there.
+class WeightPoint:
+    """A point in weight space and the adversarial images the loss is measured on.
 
-    ``anew``: made at the displaced weights (Algorithm 1); ``at-w``: made once at w. No moves: w itself.
+    ``anew``: generated at the displaced weights (Algorithm 1 of Wu et al. 2020); ``at-w``: generated once at
+    w. No displacements: w itself.
     """
 
-    moves: tuple[Move, ...] = ()
-    images: Images = "anew"
-    checked: bool = False
-    """Searched in float32 whatever the scan's precision is, to tell what that precision costs."""
+    displacements: tuple[Displacement, ...] = ()
+    images: ImageSource = "anew"
+    float32_attack: bool = False
+    """Attack in float32 whatever the scan's precision is, to measure the effect of that precision."""
 
 
-def point(*moves: Move, images: Images = "anew") -> Point:
-    """Moves of size 0 are none: at w all directions, and both kinds of images, are one point."""
-    real = tuple(move for move in moves if move.size != 0)
-    return Point(real, images if real else "anew")
+def weight_point(*displacements: Displacement, images: ImageSource = "anew") -> WeightPoint:
+    """A point with displacements of size 0 removed: w is one point for all directions and image sources."""
+    nonzero = tuple(one for one in displacements if one.size != 0)
+    return WeightPoint(nonzero, images if nonzero else "anew")
 
 
-def alphas(span: Fraction, points: int) -> tuple[float, ...]:
-    """``points`` (odd) equal steps from -span to span; 0 is exactly among them."""
-    half = (points - 1) // 2
+def symmetric_grid(span: Fraction, count: int) -> tuple[float, ...]:
+    """``count`` (odd) equidistant values from -span to span, with an exact 0 in the middle."""
+    half = (count - 1) // 2
     return tuple(float(span * Fraction(step, half)) for step in range(-half, half + 1))
 
 
-class Measured(ClosedModel):
-    """The adversarial loss at one point.
+class MeasuredLoss(ClosedModel):
+    """The adversarial loss at one point, as stored in the scan's folder.
 
-    ``loss`` is the mean cross-entropy in nats, None where it is not finite; ``accuracy`` the share of
-    images that the displaced model still gets right under the attack.
+    ``loss``: mean cross-entropy in nats, None if not finite; ``accuracy``: fraction of images that the
+    displaced model classifies correctly under the attack.
     """
 
     key: str
@@ -76,51 +80,59 @@ class Measured(ClosedModel):
 
     @property
     def value(self) -> float:
-        """The loss; NaN where it is not finite."""
+        """The loss; NaN if not finite."""
         return math.nan if self.loss is None else self.loss
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Everything but the point and the checkpoint that a measured loss depends on."""
+class ScanSetting:
+    """Everything that a measured loss depends on besides the checkpoint and the point."""
 
     data: Slice
     threat: ThreatModel
     attack: AttackSpec
     batch_size: int
-    """Images attacked at once; for AWP also the batch whose loss v raises."""
+    """Images attacked at once; for AWP also the batch whose loss v increases."""
     seed: int
     directions: str
-    """Where the random directions come from."""
-    precision: str = "float32"
-    """Of the attack's search; losses are always measured in float32."""
+    """Text that identifies the random directions."""
+    precision: str = FLOAT32
+    """Precision of the attack; losses are always measured in float32."""
     library: str = field(default_factory=lambda: attacks.library("pgd"))
 
     def identity(self) -> dict[str, Any]:
+        """JSON-able values that must be equal for stored points to be reused."""
         return {**asdict(self), "threat": str(self.threat), "version": VERSION}
 
 
-def key(setting: Setting, ref: CheckpointRef, place: Point) -> str:
-    """Names a measured point: equal for equal questions, and for no others."""
-    if place.checked:
-        setting, place = replace(setting, precision="float32"), replace(place, checked=False)
-    return digest({"setting": setting.identity(), "model": ref.identity(), "point": asdict(place)})[:32]
+def point_key(setting: ScanSetting, ref: CheckpointRef, point: WeightPoint) -> str:
+    """File name of a measured point; equal exactly if setting, checkpoint and point are equal."""
+    if point.float32_attack:
+        setting = replace(setting, precision=FLOAT32)
+    # The names are part of the keys of stored points; "checked" is always False.
+    position = {
+        "moves": [asdict(one) for one in point.displacements],
+        "images": point.images,
+        "checked": False,
+    }
+    return digest({"setting": setting.identity(), "model": ref.identity(), "point": position})[:32]
 
 
 class PointStore:
-    """Measured points in ``units/<key>.json``, each whole or absent; a damaged one is measured again."""
+    """Measured points in ``units/<key>.json``, written atomically; damaged files are measured again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "units"
 
-    def get(self, name: str) -> Measured | None:
+    def get(self, key: str) -> MeasuredLoss | None:
         try:
-            found = Measured.model_validate_json((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            text = (self.folder / f"{key}.json").read_text(encoding="utf-8")
+            measured = MeasuredLoss.model_validate_json(text)
         except (OSError, UnicodeDecodeError, ValidationError):
             return None
-        return found if found.key == name else None
+        return measured if measured.key == key else None
 
-    def put(self, measured: Measured) -> None:
+    def put(self, measured: MeasuredLoss) -> None:
         with writing(self.folder.parent):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / f"{measured.key}.json", measured.model_dump_json() + "\n")

@@ -1,59 +1,69 @@
-"""A scan: which points, measured once each and stored at once, and the figures' data from them."""
+"""Measure the adversarial loss at points in weight space; each point is stored when it is finished."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from robust_eval import attacks
 from robust_eval.core.errors import UserError
-from robust_eval.core.request import digest
 from robust_eval.core.threat import parse_fraction
 from robust_eval.core.types import FLOAT32
-from robust_eval.evaluation.attack_copy import resolve_precision
+from robust_eval.evaluation.planning.settings import resolve_precision
+from robust_eval.evaluation.planning.units import auto_batch_size
 from robust_eval.evaluation.store import exclusive
 from robust_eval.landscape.awp import points
-from robust_eval.landscape.awp.adversarial_loss import Meter
-from robust_eval.landscape.awp.points import Measured, Point, PointStore, Setting, point
-from robust_eval.landscape.checkpoints import Subject, Subjects
-from robust_eval.landscape.directions import Directions, draw, load, save
+from robust_eval.landscape.awp.adversarial_loss import AdversarialLoss
+from robust_eval.landscape.awp.points import MeasuredLoss, PointStore, ScanSetting, WeightPoint
+from robust_eval.landscape.checkpoints import ComparedModel, ModelComparison
+from robust_eval.landscape.directions import (
+    Directions,
+    load_directions,
+    random_directions,
+    save_directions,
+)
+from robust_eval.landscape.option_checks import require_at_least
 from robust_eval.results.environment import environment
 
-Values = Mapping[tuple[str, Point], Measured]
-"""By checkpoint's label and point."""
+Losses = Mapping[tuple[str, WeightPoint], MeasuredLoss]
+"""Measured losses by checkpoint label and point."""
 
-# Beyond this, weights of ordinary size overflow float32 before any network is asked.
-LARGEST_SPAN = 10**30
+# Larger displacements overflow float32 for weights of ordinary size.
+MAX_SIZE = 10**30
+
+FLOAT32_CHECK = WeightPoint(float32_attack=True)
+"""w attacked in float32, measured in addition when a scan attacks in lower precision."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Checkpoints, how they are measured, and where the points go."""
+    """Checkpoints, directions and everything else that the measured losses depend on."""
 
-    subjects: Subjects
-    setting: Setting
+    comparison: ModelComparison
+    setting: ScanSetting
     directions: Directions
 
     def identity(self) -> dict[str, Any]:
-        """What a folder holds points of. The grid is no part of it: another grid adds points."""
-        models = [subject.ref.identity() for subject in self.subjects.each]
+        """What a run folder contains points of. The grid is not included: other grids add points to it."""
+        models = [one.ref.identity() for one in self.comparison.models]
         return {**self.setting.identity(), "checkpoints": models}
 
     def default_folder(self) -> Path:
-        """The same question finds the same folder again, and so continues."""
-        names = "+".join(subject.label for subject in self.subjects.each)
-        stem = "".join(c if c.isalnum() or c in "._+-" else "-" for c in names)[:60]
-        return Path("runs") / f"landscape-{stem}-{digest(self.identity())[:8]}"
+        """``runs/landscape-LABELS-HASH``."""
+        return self.comparison.default_folder("landscape", self.identity())
 
-    def checks(self) -> list[Point]:
-        """Points that tell what a precision below float32 costs: w once more, searched in float32."""
-        return [] if self.setting.precision == FLOAT32 else [Point(checked=True)]
+    def caption(self) -> str:
+        """``digits (train, n = 1000), PGD-10, Linf 0.1``."""
+        return self.comparison.caption(self.setting.attack.id)
+
+    def precision_checks(self) -> list[WeightPoint]:
+        """Points that measure the effect of a precision below float32."""
+        return [] if self.setting.precision == FLOAT32 else [FLOAT32_CHECK]
 
     def record(self) -> dict[str, Any]:
-        """What every JSON file of a scan says about how it was made."""
+        """How the losses were measured, for JSON files."""
         setting = self.setting
         return {
             "version": points.VERSION,
@@ -69,116 +79,122 @@ class Scan:
             "batch_size": setting.batch_size,
             "seed": setting.seed,
             "directions": {"count": self.directions.count, "origin": setting.directions},
-            "environment": environment(self.subjects.x_NCHW.device).model_dump(),
+            "environment": environment(self.comparison.x_NCHW.device).model_dump(),
         }
 
 
-def subject_record(scan: Scan, subject: Subject, values: Values) -> dict[str, Any]:
-    """What every JSON file says of a checkpoint; ``loss_at_w_in_float32`` only where another was used."""
-    check = values.get((subject.label, Point(checked=True)))
-    checks = {} if check is None else {"loss_at_w_in_float32": check.loss}
+def model_record(model: ComparedModel, losses: Losses) -> dict[str, Any]:
+    """A checkpoint for JSON files; ``loss_at_w_in_float32`` only if the attack used a lower precision."""
+    check = losses.get((model.label, FLOAT32_CHECK))
     return {
-        "label": subject.label,
-        "name": subject.ref.name,
-        "sha256": subject.ref.sha256,
-        "architecture": asdict(subject.ref.architecture),
-        **checks,
+        **model.record(),
+        "architecture": asdict(model.ref.architecture),
+        **({} if check is None else {"loss_at_w_in_float32": check.loss}),
     }
 
 
-def make(
-    subjects: Subjects,
+def make_scan(
+    comparison: ModelComparison,
     *,
-    count: int,
+    directions: int,
     steps: int,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
-    file: Path | None = None,
+    direction_file: Path | None = None,
     precision: str = FLOAT32,
 ) -> Scan:
-    """A scan along ``count`` directions under PGD-``steps``; ``file`` holds the directions or gets them."""
-    for what, value in (("--directions", count), ("--batch-size", batch_size)):
-        if value < 1:
-            raise UserError(f"{what} must be at least 1, got {value}.")
-    if seed < 0:
-        raise UserError(f"--seed must be 0 or more, got {seed}.")
+    """A scan along ``directions`` random directions, attacked by PGD with ``steps`` steps.
+
+    ``batch_size`` None: chosen by image size. ``direction_file``: read if it exists, written otherwise.
+    Raises :class:`UserError` for values out of range and for a direction file that does not fit.
+    """
+    require_at_least("--directions", directions)
+    require_at_least("--seed", seed, 0)
+    x_NCHW = comparison.x_NCHW
+    if batch_size is None:
+        batch_size = auto_batch_size(tuple(x_NCHW.shape[1:]), x_NCHW.device.type)
+    require_at_least("--batch-size", batch_size)
     attack = attacks.spec(f"pgd-{steps}", "pgd", {"steps": steps})
-    directions = draw(subjects.shapes, count, seed)
-    if file is not None:
-        if not file.exists():
-            save(file, directions)
-        # Read back what was written: the same command then asks the same question the second time.
-        directions = load(file, subjects.shapes, count, subjects.each[0].label)
-    precision, _ = resolve_precision(precision, subjects.x_NCHW.device)
-    setting = Setting(
-        subjects.images, subjects.threat, attack, batch_size, seed, directions.origin, precision
+    drawn = random_directions(comparison.shapes, directions, seed)
+    if direction_file is not None:
+        if not direction_file.exists():
+            save_directions(direction_file, drawn)
+        # Always read back: the file's hash is part of the identity, on the first run and on later ones.
+        drawn = load_directions(direction_file, comparison.shapes, directions, comparison.models[0].label)
+    precision, _ = resolve_precision(precision, x_NCHW.device)
+    setting = ScanSetting(
+        comparison.data, comparison.threat, attack, batch_size, seed, drawn.origin, precision
     )
-    return Scan(subjects, setting, directions)
+    return Scan(comparison, setting, drawn)
 
 
-def grid(span: str, count: int) -> tuple[float, ...]:
-    """Alphas from what a user typed. A UserError for a span that is none or a grid without 0."""
+def parse_alphas(span: str, count: int) -> tuple[float, ...]:
+    """``count`` alphas from -span to span. Raises :class:`UserError` for an invalid span or an even count."""
     value = parse_fraction(span, "--span")
     if value <= 0:
         raise UserError(f"--span must be above 0, got {span}.")
-    if value > LARGEST_SPAN:
-        raise UserError(f"--span {span} is more than weights can be moved in float32. The usual span is 1.")
+    if value > MAX_SIZE:
+        raise UserError(f"--span {span} exceeds what float32 weights can represent. The usual span is 1.")
     if count < 3 or count % 2 == 0:
         raise UserError(f"--points must be odd and at least 3, so that alpha = 0 is among them; got {count}.")
-    return points.alphas(value, count)
+    return points.symmetric_grid(value, count)
 
 
-def gammas(text: str) -> tuple[float, ...]:
-    """Relative sizes ``1e-3,5e-3,...`` in growing order, each once."""
+def parse_gammas(text: str) -> tuple[float, ...]:
+    """Relative sizes ``1e-3,5e-3,...`` in increasing order without duplicates."""
     values = sorted({parse_fraction(part, "--gammas") for part in text.split(",")})
-    if values[0] <= 0 or values[-1] > LARGEST_SPAN:
-        raise UserError(f"--gammas must be above 0 and of ordinary size, got '{text}'.")
-    return tuple(float(Fraction(value)) for value in values)
+    if values[0] <= 0 or values[-1] > MAX_SIZE:
+        raise UserError(f"--gammas must be above 0 and at most 1e30, got '{text}'.")
+    return tuple(float(value) for value in values)
 
 
-def run(
+OnPoint = Callable[[ComparedModel, MeasuredLoss, bool], None]
+"""Called after every point with the checkpoint, the loss, and whether it was already stored."""
+
+
+def run_scan(
     scan: Scan,
-    wanted: Sequence[Point],
+    wanted: Sequence[WeightPoint],
     folder: Path,
-    told: Callable[[Subject, Measured, bool], None] = lambda _subject, _measured, _stored: None,
-) -> Values:
-    """Measure what is not yet stored in ``folder``; ``told`` hears of every point, and whether it was there.
+    on_point: OnPoint = lambda _model, _measured, _stored: None,
+) -> Losses:
+    """The losses of all checkpoints at the ``wanted`` points; those stored in ``folder`` are read from there.
 
-    Raises :class:`UserError` where the folder belongs to another scan or cannot be written. Interrupted, it
-    leaves every finished point, and no checkpoint was changed.
+    After an interruption the folder contains every finished point. Raises :class:`UserError` if the folder
+    belongs to another scan or cannot be written.
     """
     with exclusive(folder):
-        scan.subjects.open(folder, scan.identity())
-        store, meters, found = PointStore(folder), {}, {}
-        for place in wanted:
-            for subject in scan.subjects.each:
-                name = points.key(scan.setting, subject.ref, place)
-                measured = store.get(name)
+        scan.comparison.open_folder(folder, scan.identity())
+        store, losses = PointStore(folder), {}
+        adversarial_losses: dict[str, AdversarialLoss] = {}
+        for point in wanted:
+            for model in scan.comparison.models:
+                measured = store.get(points.point_key(scan.setting, model.ref, point))
                 stored = measured is not None
                 if measured is None:
-                    if subject.label not in meters:
-                        meters[subject.label] = _meter(scan, subject)
-                    measured = meters[subject.label].measure(place)
+                    if model.label not in adversarial_losses:
+                        adversarial_losses[model.label] = adversarial_loss(scan, model)
+                    measured = adversarial_losses[model.label].measure(point)
                     store.put(measured)
-                found[subject.label, place] = measured
-                told(subject, measured, stored)
-    return found
+                losses[model.label, point] = measured
+                on_point(model, measured, stored)
+    return losses
 
 
-def _meter(scan: Scan, subject: Subject) -> Meter:
-    subjects = scan.subjects
-    return Meter(subject.model, subject.ref, subjects.x_NCHW, subjects.y_N, scan.setting, scan.directions)
+def adversarial_loss(scan: Scan, model: ComparedModel) -> AdversarialLoss:
+    """The adversarial loss of one checkpoint under the scan's setting."""
+    comparison = scan.comparison
+    return AdversarialLoss(
+        model.model, model.ref, comparison.x_NCHW, comparison.y_N, scan.setting, scan.directions
+    )
 
 
-def forwards(values: Values) -> dict[str, float]:
-    """The bill of all points, whenever they were measured."""
-    each = list(values.values())
+def cost(losses: Losses) -> dict[str, float]:
+    """Passes and seconds of all points, including those measured in earlier runs."""
+    each = list(losses.values())
     return {
         "points": len(each),
         "forwards": sum(one.forwards for one in each),
         "backwards": sum(one.backwards for one in each),
         "seconds": sum(one.seconds for one in each),
     }
-
-
-__all__ = ["Scan", "Values", "forwards", "gammas", "grid", "make", "point", "run"]

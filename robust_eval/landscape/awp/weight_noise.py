@@ -1,9 +1,9 @@
-"""Adversarial loss under weight perturbations of growing size (Wu, Xia, Wang 2020, Figure 3a).
+"""Adversarial loss under weight perturbations of growing size (Wu, Xia and Wang 2020, Figure 3a).
 
-RWP is a random direction, AWP the gradient's; both have norm(v_l) = gamma norm(w_l) in every layer l, so that
-one gamma is one size. The paper does not say which images it shows; both kinds are measured: those made at w
-(what the perturbed model has never seen is not held against it) and those made anew at w+v, which is the
-adversarial loss rho(w+v) itself.
+RWP is a random direction, AWP the direction of the gradient; both have norm(v_l) = gamma norm(w_l) in every
+layer l, so that equal gamma means equal size. The paper does not state on which images the loss is measured.
+Both choices are reported: images made at w, and images made anew at w+v, which give rho(w+v) as defined in
+the paper.
 """
 
 from __future__ import annotations
@@ -16,93 +16,98 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_eval.core.errors import UserError, unknown
-from robust_eval.landscape.awp.points import Images, Kind, Move, Point, point
-from robust_eval.landscape.awp.scan import Scan, Values, forwards, subject_record
-from robust_eval.landscape.checkpoints import Subject
+from robust_eval.landscape.awp.points import (
+    DirectionKind,
+    Displacement,
+    ImageSource,
+    WeightPoint,
+    weight_point,
+)
+from robust_eval.landscape.awp.scan import Losses, Scan, cost, model_record
+from robust_eval.landscape.checkpoints import ComparedModel
 
 KIND = "weight-perturbation"
-KINDS: tuple[Kind, ...] = ("awp", "rwp")
-# From the size at which AWP begins to act (Figure 2b) to the size at which RWP does (Figure 3c).
-GAMMAS = "1e-4,1e-3,2.5e-3,5e-3,1e-2,2e-2,1e-1,3e-1,6e-1,1,2"
-BATCH = 128
-DRAWS = 5
+KINDS: tuple[DirectionKind, ...] = ("awp", "rwp")
 
 
 @dataclass(frozen=True)
-class Response:
-    """One checkpoint under one kind of perturbation, shown one kind of images."""
+class PerturbationCurve:
+    """Loss of one checkpoint against gamma, for one kind of perturbation and one image source."""
 
     label: str
-    kind: Kind
-    images: Images
+    kind: DirectionKind
+    images: ImageSource
     gammas: NDArray[np.float64]
     losses: NDArray[np.float64]
-    """(draws, gammas), nats; one draw for AWP; NaN where not finite."""
+    """Shape (draws, gammas), nats; one draw for AWP; NaN if not finite."""
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = self.losses.mean(0)
-        return found
+        """Mean over the draws."""
+        mean: NDArray[np.float64] = self.losses.mean(0)
+        return mean
 
     def not_finite(self) -> list[float]:
         """Gammas at which a draw has no finite loss."""
         return [float(gamma) for gamma in self.gammas[~np.isfinite(self.losses).all(0)]]
 
 
-def kinds(text: str) -> tuple[Kind, ...]:
-    """``awp,rwp`` in any order."""
-    found = [part.strip().lower() for part in text.split(",")]
-    for name in found:
+def parse_kinds(text: str) -> tuple[DirectionKind, ...]:
+    """``awp,rwp`` in any order. Raises :class:`UserError` for unknown and repeated kinds."""
+    names = [part.strip().lower() for part in text.split(",")]
+    for name in names:
         if name not in KINDS:
             raise unknown("weight perturbation", name, KINDS)
-    if len(set(found)) != len(found):
-        raise UserError(f"--perturbation names something twice: '{text}'.")
-    return tuple(kind for kind in KINDS if kind in found)
+    if len(set(names)) != len(names):
+        raise UserError(f"--kinds names a perturbation twice: '{text}'.")
+    return tuple(kind for kind in KINDS if kind in names)
 
 
-def _moves(kind: Kind, draws: int, gamma: float) -> list[Move]:
-    return [Move(kind, number, gamma) for number in range(1 if kind == "awp" else draws)]
+def _displacements(kind: DirectionKind, draws: int, gamma: float) -> list[Displacement]:
+    return [Displacement(kind, number, gamma) for number in range(1 if kind == "awp" else draws)]
 
 
-def plan(chosen: Sequence[Kind], gammas: Sequence[float], draws: int) -> list[Point]:
-    """w, then kind by kind and gamma by gamma."""
-    wanted = [point()]
-    for kind in chosen:
+def plan(kinds: Sequence[DirectionKind], gammas: Sequence[float], draws: int) -> list[WeightPoint]:
+    """The points to measure: w, then kind by kind and gamma by gamma."""
+    wanted = [weight_point()]
+    for kind in kinds:
         for gamma in gammas:
-            for move in _moves(kind, draws, gamma):
-                wanted += [point(move, images=images) for images in get_args(Images)]
+            for displacement in _displacements(kind, draws, gamma):
+                wanted += [weight_point(displacement, images=images) for images in get_args(ImageSource)]
     return wanted
 
 
-def responses(scan: Scan, chosen: Sequence[Kind], gammas: Sequence[float], values: Values) -> list[Response]:
-    """Every checkpoint under every kind, with images of both kinds."""
+def perturbation_curves(
+    scan: Scan, kinds: Sequence[DirectionKind], gammas: Sequence[float], losses: Losses
+) -> list[PerturbationCurve]:
+    """One curve per checkpoint, kind of perturbation and image source, from measured points."""
 
-    def one(subject: Subject, kind: Kind, images: Images) -> Response:
+    def curve(model: ComparedModel, kind: DirectionKind, images: ImageSource) -> PerturbationCurve:
         columns = [
             [
-                values[subject.label, point(move, images=images)].value
-                for move in _moves(kind, scan.directions.count, gamma)
+                losses[model.label, weight_point(displacement, images=images)].value
+                for displacement in _displacements(kind, scan.directions.count, gamma)
             ]
             for gamma in gammas
         ]
-        return Response(subject.label, kind, images, np.array(gammas), np.array(columns).T)
+        return PerturbationCurve(model.label, kind, images, np.array(gammas), np.array(columns).T)
 
     return [
-        one(subject, kind, images)
-        for subject in scan.subjects.each
-        for kind in chosen
-        for images in get_args(Images)
+        curve(model, kind, images)
+        for model in scan.comparison.models
+        for kind in kinds
+        for images in get_args(ImageSource)
     ]
 
 
-def to_data(scan: Scan, found: Sequence[Response], values: Values) -> dict[str, Any]:
-    """Everything the figure shows and how it was made."""
+def to_data(scan: Scan, curves: Sequence[PerturbationCurve], losses: Losses) -> dict[str, Any]:
+    """The content of the JSON file."""
     entries = []
-    for subject in scan.subjects.each:
+    for model in scan.comparison.models:
         entries.append(
             {
-                **subject_record(scan, subject, values),
-                "loss_at_w": values[subject.label, point()].loss,
+                **model_record(model, losses),
+                "loss_at_w": losses[model.label, weight_point()].loss,
                 "responses": [
                     {
                         "perturbation": one.kind,
@@ -111,8 +116,8 @@ def to_data(scan: Scan, found: Sequence[Response], values: Values) -> dict[str, 
                         "loss": one.losses,
                         "not_finite": one.not_finite(),
                     }
-                    for one in found
-                    if one.label == subject.label
+                    for one in curves
+                    if one.label == model.label
                 ],
             }
         )
@@ -122,7 +127,7 @@ def to_data(scan: Scan, found: Sequence[Response], values: Values) -> dict[str, 
         "size": "norm(v_l) = gamma norm(w_l) for every weight of more than one dimension",
         "awp": "one step along the gradient of each batch's mean loss at w, on images made at w, eval mode",
         "images": "at-w: made at w; anew: made at w+v",
-        "gammas": found[0].gammas,
+        "gammas": curves[0].gammas,
         "checkpoints": entries,
-        "cost": forwards(values),
+        "cost": cost(losses),
     }

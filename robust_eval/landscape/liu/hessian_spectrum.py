@@ -1,4 +1,4 @@
-"""How sharp are minima of adversarial training? Top Hessian eigenvalues of checkpoints (Liu et al. 2020)."""
+"""The largest Hessian eigenvalues of checkpoints, a measure of sharpness (Liu et al. 2020)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from torch import Tensor
 from robust_eval.core import figure_style
 from robust_eval.core.files import atomic, writing
 from robust_eval.evaluation.store import exclusive
-from robust_eval.landscape.checkpoints import Subject
-from robust_eval.landscape.liu import measurement
+from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.liu.hessian import Eigenpair, Hessian, top_eigenpairs
-from robust_eval.landscape.liu.measurement import Pieces, Setup
+from robust_eval.landscape.liu.measurement import Measurement, PartialResults, partial_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,88 +27,98 @@ KIND, VERSION = "hessian", 1
 
 @dataclass(frozen=True)
 class Eigenvalue:
-    """One eigenvalue of one checkpoint's Hessian."""
+    """One eigenvalue of one checkpoint's Hessian. The field names are those of the JSON."""
 
     label: str
     rank: int
-    """From 1, by falling size; while measuring, in the order found."""
+    """From 1, by decreasing absolute value; in stored partial results, the order in which they were found."""
     value: float
     residual: float
-    """An eigenvalue lies within this of ``value``."""
+    """The Hessian has an eigenvalue at most this far from ``value``."""
     iterations: int
     converged: bool
 
 
 def measure(
-    made: Setup,
+    measurement: Measurement,
     count: int,
     folder: Path,
     *,
     tolerance: float,
     iterations: int,
-    told: Callable[[Eigenvalue], None] = lambda _eigenvalue: None,
+    on_result: Callable[[Eigenvalue], None] = lambda _eigenvalue: None,
 ) -> list[Eigenvalue]:
-    """The ``count`` eigenvalues of largest size of every checkpoint; resumable eigenvalue by eigenvalue.
+    """The ``count`` eigenvalues of largest size of every checkpoint; finished ones are read from ``folder``.
 
-    The Hessian is that of the mean cross-entropy over adversarial images made once, at the checkpoint's
-    own weights, with respect to all parameters.
+    The Hessian is that of the mean cross-entropy on adversarial images made once at the checkpoint's weights,
+    with respect to all parameters. Raises :class:`UserError` for a folder of another measurement.
     """
-    found: list[Eigenvalue] = []
+    eigenvalues: list[Eigenvalue] = []
+    comparison = measurement.comparison
     with exclusive(folder):
-        made.subjects.open(folder, made.identity() | {"tolerance": tolerance, "iterations": iterations})
-        for subject in made.subjects.each:
+        options = {"tolerance": tolerance, "iterations": iterations}
+        comparison.open_folder(folder, measurement.identity() | options)
+        for model in comparison.models:
             own = []
-            for stored in _eigenvalues(made, subject, count, folder, tolerance, iterations):
-                eigenvalue = replace(stored, label=subject.label)
+            for stored in _eigenvalues(measurement, model, count, folder, tolerance, iterations):
+                eigenvalue = replace(stored, label=model.label)
                 own.append(eigenvalue)
-                told(eigenvalue)
-            # Two of nearly the same size may be found in either order.
+                on_result(eigenvalue)
+            # Eigenvalues of nearly equal size may be found in either order.
             own.sort(key=lambda one: -abs(one.value))
-            found += [replace(one, rank=rank) for rank, one in enumerate(own, 1)]
-    return found
+            eigenvalues += [replace(one, rank=rank) for rank, one in enumerate(own, 1)]
+    return eigenvalues
 
 
 def _eigenvalues(
-    made: Setup, subject: Subject, count: int, folder: Path, tolerance: float, iterations: int
+    measurement: Measurement,
+    model: ComparedModel,
+    count: int,
+    folder: Path,
+    tolerance: float,
+    iterations: int,
 ) -> Iterator[Eigenvalue]:
-    pieces = Pieces(folder)
+    results = PartialResults(folder)
     pairs: list[Eigenpair] = []
     hessian: Hessian | None = None
-    total = sum(p.numel() for p in subject.model.parameters())
-    for rank in range(1, min(count, total) + 1):
-        name = measurement.name(**subject.ref.weights, rank=rank)
-        file = pieces.folder / f"{name}.npy"
-        stored, vector_P = pieces.get(name, Eigenvalue), _read(file, total)
+    size = sum(p.numel() for p in model.model.parameters())
+    for rank in range(1, min(count, size) + 1):
+        name = partial_name(**model.ref.weights, rank=rank)
+        file = results.folder / f"{name}.npy"
+        stored, vector_P = results.get(name, Eigenvalue), _read(file, size)
         if stored is None or vector_P is None:
-            hessian = hessian or _hessian(made, subject)
+            hessian = hessian or _hessian(measurement, model)
             pair = next(
                 top_eigenpairs(
-                    hessian, rank, seed=made.seed, tolerance=tolerance, iterations=iterations, known=pairs
+                    hessian,
+                    rank,
+                    seed=measurement.seed,
+                    tolerance=tolerance,
+                    iterations=iterations,
+                    known=pairs,
                 )
             )
             _write(file, pair.vector_P)
-            stored = Eigenvalue(
-                subject.label, rank, pair.value, pair.residual, pair.iterations, pair.converged
-            )
-            pieces.put(name, stored)
+            stored = Eigenvalue(model.label, rank, pair.value, pair.residual, pair.iterations, pair.converged)
+            results.put(name, stored)
             vector_P = pair.vector_P
-        on_device = vector_P.to(made.subjects.x_NCHW.device)
+        on_device = vector_P.to(measurement.comparison.x_NCHW.device)
         pairs.append(Eigenpair(stored.value, on_device, stored.residual, stored.iterations, stored.converged))
         yield stored
 
 
-def _hessian(made: Setup, subject: Subject) -> Hessian:
-    adv = made.attacked(made.attack_copy(subject.model))
-    own = copy.deepcopy(subject.model).eval().requires_grad_(True)
-    return Hessian(own, adv, made.subjects.y_N, batch=made.batch_size)
+def _hessian(measurement: Measurement, model: ComparedModel) -> Hessian:
+    x_adv_NCHW = measurement.adversarial_images(measurement.attack_copy(model.model))
+    network = copy.deepcopy(model.model).eval().requires_grad_(True)
+    return Hessian(network, x_adv_NCHW, measurement.comparison.y_N, batch_size=measurement.batch_size)
 
 
 def _read(file: Path, size: int) -> Tensor | None:
     try:
-        found = np.load(file, allow_pickle=False)
+        vector = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return torch.from_numpy(found) if found.shape == (size,) else None
+    return torch.from_numpy(vector) if vector.shape == (size,) else None
 
 
 def _write(file: Path, vector_P: Tensor) -> None:
@@ -119,38 +128,39 @@ def _write(file: Path, vector_P: Tensor) -> None:
             np.save(handle, vector_P.cpu().numpy())
 
 
-def draw(found: Sequence[Eigenvalue], made: Setup) -> Figure:
+def spectrum_figure(eigenvalues: Sequence[Eigenvalue], measurement: Measurement) -> Figure:
+    """Eigenvalues by rank, with their residuals as error bars."""
     with figure_style.style():
         canvas, (axis,) = figure_style.panels(height=2.5)
-        for place, label in enumerate(dict.fromkeys(one.label for one in found)):
-            own = [one for one in found if one.label == label]
+        for index, label in enumerate(dict.fromkeys(one.label for one in eigenvalues)):
+            own = [one for one in eigenvalues if one.label == label]
             axis.errorbar(
                 [one.rank for one in own],
                 [one.value for one in own],
                 yerr=[one.residual for one in own],
                 capsize=1.5,
                 elinewidth=0.7,
-                **figure_style.line(place),
+                **figure_style.line(index),
                 label=label,
             )
         axis.axhline(0, color=figure_style.GREY, linewidth=0.6)
-        axis.set_xticks(range(1, max(one.rank for one in found) + 1))
+        axis.set_xticks(range(1, max(one.rank for one in eigenvalues) + 1))
         axis.set_xlabel("rank by size")
         axis.set_ylabel("eigenvalue of the Hessian\n(nats per squared weight)")
         figure_style.legend(canvas, axis)
-        canvas.suptitle(made.caption(), fontsize=8)
+        canvas.suptitle(measurement.caption(), fontsize=8)
     return canvas
 
 
-def to_data(found: Sequence[Eigenvalue], made: Setup, tolerance: float, iterations: int) -> dict[str, Any]:
-    """Everything the figure shows and how it was made."""
+def to_data(
+    eigenvalues: Sequence[Eigenvalue], measurement: Measurement, tolerance: float, iterations: int
+) -> dict[str, Any]:
+    """The content of the JSON file."""
     return {
-        **made.record(),
+        **measurement.record(),
         "hessian": "in all parameters, of the loss on adversarial images made once at the checkpoint",
         "units": "nats per squared weight",
         "method": f"power iteration with deflation, to {tolerance:g}, at most {iterations} products",
-        "checkpoints": [
-            {"label": s.label, "name": s.ref.name, "sha256": s.ref.sha256} for s in made.subjects.each
-        ],
-        "eigenvalues": [asdict(one) for one in found],
+        "checkpoints": [one.record() for one in measurement.comparison.models],
+        "eigenvalues": [asdict(one) for one in eigenvalues],
     }

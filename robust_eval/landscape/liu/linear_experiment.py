@@ -1,4 +1,4 @@
-"""The linear experiment on two classes of real images: sweep the budget through the predicted threshold."""
+"""The linear classifier on two classes of images, trained at epsilons below and above the critical one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from robust_eval.core.threat import Norm
 from robust_eval.core.types import Slice
 from robust_eval.data import ImageSet
 from robust_eval.landscape.liu import linear_classifier
-from robust_eval.landscape.liu.linear_classifier import Point
+from robust_eval.landscape.liu.linear_classifier import LinearClassifierResult
+from robust_eval.landscape.option_checks import require_at_least
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,102 +27,104 @@ KIND = "linear-experiment"
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Two balanced classes as points of the plane of pixels, and where theory puts the threshold."""
+class LinearExperiment:
+    """Two balanced classes as flattened images, and the predicted critical epsilon."""
 
-    images: Slice
+    data: Slice
     classes: tuple[str, str]
-    """Labelled -1 and 1."""
+    """Names of the classes labelled -1 and 1."""
     x_ND: Tensor
+    """float64 in [0, 1]."""
     y_N: Tensor
     norm: Norm
     threshold: float
     all_classes: float | None
-    """The threshold of softmax regression over all classes of the data; Linf alone."""
+    """The critical epsilon of softmax regression over all classes; None for norms other than Linf."""
 
 
-def prepare(images: ImageSet, classes: str | None, norm: Norm, per_class: int) -> Experiment:
-    """The first ``per_class`` images of each of two classes (as many where there are fewer).
+def load_experiment(images: ImageSet, classes: str | None, norm: Norm, per_class: int) -> LinearExperiment:
+    """At most ``per_class`` images of each of two classes, the same number of both.
 
-    ``classes``: two names, separated by a comma; the first two of the data by default. A UserError for
-    names that are none.
+    ``classes``: two names, separated by a comma (default: the first two of the data). Raises
+    :class:`UserError` for unknown or equal names and for a class without images.
     """
     names = [name.strip() for name in classes.split(",")] if classes else list(images.class_names[:2])
     if len(names) != 2 or names[0] == names[1]:
         raise UserError(f"--classes needs two different classes, such as 3,8; got '{classes}'.")
-    if per_class < 1:
-        raise UserError(f"--examples must be at least 1, got {per_class}.")
+    require_at_least("--examples", per_class)
     for name in names:
         if name not in images.class_names:
             raise unknown("class", name, images.class_names)
     x_NCHW, labels_N = images.tensors()
     x_ND = x_NCHW.flatten(1).double()
-    chosen = [(labels_N == images.class_names.index(name)).nonzero()[:, 0][:per_class] for name in names]
-    least = min(len(each) for each in chosen)
-    if not least:
+    indices = [(labels_N == images.class_names.index(name)).nonzero()[:, 0][:per_class] for name in names]
+    count = min(len(each) for each in indices)
+    if not count:
         raise UserError(f"{images.name} has no images of one of the classes {' and '.join(names)}.")
-    x = torch.cat([x_ND[each[:least]] for each in chosen])
-    y = torch.cat([torch.full((least,), sign, dtype=torch.float64) for sign in (-1, 1)])
+    x = torch.cat([x_ND[each[:count]] for each in indices])
+    y = torch.cat([torch.full((count,), sign, dtype=torch.float64) for sign in (-1, 1)])
     over_all = linear_classifier.critical_eps_softmax(x_ND, labels_N) if norm == "Linf" else None
-    return Experiment(
+    return LinearExperiment(
         images.slice(), (names[0], names[1]), x, y, norm, linear_classifier.critical_eps(x, y, norm), over_all
     )
 
 
-def budgets(threshold: float, span: Fraction, count: int) -> list[float]:
-    """``count`` budgets from 0 to ``span`` times the threshold."""
+def parse_epsilons(threshold: float, span: Fraction, count: int) -> list[float]:
+    """``count`` equidistant epsilons from 0 to ``span`` times the threshold."""
     if span <= 1:
-        raise UserError(f"--span must be above 1, so that the threshold is crossed; got {float(span):g}.")
-    if count < 3:
-        raise UserError(f"--points must be at least 3, got {count}.")
-    return [threshold * float(span) * place / (count - 1) for place in range(count)]
+        raise UserError(f"--span must be above 1 to include the threshold; got {float(span):g}.")
+    require_at_least("--points", count, 3)
+    return [threshold * float(span) * index / (count - 1) for index in range(count)]
 
 
-def vanished(found: Sequence[Point]) -> float | None:
-    """The smallest budget measured from which on training always ends at w = 0."""
-    last = [one.eps for one in found if one.weight_norm > 0]
-    after = [one.eps for one in found if not last or one.eps > max(last)]
+def first_vanishing_epsilon(results: Sequence[LinearClassifierResult]) -> float | None:
+    """The smallest epsilon from which on all trained weights are 0; None if the last ones are not."""
+    nonzero = [one.eps for one in results if one.weight_norm > 0]
+    after = [one.eps for one in results if not nonzero or one.eps > max(nonzero)]
     return min(after) if after else None
 
 
-def draw(made: Experiment, found: Sequence[Point]) -> Figure:
-    eps = [one.eps for one in found]
+def experiment_figure(experiment: LinearExperiment, results: Sequence[LinearClassifierResult]) -> Figure:
+    """Weight norm, adversarial loss and errors against epsilon, with the predicted threshold."""
+    eps = [one.eps for one in results]
     with figure_style.style():
-        canvas, axes = figure_style.panels(3, width=figure_style.SPREAD, height=2.4)
-        dual = "1" if made.norm == "Linf" else "2"
-        axes[0].plot(eps, [one.weight_norm for one in found], **figure_style.line(0))
+        canvas, axes = figure_style.panels(3, width=figure_style.TWO_COLUMNS, height=2.4)
+        dual = "1" if experiment.norm == "Linf" else "2"
+        axes[0].plot(eps, [one.weight_norm for one in results], **figure_style.line(0))
         axes[0].set_yscale("symlog", linthresh=1e-2)
         axes[0].set_ylabel(f"size of the trained w (L{dual} norm)")
-        axes[1].plot(eps, [one.loss for one in found], **figure_style.line(0))
+        axes[1].plot(eps, [one.loss for one in results], **figure_style.line(0))
         axes[1].axhline(
             math.log(2), color=figure_style.GREY, linewidth=0.8, linestyle="--", label="constant: log 2"
         )
         axes[1].set_ylabel("adversarial loss (nats)")
         axes[1].legend()
-        axes[2].plot(eps, [100 * one.robust_error for one in found], **figure_style.line(1), label="robust")
-        axes[2].plot(eps, [100 * one.clean_error for one in found], **figure_style.line(0), label="clean")
+        axes[2].plot(eps, [100 * one.robust_error for one in results], **figure_style.line(1), label="robust")
+        axes[2].plot(eps, [100 * one.clean_error for one in results], **figure_style.line(0), label="clean")
         axes[2].set_ylabel("error (%)")
         axes[2].legend()
-        images = f"{made.images.name} ({made.images.split}, n = {len(made.y_N)})"
-        canvas.suptitle(f"{images}, {' against '.join(made.classes)}", fontsize=8)
+        data = f"{experiment.data.name} ({experiment.data.split}, n = {len(experiment.y_N)})"
+        canvas.suptitle(f"{data}, {' against '.join(experiment.classes)}", fontsize=8)
         for axis in axes:
-            axis.axvline(made.threshold, color=figure_style.GREY, linewidth=0.9, linestyle=":")
-            axis.set_xlabel(f"{made.norm} budget ε (pixels in [0, 1])")
+            axis.axvline(experiment.threshold, color=figure_style.GREY, linewidth=0.9, linestyle=":")
+            axis.set_xlabel(f"{experiment.norm} ε (pixels in [0, 1])")
     return canvas
 
 
-def to_data(made: Experiment, found: Sequence[Point], steps: int, seed: int) -> dict[str, Any]:
-    """Everything the figure shows and how it was made."""
+def to_data(
+    experiment: LinearExperiment, results: Sequence[LinearClassifierResult], steps: int, seed: int
+) -> dict[str, Any]:
+    """The content of the JSON file."""
     return {
         "kind": KIND,
-        "data": asdict(made.images),
-        "classes": made.classes,
-        "images": len(made.y_N),
-        "norm": made.norm,
+        "data": asdict(experiment.data),
+        "classes": experiment.classes,
+        "images": len(experiment.y_N),
+        "norm": experiment.norm,
         "model": "linear, no bias, no box; logistic loss in nats, its worst case in closed form",
         "training": f"{steps} proximal gradient steps from a small random w, seed {seed}",
-        "predicted_threshold": made.threshold,
-        "predicted_threshold_softmax_all_classes": made.all_classes,
-        "first_budget_with_w_zero": vanished(found),
-        "points": [asdict(one) for one in found],
+        "predicted_threshold": experiment.threshold,
+        "predicted_threshold_softmax_all_classes": experiment.all_classes,
+        "first_budget_with_w_zero": first_vanishing_epsilon(results),
+        "points": [asdict(one) for one in results],
     }

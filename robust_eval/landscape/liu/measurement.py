@@ -1,4 +1,4 @@
-"""What Liu et al.'s measurements share: the comparison, the attack, and finished pieces on disk."""
+"""What the measurements of Liu et al. share: checkpoints, the attack, and partial results on disk."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from torch import Tensor, nn
 from robust_eval import attacks
 from robust_eval.core import seeds
 from robust_eval.core.devices import full_precision
-from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text, writing
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec
 from robust_eval.evaluation.planning.units import auto_batch_size
-from robust_eval.landscape.checkpoints import Subjects
-from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
+from robust_eval.landscape.checkpoints import ModelComparison
+from robust_eval.landscape.option_checks import require_at_least
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
 from robust_eval.results.environment import environment
 
 T = TypeVar("T")
 
-# Images on which a search copy is checked.
+# Images on which an attack copy is checked.
 SAMPLE = 16
 
 
 @dataclass(frozen=True)
-class Setup:
-    """Checkpoints, images and attack of one measurement."""
+class Measurement:
+    """One measurement: what is measured, on which checkpoints and images, under which attack."""
 
     kind: str
     """``hessian``, ``scattering`` or ``connectivity``."""
     version: int
-    """Rises whenever the meaning of a stored piece changes."""
-    subjects: Subjects
+    """Must be increased whenever the meaning of a stored partial result changes."""
+    comparison: ModelComparison
     attack: AttackSpec
     batch_size: int
     seed: int
 
     def identity(self) -> dict[str, Any]:
-        """Everything that the figures depend on; a folder holds pieces of one identity."""
-        subjects = self.subjects
+        """Everything that the measured values depend on; a run folder belongs to one identity."""
+        comparison = self.comparison
         return {
             "kind": self.kind,
             "version": self.version,
-            "checkpoints": [subject.ref.identity() for subject in subjects.each],
-            "data": asdict(subjects.images),
-            "threat": str(subjects.threat),
+            "checkpoints": [one.ref.identity() for one in comparison.models],
+            "data": asdict(comparison.data),
+            "threat": str(comparison.threat),
             "attack": asdict(self.attack),
             "library": attacks.library(self.attack.family),
             "batch_size": self.batch_size,
@@ -60,112 +60,108 @@ class Setup:
         }
 
     def default_folder(self) -> Path:
-        """The same question finds the same folder again, and so continues."""
-        names = "+".join(subject.label for subject in self.subjects.each)
-        stem = "".join(c if c.isalnum() or c in "._+-" else "-" for c in names)[:60]
-        return Path("runs") / f"{self.kind}-{stem}-{digest(self.identity())[:8]}"
+        """``runs/KIND-LABELS-HASH``."""
+        return self.comparison.default_folder(self.kind, self.identity())
+
+    def caption(self) -> str:
+        """``digits (train, n = 500), PGD-10, Linf 0.1``."""
+        return self.comparison.caption(self.attack.id)
 
     def record(self) -> dict[str, Any]:
-        """How it was made, for the JSON beside the figure."""
-        subjects = self.subjects
+        """How the values were measured, for JSON files."""
+        comparison = self.comparison
         return {
             "kind": self.kind,
             "version": self.version,
-            "data": asdict(subjects.images),
-            "threat": {"norm": subjects.threat.norm, "eps": subjects.threat.eps_text},
+            "data": asdict(comparison.data),
+            "threat": {"norm": comparison.threat.norm, "eps": comparison.threat.eps_text},
             "attack": {**asdict(self.attack), "library": attacks.library(self.attack.family)},
             "loss": "cross-entropy in nats, mean over the images; BatchNorm in eval mode",
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "environment": environment(subjects.x_NCHW.device).model_dump(),
+            "environment": environment(comparison.x_NCHW.device).model_dump(),
         }
 
-    def caption(self) -> str:
-        """``digits (train, n = 500), PGD-10, Linf 0.1``."""
-        images = self.subjects.images
-        shown = f"{images.name} ({images.split}, n = {images.n})"
-        return f"{shown}, {self.attack.id.upper()}, {self.subjects.threat}"
-
     def attack_copy(self, model: nn.Module) -> AttackCopy:
-        """The copy of a model, as it stands, that attacks search on."""
-        return make_attack_copy(model, sample=self.subjects.x_NCHW[:SAMPLE])
+        """The accelerated copy of a model, at its current weights, that attacks differentiate."""
+        return frozen(model, sample=self.comparison.x_NCHW[:SAMPLE])
 
-    def attacked(self, search: AttackCopy, threat: ThreatModel | None = None) -> Tensor:
-        """Adversarial images for the whole slice; every image's random start is the same on every call."""
-        subjects, family = self.subjects, attacks.family(self.attack.family)
+    def adversarial_images(self, attack_copy: AttackCopy, threat: ThreatModel | None = None) -> Tensor:
+        """Adversarial images (float32 NCHW) for all images; random starts are equal on every call.
+
+        ``threat``: instead of the comparison's threat model.
+        """
+        comparison, family = self.comparison, attacks.family(self.attack.family)
         params = attacks.parse(self.attack.family, self.attack.params)
-        found = []
-        for first in range(0, len(subjects.y_N), self.batch_size):
-            chosen = slice(first, first + self.batch_size)
-            adv = family.search(
-                search,
-                subjects.x_NCHW[chosen],
-                subjects.y_N[chosen],
-                threat or subjects.threat,
+        batches = []
+        for first in range(0, len(comparison.y_N), self.batch_size):
+            batch = slice(first, first + self.batch_size)
+            x_adv_NCHW = family.search(
+                attack_copy,
+                comparison.x_NCHW[batch],
+                comparison.y_N[batch],
+                threat or comparison.threat,
                 params,
-                classes=subjects.each[0].ref.classes,
+                classes=comparison.models[0].ref.classes,
                 seed=seeds.derive(self.seed, self.kind, str(first)),
             )
-            found.append(adv.detach().float())
-        return torch.cat(found)
+            batches.append(x_adv_NCHW.detach().float())
+        return torch.cat(batches)
 
 
-def make(
-    kind: str, version: int, subjects: Subjects, *, steps: int, batch_size: int | None, seed: int
-) -> Setup:
-    """Checked: PGD-``steps`` on at most ``batch_size`` images at once."""
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, got {batch_size}.")
-    if seed < 0:
-        raise UserError(f"--seed must be 0 or more, got {seed}.")
+def make_measurement(
+    kind: str, version: int, comparison: ModelComparison, *, steps: int, batch_size: int | None, seed: int
+) -> Measurement:
+    """A measurement under PGD with ``steps`` steps, with the options checked.
+
+    ``batch_size`` None: chosen by image size. Raises :class:`UserError` for values out of range.
+    """
+    require_at_least("--seed", seed, 0)
+    x_NCHW = comparison.x_NCHW
+    if batch_size is None:
+        batch_size = min(auto_batch_size(tuple(x_NCHW.shape[1:]), x_NCHW.device.type), len(x_NCHW))
+    require_at_least("--batch-size", batch_size)
     full_precision()
-    x = subjects.x_NCHW
-    usual = min(auto_batch_size(tuple(x.shape[1:]), x.device.type), len(x))
     attack = attacks.spec(f"pgd-{steps}", "pgd", {"steps": steps})
-    return Setup(kind, version, subjects, attack, batch_size or usual, seed)
+    return Measurement(kind, version, comparison, attack, batch_size, seed)
 
 
-class Pieces:
-    """Finished pieces of a measurement in ``units/<name>.json``, each whole or absent."""
+class PartialResults:
+    """Finished parts of a measurement in ``units/<name>.json``, written atomically."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "units"
 
     def get(self, name: str, kind: type[T]) -> T | None:
-        """The stored piece of dataclass ``kind``; None where there is none, or a damaged one."""
+        """The stored value of dataclass ``kind``; None if it is missing or damaged."""
         try:
             text = (self.folder / f"{name}.json").read_text(encoding="utf-8")
             return TypeAdapter(kind).validate_json(text)
         except (OSError, UnicodeDecodeError, ValidationError):
             return None
 
-    def put(self, name: str, piece: object) -> None:
-        """Write a piece. A UserError where that is not possible."""
-        value = TypeAdapter(type(piece)).dump_python(piece, mode="json")
+    def put(self, name: str, value: object) -> None:
+        """Store a dataclass. Raises :class:`UserError` if it cannot be written."""
+        plain = TypeAdapter(type(value)).dump_python(value, mode="json")
         with writing(self.folder.parent):
             self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / f"{name}.json", json.dumps(value) + "\n")
+        write_text(self.folder / f"{name}.json", json.dumps(plain) + "\n")
 
-    def once(self, name: str, kind: type[T], measure: Callable[[], T]) -> T:
-        """The stored piece, or a new one, stored."""
-        found = self.get(name, kind)
-        if found is None:
-            found = measure()
-            self.put(name, found)
-        return found
-
-
-def name(**facts: object) -> str:
-    """A file name for a piece, from what tells it from others of its folder."""
-    return digest(facts)[:32]
+    def get_or_measure(self, name: str, kind: type[T], measure: Callable[[], T]) -> T:
+        """The stored value, else a new measurement, which is stored."""
+        stored = self.get(name, kind)
+        if stored is not None:
+            return stored
+        measured = measure()
+        self.put(name, measured)
+        return measured
 
 
-def parts(tensor: Tensor, size: int) -> list[Tensor]:
+def partial_name(**parts: object) -> str:
+    """File name of a partial result, from what distinguishes it within its folder."""
+    return digest(parts)[:32]
+
+
+def batches(tensor: Tensor, size: int) -> list[Tensor]:
     """Consecutive slices of at most ``size`` along the first dimension."""
     return [tensor[first : first + size] for first in range(0, len(tensor), size)]
-
-
-def checked_count(option: str, value: int, least: int = 1) -> int:
-    if value < least:
-        raise UserError(f"{option} must be at least {least}, got {value}.")
-    return value

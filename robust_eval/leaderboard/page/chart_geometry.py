@@ -1,4 +1,4 @@
-"""The geometry of a chart: scales, ticks and labels that keep out of each other's way. Pure numbers."""
+"""Geometry of a chart in drawing units: scales, ticks, points and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, floor, log10
 
-# Width of a character of a label, in units of the drawing; an estimate that errs on the wide side.
+# Estimated width of a character and height of a line of a label, in drawing units; rather too wide.
 CHARACTER = 7.0
 LINE = 13.0
 
@@ -17,21 +17,22 @@ Frame = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Scale:
-    """Values low..high onto coordinates start..end; ``end`` may be the smaller."""
+    """Linear map from values low..high to coordinates start..end; ``end`` may be smaller than ``start``."""
 
     low: float
     high: float
     start: float
     end: float
     step: float | None = None
-    """Between ticks; chosen where there is none."""
+    """Distance of the ticks; None: chosen."""
 
     def at(self, value: float) -> float:
+        """The coordinate of a value."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 2)
 
     def ticks(self, about: int = 6) -> list[float]:
-        """Round numbers from low to high."""
+        """About ``about`` round numbers from low to high."""
         step = self.step or _step(self.high - self.low, about)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
         return [round(k * step, 10) for k in range(first, last + 1)]
@@ -44,7 +45,7 @@ def _step(span: float, about: int) -> float:
 
 
 def percent_scale(values: Iterable[float], start: float, end: float) -> Scale:
-    """A scale in percent around the values: whole steps, within 0 to 100, never narrower than 5."""
+    """A scale in percent that contains the values: whole steps, within 0 to 100, at least 5 wide."""
     found = list(values) or [0.0, 100.0]
     low, high = min(found), max(found)
     if high - low < 5:
@@ -56,17 +57,19 @@ def percent_scale(values: Iterable[float], start: float, end: float) -> Scale:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point; a whisker along either axis where there is an interval."""
+    """A point, with an interval (in coordinates) along either axis if there is one."""
 
     x: float
     y: float
     text: str
-    across: tuple[float, float] | None = None
-    along: tuple[float, float] | None = None
+    x_interval: tuple[float, float] | None = None
+    y_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Label:
+    """Text at a point; ``anchor`` is SVG's ``text-anchor``."""
+
     x: float
     y: float
     text: str
@@ -80,35 +83,40 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One row's part of a chart."""
+class ChartSeries:
+    """The points of one row in a chart, joined by a line if there are several."""
 
     row: str
-    """Id of the row it belongs to; empty where it is not a link."""
+    """Id of the row it links to; empty for none."""
     name: str
     colour: int
-    open: bool
-    """Hollow and dashed: the member of a pair without AWP."""
+    hollow: bool
+    """Hollow points and a dashed line: the row of a pair without AWP."""
     dots: tuple[Dot, ...]
     label: Label | None = None
 
     @property
     def path(self) -> str:
+        """SVG path through the points."""
         return "M" + "L".join(f"{dot.x:g} {dot.y:g}" for dot in self.dots)
 
 
 @dataclass(frozen=True)
 class Tick:
-    at: float
+    """A tick of an axis and its label."""
+
+    position: float
     text: str
-    drop: int = 0
-    """Lines below the first, for names that would touch their neighbours."""
+    line: int = 0
+    """Line of the label, counted from 0 downwards."""
 
 
 @dataclass(frozen=True)
 class Chart:
+    """Everything that the template needs to draw a chart."""
+
     name: str
-    """What it shows, for those who cannot see it."""
+    """Caption and accessible name."""
     width: int
     height: int
     frame: Frame
@@ -117,24 +125,25 @@ class Chart:
     y_title: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    marks: tuple[Mark, ...]
+    series: tuple[ChartSeries, ...]
     arrows: tuple[Frame, ...] = ()
 
 
-def ticks(scale: Scale, about: int = 6) -> tuple[Tick, ...]:
+def make_ticks(scale: Scale, about: int = 6) -> tuple[Tick, ...]:
+    """The ticks of a numeric axis."""
     return tuple(Tick(scale.at(value), f"{value:g}") for value in scale.ticks(about))
 
 
-def staggered(names: Sequence[tuple[float, str]]) -> tuple[Tick, ...]:
-    """Names under their places, every other one a line lower where two would touch."""
+def stagger_labels(names: Sequence[tuple[float, str]]) -> tuple[Tick, ...]:
+    """Ticks for (position, name); every second name is one line lower if any two would touch."""
     touch = any(
         CHARACTER * (len(a) + len(b)) / 2 > at_b - at_a - 4 for (at_a, a), (at_b, b) in pairwise(names)
     )
     return tuple(Tick(at, name, number % 2 if touch else 0) for number, (at, name) in enumerate(names))
 
 
-def apart(labels: Sequence[Label], top: float, bottom: float) -> list[Label]:
-    """The same labels, in their order, moved up or down until none covers another."""
+def move_apart(labels: Sequence[Label], top: float, bottom: float) -> list[Label]:
+    """The same labels in the same order, moved vertically until none overlaps another."""
     order = sorted(range(len(labels)), key=lambda i: labels[i].y)
     ys: list[float] = []
     for i in order:
@@ -149,8 +158,8 @@ def apart(labels: Sequence[Label], top: float, bottom: float) -> list[Label]:
     return [replace(label, y=round(placed[i], 2)) for i, label in enumerate(labels)]
 
 
-def beside(dots: Sequence[Dot], names: Sequence[str], frame: Frame) -> list[Label | None]:
-    """A label beside each point, on the first free side; None where there is no room."""
+def label_points(dots: Sequence[Dot], names: Sequence[str], frame: Frame) -> list[Label | None]:
+    """A label beside each point, at the first free position; None if there is no room."""
     taken = [(dot.x - 6, dot.x + 6, dot.y - 6, dot.y + 6) for dot in dots]
     labels: list[Label | None] = []
     for dot, name in zip(dots, names, strict=True):
@@ -167,11 +176,7 @@ def beside(dots: Sequence[Dot], names: Sequence[str], frame: Frame) -> list[Labe
     return labels
 
 
-def _fits(
-    box: Frame,
-    taken: Iterable[Frame],
-    frame: Frame,
-) -> bool:
+def _fits(box: Frame, taken: Iterable[Frame], frame: Frame) -> bool:
     left, right, top, bottom = box
     inside = left >= frame[0] and right <= frame[1] and top >= frame[2] and bottom <= frame[3]
     return inside and not any(

@@ -1,7 +1,7 @@
-"""A board as one self-contained page. Pure: rows in, HTML out; nothing is loaded from anywhere.
+"""Render a board as one self-contained HTML page, which loads nothing from the network.
 
-Every value passes through Jinja's escaping, whatever the template is called. The policy in the page's
-head allows the page's own style and scripts, by their hash, and inlined images; nothing else runs.
+All values are untrusted and escaped by Jinja. The content security policy in the page's head allows only the
+page's own style and scripts, by their hashes, and inlined images.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from markupsafe import Markup
 from robust_eval.core.request import CLEAN
 from robust_eval.core.text import printable
 from robust_eval.leaderboard.page import charts
-from robust_eval.leaderboard.page.row_details import details, pair
-from robust_eval.leaderboard.page.view_models import GroupView, groups, link
-from robust_eval.leaderboard.page_extras import Sidecar
+from robust_eval.leaderboard.page.row_details import compare_pair, row_details
+from robust_eval.leaderboard.page.view_models import GroupView, group_views, safe_link
+from robust_eval.leaderboard.page_extras import PageExtras
 from robust_eval.leaderboard.row import WORST_CASE, Row
 
 if TYPE_CHECKING:
-    from robust_eval.leaderboard.robustbench_import import Reported
+    from robust_eval.leaderboard.robustbench_import import PublishedEntry
 
 FILE = "index.html"
 _TEMPLATES = Path(__file__).parent / "templates"
-# Paths of charts and inlined images are long; a text from a stranger need not be.
-_LONGEST = 100_000
+# Longest string that is shown; chart paths and inlined images are long.
+_MAX_LENGTH = 100_000
 
 
-def page(
+def render(
     title: str,
     rows: Sequence[Row],
-    beside: Mapping[str, Sidecar] | None = None,
+    extras: Mapping[str, PageExtras] | None = None,
     by: str = WORST_CASE,
-    reported: Sequence[Reported] = (),
+    published: Sequence[PublishedEntry] = (),
     about: str = "",
 ) -> str:
-    """The whole page.
+    """The page of a board.
 
-    ``beside``: what lies beside each result, by the row's file. ``by``: the column that ranks.
-    ``reported``: published entries, in a table of their own. ``about``: what a reader must know first.
+    ``extras``: page extras by ``Row.file``. ``by``: the ranking column. ``published``: RobustBench's entries,
+    shown in a separate table. ``about``: a note above the table.
     """
-    found = groups(rows, beside, by)
+    found = group_views(rows, extras, by)
     css, early_js, js = (_asset(name) for name in ("page.css", "early.js", "page.js"))
     return (
         _environment()
@@ -61,12 +61,12 @@ def page(
                 for group in found
             },
             eps_charts=charts.epsilons(found),
-            pairs={group.id: [pair(*members) for members in group.pairs] for group in found},
-            details={row: detail for group in found for row, detail in details(group).items()},
+            pairs={group.id: [compare_pair(*members) for members in group.pairs] for group in found},
+            details={row: detail for group in found for row, detail in row_details(group).items()},
             architectures=sorted({row.result.checkpoint.architecture.id for row in rows}),
             meanings=_meanings(rows),
-            most_lines=charts.MOST_LINES,
-            reported=reported,
+            max_lines=charts.MAX_LINES,
+            published=published,
             data={"title": title, "groups": [_data(group) for group in found]},
             css=css,
             early_js=early_js,
@@ -90,22 +90,22 @@ def _hash(text: str) -> str:
 
 @cache
 def _asset(name: str) -> Markup:
-    """A style sheet or script of the package: the only text that is not escaped."""
+    """A style sheet or script of the package, the only text that is not escaped."""
     return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def _meanings(rows: Sequence[Row]) -> list[object]:
-    """Every flag that occurs, once."""
+    """Every flag that occurs in a row, once."""
     seen = {flag.id: flag for row in rows for flag in row.result.flags}
     return [seen[name] for name in sorted(seen)]
 
 
 def _data(group: GroupView) -> dict[str, Any]:
-    """The table as data, for the page's own CSV and for other programs."""
+    """The table as JSON data, for the CSV download and for other programs."""
     rows = [
         {
             "id": row.id,
-            "rank": row.place.rank,
+            "rank": row.rank,
             "name": row.name,
             "checkpoint": row.result.checkpoint.name,
             "sha256": row.result.checkpoint.sha256,
@@ -126,8 +126,8 @@ def _data(group: GroupView) -> dict[str, Any]:
 
 
 def _shown(value: object) -> object:
-    """Strings lose control and direction marks before they are escaped."""
-    return printable(value, _LONGEST) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Remove control and bidirectional characters from strings; Jinja escapes the rest."""
+    return visible(value, _MAX_LENGTH) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -144,7 +144,7 @@ def _environment() -> Environment:
         "fixed": lambda value, digits: f"{value:.{digits}f}",
         "signed": lambda value, digits: f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}"),
         "pvalue": lambda p: "< 0.001" if p < 0.001 else f"= {p:.2g}",
-        "link": link,
+        "link": safe_link,
     }
     environment.globals["CLEAN"] = CLEAN
     return environment

@@ -1,4 +1,4 @@
-"""What the page shows of a pair and of a single row beyond the table. Pure."""
+"""What the page shows of a pair of rows and of a single row, in addition to the table."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.leaderboard.page import charts
 from robust_eval.leaderboard.page.chart_geometry import Chart
-from robust_eval.leaderboard.page.view_models import Cell, GroupView, RowView, cell
+from robust_eval.leaderboard.page.view_models import Cell, GroupView, RowView, make_cell
 from robust_eval.results import EvalResult
 from robust_eval.results.comparison import WORST, Difference, compare, difference
 
 NEIGHBOURS = 3
-"""Rows above and below, in rank, that a row is compared with."""
+"""Number of rows above and of rows below in rank that a row is compared with."""
 MOST_SETTINGS = 400
 Settings = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Line:
+class ColumnDifference:
+    """A column of two rows; ``difference`` is ``after`` minus ``before``."""
+
     title: str
     before: Cell
     after: Cell
@@ -29,28 +31,30 @@ class Line:
 
 @dataclass(frozen=True)
 class PairView:
-    """Differences are with minus without AWP."""
+    """A row without AWP (``before``) and the same recipe with AWP (``after``)."""
 
     before: RowView
     after: RowView
-    lines: tuple[Line, ...]
-    """Shared columns, then the worst case."""
+    columns: tuple[ColumnDifference, ...]
+    """The shared columns, then the worst case."""
 
     @property
     def worst(self) -> Difference:
-        return self.lines[-1].difference
+        return self.columns[-1].difference
 
     @property
     def span(self) -> tuple[float, float]:
-        return _span([line.difference for line in self.lines])
+        return _span([column.difference for column in self.columns])
 
 
 @dataclass(frozen=True)
-class Detail:
+class RowDetails:
+    """What the detail view of a row shows in addition to the table."""
+
     previous: str | None
     next: str | None
     neighbours: tuple[tuple[RowView, Difference], ...]
-    """This row minus the other, in the column that ranks."""
+    """Rows adjacent in rank; the difference is this row minus the other in the ranking column."""
     curve: Chart | None
     settings: tuple[tuple[str, Settings], ...]
 
@@ -60,7 +64,7 @@ class Detail:
 
 
 def _span(differences: Sequence[Difference]) -> tuple[float, float]:
-    """The common scale of their drawings, with zero and every interval inside. As fractions."""
+    """Common scale (low, high) that contains zero and every interval, as fractions."""
     low = min((found.interval[0] for found in differences), default=0.0)
     high = max((found.interval[1] for found in differences), default=0.0)
     low, high = min(low, 0.0), max(high, 0.0)
@@ -68,24 +72,24 @@ def _span(differences: Sequence[Difference]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def pair(before: RowView, after: RowView) -> PairView:
-    """Column by column on the same images, as ``robust-eval compare`` does it."""
+def compare_pair(before: RowView, after: RowView) -> PairView:
+    """Compare two rows column by column on the same images, as ``robust-eval compare`` does."""
     old, new = before.result, after.result
-    lines = []
+    columns = []
     for found in compare(new, old).differences:
         a = old.worst_case if found.column == WORST else old.columns[found.column]
         b = new.worst_case if found.column == WORST else new.columns[found.column]
         title = "Worst case" if found.column == WORST else new.columns[found.column].title
-        lines.append(Line(title, cell(a), cell(b), found))
-    return PairView(before, after, tuple(lines))
+        columns.append(ColumnDifference(title, make_cell(a), make_cell(b), found))
+    return PairView(before, after, tuple(columns))
 
 
-def details(group: GroupView) -> dict[str, Detail]:
-    """Row id to what its view adds."""
+def row_details(group: GroupView) -> dict[str, RowDetails]:
+    """Row id to the details of the row."""
     found = {}
     for number, row in enumerate(group.rows):
-        curve = row.sidecar.curve
-        found[row.id] = Detail(
+        curve = row.extras.curve
+        found[row.id] = RowDetails(
             previous=group.rows[number - 1].id if number else None,
             next=group.rows[number + 1].id if number + 1 < len(group.rows) else None,
             neighbours=tuple(_neighbours(row, group)),
@@ -107,7 +111,7 @@ def _neighbours(row: RowView, group: GroupView) -> Iterator[tuple[RowView, Diffe
 
 
 def _settings(row: RowView) -> list[tuple[str, Settings]]:
-    """Headed lists of everything the result records that is not shown elsewhere."""
+    """(heading, settings) of everything in the result that the page shows nowhere else."""
     r = row.result
     checkpoint = r.checkpoint
     about: Settings = [
@@ -115,7 +119,7 @@ def _settings(row: RowView) -> list[tuple[str, Settings]]:
         ("sha256", checkpoint.sha256),
         ("format", checkpoint.format),
         ("architecture", checkpoint.architecture.id),
-        *flat(checkpoint.architecture.arguments),
+        *flatten(checkpoint.architecture.arguments),
         ("normalisation", checkpoint.normalisation.name),
         ("mean", ", ".join(f"{value:g}" for value in checkpoint.normalisation.mean)),
         ("std", ", ".join(f"{value:g}" for value in checkpoint.normalisation.std)),
@@ -135,22 +139,22 @@ def _settings(row: RowView) -> list[tuple[str, Settings]]:
         ("seconds", f"{r.worst_case.seconds:,.1f}"),
         (
             "evidence",
-            f"{r.evidence.images} images, sha256 {r.evidence.sha256}" if r.evidence else "none kept",
+            f"{r.evidence.images} images, sha256 {r.evidence.sha256}" if r.evidence else "none",
         ),
         ("created", r.created),
     ]
     found = [
         ("Checkpoint", about),
-        ("Trained with", flat(checkpoint.trained_with or {})[:MOST_SETTINGS]),
+        ("Trained with", flatten(checkpoint.trained_with or {})[:MOST_SETTINGS]),
         ("Evaluation", run),
-        ("Environment", flat(r.environment.model_dump())),
+        ("Environment", flatten(r.environment.model_dump())),
         ("Verification", _verification(row)),
     ]
     return [(heading, entries) for heading, entries in found if entries]
 
 
 def _search(result: EvalResult) -> Settings:
-    """What was done to the copy that attacks searched on, and what a reduced precision missed."""
+    """Changes made to the attack copy, and verdicts that a reduced precision changed."""
     if result.search is None:
         return []
     lost = result.search.disagreement
@@ -164,7 +168,11 @@ def _search(result: EvalResult) -> Settings:
 def _verification(row: RowView) -> Settings:
     record = row.row.verification
     if record is None:
-        return [("lapsed", "it speaks of another content of this result")] if row.row.lapsed else []
+        return (
+            [("outdated", "made for different content of this result")]
+            if row.row.verification_outdated
+            else []
+        )
     outcome = {True: "passed", False: "failed"}
     return [
         *((check.name, f"{outcome[check.passed]}: {check.detail}") for check in record.checks),
@@ -176,12 +184,12 @@ def _verification(row: RowView) -> Settings:
     ]
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Nested settings as (dotted name, text)."""
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Settings:
+    """Nested settings as a list of (dotted name, text)."""
     found: Settings = []
     for name, content in value.items():
         if isinstance(content, Mapping):
-            found += flat(content, f"{prefix}{name}.")
+            found += flatten(content, f"{prefix}{name}.")
         elif isinstance(content, list | tuple):
             found.append((f"{prefix}{name}", ", ".join(str(part) for part in content)))
         else:

@@ -1,4 +1,4 @@
-"""Rows as the page shows them: text, percent, anchors and colours. Pure, and free of markup."""
+"""Rows as the page shows them: text, percentages, anchors and colours, without markup."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
-from robust_eval.core.text import count_of, printable
-from robust_eval.leaderboard import awp_pairs as pairs
-from robust_eval.leaderboard.page_extras import NOTHING, Sidecar
-from robust_eval.leaderboard.ranking import Place, grouped, places
+from robust_eval.core.text import counted, visible
+from robust_eval.leaderboard.awp_pairs import find_pairs, split_awp
+from robust_eval.leaderboard.page_extras import NO_EXTRAS, PageExtras
+from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
 from robust_eval.leaderboard.row import WORST_CASE, Row
 from robust_eval.results import Count, EvalResult
 
-# Families of the palette; the rest share its grey.
+# Number of colours in the palette; recipes beyond it are grey.
 COLOURS = 7
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A count in percent, with the 95% Wilson interval ``low``..``high``."""
+    """An accuracy in percent, with its 95% Wilson interval ``low``..``high``."""
 
     value: float
     low: float
@@ -30,32 +30,43 @@ class Cell:
     n: int
 
 
-def cell(count: Count) -> Cell:
+def make_cell(count: Count) -> Cell:
+    """A count as a cell of a table."""
     low, high = count.ci95
     return Cell(100 * count.accuracy, 100 * low, 100 * high, count.n_robust, count.n)
 
 
 @dataclass(frozen=True)
 class RowView:
-    place: Place
+    """A row with everything that the page shows of it."""
+
+    ranked_row: RankedRow
     id: str
     """Anchor of the detail view, ``#row-...``: letters, digits, ``._-``."""
     colour: int
     cells: Mapping[str, Cell]
     worst: Cell
-    sidecar: Sidecar = NOTHING
+    extras: PageExtras = NO_EXTRAS
 
     @property
     def row(self) -> Row:
-        return self.place.row
+        return self.ranked_row.row
 
     @property
     def result(self) -> EvalResult:
         return self.row.result
 
     @property
+    def rank(self) -> int | None:
+        return self.ranked_row.rank
+
+    @property
+    def rank_text(self) -> str:
+        return self.ranked_row.text
+
+    @property
     def ranked(self) -> bool:
-        return self.place.rank is not None
+        return self.rank is not None
 
     @property
     def name(self) -> str:
@@ -63,17 +74,17 @@ class RowView:
 
     @property
     def with_awp(self) -> bool:
-        return pairs.family(self.row.name)[1]
+        return split_awp(self.row.name)[1]
 
     @property
     def href(self) -> str:
-        """The result file, relative to the page. Quoting leaves no scheme, host or query in it."""
+        """Address of the result file, relative to the page; quoted, so without scheme, host or query."""
         return "./" + quote(self.row.file)
 
     @property
-    def kept(self) -> list[tuple[str, str]]:
-        """(what, address) of the checkpoint and the evidence, where the board keeps them."""
-        return [(what, "./" + quote(file)) for what, file in self.row.files]
+    def attachments(self) -> list[tuple[str, str]]:
+        """(kind, address) of the attached checkpoint and evidence."""
+        return [(what, "./" + quote(file)) for what, file in self.row.attachment_files]
 
     @property
     def blocked(self) -> bool:
@@ -82,7 +93,7 @@ class RowView:
 
 @dataclass(frozen=True)
 class GroupView:
-    """Rows that compare: the same images, threat model and suite."""
+    """Comparable rows: the same images, threat model and suite."""
 
     id: str
     data: str
@@ -90,7 +101,7 @@ class GroupView:
     threat: str
     suite: str
     by: str
-    """The column that ranks."""
+    """The ranking column."""
     columns: Mapping[str, str]
     """Column id to title, in the order of the suite."""
     rows: tuple[RowView, ...]
@@ -111,32 +122,37 @@ class GroupView:
 
     @property
     def without_awp(self) -> tuple[RowView, ...]:
-        """The first member of every pair, drawn hollow."""
+        """The row without AWP of every pair; charts draw it hollow."""
         return tuple(before for before, _ in self.pairs)
 
 
-def groups(
-    rows: Sequence[Row], sidecars: Mapping[str, Sidecar] | None = None, by: str = WORST_CASE
+def group_views(
+    rows: Sequence[Row], extras: Mapping[str, PageExtras] | None = None, by: str = WORST_CASE
 ) -> list[GroupView]:
-    """One for each (data, images, threat model, suite), as in the Markdown table; ranked ``by`` a column."""
-    ids, colours, beside = _ids(rows), _colours(rows), sidecars or {}
+    """One group for each (images, threat model, suite), ranked by the column ``by``."""
+    ids, colours = _ids(rows), _colours(rows)
     return [
-        _group(f"group-{number}", [_view(place, ids, colours, beside) for place in places(members, by)], by)
-        for number, members in enumerate(grouped(rows), start=1)
+        _group(
+            f"group-{number}", [_view(one, ids, colours, extras or {}) for one in rank_rows(members, by)], by
+        )
+        for number, members in enumerate(group_rows(rows), start=1)
     ]
 
 
 def _view(
-    place: Place, ids: Mapping[str, str], colours: Mapping[str, int], sidecars: Mapping[str, Sidecar]
+    ranked_row: RankedRow,
+    ids: Mapping[str, str],
+    colours: Mapping[str, int],
+    extras: Mapping[str, PageExtras],
 ) -> RowView:
-    row = place.row
+    row = ranked_row.row
     return RowView(
-        place=place,
+        ranked_row=ranked_row,
         id=ids[row.file],
-        colour=colours[pairs.family(row.name)[0]],
-        cells={name: cell(column) for name, column in row.result.columns.items()},
-        worst=cell(row.result.worst_case),
-        sidecar=sidecars.get(row.file, NOTHING),
+        colour=colours[split_awp(row.name)[0]],
+        cells={name: make_cell(column) for name, column in row.result.columns.items()},
+        worst=make_cell(row.result.worst_case),
+        extras=extras.get(row.file, NO_EXTRAS),
     )
 
 
@@ -154,31 +170,31 @@ def _group(name: str, rows: Sequence[RowView], by: str) -> GroupView:
         by=by,
         columns={name: titles[name] for name in planned if name in titles},
         rows=tuple(rows),
-        pairs=tuple((by_file[a.file], by_file[b.file]) for a, b in pairs.find([row.row for row in rows])),
+        pairs=tuple((by_file[a.file], by_file[b.file]) for a, b in find_pairs([row.row for row in rows])),
     )
 
 
 def _ids(rows: Sequence[Row]) -> dict[str, str]:
-    """File to anchor: its stem, so that a link to a row outlives a rebuild."""
+    """``Row.file`` to anchor: made from the stem, so that links to a row survive a rebuild."""
     ids: dict[str, str] = {}
     for row in rows:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(row.file).stem)[:80]
-        wanted, number = f"row-{stem}", 2
-        while wanted in ids.values():
-            wanted, number = f"row-{stem}-{number}", number + 1
-        ids[row.file] = wanted
+        anchor, number = f"row-{stem}", 2
+        while anchor in ids.values():
+            anchor, number = f"row-{stem}-{number}", number + 1
+        ids[row.file] = anchor
     return ids
 
 
 def _colours(rows: Sequence[Row]) -> dict[str, int]:
-    """Both members of a pair have one colour, wherever they appear."""
-    families = sorted({pairs.family(row.name)[0] for row in rows})
+    """Recipe without ``-awp`` to colour number: both rows of a pair share a colour."""
+    families = sorted({split_awp(row.name)[0] for row in rows})
     return {family: min(number, COLOURS) for number, family in enumerate(families)}
 
 
-def link(value: object) -> str | None:
-    """An http(s) address with a host, as given; None for anything else, which is then shown as text."""
-    if not isinstance(value, str) or value != printable(value, len(value)):
+def safe_link(value: object) -> str | None:
+    """The value if it is an http or https address with a host, else None."""
+    if not isinstance(value, str) or value != visible(value, len(value)):
         return None
     try:
         parts = urlsplit(value)

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from robust_eval.evaluation import fresh_process, run
-from robust_eval.evaluation.checks import diagnosed_result, probes
+from robust_eval.evaluation.checks import probes
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
@@ -67,7 +67,7 @@ def cases() -> list[Case]:
 
 def _trained() -> set[str]:
     job = trained("fgsm,pgd-20,cw-inf,apgd-ce-t")
-    return ids(diagnosed_result.diagnosed(job, run.execute(job)).flags)
+    return ids(run.execute(job, diagnose=True).flags)
 
 
 def _trained_in_l2() -> set[str]:

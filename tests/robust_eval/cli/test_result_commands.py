@@ -144,10 +144,10 @@ def test_a_boards_life(run: Run, files: Path) -> None:
     assert code == 1
     assert "README.md is missing: run robust-eval leaderboard build" in out
     assert run("leaderboard", "build", "board")[0] == 0
-    assert run("leaderboard", "check", "board") == (0, "board: 2 rows, tables and rules hold\n", "")
+    assert run("leaderboard", "check", "board") == (0, "board: 2 rows, tables and rules are correct\n", "")
     (files / "board" / "results" / "twice.json").write_text((files / "a.json").read_text())
     said = run("leaderboard", "build", "board")[1]
-    assert re.search(r"check will refuse results/\S+: it is a second row for the checkpoint of", said)
+    assert re.search(r"leaderboard check will fail: results/\S+ is a second row for the checkpoint of", said)
     (files / "board" / "results" / "twice.json").unlink()
     (files / "board" / "results" / "cut.json").write_text((files / "cut.json").read_text())
     code, out, _ = run("leaderboard", "check", "board")
@@ -160,7 +160,7 @@ def test_a_boards_life(run: Run, files: Path) -> None:
 def test_boards_are_kept_without_torch(files: Path) -> None:
     """A second, not ten: filing, building and checking read numbers alone."""
     code = (
-        "import sys; from robust_eval.cli import main\n"
+        "import sys; from robust_eval.cli.main import main\n"
         "for words in (['add', 'a.json', 'board'], ['build', 'board'], ['check', 'board']):\n"
         "    sys.argv = ['robust-eval', 'leaderboard', *words]\n"
         "    try:\n        main()\n"
@@ -209,7 +209,7 @@ def test_hostile_rows_do_nothing_anywhere(run: Run, files: Path) -> None:
     assert "http://evil" not in table
     assert 'href="javascript' not in page
     assert 'src="http' not in page
-    refused(run("leaderboard", "add", str(board / "evil.json"), "other"), "cannot be a file name here")
+    refused(run("leaderboard", "add", str(board / "evil.json"), "other"), "cannot be a file name")
     code, out, _ = run("compare", str(board / "evil.json"), str(board / "evil.json"))
     assert code == 0
     assert "\x1b" not in out

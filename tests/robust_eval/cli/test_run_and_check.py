@@ -188,8 +188,8 @@ def test_leaderboard_from_two_runs(run: Run, checkpoint: Path) -> None:
         (["--split", "validation"], "Unknown split"),
         (["--examples", "0"], "0"),
         (["--examples", "100000"], "100000"),
-        (["--batch-size", "0"], "--batch-size must be at least 1"),
-        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--batch-size", "0"], "The batch size must be at least 1"),
+        (["--seed", "-1"], "The seed must be 0 or more"),
         (["--data", "npz:missing.npz"], "missing.npz"),
         (["--data", "folder:nowhere"], "nowhere"),
         (["--eps", "1"], "With Linf 1 every image may become any other"),
@@ -234,7 +234,7 @@ def test_budget_unknown_for_foreign_data(run: Run, tmp_path: Path) -> None:
     network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16)
     torch.save(network.state_dict(), tmp_path / "foreign.pt")
     words = ("run", "foreign.pt", "--data", "npz:x.npz", "--normalisation", "none", "--suite", "fgsm")
-    refused(run(*words), r"Which budget\? Add --eps")
+    refused(run(*words), r"Which epsilon\? Add --eps")
     refused(run("run", "foreign.pt", "--eps", "0.1", "--suite", "fgsm"), "--data")
 
 

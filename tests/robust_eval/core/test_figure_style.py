@@ -1,4 +1,4 @@
-"""The shared look, and files that appear whole."""
+"""The common figure style, and saving figures."""
 
 from __future__ import annotations
 
@@ -39,35 +39,35 @@ def test_the_same_figure_gives_the_same_files(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
 
-def test_style_leaves_the_users_settings_alone() -> None:
+def test_style_restores_the_users_settings() -> None:
     before = dict(matplotlib.rcParams)
     drawn()
     assert dict(matplotlib.rcParams) == before
 
 
 def test_lines_differ_without_colour() -> None:
-    looks = [(str(look["linestyle"]), look["marker"]) for look in map(figure_style.line, range(7))]
-    assert len(set(looks)) == 7
+    styles = [(str(line["linestyle"]), line["marker"]) for line in map(figure_style.line, range(7))]
+    assert len(set(styles)) == 7
 
 
-def test_references_differ_though_there_are_many() -> None:
-    looks = [(look["color"], str(look["linestyle"])) for look in map(figure_style.reference, range(21))]
-    assert len(set(looks)) == 21
-    assert "-" not in {look["linestyle"] for look in map(figure_style.reference, range(21))}
+def test_the_first_21_reference_lines_differ() -> None:
+    lines = list(map(figure_style.reference, range(21)))
+    assert len({(line["color"], str(line["linestyle"])) for line in lines}) == 21
+    assert "-" not in {line["linestyle"] for line in lines}
 
 
-def test_a_legend_hides_the_grid_behind_its_text() -> None:
+def test_a_legend_has_a_background() -> None:
     legend = drawn().axes[0].get_legend()
     assert legend is not None
     assert legend.get_frame_on()
     assert legend.get_frame().get_alpha() == 0.9
 
 
-def test_many_names_stand_below_a_taller_figure() -> None:
+def test_a_legend_of_many_names_is_below_an_enlarged_figure() -> None:
     with figure_style.style():
         canvas, (axes,) = figure_style.panels()
-        for place in range(20):
-            axes.plot([0, 1], [0, place], label=f"at-awp/epoch-{place:04d}", **figure_style.line(place))
+        for index in range(20):
+            axes.plot([0, 1], [0, index], label=f"at-awp/epoch-{index:04d}", **figure_style.line(index))
         figure_style.legend(canvas, axes)
         canvas.draw_without_rendering()
     assert axes.get_legend() is None
@@ -77,7 +77,7 @@ def test_many_names_stand_below_a_taller_figure() -> None:
     assert axes.get_window_extent().height > 1.2 * canvas.dpi, "the panel keeps its height"
 
 
-def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file, not a folder")
     with pytest.raises(UserError, match="Cannot write to .*file.* Choose another folder"):
         figure_style.save(drawn(), tmp_path / "file" / "figure", {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from robust_eval.evaluation import attack_copy, run
 from robust_eval.evaluation.checks import precision
 from robust_eval.evaluation.in_memory import make_job
 from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.planning import units
+from robust_eval.evaluation.planning import settings, units
 from robust_eval.models.acceleration import bfloat16, compilation, tuning
 from robust_eval.models.acceleration.tuning import Tuning
 from robust_eval.results import DisagreementRecord, SearchRecord, flags
@@ -52,8 +51,8 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return asked
 
 
-def choose(job: Job, asked: compilation.Mode, folder: Path | None = None) -> attack_copy.AttackCopyConfig:
-    return attack_copy.choose(job.request, job.model, job.x_NCHW, asked, folder)
+def choose(job: Job, asked: compilation.Mode, stored: str | None = None) -> attack_copy.AttackCopyConfig:
+    return attack_copy.choose(job.request, job.model, job.x_NCHW, asked, stored)
 
 
 def test_short_work_is_neither_measured_nor_compiled(job: Job) -> None:
@@ -70,37 +69,38 @@ def test_planned_operations_are_counted(job: Job) -> None:
     assert attack_copy.planned_flops(job.request, job.model, job.x_NCHW) == 12 * 25_722 * per_image
 
 
-def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bool], tmp_path: Path) -> None:
-    first = choose(job, "auto", tmp_path)
+def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bool]) -> None:
+    first = choose(job, "auto")
     assert first.tunings["float32"].rows == 7
-    assert measurements == [not compilation.unavailable_reason(CPU)]
-    assert choose(job, "auto", tmp_path) == first
-    assert len(measurements) == 1, "resumed: taken from the folder"
-    kept = json.loads((tmp_path / attack_copy.TUNING_FILE).read_text())
-    (tmp_path / attack_copy.TUNING_FILE).write_text(json.dumps({**kept, "device": "another"}))
-    choose(job, "auto", tmp_path)
+    assert measurements == [not compilation.unavailable(CPU)]
+    assert first.stored is not None
+    assert choose(job, "auto", first.stored) == first
+    assert len(measurements) == 1, "continued: taken from the folder"
+    choose(job, "auto", json.dumps({**json.loads(first.stored), "device": "another"}))
     assert len(measurements) == 2, "another machine"
-    (tmp_path / attack_copy.TUNING_FILE).write_text("{")
-    choose(job, "off", tmp_path)
+    choose(job, "off", "{")
     assert measurements[2:] == [False]
 
 
-def test_whoever_waits_hears_that_it_is_measured(job: Job, measurements: list[bool], tmp_path: Path) -> None:
-    heard: list[str] = []
+def test_the_user_is_told_that_it_is_measured(job: Job, measurements: list[bool]) -> None:
+    logged: list[str] = []
+    stored = None
     for _ in range(2):
-        attack_copy.choose(job.request, job.model, job.x_NCHW, "off", tmp_path, heard.append)
-    assert len(heard) == len(measurements) == 1, "not where the folder knows"
-    assert heard[0].startswith("Measuring how the attacks best call this model")
+        found = attack_copy.choose(job.request, job.model, job.x_NCHW, "off", stored, logged.append)
+        stored = found.stored
+    assert len(logged) == len(measurements) == 1, "not if the folder has the tuning"
+    assert logged[0].startswith("Measuring how to call this model fastest")
 
 
 @pytest.mark.usefixtures("measurements")
 def test_a_run_shows_what_was_decided(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "there is no C++ compiler")
     console = Console(width=100)
-    with console.capture() as shown, progress.display(12, job.request.suite, console) as display:
+    with console.capture() as shown, progress.display(console) as display:
         run.execute(replace(job, notes=("float32: no [units]",)), display=display)
-    lines = shown.get().splitlines()
-    assert lines[0].startswith("Measuring how the attacks best call")
+    lines = [line for line in shown.get().splitlines() if line and not line.startswith(" ")]
+    assert lines.pop(0).startswith("model  sha256 ")
+    assert lines[0].startswith("Measuring how to call this model fastest")
     assert lines[1:3] == ["search: float32: no [units]", "search: not compiled: there is no C++ compiler"]
     assert lines[3].startswith("search: float32: 7 images a call")
     assert lines[4].startswith("clean: 12/12 done")
@@ -126,13 +126,14 @@ def low(job: Job) -> Job:
     return replace(job, request=replace(job.request, precision="bfloat16"))
 
 
-def test_small_steps_are_changes_where_bfloat16_is_asked_for(
-    job: Job, measurements: list[bool], tmp_path: Path
-) -> None:
+def test_small_steps_are_changes_in_a_bfloat16_run(job: Job, measurements: list[bool]) -> None:
     """Never in a run that asks for float32, in the same folder before or after."""
+    stored = None
     for _ in range(2):
-        assert choose(job, "auto", tmp_path).tunings["float32"] == Tuning(7, 5, True)
-        found = choose(low(job), "auto", tmp_path)
+        plain = choose(job, "auto", stored)
+        assert plain.tunings["float32"] == Tuning(7, 5, True)
+        found = choose(low(job), "auto", plain.stored)
+        stored = found.stored
         assert found.tunings == {"bfloat16": Tuning(7, 5, True), "float32": Tuning(9, 9, True, near_rows=64)}
         assert "float32: 9 images a call, compiled; small steps 64 a call, compiled" in found.notes
     assert len(measurements) == 2, "each once: the folder keeps them apart"
@@ -161,14 +162,14 @@ def test_bad_values_are_named() -> None:
     with pytest.raises(UserError, match="Unknown compile mode 'yes'. Known: auto, off, on."):
         compilation.parse("yes", CPU)
     with pytest.raises(UserError, match="Unknown precision 'half'. Use float32, bfloat16 or auto."):
-        attack_copy.resolve_precision("half", CPU)
+        settings.resolve_precision("half", CPU)
 
 
 def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "")
-    assert attack_copy.resolve_precision("auto", CPU) == ("bfloat16", "")
-    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "no units")
-    assert attack_copy.resolve_precision("auto", CPU) == ("float32", "float32: no units")
+    monkeypatch.setattr(bfloat16, "supported", lambda _device: "")
+    assert settings.resolve_precision("auto", CPU) == ("bfloat16", "")
+    monkeypatch.setattr(bfloat16, "supported", lambda _device: "no units")
+    assert settings.resolve_precision("auto", CPU) == ("float32", "float32: no units")
 
 
 def test_units_in_float32_are_the_same_work_under_every_precision(job: Job) -> None:

@@ -15,7 +15,7 @@ from robust_eval.evaluation import store
 
 def a_result(n: int = 3) -> UnitResult:
     yes, numbers = np.ones(n, dtype=bool), np.arange(n)
-    verdicts = Verdicts(numbers, numbers, numbers, numbers, numbers / 7, yes, yes, yes, numbers > 0)
+    verdicts = Verdicts(numbers, numbers, numbers, numbers / 7, yes, yes, yes, numbers > 0)
     return UnitResult(verdicts, np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2), 10, 5, 0.25)
 
 
@@ -141,7 +141,7 @@ def test_two_processes_in_one_folder(tmp_path: Path) -> None:
 def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     for enter in (lambda: store.open_run(tmp_path, {"a": 1}), lambda: store.refuse_early(tmp_path)):
-        with pytest.raises(UserError, match=r"is no run folder but holds other files \(thesis.tex"):
+        with pytest.raises(UserError, match=r"is not a run folder but contains other files \(thesis.tex"):
             enter()
     with pytest.raises(UserError, match=r"thesis.tex"), store.exclusive(tmp_path):
         pass

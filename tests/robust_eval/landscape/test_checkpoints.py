@@ -1,4 +1,4 @@
-"""Which checkpoints can be compared, and on what."""
+"""Loading checkpoints for a comparison: images, architectures, threat models, labels."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 from robust_eval.models.normalisation import NONE
 
 
-def test_the_first_images_of_the_training_split_are_taken(tmp_path: Path) -> None:
+def test_the_first_training_images_are_used(tmp_path: Path) -> None:
     path = small_scans.write(tmp_path / "net.pt")
-    found = checkpoints.prepare([str(path)], EvaluationOptions(checkpoint="", split="train"))
-    assert (found.images.name, found.images.split, found.images.n) == ("digits", "train", 1000)
-    assert len(found.y_N) == 1000
-    few = checkpoints.prepare([str(path)], EvaluationOptions(checkpoint=""))
-    assert few.images.n == 360, "all where there are fewer"
+    comparison = checkpoints.load_comparison([str(path)], EvaluationOptions(split="train"))
+    assert (comparison.data.name, comparison.data.split, comparison.data.n) == ("digits", "train", 1000)
+    assert len(comparison.y_N) == 1000
+    few = checkpoints.load_comparison([str(path)], EvaluationOptions())
+    assert few.data.n == 360, "all images if there are fewer than the default"
     assert str(few.threat) == "Linf 0.1"
 
 
-def test_different_architectures_are_one_sentence(tmp_path: Path) -> None:
+def test_different_architectures_are_refused(tmp_path: Path) -> None:
     one = small_scans.write(tmp_path / "at.pt")
     wide = small_scans.write(tmp_path / "wide.pt", width=3, hidden=6)
     deep = small_scans.write(tmp_path / "deep.pt", arch="wrn-10-1")
     for other, name in ((wide, r"digits-cnn \(width=3, hidden=6, classes=10\)"), (deep, "wrn-10-1")):
         with pytest.raises(UserError, match=rf"at is a digits-cnn .* and \w+ a {name}.* cannot be compared"):
-            checkpoints.prepare([str(one), str(other)], small_scans.OPTIONS)
+            checkpoints.load_comparison([str(one), str(other)], small_scans.OPTIONS)
 
 
-def test_different_budgets_ask_for_one(tmp_path: Path) -> None:
+def test_different_threat_models_require_norm_and_eps(tmp_path: Path) -> None:
     paths = []
     for eps in ("0.1", "0.2"):
         torch.manual_seed(0)
@@ -58,24 +58,24 @@ def test_different_budgets_ask_for_one(tmp_path: Path) -> None:
             ),
         )
     options = replace(small_scans.OPTIONS, eps=None)
-    with pytest.raises(UserError, match=r"0\.1 was trained for Linf 0\.1 and 0\.2 for Linf 0\.2. Say which"):
-        checkpoints.prepare(paths, options)
-    assert str(checkpoints.prepare(paths, replace(options, eps="0.15")).threat) == "Linf 0.15"
+    with pytest.raises(UserError, match=r"0\.1 was trained for Linf 0\.1 and 0\.2 for Linf 0\.2. Choose one"):
+        checkpoints.load_comparison(paths, options)
+    assert str(checkpoints.load_comparison(paths, replace(options, eps="0.15")).threat) == "Linf 0.15"
 
 
-def test_labels_tell_checkpoints_apart() -> None:
-    assert checkpoints.labelled(["x/at.pt", "y/awp.pt"]) == ("at", "awp")
-    assert checkpoints.labelled(["x/best.pt", "y/best.pt"]) == ("x", "y")
+def test_labels_are_distinct() -> None:
+    assert checkpoints.checkpoint_labels(["x/at.pt", "y/awp.pt"]) == ("at", "awp")
+    assert checkpoints.checkpoint_labels(["x/best.pt", "y/best.pt"]) == ("x", "y")
     epochs = [f"runs/{run}/s0/epoch-{epoch}.pt" for run in ("at", "awp") for epoch in (1, 2)]
-    assert checkpoints.labelled(epochs) == ("at/epoch-1", "at/epoch-2", "awp/epoch-1", "awp/epoch-2")
-    assert checkpoints.labelled(["x/best.pt"]) == ("best",)
-    assert checkpoints.labelled(["x/best.pt", "x/best.pt"]) == ("A", "B")
-    assert checkpoints.labelled(["x/best.pt", "y/best.pt"], "AT, AT-AWP") == ("AT", "AT-AWP")
+    assert checkpoints.checkpoint_labels(epochs) == ("at/epoch-1", "at/epoch-2", "awp/epoch-1", "awp/epoch-2")
+    assert checkpoints.checkpoint_labels(["x/best.pt"]) == ("best",)
+    assert checkpoints.checkpoint_labels(["x/best.pt", "x/best.pt"]) == ("A", "B")
+    assert checkpoints.checkpoint_labels(["x/best.pt", "y/best.pt"], "AT, AT-AWP") == ("AT", "AT-AWP")
     for names in ("AT", "AT,AT", "AT,"):
         with pytest.raises(UserError, match="--names needs 2 different names, separated by commas"):
-            checkpoints.labelled(["x.pt", "y.pt"], names)
+            checkpoints.checkpoint_labels(["x.pt", "y.pt"], names)
 
 
-def test_an_unknown_split(tmp_path: Path) -> None:
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Unknown split 'val'. Use test or train"):
-        checkpoints.prepare([str(tmp_path)], EvaluationOptions(checkpoint="", split="val"))
+        checkpoints.load_comparison([str(tmp_path)], EvaluationOptions(split="val"))

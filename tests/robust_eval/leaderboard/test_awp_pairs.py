@@ -1,13 +1,15 @@
+"""Pairs of rows with and without adversarial weight perturbation."""
+
 from __future__ import annotations
 
 import pytest
 from support import board_rows
 from support.synthetic_results import full
 
-from robust_eval.leaderboard.awp_pairs import family, find
+from robust_eval.leaderboard.awp_pairs import find_pairs, split_awp
 from robust_eval.leaderboard.page import markdown
-from robust_eval.leaderboard.page.row_details import pair
-from robust_eval.leaderboard.page.view_models import groups
+from robust_eval.leaderboard.page.row_details import compare_pair
+from robust_eval.leaderboard.page.view_models import group_views
 from robust_eval.leaderboard.row import Row
 from robust_eval.results import EvalResult
 
@@ -28,16 +30,16 @@ def base() -> EvalResult:
         ("awp", ("awp", False)),
     ],
 )
-def test_a_name_without_awp(name: str, expected: tuple[str, bool]) -> None:
-    assert family(name) == expected
+def test_split_awp(name: str, expected: tuple[str, bool]) -> None:
+    assert split_awp(name) == expected
 
 
 def found(*results: EvalResult) -> list[tuple[str, str]]:
     rows = [Row(f"{number}.json", result) for number, result in enumerate(results)]
-    return [(before.name, after.name) for before, after in find(rows)]
+    return [(before.name, after.name) for before, after in find_pairs(rows)]
 
 
-def test_a_pair_is_one_recipe_on_the_same_images(base: EvalResult) -> None:
+def test_a_pair_has_the_same_recipe_and_images(base: EvalResult) -> None:
     at = board_rows.result(base, "at")
     other_data = base.data.model_copy(update={"fingerprint": "0" * 64, "n": 400, "name": "digits"})
     assert found(at, board_rows.result(base, "at-awp")) == [("at", "at-awp")]
@@ -54,16 +56,16 @@ def test_a_row_is_in_one_pair_at_most(base: EvalResult) -> None:
     assert found(*(board_rows.result(base, name) for name in names)) == [("at", "at-awp")]
 
 
-def test_seeds_are_paired_with_their_like(base: EvalResult) -> None:
+def test_rows_are_paired_with_the_same_seed(base: EvalResult) -> None:
     results = [board_rows.result(base, name, seed=seed) for name in ("at", "at-awp") for seed in (0, 1)]
     rows = [Row(f"{number}.json", result) for number, result in enumerate(results)]
-    assert [(a.file, b.file) for a, b in find(rows)] == [("0.json", "2.json"), ("1.json", "3.json")]
+    assert [(a.file, b.file) for a, b in find_pairs(rows)] == [("0.json", "2.json"), ("1.json", "3.json")]
 
 
-def test_the_difference_is_counted_image_by_image(base: EvalResult) -> None:
-    (group,) = groups(board_rows.rows(base), {})
-    shown = pair(*next(members for members in group.pairs if members[0].name == "at"))
-    assert [line.title for line in shown.lines] == [
+def test_the_difference_of_a_pair_is_computed_per_image(base: EvalResult) -> None:
+    (group,) = group_views(board_rows.rows(base), {})
+    shown = compare_pair(*next(members for members in group.pairs if members[0].name == "at"))
+    assert [column.title for column in shown.columns] == [
         "Clean",
         "FGSM",
         "PGD-20",
@@ -77,14 +79,14 @@ def test_the_difference_is_counted_image_by_image(base: EvalResult) -> None:
     assert shown.worst.value == pytest.approx(after.accuracy - before.accuracy)
     low, high = shown.span
     assert low < 0
-    assert all(low < end < high for line in shown.lines for end in line.difference.interval)
+    assert all(low < end < high for column in shown.columns for end in column.difference.interval)
 
 
-def test_a_seed_is_part_of_the_name_that_is_shown_but_not_of_the_recipe() -> None:
+def test_the_label_contains_the_seed_and_the_name_does_not() -> None:
     def row(seed: object) -> Row:
         trained = {"recipe": {"name": "at-awp"}, "provenance": {"seed": seed}}
         return Row("r.json", full(200, trained_with=trained))
 
     assert [row(seed).label for seed in (0, None, 2)] == ["at-awp", "at-awp", "at-awp (seed 2)"]
-    assert "| at-awp (seed 2) |" in markdown.board("b", [row(2)])
-    assert family(row(2).name) == ("at", True)
+    assert "| at-awp (seed 2) |" in markdown.render("b", [row(2)])
+    assert split_awp(row(2).name) == ("at", True)

@@ -1,4 +1,4 @@
-"""Curves and pictures beside a result: made, read back, and refused."""
+"""Learning curves and images of a row: written, read back, and refused if invalid."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from robust_eval.cli.leaderboard import app
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
 from robust_eval.leaderboard import submission, thumbnails
-from robust_eval.leaderboard.page_extras import read, read_curve, read_pictures
-from robust_eval.leaderboard.row import Row, read_board
+from robust_eval.leaderboard.page_extras import read_curve, read_extras, read_pictures
+from robust_eval.leaderboard.row import Row, read_rows
 from robust_eval.results import EvalResult, EvidenceRecord, read_result
 
 
@@ -41,7 +41,7 @@ def images(size: int = 8, channels: int = 1, n: int = 12) -> ImageSet:
 def evidence(
     folder: Path, result: EvalResult, slice_: ImageSet, broken: dict[str, list[int]]
 ) -> tuple[EvalResult, Path]:
-    """A result and its evidence: +-10/255 on every broken image but for its first pixel."""
+    """A result and its evidence: every broken image is changed by +-10/255, except for its first pixel."""
     tensors: dict[str, np.ndarray] = {"labels": slice_.y_N}
     for name, indices in broken.items():
         change = np.random.default_rng(1).choice([-10, 10], (len(indices), *slice_.x_NHWC.shape[1:]))
@@ -60,13 +60,13 @@ def pixels(png: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(png.partition(",")[2]))))
 
 
-def test_pictures_are_the_images_that_were_judged(base: EvalResult, tmp_path: Path) -> None:
+def test_pictures_show_the_evaluated_images(base: EvalResult, tmp_path: Path) -> None:
     slice_ = images()
     result, path = evidence(tmp_path, base, slice_, {"fgsm": [1], "aa": [0, 1, 4, 5, 6]})
-    found = thumbnails.thumbnails(result, path, slice_, k=3)
+    found = thumbnails.make_thumbnails(result, path, slice_, k=3)
     assert found is not None
     assert found.size == (8, 8)
-    # The first of each class, from the column that broke most.
+    # The first example of each class, from the column with the most broken examples.
     assert [(p.index, p.label, p.column) for p in found.examples] == [
         (0, "a", "AutoAttack"),
         (1, "b", "AutoAttack"),
@@ -86,7 +86,7 @@ def test_colour_pictures_stay_within_40_kb(base: EvalResult, tmp_path: Path) -> 
     for size, shown in ((32, 32), (224, 44)):
         slice_ = images(size, 3)
         result, path = evidence(tmp_path, base, slice_, {"aa": [0, 1, 2, 3]})
-        found = thumbnails.thumbnails(result, path, slice_)
+        found = thumbnails.make_thumbnails(result, path, slice_)
         assert found is not None
         assert found.size == (shown, shown)
         assert 1 <= len(found.examples) <= 4
@@ -94,7 +94,7 @@ def test_colour_pictures_stay_within_40_kb(base: EvalResult, tmp_path: Path) -> 
 
 
 def run_on_digits(folder: Path) -> Path:
-    """A short run of a linear classifier on its own predictions; its result file."""
+    """Result file of a short run of a linear classifier, with its own predictions as labels."""
     network = Linear(classes=10, shape=(1, 8, 8)).eval()
     slice_ = data.load("digits").take(20)
     x, _ = slice_.tensors()
@@ -108,71 +108,71 @@ def run_on_digits(folder: Path) -> Path:
     return folder / "result.json"
 
 
-def test_filed_beside_the_result_and_read_back(tmp_path: Path) -> None:
+def test_page_extras_are_written_and_read_back(tmp_path: Path) -> None:
     run = run_on_digits(tmp_path / "run")
     result = read_result(run)
     (tmp_path / "curve.csv").write_text("epoch,val_pgd\n1,\n2,0.5\n")
     words = ["add", str(run), str(tmp_path / "board"), "--images", "--curve", str(tmp_path / "curve.csv")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    (row,) = read_board(tmp_path / "board")
-    beside = read(tmp_path / "board", [row, Row("results/alone.json", result)])
-    found = beside[row.file].pictures
+    (row,) = read_rows(tmp_path / "board")
+    extras = read_extras(tmp_path / "board", [row, Row("results/alone.json", result)])
+    found = extras[row.file].pictures
     assert found is not None
     assert len(found.examples) == 4
-    # The run's units still know what the model took the image for.
+    # The predicted classes come from the run's unit files.
     assert all(example.seen_as in result.data.class_names for example in found.examples)
-    curve = beside[row.file].curve
+    curve = extras[row.file].curve
     assert curve is not None
     assert math.isnan(curve["val_pgd"][0])
     assert (curve["epoch"], curve["val_pgd"][1]) == ([1, 2], 0.5)
-    assert beside["results/alone.json"].pictures is None
-    assert list(submission.stray_files(tmp_path / "board")) == []
+    assert extras["results/alone.json"].pictures is None
+    assert list(submission.unexpected_files(tmp_path / "board")) == []
 
 
-def test_nothing_broken_nothing_to_show(base: EvalResult, tmp_path: Path) -> None:
+def test_no_pictures_without_broken_examples(base: EvalResult, tmp_path: Path) -> None:
     result, path = evidence(tmp_path, base, images(), {"aa": []})
-    assert thumbnails.thumbnails(result, path, images()) is None
+    assert thumbnails.make_thumbnails(result, path, images()) is None
 
 
 def test_a_run_without_evidence_has_no_images(base: EvalResult, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(base.to_json())
-    with pytest.raises(UserError, match="has no evidence to take images from"):
-        thumbnails.of_run(tmp_path / "result.json")
+    with pytest.raises(UserError, match="has no evidence, so there are no images to show"):
+        thumbnails.thumbnails_of_run(tmp_path / "result.json")
 
 
-def test_evidence_and_images_of_something_else_are_refused(base: EvalResult, tmp_path: Path) -> None:
+def test_evidence_and_images_of_another_result_are_refused(base: EvalResult, tmp_path: Path) -> None:
     slice_ = images()
     result, path = evidence(tmp_path, base, slice_, {"aa": [2]})
-    with pytest.raises(UserError, match="These are not the images that .* is about"):
-        thumbnails.thumbnails(result, path, images(n=13))
+    with pytest.raises(UserError, match="These are not the images that .* belongs to"):
+        thumbnails.make_thumbnails(result, path, images(n=13))
     with pytest.raises(UserError, match="is not the evidence of this result"):
-        thumbnails.thumbnails(base, path, slice_)
+        thumbnails.make_thumbnails(base, path, slice_)
     with pytest.raises(UserError, match="cannot be read as evidence"):
-        thumbnails.thumbnails(result, tmp_path / "none", slice_)
+        thumbnails.make_thumbnails(result, tmp_path / "none", slice_)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no epoch"),
-        ("lr\n0.1\n", "has no epoch"),
+        ("", "has a line without an epoch"),
+        ("lr\n0.1\n", "has a line without an epoch"),
         ("epoch\n1\n\n2,3\n", "is not a table of numbers"),
         ("epoch,lr\n1,high\n", "is not a table of numbers"),
         ("epoch,lr\n1,inf\n", "contains infinity"),
-        ("epoch,lr\n,1\n", "has no epoch"),
+        ("epoch,lr\n,1\n", "has a line without an epoch"),
         ("epoch,lr\n1\n", "too few cells"),
         ("epoch\n" + "1\n" * 2001, "more than 2000 lines"),
     ],
 )
-def test_what_is_no_curve(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_curves_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.curve.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         read_curve(path)
 
 
-def test_what_are_no_pictures(tmp_path: Path) -> None:
+def test_invalid_pictures_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.images.json"
     example = {"index": 0, "label": "a", "column": "AA", "amplified": 2.0}
     good = dict.fromkeys(("clean", "adversarial", "difference"), "data:image/png;base64,iVBORw0KGgo=")

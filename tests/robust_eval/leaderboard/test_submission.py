@@ -1,4 +1,4 @@
-"""Filing a run, building, checking: a board's life, and what is refused on the way."""
+"""Add rows to a board, build and check it, and check submissions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from support.synthetic_results import bits, full, result
 
 from robust_eval.core.errors import UserError
-from robust_eval.leaderboard import board as boards
 from robust_eval.leaderboard import build, submission
-from robust_eval.leaderboard.row import Row, read_board
+from robust_eval.leaderboard.board import load_board
+from robust_eval.leaderboard.row import Row, read_rows
 from robust_eval.results import EvalResult, content_digest, read_result, verification_record
 from robust_eval.results.verification_record import CheckRecord, Verification
 
@@ -27,28 +27,28 @@ def folder(tmp_path: Path) -> Path:
     board = tmp_path / "ours"
     board.mkdir()
     (board / "board.toml").write_text(OWN)
-    submission.add(written(tmp_path, full(200, name="first.pt")), board)
+    submission.add_row(write_result(tmp_path, full(200, name="first.pt")), board)
     rebuild(board)
     return board
 
 
-def written(place: Path, row: EvalResult, name: str = "result.json") -> Path:
-    path = place / name
+def write_result(folder: Path, row: EvalResult, name: str = "result.json") -> Path:
+    path = folder / name
     path.write_text(row.to_json())
     return path
 
 
 def rebuild(folder: Path) -> None:
-    build.write(boards.load(folder), read_board(folder))
+    build.write_pages(load_board(folder), read_rows(folder))
 
 
-def wrong(folder: Path, base: Path | None = None) -> list[tuple[str, str]]:
-    _, problems = build.check(boards.load(folder, None, base), base)
+def problems(folder: Path, base: Path | None = None) -> list[tuple[str, str]]:
+    _, problems = build.check_board(load_board(folder, None, base), base)
     return [(problem.file, problem.text) for problem in problems]
 
 
 def verified(path: Path, *, passed: bool = True) -> Path:
-    """A record beside a result file."""
+    """Write a verification of a result file."""
     record = Verification(
         result=content_digest(json.loads(path.read_text())),
         checks=(CheckRecord(name="still wrong", passed=passed, detail=""),),
@@ -60,37 +60,37 @@ def verified(path: Path, *, passed: bool = True) -> Path:
         device="cpu",
         created="2026-01-01",
     )
-    beside = verification_record.path_beside(path)
-    verification_record.write(beside, record)
-    return beside
+    record_file = verification_record.path_beside(path)
+    verification_record.write(record_file, record)
+    return record_file
 
 
-def test_a_run_is_filed_built_and_checked(folder: Path) -> None:
+def test_a_result_is_added_built_and_checked(folder: Path) -> None:
     (file,) = (folder / "results").iterdir()
     assert file.name.startswith("first-")
     assert len(file.name) == len("first-12345678.json")
     assert read_result(file) == full(200, name="first.pt")
-    assert wrong(folder) == []
+    assert problems(folder) == []
     assert "| 1 | first.pt |" in (folder / "README.md").read_text()
     assert "first.pt" in (folder / "index.html").read_text()
 
 
-def test_a_new_board_is_made_by_its_first_row(tmp_path: Path) -> None:
-    path = submission.add(written(tmp_path, full(200)), tmp_path / "new")
+def test_the_first_row_creates_the_board(tmp_path: Path) -> None:
+    path = submission.add_row(write_result(tmp_path, full(200)), tmp_path / "new")
     assert path.parent == tmp_path / "new" / "results"
     partial = result({"clean": bits(400, 360)}, suite="full", status="partial")
     with pytest.raises(UserError, match="does not belong on other: it is partial"):
-        submission.add(written(tmp_path, partial), tmp_path / "other")
+        submission.add_row(write_result(tmp_path, partial), tmp_path / "other")
     assert not (tmp_path / "other").exists()
     with pytest.raises(
-        UserError, match="belong on digits: .*; it has 300 examples, the board asks for at least"
+        UserError, match="belong on digits: .*; it has 300 examples; the board requires at least"
     ):
-        submission.add(written(tmp_path, full(200, n=300, clean=290)), tmp_path / "digits")
-    with pytest.raises(UserError, match="is not a folder. Make it first"):
-        submission.add(written(tmp_path, full(200)), tmp_path / "no" / "such")
+        submission.add_row(write_result(tmp_path, full(200, n=300, clean=290)), tmp_path / "digits")
+    with pytest.raises(UserError, match="is not a folder. Create it first"):
+        submission.add_row(write_result(tmp_path, full(200)), tmp_path / "no" / "such")
 
 
-def test_a_file_is_named_after_the_recipe_where_it_can_be(folder: Path, tmp_path: Path) -> None:
+def test_a_file_is_named_after_the_recipe_if_possible(folder: Path, tmp_path: Path) -> None:
     for recipe, stem in (("trades-awp", "trades-awp"), ("../x", "net"), ("<b>", "net")):
         row = Row("r.json", full(210, name="net.pt", trained_with={"recipe": {"name": recipe}}))
         assert submission.file_name(row).startswith(f"{stem}-")
@@ -100,43 +100,46 @@ def test_one_row_for_one_checkpoint(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"already has a row for this checkpoint: results/first-.*Add --replace"
     ):
-        submission.add(written(tmp_path, full(210, name="first.pt")), folder)
-    submission.add(written(tmp_path, full(210, name="second.pt")), folder)
-    assert len(read_board(folder)) == 2
+        submission.add_row(write_result(tmp_path, full(210, name="first.pt")), folder)
+    submission.add_row(write_result(tmp_path, full(210, name="second.pt")), folder)
+    assert len(read_rows(folder)) == 2
     (first,) = folder.glob("results/first-*.json")
     verified(first)
-    again = submission.add(written(tmp_path, full(210, name="first.pt")), folder, replace=True)
-    assert sorted(path.name for path in folder.glob("results/first-*")) == [again.name], "nothing beside it"
-    assert {row.result.worst_case.n_robust for row in read_board(folder)} == {210}
-    submission.add(again, folder, replace=True)
+    again = submission.add_row(write_result(tmp_path, full(210, name="first.pt")), folder, replace=True)
+    assert sorted(path.name for path in folder.glob("results/first-*")) == [again.name], "no companion files"
+    assert {row.result.worst_case.n_robust for row in read_rows(folder)} == {210}
+    submission.add_row(again, folder, replace=True)
     assert again.is_file()
 
 
-def test_a_row_that_breaks_a_rule_is_not_filed(folder: Path, tmp_path: Path) -> None:
+def test_a_row_that_breaks_a_rule_is_not_added(folder: Path, tmp_path: Path) -> None:
     partial = result({"clean": bits(400, 360)}, suite="full", status="partial")
     with pytest.raises(UserError, match="does not belong on ours: it is partial: fgsm"):
-        submission.add(written(tmp_path, partial), folder)
-    with pytest.raises(UserError, match="it is under Linf 8/255, the board under Linf 0.1"):
-        submission.add(written(tmp_path, full(200, eps="8/255", name="b.pt")), folder)
-    assert len(read_board(folder)) == 1
+        submission.add_row(write_result(tmp_path, partial), folder)
+    with pytest.raises(UserError, match="it is under Linf 8/255; the board is for Linf 0.1"):
+        submission.add_row(write_result(tmp_path, full(200, eps="8/255", name="b.pt")), folder)
+    assert len(read_rows(folder)) == 1
 
 
-def test_a_verification_comes_along_if_it_is_of_this_content(folder: Path, tmp_path: Path) -> None:
-    path = written(tmp_path, full(205, name="second.pt"))
+def test_a_verification_of_the_same_content_is_added_too(folder: Path, tmp_path: Path) -> None:
+    path = write_result(tmp_path, full(205, name="second.pt"))
     verified(path)
-    filed = submission.add(path, folder)
+    filed = submission.add_row(path, folder)
     assert verification_record.path_beside(filed).is_file()
-    assert {row.name: row.standing for row in read_board(folder)} == {
+    assert {row.name: row.standing for row in read_rows(folder)} == {
         "first.pt": "self-reported",
         "second.pt": "verified",
     }
     rebuild(folder)
-    assert wrong(folder) == []
+    assert problems(folder) == []
     assert "| verified |" in (folder / "README.md").read_text()
     value = json.loads(filed.read_text())
     value["command"] = "edited"
     filed.write_text(json.dumps(value))
-    assert "has a verification of another content: verify it again" in dict(wrong(folder)).values()
+    assert (
+        "has a verification of different content: run robust-eval verify again"
+        in dict(problems(folder)).values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,10 +152,10 @@ def test_a_verification_comes_along_if_it_is_of_this_content(folder: Path, tmp_p
         ("a" * 80, "a" * 80),
     ],
 )
-def test_names_that_become_file_names(name: str, stem: str) -> None:
+def test_names_are_converted_to_file_names(name: str, stem: str) -> None:
     found = submission.file_name(Row("r.json", full(200, name=name)))
     assert found[:-14] == stem
-    assert submission.NAME.fullmatch(found[:-14])
+    assert submission.FILE_NAME.fullmatch(found[:-14])
 
 
 @pytest.mark.parametrize(
@@ -174,24 +177,24 @@ def test_names_that_become_file_names(name: str, stem: str) -> None:
     ],
 )
 def test_hostile_names_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="cannot be a file name here: rename it") as caught:
-        submission.add(written(tmp_path, full(200, name=name)), tmp_path / "board")
+    with pytest.raises(UserError, match="cannot be a file name. Rename it") as caught:
+        submission.add_row(write_result(tmp_path, full(200, name=name)), tmp_path / "board")
     assert "\n" not in str(caught.value)
     assert "\u202e" not in str(caught.value)
     assert not (tmp_path / "board").exists()
 
 
-def test_links_do_not_lead_out(folder: Path, tmp_path: Path) -> None:
-    secret = written(tmp_path, full(150, name="secret.pt"), "secret.json")
+def test_symbolic_links_are_refused(folder: Path, tmp_path: Path) -> None:
+    secret = write_result(tmp_path, full(150, name="secret.pt"), "secret.json")
     (folder / "results" / "x.json").symlink_to(secret)
-    for call in (lambda: read_board(folder), lambda: wrong(folder)):
-        with pytest.raises(UserError, match="is a link out of the board"):
+    for call in (lambda: read_rows(folder), lambda: problems(folder)):
+        with pytest.raises(UserError, match="is a symbolic link out of the board"):
             call()
     shutil.rmtree(folder / "results")
     (tmp_path / "elsewhere").mkdir()
     (folder / "results").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is a link out of the board"):
-        submission.add(written(tmp_path, full(200)), folder)
+    with pytest.raises(UserError, match="is a symbolic link out of the board"):
+        submission.add_row(write_result(tmp_path, full(200)), folder)
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -210,40 +213,40 @@ def truncate(path: Path) -> None:
         ),
         (lambda f, row: (f / "README.md").write_text("mine"), "does not agree with the results: run"),
         (lambda f, row: (f / "index.html").unlink(), "is missing: run robust-eval leaderboard build"),
-        (lambda f, row: (f / "evil.sh").write_text("rm"), "does not belong in a board's folder"),
-        (lambda f, row: (f / "results" / "x.txt").write_text(""), "does not belong among results"),
-        (lambda f, row: (f / "results" / "d.json").mkdir(), "does not belong among results"),
-        (lambda f, row: row.rename(row.with_name("a b.json")), "has a name that is not safe"),
-        (lambda f, row: row.rename(row.with_name("-x.json")), "has a name that is not safe"),
+        (lambda f, row: (f / "evil.sh").write_text("rm"), "is not expected in a board's folder"),
+        (lambda f, row: (f / "results" / "x.txt").write_text(""), "is not expected among results"),
+        (lambda f, row: (f / "results" / "d.json").mkdir(), "is not expected among results"),
+        (lambda f, row: row.rename(row.with_name("a b.json")), "has an unsafe name"),
+        (lambda f, row: row.rename(row.with_name("-x.json")), "has an unsafe name"),
         (
             lambda f, row: shutil.copy(verified(row), row.with_name("x.verification.json")),
-            "lies beside no result",
+            "is not stored with a result",
         ),
         (lambda f, row: verification_record.path_beside(row).write_text("{}"), "is not a valid verification"),
         (lambda f, row: verified(row, passed=False), "failed its verification"),
         (lambda f, row: shutil.copy(row, row.with_name("again.json")), "is a second row for the checkpoint"),
     ],
 )
-def test_what_check_finds(folder: Path, change: Callable[[Path, Path], object], message: str) -> None:
+def test_check_reports_problems(folder: Path, change: Callable[[Path, Path], object], message: str) -> None:
     (row,) = (folder / "results").iterdir()
     change(folder, row)
-    texts = [text for _, text in wrong(folder)]
+    texts = [text for _, text in problems(folder)]
     assert any(re.search(message, text) for text in texts), texts
 
 
-def test_an_edited_row_no_longer_agrees_with_the_table(folder: Path) -> None:
+def test_check_reports_an_edited_row(folder: Path) -> None:
     (row,) = (folder / "results").iterdir()
     row.write_text(full(220, name="first.pt").to_json())
-    assert {text.split(":")[0] for _, text in wrong(folder)} == {"does not agree with the results"}
+    assert {text.split(":")[0] for _, text in problems(folder)} == {"does not agree with the results"}
 
 
-def test_a_board_of_two_broken_files_names_both(folder: Path) -> None:
+def test_check_reports_every_malformed_file(folder: Path) -> None:
     for name in ("b.json", "c.json"):
         (folder / "results" / name).write_text("{")
-    malformed = [file for file, text in wrong(folder) if text.startswith("is malformed")]
+    malformed = [file for file, text in problems(folder) if text.startswith("is malformed")]
     assert malformed == ["results/b.json", "results/c.json"]
     with pytest.raises(UserError, match=r"b\.json is not readable as JSON"):
-        read_board(folder)
+        read_rows(folder)
 
 
 @pytest.fixture
@@ -253,48 +256,48 @@ def base(folder: Path, tmp_path: Path) -> Path:
 
 
 def test_a_submission_may_add_rows(folder: Path, base: Path, tmp_path: Path) -> None:
-    submission.add(written(tmp_path, full(205, name="second.pt")), folder)
+    submission.add_row(write_result(tmp_path, full(205, name="second.pt")), folder)
     rebuild(folder)
-    assert wrong(folder, base) == []
+    assert problems(folder, base) == []
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f, row: row.write_text(full(100, name="first.pt").to_json()), "was there and is changed"),
-        (lambda f, row: row.rename(row.with_name("new.json")), "was there and is gone"),
-        (lambda f, row: verified(row), "is a verification: maintainers make those"),
+        (lambda f, row: row.write_text(full(100, name="first.pt").to_json()), "was changed"),
+        (lambda f, row: row.rename(row.with_name("new.json")), "was removed"),
+        (lambda f, row: verified(row), "is a verification, which only maintainers may add"),
         (
             lambda f, row: row.with_name(row.stem + ".curve.csv").write_text("epoch,val_pgd\n1,0.5\n"),
-            "lies beside a row that was there before",
+            "is stored with a row that is not part of the submission",
         ),
         (lambda f, row: (f / "board.toml").write_text(OWN.replace("400", "1")), "changes the board's rules"),
     ],
 )
-def test_what_a_submission_may_not(
+def test_forbidden_changes_of_a_submission(
     folder: Path, base: Path, change: Callable[[Path, Path], object], message: str
 ) -> None:
     (row,) = (folder / "results").iterdir()
     change(folder, row)
     rebuild(folder)
-    assert any(message in text for _, text in wrong(folder, base))
+    assert any(message in text for _, text in problems(folder, base))
 
 
-def test_a_verification_that_a_submission_takes_away_is_missed(folder: Path, base: Path) -> None:
+def test_a_removed_verification_is_reported(folder: Path, base: Path) -> None:
     (row,) = (base / "results").iterdir()
     verified(row)
-    assert ("results/" + verification_record.path_beside(row).name, "was there and is gone") in wrong(
-        folder, base
-    )
+    assert ("results/" + verification_record.path_beside(row).name, "was removed") in problems(folder, base)
 
 
-def test_a_base_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_base_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere is not a folder. Give the board as it was before"):
-        wrong(folder, tmp_path / "nowhere")
+        problems(folder, tmp_path / "nowhere")
 
 
-def test_rules_of_a_submission_do_not_count(folder: Path, base: Path, tmp_path: Path) -> None:
+def test_rules_of_a_submission_are_not_used(folder: Path, base: Path, tmp_path: Path) -> None:
     (folder / "board.toml").write_text(OWN.replace("400", "1"))
-    submission.add(written(tmp_path, full(50, n=100, clean=90, name="few.pt")), folder)
+    submission.add_row(write_result(tmp_path, full(50, n=100, clean=90, name="few.pt")), folder)
     rebuild(folder)
-    assert any("has 100 examples, the board asks for at least 400" in text for _, text in wrong(folder, base))
+    assert any(
+        "has 100 examples; the board requires at least 400" in text for _, text in problems(folder, base)
+    )

@@ -1,4 +1,4 @@
-// Before the first paint: scripts run here, and the theme that was chosen on an earlier visit.
+// Runs before the first paint: mark that scripts are available and restore the chosen theme.
 (() => {
   const root = document.documentElement;
   root.classList.add("js");
@@ -6,6 +6,6 @@
     const chosen = localStorage.getItem("robust-eval-theme");
     if (chosen === "dark" || chosen === "light") root.dataset.theme = chosen;
   } catch {
-    // Pages opened from a file may not have storage.
+    // Pages opened from a file may have no storage.
   }
 })();

@@ -3,7 +3,7 @@
   const $ = (id) => document.getElementById(id);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-  // Theme: follows the system until the button is used.
+  // The theme follows the system until the button is used.
   const theme = $("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
@@ -14,14 +14,14 @@
     try {
       localStorage.setItem("robust-eval-theme", chosen);
     } catch {
-      // Without storage the choice lasts as long as the page.
+      // Without storage the choice is lost when the page is closed.
     }
     showTheme();
   });
   system.addEventListener("change", showTheme);
   showTheme();
 
-  // Sorting. Cells without a value stay at the end, whichever way the rest goes.
+  // Sorting. Rows without a value stay at the end in both directions.
   const compare = (a, b) => {
     const [x, y] = [Number(a), Number(b)];
     return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y;
@@ -40,13 +40,13 @@
     button.addEventListener("click", () => {
       const head = button.closest("th");
       const before = head.getAttribute("aria-sort");
-      // Numbers start with the best, text and rank with the first.
+      // Numbers start with the largest, text and ranks with the smallest.
       const down = before === "none" ? head.classList.contains("num") : before === "ascending";
       sort(head.closest("table"), head.cellIndex, down);
     });
   }
 
-  // Filters act on every table of the page.
+  // Filters apply to every table of the page.
   const rows = all("#board tr[data-row]");
   const filter = () => {
     const words = $("find").value.toLocaleLowerCase().split(/\s+/).filter(Boolean);
@@ -76,7 +76,7 @@
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   filter();
 
-  // A row and its marks in the charts light up together.
+  // Highlight a row and its points in the charts together.
   const light = (id, on) => all(`[data-row="${CSS.escape(id)}"]`).forEach((part) => part.classList.toggle("lit", on));
   for (const part of all("[data-row]")) {
     for (const [event, on] of [["pointerenter", true], ["pointerleave", false], ["focusin", true], ["focusout", false]]) {
@@ -84,7 +84,7 @@
     }
   }
 
-  // The detail view is the target of the address; what lies below rests while it is open.
+  // The detail view is the target of the address. While it is open, the page below is inert.
   const target = () => {
     const found = $(location.hash.slice(1));
     return found?.matches(".detail") ? found : null;
@@ -129,7 +129,7 @@
   }
   follow();
 
-  // The rows that are shown, in the order they are shown. A leading quote keeps spreadsheets from computing.
+  // CSV of the visible rows in their order. A leading quote prevents spreadsheets from evaluating formulas.
   const quoted = (value) => {
     const text = String(value ?? "");
     const inert = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? "'" + text : text;

@@ -5,21 +5,19 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.fake_workers import Quiet, work
+from support.fake_workers import Quiet, local, work
 from torch import nn
 
 from robust_eval import evaluate
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.checks import same_model
-from robust_eval.evaluation.executors import shards
-from robust_eval.evaluation.executors.local import LocalExecutor
-from robust_eval.evaluation.executors.scheduled_run import Run
-from robust_eval.evaluation.executors.scheduler import Pool
+from robust_eval.evaluation.executors.merge import merge_shards
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
 from robust_eval.models.loading import python_architecture
@@ -100,14 +98,13 @@ def test_what_the_code_imports_shows_in_the_answers(
 
 
 def test_the_same_over_a_pool(options: EvaluationOptions, helper: Edit, tmp_path: Path) -> None:
-    (first,) = work([options], LocalExecutor(), tmp_path / "pool")
+    (first,) = work([options], local(), tmp_path / "pool")
     assert first.result is not None
     helper("Sigmoid")
     display = Quiet()
-    (again,) = work([options], LocalExecutor(), tmp_path / "pool", display)
+    (again,) = work([options], local(), tmp_path / "pool", display)
     assert again.result is None
     assert "answers otherwise than the one that began" in again.failures[0]
-    assert display.said == again.failures
 
 
 def test_shards_of_two_models_are_not_merged(
@@ -116,14 +113,11 @@ def test_shards_of_two_models_are_not_merged(
     places = []
     for number, middle in enumerate(("ReLU", "Sigmoid")):
         helper(middle)
-        part = Run(
-            EvaluationOptions(**{**vars(options), "shards": 2}), 0, out=tmp_path, several=True, only=number
-        )
-        Pool([part], LocalExecutor(), Quiet()).work()
+        (part,) = work([replace(options, shards=2)], None, tmp_path, shard=number)
         assert part.folder is not None
         places.append(part.folder)
     with pytest.raises(UserError, match="were run with models that answer differently"):
-        shards.merge(places, tmp_path / "merged")
+        merge_shards(places, tmp_path / "merged")
 
 
 def two(middle: nn.Module) -> nn.Module:

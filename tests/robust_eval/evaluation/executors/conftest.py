@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.fake_workers import OBJECT_STORE, TRAINED
 
 from robust_eval.evaluation.executors import ray_cluster as cluster
 from robust_eval.evaluation.executors import ray_nodes
-from robust_eval.evaluation.executors.ray_cluster import Granted, Wanted
-from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.verification import selftest
-
-TRAINED = Path(selftest.__file__).with_name("digits-at.safetensors")
-OBJECT_STORE = 100 * 2**20
+from robust_eval.evaluation.executors.ray_cluster import Granted
+from robust_eval.evaluation.planning.options import ClusterOptions, EvaluationOptions
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +19,7 @@ def ray_cluster() -> Iterator[Granted]:
     """Two workers' worth; started once, because starting takes seconds."""
     ray = pytest.importorskip("ray")
     if not ray.is_initialized():
-        cluster.connect(Wanted(address="local", workers=2, object_store=OBJECT_STORE), "cpu")
+        cluster.connect(ClusterOptions(address="local", workers=2), "cpu", OBJECT_STORE)
     yield Granted(workers=2, gpus=0.0, cpus=1, memory=0)
     ray.shutdown()
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from support.fake_workers import Quiet, essence, work
+from support.fake_workers import Quiet, essence, local, run_specs, work
 
 from robust_eval.core import files
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import Choose, Done, Event, Failed, WorkerState, shards
 from robust_eval.evaluation.executors.local import LocalExecutor
+from robust_eval.evaluation.executors.merge import merge_shards
+from robust_eval.evaluation.executors.run_spec import spec_of
 from robust_eval.evaluation.executors.scheduled_run import Run
-from robust_eval.evaluation.executors.scheduler import Pool
-from robust_eval.evaluation.executors.worker_host import Host
+from robust_eval.evaluation.executors.worker_host import WorkerHost
 from robust_eval.evaluation.planning.cascade import CascadeState
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import default_folder, prepare
@@ -29,9 +30,9 @@ class Many(LocalExecutor):
     """Several workers in one process, which answer in an order of their own. ``fails``: keys or methods."""
 
     def __init__(self, size: int, fails: Sequence[str] = ()) -> None:
-        super().__init__()
+        super().__init__(WorkerHost())
         self.size = size  # type: ignore[misc]
-        self._hosts = [Host() for _ in range(size)]
+        self._hosts = [WorkerHost() for _ in range(size)]
         self._tasks: list[Any] = [None] * size
         self.fails = fails
         self.asked: list[str] = []
@@ -50,7 +51,7 @@ class Many(LocalExecutor):
         self.asked.append(task.key or task.method)
         if any(word in task.label or word == task.method for word in self.fails):
             return [Failed(task, "it was planted", f"w{i}", 3)]
-        return [Done(task, getattr(self._hosts[i], task.method)(task.options, *task.arguments), f"w{i}")]
+        return [Done(task, getattr(self._hosts[i], task.method)(task.source, *task.arguments), f"w{i}")]
 
     def workers(self) -> Sequence[WorkerState]:
         return []
@@ -90,7 +91,7 @@ def test_the_same_command_again_attacks_nothing(options: EvaluationOptions, tmp_
     first = work([options], Many(1), tmp_path)[0]
     place = Many(1)
     again = work([options], place, tmp_path)[0]
-    assert place.asked == ["identify", "ready", "look"]
+    assert place.asked == ["load", "prepare", "report"]
     assert first.result is not None
     assert again.result is not None
     assert essence(first.result) == essence(again.result)
@@ -107,7 +108,7 @@ def test_a_unit_that_fails_for_good_leaves_a_partial_row_and_a_sentence(
     assert set(run.result.columns) == {"clean", "fgsm", "pgd-10"}
     assert "cw-3 on 10 examples (unit " in run.failures[0]
     assert "failed 3 times, the last time on w" in run.failures[0]
-    assert display.said[0] == run.failures[0]
+    assert display.logged[0] == run.failures[0]
     (run,) = work([options], Many(2), tmp_path)
     assert run.result is not None
     assert run.result.status == "complete"
@@ -117,7 +118,7 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
     options: EvaluationOptions, tmp_path: Path
 ) -> None:
     missing = replace(options, checkpoint=str(tmp_path / "absent.pt"))
-    bad, good = work([missing, options], LocalExecutor(), tmp_path)
+    bad, good = work([missing, options], local(), tmp_path)
     assert "absent.pt does not exist" in bad.failures[0]
     assert bad.closed
     assert good.result is not None
@@ -127,14 +128,14 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
 def test_a_failure_that_nobody_expected_does_not_stop_the_others(
     options: EvaluationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(host: Host, asked: EvaluationOptions, *arguments: Any) -> bytes:
+    def breaks(host: WorkerHost, asked: EvaluationOptions, *arguments: Any) -> Any:
         if asked.seed == 0:
             raise RuntimeError("a library's complaint\nof two lines")
         return unit(host, asked, *arguments)
 
-    unit = Host.unit
-    monkeypatch.setattr(Host, "unit", breaks)
-    bad, good = work([options, replace(options, seed=1)], LocalExecutor(), tmp_path)
+    unit = WorkerHost.unit
+    monkeypatch.setattr(WorkerHost, "unit", breaks)
+    bad, good = work([options, replace(options, seed=1)], local(), tmp_path)
     assert "RuntimeError: a library's complaint" in bad.failures[0]
     assert "two lines" not in bad.failures[0]
     assert good.result is not None
@@ -144,17 +145,16 @@ def test_a_failure_that_nobody_expected_does_not_stop_the_others(
 def test_shards_told_one_folder_get_one_each(options: EvaluationOptions, tmp_path: Path) -> None:
     places = []
     for number in range(2):
-        run = Run(replace(options, shards=2), 0, out=tmp_path / "mine", only=number)
-        Pool([run], LocalExecutor(), Quiet()).work()
+        (run,) = run_specs([spec_of(replace(options, shards=2), tmp_path / "mine", shard=number)])
         places.append(run.folder)
     assert [place.name for place in places if place] == ["mine.shard-1-of-2", "mine.shard-2-of-2"]
-    target, merged = shards.merge([place for place in places if place], None)
+    target, merged = merge_shards([place for place in places if place], None)
     assert (target, merged.status) == (tmp_path / "mine", "complete")
 
 
 def test_interrupted_it_writes_what_is_there(options: EvaluationOptions, tmp_path: Path) -> None:
     def stop(runs: Sequence[Run]) -> None:
-        if runs[0].waves is not None and len(runs[0].waves.finished) == 2:
+        if runs[0].running is not None and len(runs[0].running.cascade.finished) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -168,16 +168,16 @@ def test_units_that_vanish_are_made_again(options: EvaluationOptions, alone: obj
     removed: list[Path] = []
 
     def steal(runs: Sequence[Run]) -> None:
-        store = runs[0].store
-        if store is not None and not removed and len(list((store.folder / "units").iterdir())) == 9:
-            removed.append(next((store.folder / "units").iterdir()))
+        folder = runs[0].folder
+        if folder is not None and not removed and len(list((folder / "units").iterdir())) == 9:
+            removed.append(next((folder / "units").iterdir()))
             removed[0].unlink()
 
     display = Quiet(steal)
     (run,) = work([options], Many(2), tmp_path, display)
     assert removed
     assert removed[0].exists()
-    assert any("1 finished units have vanished" in text for text in display.said)
+    assert any("1 finished units have vanished" in text for text in display.logged)
     assert run.result is not None
     assert essence(run.result) == alone
 
@@ -196,15 +196,15 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
             monkeypatch.setattr(files.time, "sleep", lambda _: None)
 
     def take(runs: Sequence[Run]) -> None:
-        store = runs[0].store
-        if store is not None and not moved and runs[0].done == 5:
-            units = store.folder / "units"
-            units.rename(store.folder / "away")
+        run = runs[0]
+        if run.folder is not None and not moved and run.running is not None and run.running.done == 5:
+            units = run.folder / "units"
+            units.rename(run.folder / "away")
             moved.append(units)
 
     display = Quiet(take)
     (run,) = work([options], Many(2), tmp_path, display)
-    assert any("is out of reach; waiting" in text for text in display.said)
+    assert any("cannot be reached; retrying" in text for text in display.logged)
     assert run.result is not None
     assert essence(run.result) == alone
 
@@ -215,9 +215,11 @@ def test_a_folder_that_stays_away_ends_the_run_with_a_sentence(
     monkeypatch.setattr(files, "RETRY_SECONDS", 0.6)
 
     def take(runs: Sequence[Run]) -> None:
-        store = runs[0].store
-        if store is not None and runs[0].done == 5 and (store.folder / "units").exists():
-            (store.folder / "units").rename(store.folder / "away")
+        run = runs[0]
+        if run.folder is None or run.running is None or run.running.done != 5:
+            return
+        if (run.folder / "units").exists():
+            (run.folder / "units").rename(run.folder / "away")
 
     with pytest.raises(UserError, match="Cannot write to"):
         work([options], Many(2), tmp_path, Quiet(take))
@@ -235,29 +237,27 @@ def test_a_checkpoint_under_two_names_is_named_once(
     first, second = sorted(runs, key=lambda run: len(run.failures))
     assert first.result is not None
     assert essence(first.result) == alone
-    names = f"{second.options.checkpoint} and {first.options.checkpoint}"
+    names = f"{second.spec.path} and {first.spec.path}"
     assert second.failures == [f"{names} ask for the same run ({first.folder}). Name it once."]
 
 
 def test_the_longest_chain_goes_first(options: EvaluationOptions) -> None:
     job = prepare(options)
-    waves, worker = CascadeState(job.request), job.worker()
+    state, worker = CascadeState(job.request), job.worker()
     opened = [
         following
-        for wave in waves.open()
-        for unit in wave.units
-        for following in waves.take(unit.key, worker.run(unit))
+        for stage in state.start()
+        for unit in stage.units
+        for following in state.add(unit.key, worker.run(unit))
     ]
-    urgency = {wave.column.id: wave.remaining_cost(job.request) for wave in opened}
+    urgency = {stage.column.id: stage.remaining_cost(job.request) for stage in opened}
     assert urgency["chain"] > urgency["pgd-10"] > urgency["fgsm"]
 
 
 def shard_runs(options: EvaluationOptions, out: Path, of: int) -> list[Path]:
     places = []
     for number in range(of):
-        part = replace(options, shards=of)
-        run = Run(part, 0, out=out, several=True, only=number)
-        Pool([run], LocalExecutor(), Quiet()).work()
+        (run,) = work([replace(options, shards=of)], None, out, shard=number)
         assert run.folder is not None
         assert not run.failures
         places.append(run.folder)
@@ -267,7 +267,7 @@ def shard_runs(options: EvaluationOptions, out: Path, of: int) -> list[Path]:
 def test_merged_shards_are_the_run_of_the_same_blocks(options: EvaluationOptions, tmp_path: Path) -> None:
     places = shard_runs(options, tmp_path, 3)
     assert [place.name[-13:] for place in places] == [f".shard-{i}-of-3" for i in (1, 2, 3)]
-    target, merged = shards.merge([places[2], places[0], places[1]], None)
+    target, merged = merge_shards([places[2], places[0], places[1]], None)
     whole = evaluation.execute(
         prepare(replace(options, shards=3)), tmp_path / "whole", command=replace(options, shards=3).command()
     )
@@ -277,26 +277,26 @@ def test_merged_shards_are_the_run_of_the_same_blocks(options: EvaluationOptions
     assert merged.request == whole.request
 
     with pytest.raises(UserError, match="Of 3 shards these are missing: 2. Run them"):
-        shards.merge([places[0], places[2]], None)
+        merge_shards([places[0], places[2]], None)
     with pytest.raises(UserError, match="Shard 1/3 is there twice"):
-        shards.merge([places[0], places[0], places[1], places[2]], tmp_path / "m")
-    with pytest.raises(UserError, match="is no folder"):
-        shards.merge([tmp_path / "nowhere"], None)
+        merge_shards([places[0], places[0], places[1], places[2]], tmp_path / "m")
+    with pytest.raises(UserError, match="is not a folder"):
+        merge_shards([tmp_path / "nowhere"], None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no finished shard \(shard.json is missing\)"):
-        shards.merge([tmp_path / "empty"], None)
+    with pytest.raises(UserError, match=r"does not contain a finished shard \(shard.json is missing\)"):
+        merge_shards([tmp_path / "empty"], None)
     places[1].rename(tmp_path / "renamed")
     with pytest.raises(UserError, match="Add --out FOLDER"):
-        shards.merge([places[0], tmp_path / "renamed", places[2]], None)
+        merge_shards([places[0], tmp_path / "renamed", places[2]], None)
     other = shard_runs(replace(options, seed=1), tmp_path / "other", 3)
     with pytest.raises(UserError, match=r"shards of different requests \(they differ in: seed\)"):
-        shards.merge([places[0], other[1], places[2]], None)
+        merge_shards([places[0], other[1], places[2]], None)
     next((places[0] / "units").iterdir()).unlink()
-    with pytest.raises(UserError, match="is missing or damaged: give that shard's command again"):
-        shards.merge([places[0], tmp_path / "renamed", places[2]], tmp_path / "m2")
+    with pytest.raises(UserError, match="is missing or damaged: run that shard's command again"):
+        merge_shards([places[0], tmp_path / "renamed", places[2]], tmp_path / "m2")
     (places[0] / shards.FILE).write_text("{}")
     with pytest.raises(UserError, match="is damaged"):
-        shards.merge([places[0]], None)
+        merge_shards([places[0]], None)
 
 
 @pytest.mark.parametrize("text", ["3", "a/b", "3-16", ""])
@@ -317,18 +317,18 @@ def test_more_shards_than_examples(options: EvaluationOptions) -> None:
 
 
 def test_a_worker_that_sees_other_files_is_refused(options: EvaluationOptions) -> None:
-    host = Host()
-    request = host.identify(options)
+    host = WorkerHost()
+    request = host.load(options)
     other = replace(request, data=replace(request.data, fingerprint="ab" * 32))
     with pytest.raises(UserError, match="this worker sees another data under the same names"):
-        host.ready(options, other, None)
+        host.prepare(options, other, None, diagnose=False)
 
 
 def test_a_host_holds_shared_images_once_and_few_runs(options: EvaluationOptions) -> None:
-    host = Host(keep=2)
+    host = WorkerHost(keep=2)
     variants = [replace(options, seed=seed) for seed in range(3)]
     for one in variants:
-        host.identify(one)
+        host.load(one)
     assert list(host._jobs) == variants[1:]
     first, second = host._jobs.values()
     assert first.x_NCHW is second.x_NCHW

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from executors.conftest import OBJECT_STORE, TRAINED
-from support.fake_workers import Quiet, essence, work
+from support.fake_workers import OBJECT_STORE, TRAINED, Quiet, essence, work
 
 from robust_eval import data
 from robust_eval.core.errors import UserError
@@ -58,7 +57,7 @@ def test_one_worker_or_two_give_the_row_of_this_process(
     assert run.folder is not None
     assert essence(run.folder / "result.json") == alone
     states = place.workers()  # type: ignore[attr-defined]
-    assert sum(state.tasks for state in states) >= len(run.units)
+    assert sum(state.tasks for state in states) >= len(run.running.units)
     assert all(0 < state.utilisation <= 1 for state in states)
 
 
@@ -71,7 +70,7 @@ def test_a_head_that_is_silent_for_long_ends_the_run_with_a_sentence(
     monkeypatch.setattr(executors_ray, "HEAD_SECONDS", 0.2)
 
     def gone(runs: Sequence[Run]) -> None:
-        if runs[0].done >= 5:
+        if sum(run.running.done for run in runs if run.running) >= 5:
             monkeypatch.setattr(ray_addresses, "answers", lambda _: False)
 
     with pytest.raises(
@@ -116,7 +115,7 @@ class Killing(Quiet):
         self.killed: list[int] = []
 
     def _each(self, runs: Sequence[Run]) -> None:
-        if not self._left or sum(run.done for run in runs) < self._left[0]:
+        if not self._left or sum(run.running.done for run in runs if run.running) < self._left[0]:
             return
         busy = [actor.pid for actor in self._executor._actors if actor.task is not None and actor.pid]
         alive = [pid for pid in busy if pid not in self.killed]
@@ -143,7 +142,7 @@ def test_twenty_workers_killed_at_random(
     display = Killing(range(1, 41, 2), place)
     runs = work([replace(options, seed=seed) for seed in range(4)], place, tmp_path, display)
     assert len(set(display.killed)) == 20
-    assert any("the worker's process" in text and "attempt 2 follows" in text for text in display.said)
+    assert any("the worker's process" in text and "attempt 2 follows" in text for text in display.logged)
     assert [run.failures for run in runs] == [[]] * 4
     assert runs[0].folder is not None
     assert essence(runs[0].folder / "result.json") == alone
@@ -215,7 +214,7 @@ def test_an_attack_that_fails_is_tried_elsewhere_and_named(
     assert "pgd-10 on" in run.failures[0]
     assert "failed 2 times" in run.failures[0]
     assert "planted" in run.failures[0]
-    assert any("attempt 2 follows" in text for text in display.said)
+    assert any("attempt 2 follows" in text for text in display.logged)
 
 
 FLAT = """

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executors.conftest import TRAINED
+from support.fake_workers import TRAINED
 
 from robust_eval.cli.main import main
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import ray_cluster, ray_nodes
-from robust_eval.evaluation.executors.ray_cluster import GIB, Wanted
-from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.executors.ray_cluster import GIB
+from robust_eval.evaluation.planning.options import ClusterOptions, EvaluationOptions
 
 Call = Callable[..., tuple[int, str]]
 
@@ -61,7 +61,7 @@ def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPa
         (["--worker-cpus", "4"], "--address, --workers and --worker-... need --executor ray."),
         (["--shard", "17/16"], "--shard 17/16 is out of range: shards count from 1 to 16."),
         (["--shard", "1/0"], "--shard 1/0 is out of range: shards are at least one"),
-        (["--shard", "1/2", "--blocks", "3"], "--shard 1/2 cuts the examples into 2 blocks already: leave"),
+        (["--shard", "1/2", "--blocks", "3"], "--shard 1/2 already plans 2 shards: leave --shards out."),
         (["--shard", "1/2", "--diagnose"], "--diagnose needs the whole run: leave it out, merge the shards"),
         (["--shard", "3of16"], "--shard '3of16' is not I/N"),
         (["--executor", "ray", "--suite", "fulll"], "Did you mean full"),
@@ -153,34 +153,34 @@ HAVE = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * GIB}
     ("wanted", "message"),
     [
         (
-            Wanted(workers=8),
+            ClusterOptions(workers=8),
             "8 workers with 1 GPU each need 8, but the cluster has 4: lower --workers or",
         ),
-        (Wanted(gpus=8, workers=1), "1 worker with 8 GPUs each need 8, but the cluster has 4"),
-        (Wanted(cpus=8), "4 workers with 8 CPUs each need 32, but the cluster has 16"),
-        (Wanted(memory=32 * GIB), "4 workers with 32 GiB each do not fit: the cluster has 64.0 GiB in all"),
+        (ClusterOptions(gpus=8, workers=1), "1 worker with 8 GPUs each need 8, but the cluster has 4"),
+        (ClusterOptions(cpus=8), "4 workers with 8 CPUs each need 32, but the cluster has 16"),
+        (ClusterOptions(memory=32), "4 workers with 32 GiB each do not fit: the cluster has 64.0 GiB in all"),
     ],
 )
-def test_more_than_there_is(wanted: Wanted, message: str) -> None:
+def test_more_than_there_is(wanted: ClusterOptions, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ray_cluster._grant(wanted, "auto", HAVE)
 
 
 def test_a_gpu_where_there_is_none() -> None:
     with pytest.raises(UserError, match="--device cuda, but the cluster has no GPU"):
-        ray_cluster._grant(Wanted(), "cuda", {"CPU": 2.0, "memory": GIB})
+        ray_cluster._grant(ClusterOptions(), "cuda", {"CPU": 2.0, "memory": GIB})
 
 
 def test_what_is_granted() -> None:
-    def told(wanted: Wanted, device: str = "auto") -> tuple[int, float, int, float]:
+    def told(wanted: ClusterOptions, device: str = "auto") -> tuple[int, float, int, float]:
         found = ray_cluster._grant(wanted, device, HAVE)
         return found.workers, found.gpus, found.cpus, found.memory / GIB
 
-    assert told(Wanted()) == (4, 1, 1, 2)
-    assert told(Wanted(gpus=0.5)) == (8, 0.5, 1, 2)
-    assert told(Wanted(cpus=2), "cpu") == (8, 0, 2, 2)
-    assert told(Wanted(workers=16, gpus=0)) == (16, 0, 1, 2)
-    assert ray_cluster._grant(Wanted(), "cpu", {"CPU": 2.0, "memory": 2.0 * GIB}).memory == GIB
+    assert told(ClusterOptions()) == (4, 1, 1, 2)
+    assert told(ClusterOptions(gpus=0.5)) == (8, 0.5, 1, 2)
+    assert told(ClusterOptions(cpus=2), "cpu") == (8, 0, 2, 2)
+    assert told(ClusterOptions(workers=16, gpus=0)) == (16, 0, 1, 2)
+    assert ray_cluster._grant(ClusterOptions(), "cpu", {"CPU": 2.0, "memory": 2.0 * GIB}).memory == GIB
 
 
 class Started:
@@ -192,15 +192,20 @@ class Started:
 
 @pytest.mark.parametrize(
     ("wanted", "cpus"),
-    [(Wanted(workers=1), 1), (Wanted(workers=3, cpus=2), 6), (Wanted(), 64), (Wanted(cpus=5), 60)],
+    [
+        (ClusterOptions(workers=1), 1),
+        (ClusterOptions(workers=3, cpus=2), 6),
+        (ClusterOptions(), 64),
+        (ClusterOptions(cpus=5), 60),
+    ],
 )
 def test_our_own_cluster_has_no_more_cpus_than_workers_need(
-    wanted: Wanted, cpus: int, monkeypatch: pytest.MonkeyPatch
+    wanted: ClusterOptions, cpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray would start an idle process for each."""
     monkeypatch.setattr(ray_cluster.os, "cpu_count", lambda: 64)
     ray = Started()
-    ray_cluster._start(ray, wanted, "cpu", {})
+    ray_cluster._start(ray, wanted, "cpu", None, {})
     assert ray.given["num_cpus"] == cpus
     have = {"CPU": float(cpus), "memory": 64.0 * GIB}
     assert ray_cluster._grant(wanted, "cpu", have).workers == (wanted.workers or 64 // wanted.cpus)

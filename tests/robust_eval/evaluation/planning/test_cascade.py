@@ -6,13 +6,10 @@ import random
 from dataclasses import replace
 
 import pytest
-from test_plan import a_request
-from test_runner import BREAKS, Scripted
+from support.scripted_attacks import ScriptedHost, a_request, finished_columns, run_scripted
 
 from robust_eval.core.request import Request
-from robust_eval.evaluation import unit_loop
-from robust_eval.evaluation.display import Silent
-from robust_eval.evaluation.executors.scheduled_run import with_evidence
+from robust_eval.evaluation.executors.run_states import with_evidence
 from robust_eval.evaluation.planning import suites, units
 from robust_eval.evaluation.planning.cascade import CascadeState, Finished
 from robust_eval.evaluation.store import MemoryStore
@@ -24,24 +21,15 @@ def request(**changes: object) -> Request:
     return a_request(suite=suites.load(SUITE), **changes)
 
 
-class Breaking(Scripted):
-    """Knows what an attack of the union breaks, too."""
-
-    def run(self, unit):  # type: ignore[no-untyped-def]
-        if unit.attack is not None:
-            BREAKS.setdefault(unit.attack.id, set())
-        return super().run(unit)
-
-
 def in_random_order(asked: Request, seed: int) -> dict[str, Finished]:
-    waves, worker, draw = CascadeState(asked), Breaking(), random.Random(seed)
-    waiting = [unit for wave in waves.open() for unit in wave.units]
+    cascade, host, draw = CascadeState(asked), ScriptedHost(asked), random.Random(seed)
+    waiting = [unit for stage in cascade.start() for unit in stage.units]
     while waiting:
         unit = waiting.pop(draw.randrange(len(waiting)))
-        if unit.key not in waves.results:
-            waiting += [u for wave in waves.take(unit.key, worker.run(unit)) for u in wave.units]
-    assert waves.done
-    return waves.finished
+        if unit.key not in cascade.results:
+            waiting += [u for stage in cascade.add(unit.key, host.run(unit)) for u in stage.units]
+    assert cascade.done
+    return cascade.finished
 
 
 def essence(finished: dict[str, Finished]) -> object:
@@ -50,37 +38,26 @@ def essence(finished: dict[str, Finished]) -> object:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_any_order_of_units_gives_the_same(seed: int) -> None:
-    ordered = dict(unit_loop.run(request(), Breaking(), MemoryStore(), Silent()))
+    ordered = finished_columns(run_scripted(ScriptedHost(request())))
     assert essence(in_random_order(request(), seed)) == essence(ordered)
 
 
 def test_an_attack_of_two_columns_is_one_unit() -> None:
-    worker = Breaking()
-    dict(unit_loop.run(request(), worker, MemoryStore(), Silent()))
-    keys = [unit.key for unit in worker.units]
+    host = ScriptedHost(request())
+    run_scripted(host)
+    keys = [unit.key for unit in host.units]
     assert len(keys) == len(set(keys))
 
 
-def test_evidence_comes_back_from_the_store_and_its_loss_is_seen() -> None:
-    store, worker = MemoryStore(), Breaking()
-    whole = dict(unit_loop.run(request(), worker, store, Silent()))["pgd-20"]
-    thin = whole.stages[0].results[0]
-    assert len(thin.evidence) == 2
-    slim = CascadeState(request())
-    waiting = [unit for wave in slim.open() for unit in wave.units]
-    while waiting:
-        unit = waiting.pop()
-        result = store.get(unit.key)
-        assert result is not None
-        waiting += [
-            u
-            for wave in slim.take(unit.key, replace(result, evidence=result.evidence[:0]))
-            for u in wave.units
-        ]
-    found = with_evidence(slim.finished["pgd-20"], store)
-    assert found is not None
+def test_evidence_comes_from_the_store_and_its_loss_is_an_error() -> None:
+    (run,) = run_scripted(ScriptedHost(request()))
+    assert run.running is not None
+    column, store = run.running.cascade.finished["pgd-20"], run.running.opened.store
+    assert [len(r.evidence) for r in column.stages[0].results] == [0, 0, 0], "the cascade keeps no images"
+    found = with_evidence(column, store)
     assert [len(r.evidence) for r in found.stages[0].results] == [2, 0, 0]
-    assert with_evidence(slim.finished["pgd-20"], MemoryStore()) is None
+    with pytest.raises(LookupError, match="units of PGD-20 are missing"):
+        with_evidence(column, MemoryStore())
 
 
 def sizes(n: int, **changes: object) -> list[int]:
@@ -89,7 +66,7 @@ def sizes(n: int, **changes: object) -> list[int]:
     return [len(part) for part in units.pack(asked, range(n))]
 
 
-def test_small_waves_are_cut_into_eight_but_never_below_a_quarter_batch() -> None:
+def test_small_stages_are_cut_into_eight_but_never_below_a_quarter_batch() -> None:
     assert sizes(10_000) == [500] * 20
     assert sizes(1000) == [125] * 8
     assert sizes(2001) == [250, 250, 250, 250, 250, 250, 250, 251]
@@ -100,7 +77,7 @@ def test_small_waves_are_cut_into_eight_but_never_below_a_quarter_batch() -> Non
     assert max(sizes(4100)) - min(sizes(4100)) <= 1, "no unit is a small rest"
 
 
-def test_long_attacks_are_cut_as_finely_as_small_waves() -> None:
+def test_long_attacks_are_cut_as_finely_as_small_stages() -> None:
     asked = a_request(batch_size=500, split=4)
     assert [len(part) for part in units.pack(asked, range(10), units.LONG)] == [10]
     many = replace(asked, data=replace(asked.data, n=10_000))
@@ -115,18 +92,24 @@ def test_every_example_is_in_one_unit(n: int) -> None:
     parts = units.pack(asked, range(n))
     assert [index for part in parts for index in part] == list(range(n))
     for part in parts:
-        assert len({b for b in range(3) for i in (part[0], part[-1]) if i in units.block(asked, b)}) == 1
+        assert (
+            len({b for b in range(3) for i in (part[0], part[-1]) if i in units.shard_examples(asked, b)})
+            == 1
+        )
 
 
-def test_blocks_can_be_done_one_by_one() -> None:
+def test_shards_can_be_done_one_by_one() -> None:
     asked = request(shards=3)
-    whole, parts = MemoryStore(), MemoryStore()
-    worker = Breaking()
-    dict(unit_loop.run(asked, worker, whole, Silent()))
-    alone = Breaking()
-    for number in (2, 0, 1):
-        dict(unit_loop.run(asked, alone, parts, Silent(), number))
-    assert sorted(u.key for u in worker.units) == sorted(u.key for u in alone.units)
+    together, alone = ScriptedHost(asked), ScriptedHost(asked)
+    run_scripted(together)
+    for shard in (2, 0, 1):
+        cascade = CascadeState(asked, shard)
+        waiting = [unit for stage in cascade.start() for unit in stage.units]
+        while waiting:
+            unit = waiting.pop()
+            if unit.key not in cascade.results:
+                waiting += [u for stage in cascade.add(unit.key, alone.run(unit)) for u in stage.units]
+    assert sorted(u.key for u in together.units) == sorted(u.key for u in alone.units)
 
 
 def test_an_uncut_request_has_the_identity_it_always_had() -> None:

@@ -2,25 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from support.scripted_attacks import a_request
+
 from robust_eval.core.request import Request
 from robust_eval.core.threat import parse_threat
-from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice
-from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning import units as plan
-
-
-def a_request(**changes: object) -> Request:
-    checkpoint = CheckpointRef("m.pt", "ab" * 32, Architecture("lenet"), 10, Normalisation("none"), "foreign")
-    request = Request(
-        checkpoint=checkpoint,
-        data=Slice("digits", "test", 10, "cd" * 32, tuple("0123456789"), "stored"),
-        threat=parse_threat("Linf", "8/255"),
-        suite=suites.load("full"),
-        batch_size=4,
-        seed=0,
-        libraries=tuple((name, "1") for name in ("fgsm", "pgd", "cw-linf", "spsa", "autoattack")),
-    )
-    return replace(request, **changes)  # type: ignore[arg-type]
+from robust_eval.core.types import Normalisation
+from robust_eval.evaluation.planning import suites, units
 
 
 def column(request: Request, name: str) -> object:
@@ -28,20 +15,20 @@ def column(request: Request, name: str) -> object:
 
 
 def test_units_cover_every_example_once() -> None:
-    units = plan.clean_units(a_request())
-    assert [unit.indices for unit in units] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
-    assert len({unit.key for unit in units}) == 3
+    found = units.clean_units(a_request())
+    assert [unit.indices for unit in found] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
+    assert len({unit.key for unit in found}) == 3
 
 
 def test_survivors_are_repacked_into_full_batches() -> None:
     request = a_request()
-    units = plan.stage_units(request, column(request, "aa"), 1, [1, 3, 4, 6, 8, 9])  # type: ignore[arg-type]
-    assert [unit.indices for unit in units] == [(1, 3, 4, 6), (8, 9)]
-    assert plan.stage_units(request, column(request, "aa"), 1, []) == []  # type: ignore[arg-type]
+    found = units.stage_units(request, column(request, "aa"), 1, [1, 3, 4, 6, 8, 9])  # type: ignore[arg-type]
+    assert [unit.indices for unit in found] == [(1, 3, 4, 6), (8, 9)]
+    assert units.stage_units(request, column(request, "aa"), 1, []) == []  # type: ignore[arg-type]
 
 
 def keys(request: Request) -> list[str]:
-    return [u.key for u in plan.stage_units(request, column(request, "pgd-20"), 0, range(10))]  # type: ignore[arg-type]
+    return [u.key for u in units.stage_units(request, column(request, "pgd-20"), 0, range(10))]  # type: ignore[arg-type]
 
 
 def test_the_key_knows_everything_the_verdicts_depend_on() -> None:
@@ -71,15 +58,15 @@ def test_what_does_not_matter_is_not_in_the_key() -> None:
 
 def test_seeds_follow_from_keys() -> None:
     request = a_request()
-    units = plan.stage_units(request, column(request, "pgd-20"), 0, range(10))  # type: ignore[arg-type]
-    assert len({unit.seed for unit in units}) == len(units)
-    assert all(0 <= unit.seed < 2**31 for unit in units)
+    found = units.stage_units(request, column(request, "pgd-20"), 0, range(10))  # type: ignore[arg-type]
+    assert len({unit.seed for unit in found}) == len(found)
+    assert all(0 <= unit.seed < 2**31 for unit in found)
 
 
 def test_a_unit_is_small_enough_to_lose() -> None:
-    assert plan.auto_batch_size((1, 8, 8), "cpu") == 500
-    assert plan.auto_batch_size((1, 28, 28), "cpu") == plan.auto_batch_size((3, 32, 32), "cpu") == 100
-    assert plan.auto_batch_size((3, 32, 32), "cuda") == 500
+    assert units.auto_batch_size((1, 8, 8), "cpu") == 500
+    assert units.auto_batch_size((1, 28, 28), "cpu") == units.auto_batch_size((3, 32, 32), "cpu") == 100
+    assert units.auto_batch_size((3, 32, 32), "cuda") == 500
 
 
 def test_parts_of_one_file_are_models_of_their_own() -> None:

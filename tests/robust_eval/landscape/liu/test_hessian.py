@@ -1,4 +1,4 @@
-"""Oracle: on a network of 80 weights the whole Hessian can be written down."""
+"""Oracle: the exact Hessian of a network with 81 weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from robust_eval.landscape.liu.hessian import Hessian, top_eigenpairs
 
 
-def small() -> tuple[nn.Module, Tensor, Tensor]:
+def small_problem() -> tuple[nn.Module, Tensor, Tensor]:
     """Far from a minimum, so that some of the largest eigenvalues are negative."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 3)).double().eval()
@@ -20,7 +20,7 @@ def small() -> tuple[nn.Module, Tensor, Tensor]:
     return model, torch.rand(40, 1, 3, 3).double(), torch.randint(0, 3, (40,))
 
 
-def exact(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def exact_hessian(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     names = [name for name, _ in model.named_parameters()]
     sizes = [p.numel() for p in model.parameters()]
     shapes = [p.shape for p in model.parameters()]
@@ -35,53 +35,53 @@ def exact(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return found
 
 
-def test_products_are_those_of_the_exact_matrix_whatever_the_batch() -> None:
-    model, x, y = small()
-    matrix, vector = exact(model, x, y), torch.randn(81).double()
-    for batch in (7, 40):
-        hessian = Hessian(model, x, y, batch=batch)
+def test_products_equal_those_of_the_exact_matrix_for_every_batch_size() -> None:
+    model, x, y = small_problem()
+    matrix, vector = exact_hessian(model, x, y), torch.randn(81).double()
+    for batch_size in (7, 40):
+        hessian = Hessian(model, x, y, batch_size=batch_size)
         assert hessian.size == 81
         torch.testing.assert_close(hessian @ vector, matrix @ vector)
 
 
-def test_eigenvalues_are_those_of_the_exact_matrix_with_their_sign() -> None:
-    model, x, y = small()
-    values, vectors = torch.linalg.eigh(exact(model, x, y))
+def test_eigenvalues_equal_those_of_the_exact_matrix_including_sign() -> None:
+    model, x, y = small_problem()
+    values, vectors = torch.linalg.eigh(exact_hessian(model, x, y))
     order = values.abs().argsort(descending=True)[:6]
     pairs = list(top_eigenpairs(Hessian(model, x, y), 6, tolerance=1e-10, iterations=5000))
     found = torch.tensor([pair.value for pair in pairs], dtype=torch.float64)
     torch.testing.assert_close(found, values[order], rtol=1e-5, atol=1e-8)
     assert (found < 0).any()
     assert (found > 0).any()
-    for pair, place in zip(pairs, order, strict=True):
-        assert abs(pair.vector_P @ vectors[:, place]) == pytest.approx(1, abs=1e-6)
+    for pair, index in zip(pairs, order, strict=True):
+        assert abs(pair.vector_P @ vectors[:, index]) == pytest.approx(1, abs=1e-6)
         assert pair.converged
 
 
-def test_the_residual_bounds_the_error_where_the_iterations_run_out() -> None:
-    model, x, y = small()
-    values = torch.linalg.eigvalsh(exact(model, x, y))
+def test_the_residual_bounds_the_error_without_convergence() -> None:
+    model, x, y = small_problem()
+    values = torch.linalg.eigvalsh(exact_hessian(model, x, y))
     (pair,) = top_eigenpairs(Hessian(model, x, y), 1, iterations=2)
     assert not pair.converged
     assert (values - pair.value).abs().min() <= pair.residual + 1e-12
 
 
 def test_known_pairs_are_not_found_again() -> None:
-    model, x, y = small()
-    whole = list(top_eigenpairs(Hessian(model, x, y), 3))
-    rest = list(top_eigenpairs(Hessian(model, x, y), 3, known=whole[:2]))
-    assert [pair.value for pair in rest] == [whole[2].value]
+    model, x, y = small_problem()
+    all_pairs = list(top_eigenpairs(Hessian(model, x, y), 3))
+    rest = list(top_eigenpairs(Hessian(model, x, y), 3, known=all_pairs[:2]))
+    assert [pair.value for pair in rest] == [all_pairs[2].value]
 
 
-def test_no_more_than_there_are_and_none_where_there_is_no_curvature() -> None:
+def test_eigenvalues_are_limited_to_the_number_of_weights_and_zero_without_curvature() -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False)).eval()
     # One class: the loss is 0 everywhere.
     hessian = Hessian(linear, torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
     assert [pair.value for pair in top_eigenpairs(hessian, 9)] == [0, 0, 0, 0]
 
 
-class Known(Hessian):
-    """A matrix of one's own in place of a network's Hessian."""
+class Diagonal(Hessian):
+    """A diagonal matrix in place of a network's Hessian."""
 
     def __init__(self, values: list[float]) -> None:
         super().__init__(nn.Linear(len(values), 1, bias=False).double(), torch.empty(0), torch.empty(0))
@@ -91,8 +91,8 @@ class Known(Hessian):
         return self.values * vector_P
 
 
-def test_a_pair_of_equal_size_and_opposite_sign_is_told_apart() -> None:
-    pairs = list(top_eigenpairs(Known([3, -3, 1, 0.5, -0.2]), 3))
+def test_eigenvalues_of_equal_size_and_opposite_sign_are_separated() -> None:
+    pairs = list(top_eigenpairs(Diagonal([3, -3, 1, 0.5, -0.2]), 3))
     assert sorted(pair.value for pair in pairs[:2]) == pytest.approx([-3, 3], rel=1e-3)
     assert pairs[2].value == pytest.approx(1, rel=1e-3)
     assert all(pair.converged and pair.iterations < 40 for pair in pairs)

@@ -1,4 +1,4 @@
-"""Oracle: the closed form against the worst perturbation, plain minimisation, and gradient descent."""
+"""Oracles: the worst-case perturbation, random search around the minimum, and a linear program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def clusters(seed: int = 0, d: int = 5, n: int = 60) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_loss_is_that_of_the_worst_perturbation(norm: Norm) -> None:
+def test_the_loss_equals_that_of_the_worst_case_perturbation(norm: Norm) -> None:
     x, y = clusters()
     w = torch.randn(5, dtype=torch.float64)
     direction = w.sign() if norm == "Linf" else w / w.norm()
@@ -34,20 +34,20 @@ def test_the_loss_is_that_of_the_worst_perturbation(norm: Norm) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_descent_reaches_zero_exactly_from_the_predicted_budget_on(norm: Norm) -> None:
+def test_trained_weights_are_zero_exactly_above_the_critical_epsilon(norm: Norm) -> None:
     x, y = clusters()
     threshold = linear_classifier.critical_eps(x, y, norm)
     below, above = linear_classifier.sweep(x, y, norm, [0.97 * threshold, 1.03 * threshold], steps=20000)
     assert above.weight_norm == 0
     assert above.loss == pytest.approx(math.log(2))
-    # A tie is half an error: the constant classifier, on two balanced classes.
+    # Ties count as half an error: the constant classifier on two balanced classes.
     assert above.clean_error == above.robust_error == 0.5
     assert below.weight_norm > 1e-3
     assert below.loss < math.log(2) - 1e-6
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_descent_finds_the_minimum(norm: Norm) -> None:
+def test_training_finds_the_minimum(norm: Norm) -> None:
     x, y = clusters(1)
     eps = 0.5 * linear_classifier.critical_eps(x, y, norm)
     w = linear_classifier.train(x, y, norm, eps, steps=20000)
@@ -59,7 +59,7 @@ def test_descent_finds_the_minimum(norm: Norm) -> None:
             assert linear_classifier.adversarial_loss(other, x, y, norm, eps) >= best - 1e-9
 
 
-def test_two_classes_of_the_softmax_are_the_binary_case() -> None:
+def test_softmax_with_two_classes_equals_the_binary_case() -> None:
     x, y = clusters()
     labels = (y > 0).long()
     assert linear_classifier.critical_eps_softmax(x, labels) == pytest.approx(
@@ -67,7 +67,7 @@ def test_two_classes_of_the_softmax_are_the_binary_case() -> None:
     )
 
 
-def test_the_softmax_s_budget_is_that_of_a_linear_program() -> None:
+def test_the_critical_epsilon_of_softmax_equals_that_of_a_linear_program() -> None:
     """The largest first-order gain over all directions U (K, D) with mean_i |u0 - u_yi|_1 <= 1."""
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(40, 3, generator=generator, dtype=torch.float64)

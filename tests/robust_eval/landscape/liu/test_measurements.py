@@ -1,4 +1,4 @@
-"""hessian, scattering, connectivity and linear-experiment as a user meets them."""
+"""``robust-eval landscape`` hessian, scattering, connectivity and linear on the command line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ from torch import nn
 
 from robust_eval.cli.main import main
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation
-from robust_eval.landscape.awp import scan as scanning
-from robust_eval.landscape.awp.points import point
-from robust_eval.landscape.checkpoints import Subject
-from robust_eval.landscape.liu import (
-    connectivity,
-    gradient_scattering,
-    hessian_spectrum,
-)
-from robust_eval.landscape.liu.connectivity import Between, Line
+from robust_eval.landscape.awp.points import weight_point
+from robust_eval.landscape.awp.scan import run_scan
+from robust_eval.landscape.checkpoints import ComparedModel
+from robust_eval.landscape.liu import connectivity, gradient_scattering, hessian_spectrum
+from robust_eval.landscape.liu.connectivity import InterpolatedModel, InterpolationPoint
 from robust_eval.landscape.liu.hessian import Hessian
 from robust_eval.models.normalisation import NONE, Normalised
 
@@ -35,14 +31,14 @@ SMALL = ("--examples", "12", "--steps", "2", "--eps", "0.1")
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Call ``robust-eval`` in an empty folder with two checkpoints: (exit code, stdout, stderr)."""
+    """Call ``robust-eval landscape`` in a folder with two checkpoints: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "400")
     for seed, name in enumerate(("at", "awp")):
         small_scans.write(tmp_path / f"{name}.pt", seed=seed)
 
     def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["robust-eval", *words])
+        monkeypatch.setattr(sys, "argv", ["robust-eval", "landscape", *words])
         code = 0
         try:
             main()
@@ -82,29 +78,31 @@ def test_hessian(run: Run) -> None:
     assert found["data"]["split"] == "train"
 
 
-def test_an_interrupted_hessian_finds_the_rest_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ("hessian", "at.pt", *SMALL, "--count", "3")
-    assert run(*whole, "--out", "whole")[0] == 0
+def test_an_interrupted_hessian_continues_with_the_missing_eigenvalues(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("hessian", "at.pt", *SMALL, "--count", "3")
+    assert run(*words, "--out", "uninterrupted")[0] == 0
     original = hessian_spectrum.top_eigenpairs
     calls: list[int] = []
 
-    def cut(problem: Hessian, count: int, **others: Any) -> Any:
+    def interrupted(problem: Hessian, count: int, **others: Any) -> Any:
         calls.append(count)
         if calls == [1, 2]:
             raise KeyboardInterrupt
         return original(problem, count, **others)
 
-    monkeypatch.setattr(hessian_spectrum, "top_eigenpairs", cut)
-    code, out, _ = run(*whole, "--out", "cut")
+    monkeypatch.setattr(hessian_spectrum, "top_eigenpairs", interrupted)
+    code, out, _ = run(*words, "--out", "resumed")
     assert code == 130
-    assert "the same command goes on" in out
-    assert run(*whole, "--out", "cut")[0] == 0
+    assert "Finished work is in resumed: run the same command to continue" in out
+    assert run(*words, "--out", "resumed")[0] == 0
     assert calls == [1, 2, 2, 3]
-    assert written("cut/hessian")["eigenvalues"] == written("whole/hessian")["eigenvalues"]
-    # A vector that was cut off is found again.
-    vector = sorted(Path("cut/units").glob("*.npy"))[0]
+    assert written("resumed/hessian")["eigenvalues"] == written("uninterrupted/hessian")["eigenvalues"]
+    # A truncated vector is computed again.
+    vector = sorted(Path("resumed/units").glob("*.npy"))[0]
     vector.write_bytes(vector.read_bytes()[:50])
-    assert run(*whole, "--out", "cut")[0] == 0
+    assert run(*words, "--out", "resumed")[0] == 0
     assert len(calls) == 5
 
 
@@ -120,7 +118,7 @@ def test_scattering(run: Run) -> None:
         ("awp", "0"),
     ]
     assert found[0]["perturbation"] is None
-    # Without a budget every point shows the same images, and at the same weights they give the same gradient.
+    # At epsilon 0 all points have the same images, which give the same gradient at w.
     assert found[0]["batch_gradient_at_w"] == pytest.approx(1)
     assert found[2]["eps"] == pytest.approx(0.1)
     assert all(-1 <= s[name] <= 1 + 1e-6 for s in found for name in ("gradient", "batch_gradient"))
@@ -130,8 +128,8 @@ def test_scattering(run: Run) -> None:
     assert [s["gradient"] for s in again] == [s["gradient"] for s in found]
 
 
-def test_neighbours_at_no_distance_agree_in_everything(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradient_scattering, "radius", lambda _: 0.0)
+def test_neighbours_at_distance_zero_have_cosine_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_scattering, "parse_radius", lambda _: 0.0)
     assert run("scattering", "at.pt", *SMALL, "--budgets", "1", "--out", "s")[0] == 0
     (found,) = written("s/scattering")["scatter"]
     for name in ("perturbation", "gradient", "batch_gradient", "batch_gradient_at_w"):
@@ -142,7 +140,7 @@ def test_cosines() -> None:
     one = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     other = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     assert gradient_scattering._mean_cosine([one, other]) == pytest.approx(0.5)
-    assert gradient_scattering._by_batch([list(one), list(other)]) == pytest.approx(0.5)
+    assert gradient_scattering._mean_batch_cosine([list(one), list(other)]) == pytest.approx(0.5)
 
 
 def test_connectivity(run: Run) -> None:
@@ -161,7 +159,7 @@ def test_connectivity(run: Run) -> None:
     assert flat["parameter_distance"] == 0
 
 
-def test_the_ends_of_the_line_are_the_checkpoints_themselves(run: Run) -> None:
+def test_the_reversed_line_has_the_same_losses(run: Run) -> None:
     words = ("--examples", "12", "--steps", "2", "--eps", "0.1", "--points", "3")
     assert run("connectivity", "at.pt", "awp.pt", *words, "--out", "c")[0] == 0
     assert run("connectivity", "awp.pt", "at.pt", *words, "--out", "d")[0] == 0
@@ -170,54 +168,54 @@ def test_the_ends_of_the_line_are_the_checkpoints_themselves(run: Run) -> None:
 
 
 def test_the_barrier_is_above_the_line_between_the_ends() -> None:
-    def between(t: float, loss: float | None) -> Between:
-        return Between(t, loss, 0.5, 0.5)
+    def at(t: float, loss: float | None) -> InterpolationPoint:
+        return InterpolationPoint(t, loss, 0.5, 0.5)
 
-    found = [between(0, 1.0), between(0.5, 4.0), between(1, 2.0)]
-    assert connectivity.barrier(found) == pytest.approx(2.5)
-    assert connectivity.barrier([between(0, 2.0), between(0.5, 0.5), between(1, 2.0)]) == 0
-    assert connectivity.barrier([between(0, 2.0), between(0.5, None), between(1, 2.0)]) is None
+    points = [at(0, 1.0), at(0.5, 4.0), at(1, 2.0)]
+    assert connectivity.barrier(points) == pytest.approx(2.5)
+    assert connectivity.barrier([at(0, 2.0), at(0.5, 0.5), at(1, 2.0)]) == 0
+    assert connectivity.barrier([at(0, 2.0), at(0.5, None), at(1, 2.0)]) is None
 
 
-def normed(seed: int) -> Subject:
-    """A network with BatchNorm whose running statistics fit its weights."""
+def with_batchnorm(seed: int) -> ComparedModel:
+    """A small untrained network with BatchNorm."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2))
     ref = CheckpointRef(f"{seed}.pt", "0" * 64, Architecture("x"), 2, Normalisation("none"), "foreign")
-    return Subject(str(seed), Normalised(network, NONE).eval(), ref)
+    return ComparedModel(str(seed), Normalised(network, NONE).eval(), ref)
 
 
-def test_running_statistics_are_taken_anew_and_the_checkpoints_stay() -> None:
-    a, b, x = normed(0), normed(1), torch.rand(20, 1, 8, 8)
+def test_running_statistics_are_recomputed_and_checkpoints_not_modified() -> None:
+    a, b, x = with_batchnorm(0), with_batchnorm(1), torch.rand(20, 1, 8, 8)
     before = {key: value.clone() for key, value in a.model.state_dict().items()}
-    line = Line(a, b, x, recompute=True, batch=10)
-    line.place(0.5)
-    convolution, norm = line.model.network[0], line.model.network[1]
+    middle = InterpolatedModel(a, b, x, recompute=True, batch_size=10)
+    middle.set_position(0.5)
+    convolution, norm = middle.model.network[0], middle.model.network[1]
     inner = convolution(x)
     torch.testing.assert_close(norm.running_mean, inner.mean((0, 2, 3)))
     assert not norm.training
-    uneven = Line(a, b, x[:13], recompute=True, batch=12)
-    uneven.place(0.5)
+    uneven = InterpolatedModel(a, b, x[:13], recompute=True, batch_size=12)
+    uneven.set_position(0.5)
     torch.testing.assert_close(uneven.model.network[1].running_mean, inner[:13].mean((0, 2, 3)))
     torch.testing.assert_close(
         convolution.weight, (a.model.network[0].weight + b.model.network[0].weight) / 2
     )
     assert all(torch.equal(value, before[key]) for key, value in a.model.state_dict().items())
-    plain = Line(a, b, x, recompute=False, batch=10)
-    plain.place(1)
+    plain = InterpolatedModel(a, b, x, recompute=False, batch_size=10)
+    plain.set_position(1)
     assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in plain.model.state_dict().items())
     assert connectivity.has_batchnorm(a.model)
 
 
-def test_networks_that_are_built_differently_have_nothing_between(run: Run, tmp_path: Path) -> None:
-    """Names and shapes that move agree, and the function does not."""
+def test_networks_with_different_arguments_cannot_be_interpolated(run: Run, tmp_path: Path) -> None:
+    """Their weights have equal names and shapes, but they are different functions."""
     for name, shortcut in (("one", "activated"), ("two", "input")):
         small_scans.write(tmp_path / f"{name}.pt", arch="preact-resnet-18", width=2, shortcut=shortcut)
     outcome = run("connectivity", "one.pt", "two.pt", "--data", "digits", "--points", "3", *SMALL)
-    refused(outcome, "one and two are built differently, so nothing lies between them")
+    refused(outcome, "one and two differ in their architecture or its arguments and cannot be interpolated")
 
 
-def test_two_parts_of_one_file_are_two_networks(run: Run, tmp_path: Path) -> None:
+def test_two_networks_of_one_file_are_distinct(run: Run, tmp_path: Path) -> None:
     states = [torch.load(tmp_path / f"{name}.pt", weights_only=True)["state_dict"] for name in ("at", "awp")]
     torch.save({"state_dict": states[0], "ema": states[1]}, tmp_path / "c.pt")
     both = ("c.pt#state_dict", "c.pt#ema", "--names", "plain,ema", "--data", "digits", *SMALL)
@@ -227,26 +225,24 @@ def test_two_parts_of_one_file_are_two_networks(run: Run, tmp_path: Path) -> Non
     assert one != other
     options = replace(small_scans.OPTIONS, normalisation="none")
     scan = small_scans.scan(*(tmp_path / f"c.pt#{part}" for part in ("state_dict", "ema")), options=options)
-    found = scanning.run(scan, [point()], tmp_path / "scan")
+    found = run_scan(scan, [weight_point()], tmp_path / "scan")
     one, other = (measured.loss for measured in found.values())
     assert one != other
 
 
-def test_linear_experiment(run: Run) -> None:
-    code, out, _ = run(
-        "linear-experiment", "--classes", "3,8", "--points", "4", "--steps", "300", "--out", "l"
-    )
+def test_linear(run: Run) -> None:
+    code, out, _ = run("linear", "--classes", "3,8", "--points", "4", "--steps", "300", "--out", "l")
     assert code == 0, out
     found = written("l")
     assert found["points"][-1]["weight_norm"] == 0
     assert found["points"][0]["weight_norm"] > 0
     assert found["first_budget_with_w_zero"] >= found["predicted_threshold"] - 1e-9
     assert "all 10 classes: threshold" in out
-    assert run("linear-experiment", "--norm", "l2", "--points", "4", "--steps", "50", "--out", "m")[0] == 0
+    assert run("linear", "--norm", "l2", "--points", "4", "--steps", "50", "--out", "m")[0] == 0
     assert written("m")["predicted_threshold_softmax_all_classes"] is None
 
 
-def test_bad_input(run: Run, tmp_path: Path) -> None:
+def test_invalid_input_is_refused(run: Run, tmp_path: Path) -> None:
     small_scans.write(tmp_path / "wide.pt", width=4)
     Path("file").touch()
     for command in ("hessian", "scattering", "connectivity"):
@@ -260,24 +256,22 @@ def test_bad_input(run: Run, tmp_path: Path) -> None:
         refused(run(command, "at.pt", "awp.pt", *SMALL, "--out", "file/x"), "Cannot write to file")
         refused(run(command, "at.pt", "nowhere.pt", *SMALL), "nowhere.pt")
     refused(run("hessian", "at.pt", "--count", "0"), "--count must be at least 1, got 0")
-    refused(run("hessian", "at.pt", "--tolerance", "2"), "--tolerance must lie between 0 and 1")
+    refused(run("hessian", "at.pt", "--tolerance", "2"), "--tolerance must be between 0 and 1")
     refused(run("scattering", "at.pt", "--budgets", "-1,1"), "--budgets must be 0 or more")
     refused(
         run("scattering", "at.pt", *SMALL, "--eps", "0.1", "--budgets", "100"),
-        r"--budgets 100 times epsilon 0.1 is more than the range of pixels, \[0, 1\]: ask for at most 10",
+        r"--budgets 100 times epsilon 0.1 is more than the range of pixels, \[0, 1\]: use at most 10",
     )
     refused(run("scattering", "at.pt", "--radius", "0"), "--radius must be above 0 and at most 1")
     refused(run("scattering", "at.pt", "--neighbours", "0"), "--neighbours must be at least 1")
     refused(run("connectivity", "at.pt", "awp.pt", "--points", "2"), "--points must be at least 3")
-    refused(run("linear-experiment", "--classes", "3"), "--classes needs two different classes")
-    refused(run("linear-experiment", "--classes", "3,a"), "Unknown class 'a'")
-    refused(run("linear-experiment", "--span", "1"), "--span must be above 1")
-    refused(
-        run("linear-experiment", "--out", "file/x", "--points", "3", "--steps", "1"), "Cannot write to file"
-    )
+    refused(run("linear", "--classes", "3"), "--classes needs two different classes")
+    refused(run("linear", "--classes", "3,a"), "Unknown class 'a'")
+    refused(run("linear", "--span", "1"), "--span must be above 1")
+    refused(run("linear", "--out", "file/x", "--points", "3", "--steps", "1"), "Cannot write to file")
 
 
-def test_another_question_in_the_same_folder(run: Run) -> None:
+def test_another_request_in_the_same_folder_is_refused(run: Run) -> None:
     assert run("connectivity", "at.pt", "awp.pt", *SMALL, "--points", "3", "--out", "c")[0] == 0
     refused(
         run("connectivity", "at.pt", "awp.pt", *SMALL, "--seed", "1", "--out", "c"), "holds a run of another"

@@ -1,3 +1,5 @@
+"""Geometry and content of the page's charts."""
+
 from __future__ import annotations
 
 from itertools import combinations
@@ -11,12 +13,12 @@ from robust_eval.leaderboard.page.chart_geometry import (
     Dot,
     Label,
     Scale,
-    apart,
-    beside,
+    label_points,
+    move_apart,
     percent_scale,
-    staggered,
+    stagger_labels,
 )
-from robust_eval.leaderboard.page.view_models import GroupView, groups
+from robust_eval.leaderboard.page.view_models import GroupView, group_views
 from robust_eval.leaderboard.row import Row
 from robust_eval.results import EvalResult
 
@@ -28,7 +30,7 @@ def base() -> EvalResult:
 
 @pytest.fixture(scope="module")
 def group(base: EvalResult) -> GroupView:
-    (found,) = groups(board_rows.rows(base), {})
+    (found,) = group_views(board_rows.rows(base), {})
     return found
 
 
@@ -37,7 +39,7 @@ def overlap(one: Label, other: Label) -> bool:
     return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
-def test_a_scale_has_round_ticks_inside_it() -> None:
+def test_a_scale_has_round_ticks() -> None:
     scale = percent_scale([46.5, 81.2], 300, 0)
     assert (scale.low, scale.high) == (40, 90)
     assert scale.ticks() == [40, 50, 60, 70, 80, 90]
@@ -48,61 +50,61 @@ def test_a_scale_has_round_ticks_inside_it() -> None:
     assert Scale(0, 0.3, 0, 1).ticks(3) == [0, 0.1, 0.2, 0.3]
 
 
-def test_labels_move_apart_and_stay_inside() -> None:
+def test_labels_are_moved_apart_and_stay_inside_the_frame() -> None:
     labels = [Label(0, y, "name") for y in (100, 101, 102, 299, 300)]
-    placed = apart(labels, 0, 300)
+    placed = move_apart(labels, 0, 300)
     assert [label.y for label in placed] == sorted(label.y for label in placed)
     assert not any(overlap(a, b) for a, b in combinations(placed, 2))
     assert max(label.y for label in placed) <= 300
 
 
-def test_a_label_beside_a_point_covers_nothing_or_is_left_out() -> None:
+def test_point_labels_do_not_overlap_or_are_omitted() -> None:
     frame = (0.0, 200.0, 0.0, 100.0)
     dots = [Dot(20.0 * k, 50.0, "") for k in range(10)]
-    labels = [label for label in beside(dots, ["a long name"] * 10, frame) if label]
+    labels = [label for label in label_points(dots, ["a long name"] * 10, frame) if label]
     assert 0 < len(labels) < 10
     assert not any(overlap(a, b) for a, b in combinations(labels, 2))
     assert all(label.box()[1] <= 200 for label in labels)
 
 
 def test_long_names_under_an_axis_are_staggered() -> None:
-    assert [t.drop for t in staggered([(0, "PGD-20"), (100, "AutoAttack")])] == [0, 0]
-    assert [t.drop for t in staggered([(0, "AutoAttack"), (50, "AutoAttack"), (99, "x")])] == [0, 1, 0]
+    assert [t.line for t in stagger_labels([(0, "PGD-20"), (100, "AutoAttack")])] == [0, 0]
+    assert [t.line for t in stagger_labels([(0, "AutoAttack"), (50, "AutoAttack"), (99, "x")])] == [0, 1, 0]
 
 
 def inside(chart: Chart) -> None:
     left, right, top, bottom = chart.frame
-    for mark in chart.marks:
-        for dot in mark.dots:
+    for line in chart.series:
+        for dot in line.dots:
             assert left - 15 <= dot.x <= right + 15
             assert top <= dot.y <= bottom
-            assert all(top <= y <= bottom for y in dot.along or ())
+            assert all(top <= y <= bottom for y in dot.y_interval or ())
 
 
-def test_better_is_up_and_right(group: GroupView) -> None:
+def test_scatter_shows_higher_accuracy_up_and_right(group: GroupView) -> None:
     chart = charts.scatter(group)
     inside(chart)
-    at = {mark.name: mark for mark in chart.marks}
+    at = {line.name: line for line in chart.series}
     assert at["trades-awp"].dots[0].y < at["at-awp"].dots[0].y < at["at"].dots[0].y < at["fgsm-rs"].dots[0].y
     assert at["fgsm-rs"].dots[0].x < at["at"].dots[0].x < at["at-awp"].dots[0].x
     assert at["at"].dots[0].text == "at: clean 98.0% (96.1 to 99.0), worst case 60.5% (55.6 to 65.2)"
 
 
-def test_a_pair_shares_a_colour_and_an_arrow(group: GroupView) -> None:
+def test_scatter_connects_pairs_and_gives_them_one_colour(group: GroupView) -> None:
     chart = charts.scatter(group)
-    at = {mark.name: mark for mark in chart.marks}
+    at = {line.name: line for line in chart.series}
     assert at["at"].colour == at["at-awp"].colour != at["trades"].colour
-    assert (at["at"].open, at["at-awp"].open, at["fgsm-rs"].open) == (True, False, False)
+    assert (at["at"].hollow, at["at-awp"].hollow, at["fgsm-rs"].hollow) == (True, False, False)
     start, end = at["at"].dots[0], at["at-awp"].dots[0]
     assert (start.x, start.y, end.x, end.y) in chart.arrows
 
 
-def test_a_line_for_each_row_a_point_for_each_attack(group: GroupView) -> None:
+def test_attacks_chart_has_a_line_per_row_and_a_point_per_attack(group: GroupView) -> None:
     chart = charts.attacks(group)
     assert chart is not None
     inside(chart)
     assert [tick.text for tick in chart.x_ticks] == ["Clean", "FGSM", "PGD-20", "CW-inf", "AutoAttack"]
-    assert {mark.name: len(mark.dots) for mark in chart.marks} == {
+    assert {line.name: len(line.dots) for line in chart.series} == {
         "trades-awp": 5,
         "at-awp": 5,
         "trades": 5,
@@ -112,22 +114,22 @@ def test_a_line_for_each_row_a_point_for_each_attack(group: GroupView) -> None:
     }
 
 
-def test_accuracy_against_epsilon_starts_at_the_clean_one(base: EvalResult) -> None:
+def test_epsilon_chart_starts_at_the_clean_accuracy(base: EvalResult) -> None:
     rows = [Row(f"{eps}.json", board_rows.result(base, "at", eps=eps)) for eps in ("0.05", "0.1", "0.15")]
     rows.append(Row("other.json", board_rows.result(base, "trades")))
-    (chart,) = charts.epsilons(groups(rows, {}))
+    (chart,) = charts.epsilons(group_views(rows, {}))
     inside(chart)
     assert [tick.text for tick in chart.x_ticks] == ["0", "0.05", "0.1", "0.15"]
-    (mark,) = chart.marks
-    assert [dot.y for dot in mark.dots] == sorted(dot.y for dot in mark.dots)
-    assert charts.epsilons(groups(rows[2:], {})) == []
+    (line,) = chart.series
+    assert [dot.y for dot in line.dots] == sorted(dot.y for dot in line.dots)
+    assert charts.epsilons(group_views(rows[2:], {})) == []
 
 
-def test_a_learning_curve_leaves_out_what_was_not_measured() -> None:
+def test_a_learning_curve_omits_missing_values() -> None:
     nan = float("nan")
     chart = charts.curve(
         {"epoch": [1, 2, 3], "train_pgd": [0.1, 0.2, 0.3], "val_pgd": [nan, 0.2, nan], "lr": [1, 1, 1]}
     )
     assert chart is not None
-    assert {mark.name: len(mark.dots) for mark in chart.marks} == {"train, PGD": 3, "validation, PGD": 1}
+    assert {line.name: len(line.dots) for line in chart.series} == {"train, PGD": 3, "validation, PGD": 1}
     assert charts.curve({"epoch": [1], "val_pgd": [nan]}) is None

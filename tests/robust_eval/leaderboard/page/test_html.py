@@ -1,4 +1,4 @@
-"""The page as text: what it shows, and that strangers' text stays text."""
+"""Content of the web page, and escaping of untrusted text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from support import board_rows
 from support.page_elements import Element, by_id, elements
 
 from robust_eval.leaderboard.page import html
-from robust_eval.leaderboard.page.view_models import link
-from robust_eval.leaderboard.page_extras import Picture, Pictures, Sidecar
-from robust_eval.leaderboard.robustbench_import import Reported
+from robust_eval.leaderboard.page.view_models import safe_link
+from robust_eval.leaderboard.page_extras import PageExtras, Picture, Pictures
+from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import Row
 from robust_eval.results import DisagreementRecord, EvalResult, FlagRecord, SearchRecord
 from robust_eval.results.verification_record import AuditRecord, CheckRecord, Verification
@@ -33,34 +33,34 @@ def base() -> EvalResult:
 
 @pytest.fixture(scope="module")
 def page(base: EvalResult) -> str:
-    return html.page("Digits", board_rows.rows(base))
+    return html.render("Digits", board_rows.rows(base))
 
 
 def rows_of(page: str) -> list[Element]:
     return [e for e in elements(page) if e.tag == "tr" and "data-row" in e.attributes]
 
 
-def test_rows_in_order_with_rank_numbers_and_intervals(page: str) -> None:
+def test_rows_are_ordered_and_show_rank_numbers_and_intervals(page: str) -> None:
     rows = rows_of(page)
     assert [row["data-row"] for row in rows] == [
         f"row-{name}" for name in ("trades-awp", "at-awp", "trades", "at", "fgsm-rs", "other")
     ]
     assert rows[0].text.startswith("1 trades-awp best.pt digits-cnn n 400, float32 98.75 97.1–99.5 ")
     assert "76.50 72.1–80.4" in rows[0].text
-    for told in ("400", "float32", "validation", "self-reported", "none"):
-        assert told in rows[0].text
+    for expected in ("400", "float32", "validation", "self-reported", "none"):
+        assert expected in rows[0].text
     assert rows[4].text.endswith("▲ weaker-beats-stronger")
     assert rows[5].text.startswith("– other partial best.pt")
 
 
-def test_rows_that_a_test_cannot_tell_apart_share_a_rank(base: EvalResult) -> None:
+def test_rows_without_significant_difference_share_a_rank(base: EvalResult) -> None:
     rows = [Row(f"{n}.json", board_rows.result(base, "at", seed=n)) for n in range(2)]
-    assert [row.text.split()[0] for row in rows_of(html.page("b", rows))] == ["1=", "1="]
+    assert [row.text.split()[0] for row in rows_of(html.render("b", rows))] == ["1=", "1="]
 
 
-def test_other_images_get_a_table_of_their_own(base: EvalResult) -> None:
+def test_each_setting_has_its_own_table(base: EvalResult) -> None:
     rows = [Row(f"{eps}.json", board_rows.result(base, "at", eps=eps)) for eps in ("0.1", "0.15")]
-    found = elements(html.page("b", rows))
+    found = elements(html.render("b", rows))
     assert [e.text for e in found if e.tag == "h2" and e.attributes.get("id", "").startswith("group-")] == [
         "digits (test), Linf 0.1",
         "digits (test), Linf 0.15",
@@ -68,31 +68,31 @@ def test_other_images_get_a_table_of_their_own(base: EvalResult) -> None:
     assert any(e.text.startswith("Robust accuracy against epsilon: digits, Linf") for e in found)
 
 
-def test_a_board_may_rank_by_another_column(base: EvalResult) -> None:
-    page = html.page("b", board_rows.rows(base), by="clean")
+def test_a_board_can_rank_by_another_column(base: EvalResult) -> None:
+    page = html.render("b", board_rows.rows(base), by="clean")
     assert "ranked by Clean" in next(e for e in elements(page) if e.attributes.get("class") == "note").text
     assert rows_of(page)[0].text.startswith("1= at-awp")
     assert "under Clean" in by_id(page, "row-at").text
 
 
-def test_published_entries_stand_apart_and_marked(base: EvalResult) -> None:
-    entry = Reported(
+def test_published_entries_are_in_a_separate_marked_table(base: EvalResult) -> None:
+    entry = PublishedEntry(
         "Wu2020", "A <b>paper</b>", "https://example.org/a", "WRN", "NeurIPS", 88.25, 60.04, "RB 1.1"
     )
     entries = [entry, replace(entry, id="Evil", link="javascript:alert(1)", unreliable=True)]
-    page = html.page("b", board_rows.rows(base), reported=entries)
+    page = html.render("b", board_rows.rows(base), published=entries)
     assert len(rows_of(page)) == 6
     lines = [e.text for e in elements(page) if e.tag == "tr" and "not re-judged" in e.text]
     assert lines == [
         "Wu2020 A <b>paper</b> WRN NeurIPS 88.25 60.04 reported, not re-judged",
         "Evil A <b>paper</b> WRN NeurIPS 88.25 60.04 reported, not re-judged; "
-        "unreliable by RobustBench's own mark",
+        "marked as unreliable by RobustBench",
     ]
     links = [e["href"] for e in elements(page) if e.tag == "a" and e.text == "A <b>paper</b>"]
     assert links == ["https://example.org/a"]
 
 
-def test_pairs_are_shown_with_their_paired_difference(page: str) -> None:
+def test_pairs_show_their_paired_difference(page: str) -> None:
     pairs = [e for e in elements(page) if e.attributes.get("class") == "pair"]
     assert [pair["aria-label"] for pair in pairs] == [
         "trades with and without AWP",
@@ -103,26 +103,30 @@ def test_pairs_are_shown_with_their_paired_difference(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strength", "said", "shown"),
+    ("strength", "expected", "shown"),
     [
         (1.9, "better with AWP", "headline better"),
         (1.2, "worse with AWP", "headline worse"),
         (1.52, "no significant difference", "headline"),
     ],
 )
-def test_a_loss_does_not_look_like_a_gain(base: EvalResult, strength: float, said: str, shown: str) -> None:
+def test_gain_and_loss_by_awp_are_shown_differently(
+    base: EvalResult, strength: float, expected: str, shown: str
+) -> None:
     rows = [
         Row("a.json", board_rows.result(base, "at")),
         Row("b.json", board_rows.result(base, "at-awp", strength=strength)),
     ]
     (headline,) = (
-        one for one in elements(html.page("b", rows)) if "points of worst case" in one.text and one.tag == "p"
+        one
+        for one in elements(html.render("b", rows))
+        if "points of worst case" in one.text and one.tag == "p"
     )
-    assert said in headline.text
+    assert expected in headline.text
     assert headline.attributes["class"] == shown
 
 
-def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
+def test_the_detail_view_shows_how_a_row_was_obtained(base: EvalResult) -> None:
     curve = {"epoch": [1.0, 2.0], "train_pgd": [0.3, 0.4], "val_pgd": [0.3, float("nan")]}
     example = Picture(
         index=3,
@@ -134,10 +138,10 @@ def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
         difference=PNG,
         amplified=5,
     )
-    beside = {"results/fgsm-rs.json": Sidecar(curve, Pictures(size=(8, 8), examples=(example,)))}
-    page = html.page("b", board_rows.rows(base), beside)
+    extras = {"results/fgsm-rs.json": PageExtras(curve, Pictures(size=(8, 8), examples=(example,)))}
+    page = html.render("b", board_rows.rows(base), extras)
     detail = by_id(page, "row-fgsm-rs").text
-    for told in (
+    for expected in (
         "Rank 5",
         "FGSM breaks 9 of 400 images",
         "A stronger attack must not be the weaker one",
@@ -151,23 +155,23 @@ def test_a_row_opens_to_how_it_was_obtained(base: EvalResult) -> None:
         "libraries.torch",
         "forward",
     ):
-        assert told in detail
+        assert expected in detail
     assert [e["src"] for e in elements(page) if e.tag == "img"] == [PNG] * 3
-    assert "Partial: still to do are aa." in by_id(page, "row-other").text
+    assert "Partial; missing columns: aa." in by_id(page, "row-other").text
 
 
-def test_how_the_search_was_done_and_what_it_missed_is_shown(base: EvalResult) -> None:
+def test_the_detail_view_shows_search_notes_and_disagreement(base: EvalResult) -> None:
     lost = DisagreementRecord(images=64, attacks=("fgsm", "pgd-20"), verdicts=128, weaker=2, stronger=1)
     search = SearchRecord(notes=("searches in bfloat16",), tunings={}, disagreement=lost)
     suite = base.suite.model_copy(update={"precision": "bfloat16"})
     row = board_rows.result(base.model_copy(update={"search": search, "suite": suite}), "at")
-    text = by_id(html.page("b", [Row("a.json", row)]), "row-a").text
+    text = by_id(html.render("b", [Row("a.json", row)]), "row-a").text
     assert "searches in bfloat16" in text
     assert "disagreement in 128 verdicts" in text
     assert "2 broken by float32 alone, 1 by bfloat16 alone (fgsm, pgd-20)" in text
 
 
-def test_what_a_verification_found_is_shown(base: EvalResult) -> None:
+def test_the_detail_view_shows_the_verification(base: EvalResult) -> None:
     audit = AuditRecord(
         suite="full", seed=7, n=10, fell=(3,), limit=0.02, passed=True, forwards=1, backwards=1, seconds=2.5
     )
@@ -183,20 +187,22 @@ def test_what_a_verification_found_is_shown(base: EvalResult) -> None:
         device="cpu",
         created="2026-01-01",
     )
-    text = by_id(html.page("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
-    for told in (
+    text = by_id(html.render("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
+    for expected in (
         "verified, audited",
         "still wrong passed: so it is",
         "audit passed: 1 of 10 survivors fell to suite full, seed 7, 2.5 s",
         "on trust the date",
         "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took",
     ):
-        assert told in text
+        assert expected in text
 
 
-def test_anchors_follow_the_file_and_are_unique(base: EvalResult) -> None:
+def test_anchors_are_made_from_file_names_and_are_unique(base: EvalResult) -> None:
     files = ["results/a b.json", "results/a-b.json", "results/ünï.json"]
-    page = html.page("b", [Row(file, board_rows.result(base, "at", seed=n)) for n, file in enumerate(files)])
+    page = html.render(
+        "b", [Row(file, board_rows.result(base, "at", seed=n)) for n, file in enumerate(files)]
+    )
     assert {row["data-row"] for row in rows_of(page)} == {"row-a-b", "row-a-b-2", "row--n-"}
     ids = [e["id"] for e in elements(page) if "id" in e.attributes]
     assert len(ids) == len(set(ids))
@@ -205,11 +211,11 @@ def test_anchors_follow_the_file_and_are_unique(base: EvalResult) -> None:
 
 
 def test_the_same_rows_give_the_same_page(base: EvalResult, page: str) -> None:
-    assert html.page("Digits", board_rows.rows(base)) == page
+    assert html.render("Digits", board_rows.rows(base)) == page
 
 
 def hostile(base: EvalResult, text: str) -> Row:
-    """A row that says ``text`` wherever a stranger can put some."""
+    """A row with ``text`` in every field that may contain untrusted text."""
     result = board_rows.result(base, "at", file=text)
     columns = {
         name: column.model_copy(
@@ -263,7 +269,7 @@ def hostile_page(base: EvalResult, text: str) -> str:
         difference=PNG,
         amplified=2,
     )
-    return html.page(text, [row], {row.file: Sidecar(None, Pictures(size=(1, 1), examples=(example,)))})
+    return html.render(text, [row], {row.file: PageExtras(None, Pictures(size=(1, 1), examples=(example,)))})
 
 
 @pytest.mark.parametrize(
@@ -279,8 +285,8 @@ def hostile_page(base: EvalResult, text: str) -> str:
         "\u202egnp.exe\u0007",
     ],
 )
-def test_hostile_text_stays_text(base: EvalResult, text: str) -> None:
-    """Markup is what it is for a harmless row, element by element and attribute by attribute."""
+def test_hostile_text_is_escaped(base: EvalResult, text: str) -> None:
+    """Elements and attributes are the same as for a harmless row."""
     page = hostile_page(base, text)
 
     def shape(found: list[Element]) -> Counter[tuple[str, tuple[str, ...]]]:
@@ -319,7 +325,7 @@ def test_the_page_loads_nothing(page: str) -> None:
     assert "@import" not in style
 
 
-def test_the_policy_allows_the_page_s_own_style_and_scripts_alone(page: str) -> None:
+def test_the_security_policy_allows_only_the_page_s_own_style_and_scripts(page: str) -> None:
     (policy,) = [
         e["content"] for e in elements(page) if e.attributes.get("http-equiv") == "Content-Security-Policy"
     ]
@@ -349,17 +355,17 @@ def test_the_policy_allows_the_page_s_own_style_and_scripts_alone(page: str) -> 
         (7, False),
     ],
 )
-def test_links_are_http_or_text(url: object, allowed: bool) -> None:
-    assert link(url) == (url if allowed else None)
+def test_only_http_addresses_are_linked(url: object, allowed: bool) -> None:
+    assert safe_link(url) == (url if allowed else None)
 
 
-def test_a_file_name_is_never_a_scheme(base: EvalResult) -> None:
-    page = html.page("b", [Row("javascript:alert(1)?x#y.json", board_rows.result(base, "at"))])
+def test_a_file_name_is_quoted_in_its_address(base: EvalResult) -> None:
+    page = html.render("b", [Row("javascript:alert(1)?x#y.json", board_rows.result(base, "at"))])
     (href,) = [e["href"] for e in elements(page) if e.tag == "a" and e.text == "result file"]
     assert href == "./javascript%3Aalert%281%29%3Fx%23y.json"
 
 
-def test_build_writes_the_page_beside_the_table(base: EvalResult, tmp_path: Path) -> None:
+def test_build_writes_the_page(base: EvalResult, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from robust_eval.cli.leaderboard import app

@@ -1,6 +1,6 @@
-"""The page in a real Chromium: what only a browser can say.
+"""Behaviour of the web page in Chromium.
 
-Skipped where none is installed; a failure there instead when ROBUST_EVAL_REQUIRE_BROWSER=1.
+Skipped if no browser is installed; fails instead if ROBUST_EVAL_REQUIRE_BROWSER=1.
 """
 
 from __future__ import annotations
@@ -58,28 +58,28 @@ def base() -> EvalResult:
 @pytest.fixture(scope="module")
 def address(base: EvalResult, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("site") / "index.html"
-    path.write_text(html.page("Digits", board_rows.rows(base)), encoding="utf-8")
+    path.write_text(html.render("Digits", board_rows.rows(base)), encoding="utf-8")
     return path.as_uri()
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, opened; at the end nothing was requested but itself and nothing complained."""
+    """The opened page; afterwards checks for network requests, console messages and errors."""
     yield from opened(browser, address)
 
 
 def opened(browser: Browser, address: str, **options: object) -> Iterator[Page]:
     context = browser.new_context(reduced_motion="reduce", **options)  # type: ignore[arg-type]
     page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.on("request", lambda request: complaints.append(request.url) if remote(request.url) else None)
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: messages.append(dialog.message))
+    page.on("request", lambda request: messages.append(request.url) if remote(request.url) else None)
     page.goto(address)
     yield page
     context.close()
-    assert complaints == []
+    assert messages == []
 
 
 def remote(url: str) -> bool:
@@ -104,7 +104,7 @@ def test_sorting_by_a_column_and_back(page: Page) -> None:
     assert names(page) == ranked
     page.click(sort_button(page, "AutoAttack"))
     assert head.get_attribute("aria-sort") == "ascending"
-    # The row without this column stays last.
+    # The row without a value stays last.
     assert names(page) == ["fgsm-rs", "at", "trades", "at-awp", "trades-awp", "other"]
     page.click(sort_button(page, "Model"))
     assert names(page) == sorted(ranked)
@@ -124,7 +124,7 @@ def test_sorting_with_the_keyboard(page: Page) -> None:
     assert outline == "solid"
 
 
-def test_filters_narrow_the_rows_and_say_so(page: Page) -> None:
+def test_filters_hide_rows_and_show_the_count(page: Page) -> None:
     assert page.inner_text("#shown") == "6 rows"
     page.fill("#find", "TRADES")
     assert names(page) == ["trades-awp", "trades"]
@@ -175,7 +175,7 @@ def test_a_row_opens_with_the_pointer_and_from_a_chart(page: Page) -> None:
     assert page.locator(".detail:visible").count() == 0
 
 
-def test_a_link_leads_to_its_row(browser: Browser, address: str) -> None:
+def test_an_address_opens_its_row(browser: Browser, address: str) -> None:
     for page in opened(browser, address + "#row-trades"):
         assert page.is_visible("#row-trades")
         assert page.locator(".detail:visible").count() == 1
@@ -183,7 +183,7 @@ def test_a_link_leads_to_its_row(browser: Browser, address: str) -> None:
         assert page.locator(".detail:visible").count() == 0
 
 
-def test_light_and_dark(browser: Browser, address: str) -> None:
+def test_light_and_dark_theme(browser: Browser, address: str) -> None:
     def paper(page: Page) -> str:
         return str(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
 
@@ -202,7 +202,7 @@ def test_light_and_dark(browser: Browser, address: str) -> None:
 
 
 @pytest.mark.parametrize("hash_", ["", "#row-fgsm-rs"])
-def test_nothing_sticks_out_on_a_phone(browser: Browser, address: str, hash_: str) -> None:
+def test_no_horizontal_overflow_on_a_phone(browser: Browser, address: str, hash_: str) -> None:
     for page in opened(browser, address + hash_, viewport={"width": 360, "height": 740}):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         if hash_:
@@ -216,7 +216,7 @@ def test_the_paper_s_table_needs_no_scrolling_on_a_laptop(
 ) -> None:
     path = tmp_path / "index.html"
     rows = [Row(f"{name}.json", full(200 + k, name=name)) for k, name in enumerate(("trades", "trades-awp"))]
-    path.write_text(html.page("Digits", rows), encoding="utf-8")
+    path.write_text(html.render("Digits", rows), encoding="utf-8")
     for page in opened(browser, path.as_uri(), viewport={"width": 1280, "height": 800}):
         width, room = page.evaluate(
             "(() => { const t = document.querySelector('.table'); return [t.scrollWidth, t.clientWidth]; })()"
@@ -224,7 +224,7 @@ def test_the_paper_s_table_needs_no_scrolling_on_a_laptop(
         assert width <= room
 
 
-def test_it_can_be_read_without_scripts(browser: Browser, address: str) -> None:
+def test_the_page_is_readable_without_scripts(browser: Browser, address: str) -> None:
     for page in opened(browser, address, java_script_enabled=False):
         assert not page.is_visible("#filters")
         page.click("td.name a >> nth=1")
@@ -233,7 +233,7 @@ def test_it_can_be_read_without_scripts(browser: Browser, address: str) -> None:
         assert not page.is_visible("#row-at-awp")
 
 
-def test_the_table_as_csv(page: Page, tmp_path: Path) -> None:
+def test_csv_download(page: Page, tmp_path: Path) -> None:
     page.fill("#find", "trades")
     with page.expect_download() as download:
         page.click("#download")
@@ -245,11 +245,11 @@ def test_the_table_as_csv(page: Page, tmp_path: Path) -> None:
     assert rows[0]["threat"] == "Linf 0.1"
 
 
-def test_hostile_names_run_nothing(browser: Browser, base: EvalResult, tmp_path: Path) -> None:
+def test_hostile_names_run_no_script(browser: Browser, base: EvalResult, tmp_path: Path) -> None:
     text = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"' onfocus=alert(3) autofocus"
     rows = [Row("results/a.json", board_rows.result(base, text, file="=HYPERLINK(1)"))]
     path = tmp_path / "index.html"
-    path.write_text(html.page(text, rows), encoding="utf-8")
+    path.write_text(html.render(text, rows), encoding="utf-8")
     for page in opened(browser, path.as_uri()):
         assert page.inner_text("h1") == text
         page.click("td.name a")

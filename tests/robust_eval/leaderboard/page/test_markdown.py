@@ -1,3 +1,5 @@
+"""Content of the Markdown table, and escaping of untrusted text."""
+
 from __future__ import annotations
 
 import re
@@ -10,8 +12,8 @@ from support.synthetic_results import full
 from robust_eval import evaluate
 from robust_eval.core.errors import UserError
 from robust_eval.leaderboard.page import markdown
-from robust_eval.leaderboard.robustbench_import import Reported
-from robust_eval.leaderboard.row import Row, read_board
+from robust_eval.leaderboard.robustbench_import import PublishedEntry
+from robust_eval.leaderboard.row import Row, read_rows
 from robust_eval.results import EvalResult
 
 
@@ -30,26 +32,26 @@ def table(page: str) -> list[list[str]]:
     return [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
 
 
-def test_best_worst_case_first_and_partial_rows_last() -> None:
+def test_rows_are_sorted_by_worst_case_with_partial_rows_last() -> None:
     rows = [
         Row("results/a.json", full(100, name="weak.pt")),
         Row("results/b.json", full(200, name="strong.pt")),
         Row("results/c.json", full(199, name="near.pt")),
         Row("results/d.json", full(300, name="unfinished.pt", status="partial")),
     ]
-    lines = table(markdown.board("b", rows))
+    lines = table(markdown.render("b", rows))
     assert [line[0] for line in lines[2:]] == ["| 1=", "| 1=", "| 3", "| -"]
     assert [line[1] for line in lines[2:]] == ["strong.pt", "near.pt", "weak.pt", "unfinished.pt (partial)"]
 
 
-def test_selection_and_standing_are_columns() -> None:
+def test_selection_and_standing_are_shown() -> None:
     recipe = {"name": "at-awp", "selection": {"validation": 1000}}
     rows = [
         Row("a.json", full(200, name="best.pt", trained_with={"recipe": recipe})),
         Row("b.json", full(180, name="x.pt", trained_with={"provenance": {"selected": "test"}})),
         Row("c.json", full(160, name="y.pt")),
     ]
-    header, _, *lines = table(markdown.board("b", rows))
+    header, _, *lines = table(markdown.render("b", rows))
     at = header.index("selected")
     assert [line[at] for line in lines] == ["validation", "test", "unknown"]
     assert [line[header.index("standing")] for line in lines] == ["self-reported"] * 3
@@ -59,12 +61,12 @@ def test_selection_and_standing_are_columns() -> None:
 
 def test_the_ranking_column_is_named() -> None:
     rows = [Row("a.json", full(200))]
-    assert "Ranked by worst case;" in markdown.board("b", rows)
-    assert "Ranked by column aa;" in markdown.board("b", rows, by="aa")
+    assert "Ranked by worst case;" in markdown.render("b", rows)
+    assert "Ranked by column aa;" in markdown.render("b", rows, by="aa")
 
 
-def test_published_entries_stand_apart_and_are_marked() -> None:
-    entry = Reported(
+def test_published_entries_are_in_a_separate_marked_table() -> None:
+    entry = PublishedEntry(
         id="Evil|<b>",
         paper="A [title](javascript:alert(1))",
         link="https://example.org",
@@ -75,25 +77,25 @@ def test_published_entries_stand_apart_and_are_marked() -> None:
         source="RobustBench 1.1.1",
         unreliable=True,
     )
-    page = markdown.board("b", [Row("a.json", full(200))], reported=[entry])
+    page = markdown.render("b", [Row("a.json", full(200))], published=[entry])
     ours, theirs = page.split("## Published elsewhere: reported, not re-judged")
     assert "56.17" not in ours
-    assert "| 85.36 | 56.17 | reported, not re-judged, unreliable by RobustBench's own mark |" in theirs
+    assert "| 85.36 | 56.17 | reported, not re-judged, marked as unreliable by RobustBench |" in theirs
     assert "From RobustBench 1.1.1" in theirs
     assert "<b>" not in theirs
     assert not re.search(r"(?<!\\)\]\(", theirs)
 
 
-def test_numbers_intervals_n_and_link(result: EvalResult) -> None:
-    page = markdown.board("digits", [Row("results/a b.json", result)])
+def test_a_row_shows_numbers_interval_n_and_link(result: EvalResult) -> None:
+    page = markdown.render("digits", [Row("results/a b.json", result)])
     assert "| 90.00 (69.9–97.2) |" in page
     assert "[json](results/a%20b.json)" in page
     assert "| 20 |" in page
 
 
-def test_other_threat_models_get_a_table_of_their_own(result: EvalResult) -> None:
+def test_each_threat_model_has_its_own_table(result: EvalResult) -> None:
     other = result.threat.model_copy(update={"eps": "0.031"})
-    page = markdown.board(
+    page = markdown.render(
         "b", [Row("a.json", result), Row("b.json", result.model_copy(update={"threat": other}))]
     )
     assert page.count("## ") == 2
@@ -112,9 +114,9 @@ def test_other_threat_models_get_a_table_of_their_own(result: EvalResult) -> Non
         "x\u0007y",
     ],
 )
-def test_hostile_names_stay_text(result: EvalResult, name: str) -> None:
-    page = markdown.board(name, [Row("a.json", renamed(result, name))])
-    plain = markdown.board("t", [Row("a.json", renamed(result, "name"))])
+def test_hostile_names_are_escaped(result: EvalResult, name: str) -> None:
+    page = markdown.render(name, [Row("a.json", renamed(result, name))])
+    plain = markdown.render("t", [Row("a.json", renamed(result, "name"))])
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(page.splitlines()) == len(plain.splitlines())
     assert len(lines) == 3
@@ -125,14 +127,14 @@ def test_hostile_names_stay_text(result: EvalResult, name: str) -> None:
     assert re.findall(r"(?<!\\)\]\(([^)]*)", page) == ["a.json"]
 
 
-def test_folders_that_are_no_boards(tmp_path: Path, result: EvalResult) -> None:
+def test_folders_that_are_not_boards_are_refused(tmp_path: Path, result: EvalResult) -> None:
     with pytest.raises(UserError, match="is not a folder"):
-        read_board(tmp_path / "none")
-    with pytest.raises(UserError, match="holds no result files"):
-        read_board(tmp_path)
+        read_rows(tmp_path / "none")
+    with pytest.raises(UserError, match="contains no result files"):
+        read_rows(tmp_path)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "a.json").write_text(result.to_json())
-    assert [row.file for row in read_board(tmp_path)] == ["results/a.json"]
+    assert [row.file for row in read_rows(tmp_path)] == ["results/a.json"]
     (tmp_path / "results" / "b.json").write_text("{}")
     with pytest.raises(UserError, match=r"b\.json is not a robust-eval result"):
-        read_board(tmp_path)
+        read_rows(tmp_path)

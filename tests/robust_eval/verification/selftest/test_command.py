@@ -72,8 +72,8 @@ def test_a_diagnosis_states_its_cost_and_is_kept(run: Run, tmp_path: Path) -> No
     words = ("run", str(CHECKPOINT), "--suite", "fgsm", "--examples", "40", "--out", "out", "--diagnose")
     code, out, _ = run(*words)
     assert code == 0
-    assert "diagnosis      40 examples, up to 390 forward and 280 backward passes each, at most" in out
-    assert out.index("diagnosis  ") < out.index("run folder")
+    assert "diagnosis: 40 examples, up to 390 forward and 280 backward passes each, at most" in out
+    assert out.index("diagnosis: ") < out.index("clean: ")
     result = read_result(tmp_path / "out" / "result.json")
     assert result.diagnosis is not None
     assert result.diagnosis.fresh == pytest.approx(0, abs=1e-5)
@@ -85,5 +85,5 @@ def test_a_diagnosis_states_its_cost_and_is_kept(run: Run, tmp_path: Path) -> No
 def test_check_prints_its_figures(run: Run) -> None:
     code, out, _ = run("check", str(CHECKPOINT), "--figures")
     assert code == 0
-    assert "coarse bend" in out
+    assert "coarse second_difference" in out
     assert "No red flags." in out

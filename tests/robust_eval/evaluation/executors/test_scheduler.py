@@ -1,46 +1,27 @@
-"""The waves of a run, against a worker whose verdicts are known beforehand."""
+"""The scheduler, with a host whose verdicts are known in advance."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from test_plan import a_request
+from support.scripted_attacks import ScriptedHost, a_request, finished_columns, run_scripted
 
-from robust_eval.core.types import UnitResult, Verdicts, WorkUnit
-from robust_eval.evaluation import unit_loop
-from robust_eval.evaluation.display import Silent
+from robust_eval.core.request import Request
+from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.store import MemoryStore
+from robust_eval.evaluation.planning.cascade import Finished
 from robust_eval.results import flags, summary
 
-# Which attack breaks which of the ten examples; 9 is a clean mistake.
-BREAKS = {"fgsm": {0}, "pgd-20": {0, 1}, "apgd-ce": {1, 2}, "apgd-t": {3}, "fab-t": set[int](), "square": {4}}
+
+def request(suite: str) -> Request:
+    return a_request(suite=suites.load(suite))
 
 
-class Scripted:
-    """Breaks what :data:`BREAKS` says and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.units: list[WorkUnit] = []
-
-    def run(self, unit: WorkUnit) -> UnitResult:
-        self.units.append(unit)
-        indices = np.array(unit.indices)
-        broken = {9} if unit.attack is None else BREAKS[unit.attack.id]
-        robust = np.array([int(index) not in broken for index in indices])
-        yes = np.ones(len(indices), dtype=bool)
-        verdicts = Verdicts(indices, indices, indices, indices, indices * 0.0, yes, yes, yes, robust)
-        evidence = np.full((int((~robust).sum()), 1, 1, 1), 0.5, dtype=np.float32)
-        return UnitResult(verdicts, evidence, 2 * len(indices), len(indices), 0.5)
-
-
-def columns(
-    suite: str, store: MemoryStore | None = None, worker: Scripted | None = None
-) -> dict[str, unit_loop.Finished]:
-    request = a_request(suite=suites.load(suite))
-    return dict(unit_loop.run(request, worker or Scripted(), store or MemoryStore(), Silent()))
+def columns(suite: str, host: ScriptedHost | None = None, folder: Path | None = None) -> dict[str, Finished]:
+    return finished_columns(run_scripted(host or ScriptedHost(request(suite)), folder))
 
 
 def test_columns_count_what_their_cascade_broke() -> None:
@@ -68,37 +49,40 @@ def test_worst_case_is_the_and_per_example_not_the_smallest_accuracy() -> None:
 
 
 def test_clean_mistakes_are_never_attacked_and_survivors_are_repacked() -> None:
-    worker = Scripted()
-    columns("aa", worker=worker)
-    attacked = [(unit.attack.id, unit.indices) for unit in worker.units if unit.attack is not None]
+    host = ScriptedHost(request("aa"))
+    columns("aa", host)
+    attacked = [(unit.attack.id, unit.indices) for unit in host.units if unit.attack is not None]
     assert attacked[:3] == [("apgd-ce", (0, 1, 2, 3)), ("apgd-ce", (4, 5, 6, 7)), ("apgd-ce", (8,))]
     assert [indices for name, indices in attacked if name == "apgd-t"] == [(0, 3, 4, 5), (6, 7, 8)]
 
 
-def test_stored_units_are_not_done_again() -> None:
-    store, worker = MemoryStore(), Scripted()
-    first = columns("pgd-20,aa", store, worker)
-    done = len(worker.units)
-    again = columns("pgd-20,aa", store, worker)
-    assert len(worker.units) == done
+def test_stored_units_are_not_done_again(tmp_path: Path) -> None:
+    host = ScriptedHost(request("pgd-20,aa"))
+    first = columns("", host, tmp_path / "run")
+    done = len(host.units)
+    again = columns("", host, tmp_path / "run")
+    assert len(host.units) == done
     assert {n: c.record for n, c in again.items()} == {n: c.record for n, c in first.items()}
 
 
 @pytest.mark.parametrize("stop_after", range(1, 14, 3))
-def test_stopping_anywhere_and_going_on_gives_the_same(stop_after: int) -> None:
-    store = MemoryStore()
+def test_stopping_anywhere_and_continuing_gives_the_same(stop_after: int, tmp_path: Path) -> None:
     whole = columns("fgsm,pgd-20,aa")
 
-    class Stopping(Scripted):
+    class Stopping(ScriptedHost):
         def run(self, unit: WorkUnit) -> UnitResult:
             if len(self.units) == stop_after:
                 raise KeyboardInterrupt
             return super().run(unit)
 
     with pytest.raises(KeyboardInterrupt):
-        columns("fgsm,pgd-20,aa", store, Stopping())
-    resumed = columns("fgsm,pgd-20,aa", store)
+        columns("", Stopping(request("fgsm,pgd-20,aa")), tmp_path / "run")
+    rest = ScriptedHost(request("fgsm,pgd-20,aa"))
+    resumed = columns("", rest, tmp_path / "run")
     assert {n: c.record for n, c in resumed.items()} == {n: c.record for n, c in whole.items()}
+    total = ScriptedHost(request("fgsm,pgd-20,aa"))
+    columns("", total)
+    assert len(rest.units) == len(total.units) - stop_after
 
 
 def test_order_of_columns_changes_nothing_but_the_order() -> None:
@@ -106,13 +90,33 @@ def test_order_of_columns_changes_nothing_but_the_order() -> None:
     assert {n: c.record for n, c in forward.items()} == {n: c.record for n, c in backward.items()}
 
 
-def test_union_of_shared_units_costs_nothing_twice() -> None:
-    store, worker = MemoryStore(), Scripted()
-    columns("pgd-20", store, worker)
-    asked = len(worker.units)
-    columns("fgsm,pgd-20", store, worker)
-    new = worker.units[asked:]
-    assert {unit.attack.id for unit in new if unit.attack is not None} == {"fgsm"}
+def test_a_unit_of_two_runs_is_done_once() -> None:
+    host = ScriptedHost(request("pgd-20"), request("fgsm,pgd-20"))
+    runs = run_scripted(host)
+    keys = [unit.key for unit in host.units]
+    assert len(keys) == len(set(keys))
+    assert [run.result is not None and list(run.result.columns) for run in runs] == [
+        ["clean", "pgd-20"],
+        ["clean", "fgsm", "pgd-20"],
+    ]
+
+
+def test_one_worker_follows_the_order_of_the_suite() -> None:
+    """So that the cheap columns of a long run are finished first."""
+    host = ScriptedHost(request("fgsm,aa,pgd-20"))
+    run_scripted(host)
+    order = list(dict.fromkeys("clean" if unit.attack is None else unit.attack.id for unit in host.units))
+    assert order == ["clean", "fgsm", "apgd-ce", "apgd-t", "fab-t", "square", "pgd-20"]
+
+
+def test_progress_counts_every_example_of_a_stage_once(tmp_path: Path) -> None:
+    for timed in (9, 0):
+        (run,) = run_scripted(ScriptedHost(request("fgsm,aa")), tmp_path / "run")
+        assert run.running is not None
+        stages = {stage.attack: stage for stage in run.running.stages}
+        assert (stages["fgsm"].attacked, stages["fgsm"].done, stages["fgsm"].broken) == (9, 9, 1)
+        assert stages["fgsm"].timed == timed, "stored units do not tell how fast the run is"
+        assert stages["square"].done == stages["square"].attacked == 6
 
 
 def count(bits: str) -> summary.ColumnRecord:

@@ -1,0 +1,193 @@
+"""States of a run: Waiting; Opened (its folder is locked); Running (its units are run); Closed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from robust_eval.core.request import CLEAN, Request
+from robust_eval.core.types import Bools, UnitResult, WorkUnit
+from robust_eval.evaluation import result_writer
+from robust_eval.evaluation.attack_copy import TUNING_FILE
+from robust_eval.evaluation.executors import shards
+from robust_eval.evaluation.executors.run_spec import RunSpec
+from robust_eval.evaluation.planning.cascade import CascadeState, Finished, StageUnits
+from robust_eval.evaluation.result_writer import ModelReport
+from robust_eval.evaluation.store import MemoryStore, Store, exclusive, open_run
+from robust_eval.results import DiagnosisRecord, EvalResult
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing is known but the spec."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The request is known, and the folder is open and locked."""
+
+    spec: RunSpec
+    request: Request
+    folder: Path | None
+    store: Store
+
+    @property
+    def tuning(self) -> str | None:
+        """Content of the folder's tuning file, if an earlier command measured."""
+        file = None if self.folder is None else self.folder / TUNING_FILE
+        return file.read_text(encoding="utf-8") if file is not None and file.exists() else None
+
+
+def open_folder(spec: RunSpec, request: Request, locks: ExitStack) -> Opened:
+    """Create or open the run folder and lock it until ``locks`` are closed.
+
+    Raises:
+        UserError: if the folder is in use, belongs to another request or cannot be written.
+    """
+    folder = spec.folder(request)
+    if folder is None:
+        return Opened(spec, request, None, MemoryStore())
+    locks.enter_context(exclusive(folder))
+    return Opened(spec, request, folder, open_run(folder, request.identity()))
+
+
+@dataclass
+class StageProgress:
+    """Counts of one stage, for the display."""
+
+    column: str
+    attack: str
+    attacked: int
+    done: int = 0
+    broken: int = 0
+    seconds: float = 0.0
+    timed: int = 0
+    """Examples done since this command started; the speed is estimated from these."""
+
+    def seconds_left(self) -> float | None:
+        """Estimated remaining time; None before a unit has been timed."""
+        if self.done == self.attacked:
+            return 0.0
+        return (self.attacked - self.done) * self.seconds / self.timed if self.timed else None
+
+
+@dataclass
+class Running:
+    """Units are run."""
+
+    opened: Opened
+    tuning: str | None
+    report: ModelReport
+    cascade: CascadeState
+    units: dict[str, WorkUnit] = field(default_factory=dict)
+    """All units known so far, by key."""
+    stages: list[StageProgress] = field(default_factory=list)
+    done: int = 0
+    repeats: int = 0
+    """How often stored units that vanished were repeated."""
+    complete: bool = False
+    """The report covers the attacks."""
+    _stages_of: dict[str, list[StageProgress]] = field(default_factory=dict)
+
+    @property
+    def context(self) -> tuple[Request, str | None]:
+        """What a host needs besides the source."""
+        return self.opened.request, self.tuning
+
+    def start_stage(self, stage: StageUnits) -> None:
+        progress = StageProgress(stage.column.id, stage.attack, stage.n_attacked)
+        self.stages.append(progress)
+        for unit in stage.units:
+            self.units[unit.key] = unit
+            self._stages_of.setdefault(unit.key, []).append(progress)
+            known = self.cascade.results.get(unit.key)
+            if known is not None:
+                self._count(progress, known, stored=True)
+
+    def add(self, key: str, result: UnitResult, *, stored: bool) -> list[StageUnits]:
+        """Record a unit's result; the stages that it starts."""
+        if key in self.cascade.results:
+            return []
+        self.done += 1
+        for progress in self._stages_of[key]:
+            self._count(progress, result, stored=stored)
+        return self.cascade.add(key, result)
+
+    @staticmethod
+    def _count(progress: StageProgress, result: UnitResult, *, stored: bool) -> None:
+        n = len(result.verdicts.indices)
+        progress.done += n
+        progress.broken += int((~result.verdicts.robust).sum())
+        if not stored:
+            progress.seconds += result.seconds
+            progress.timed += n
+
+    def vanished(self) -> list[WorkUnit]:
+        """Units that were stored and are no longer in the store."""
+        return [unit for key, unit in self.units.items() if key not in self.opened.store]
+
+    @property
+    def clean_bits(self) -> Bools:
+        return self.cascade.finished[CLEAN].bits
+
+    def finish(self, diagnosis: DiagnosisRecord | None) -> EvalResult | None:
+        """Write the result with its evidence; a shard writes what ``merge`` needs, and has no result.
+
+        Raises:
+            LookupError: if a unit has vanished from the store.
+        """
+        spec, folder = self.opened.spec, self.opened.folder
+        if spec.shard is not None:
+            assert folder is not None
+            command = spec.command or ""
+            shards.write(folder, self.opened.request, spec.shard, self.report, command)
+            return None
+        columns = {
+            name: with_evidence(column, self.opened.store) for name, column in self.cascade.finished.items()
+        }
+        return result_writer.write(
+            self.opened.request, columns, self.report, diagnosis, spec.command, folder, evidence=True
+        )
+
+    def partial_result(self) -> EvalResult | None:
+        """Write what is finished; None if that is nothing, or all."""
+        if self.opened.spec.shard is not None or CLEAN not in self.cascade.finished or self.cascade.done:
+            return None
+        folder = self.opened.folder
+        diagnosis = result_writer.stored_diagnosis(folder)
+        return result_writer.write(
+            self.opened.request,
+            self.cascade.finished,
+            self.report,
+            diagnosis,
+            self.opened.spec.command,
+            folder,
+            evidence=False,
+        )
+
+
+def with_evidence(column: Finished, store: Store) -> Finished:
+    """A column with the stored images of its units.
+
+    Raises:
+        LookupError: if a unit is not in the store.
+    """
+    stages = []
+    for stage, keys in zip(column.stages, column.units, strict=True):
+        results = [store.get(key) for key in keys]
+        found = tuple(result for result in results if result is not None)
+        if len(found) < len(results):
+            raise LookupError(f"units of {column.record.title} are missing")
+        stages.append(replace(stage, results=found))
+    return replace(column, stages=tuple(stages))
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Nothing more is done for the run."""
+
+    last: Waiting | Opened | Running
+    """Its state before."""
+    result: EvalResult | None
+    """None for a shard, and for a run that failed before a column was finished."""

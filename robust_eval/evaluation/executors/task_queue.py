@@ -1,0 +1,74 @@
+"""Tasks that wait for a worker or run on one."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Mapping
+
+from robust_eval.evaluation.executors import Source, Task
+from robust_eval.evaluation.executors.scheduled_run import Run
+
+Priority = tuple[float, ...]
+"""Smaller is sooner, among the tasks of one run."""
+FIRST: Priority = ()
+
+
+class TaskQueue:
+    """Tasks of several runs. A unit that several runs need is one task, which belongs to all of them."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[tuple[Priority, int, Task]]] = {}
+        """By run number: a heap."""
+        self._runs_of: dict[Task, list[Run]] = {}
+        self._by_key: dict[str, Task] = {}
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        """Number of tasks that wait."""
+        return sum(map(len, self._waiting.values()))
+
+    def start(self, run: Run, method: str, arguments: tuple[object, ...], label: str, key: str = "") -> Task:
+        """A new task, which the caller gives to a worker at once."""
+        task = Task(run.spec.source, method, arguments, f"{run.spec.name}: {label}", key)
+        self._runs_of[task] = [run]
+        if key:
+            self._by_key[key] = task
+        run.outstanding += 1
+        return task
+
+    def submit(self, run: Run, task: Task, priority: Priority = FIRST) -> None:
+        """Let a started task wait for a worker."""
+        heapq.heappush(self._waiting.setdefault(run.number, []), (priority, next(self._order), task))
+
+    def share(self, run: Run, key: str) -> bool:
+        """Let a waiting or running unit also belong to ``run``; False if there is no such unit."""
+        task = self._by_key.get(key)
+        if task is None:
+            return False
+        if run not in self._runs_of[task]:
+            self._runs_of[task].append(run)
+            run.outstanding += 1
+        return True
+
+    def take(self, runs: Mapping[int, Source], loaded: frozenset[Source]) -> Task | None:
+        """The next task for a worker that has ``loaded`` these sources; ``runs``: source by run number.
+
+        Loaded sources first; then the earliest run, so that results appear one by one; then the smallest priority.
+        """
+        numbers = sorted(self._waiting, key=lambda number: (runs[number] not in loaded, number))
+        if not numbers:
+            return None
+        heap = self._waiting[numbers[0]]
+        task = heapq.heappop(heap)[2]
+        if not heap:
+            del self._waiting[numbers[0]]
+        return task
+
+    def finished(self, task: Task) -> list[Run]:
+        """Forget a task; the runs that it belonged to."""
+        self._by_key.pop(task.key, None)
+        runs = self._runs_of.pop(task)
+        for run in runs:
+            run.outstanding -= 1
+        return runs

@@ -1,0 +1,67 @@
+"""A job while it is attacked: its worker, and the report on the model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from torch import Tensor, nn
+
+from robust_eval.core.logits import largest_difference, logit_std
+from robust_eval.core.types import Bools
+from robust_eval.evaluation.attack_copy import Log, choose, no_log
+from robust_eval.evaluation.checks import precision
+from robust_eval.evaluation.checks.probes import PROBED, probe_job
+from robust_eval.evaluation.job import Job
+from robust_eval.evaluation.result_writer import ModelReport
+from robust_eval.models import out_of_memory
+from robust_eval.results import FlagRecord, SearchRecord, TuningRecord, flags
+from robust_eval.results.environment import environment
+
+
+class Session:
+    """A job whose model has been probed, with the worker that attacks it."""
+
+    def __init__(self, job: Job, tuning: str | None = None, log: Log = no_log) -> None:
+        """``tuning``: content of the run folder's tuning file, if there is one."""
+        self.job = job
+        self._probe = probe_job(job)
+        self.config = choose(job.request, job.model, job.x_NCHW, job.compile, tuning, log)
+        self.worker = job.worker(self.config)
+        self._before = _first_logits(job.model, job.x_NCHW)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the attack copies before the attacks."""
+        return (*self.job.notes, *self.config.notes)
+
+    @property
+    def first_logits(self) -> Tensor | None:
+        """Logits of the first images before any attack; None for a model with random outputs."""
+        return None if flags.is_random(self._probe) else self._before
+
+    def first_report(self) -> ModelReport:
+        """What is known before the attacks."""
+        found = (*flags.from_probe(self._probe), *flags.from_overlap(self.job.overlap))
+        return ModelReport(found, environment(self.job.x_NCHW.device))
+
+    def report(self, clean: Bools) -> ModelReport:
+        """The whole report, after the attacks; ``clean`` (n,): examples that are right without an attack."""
+        first = self.first_report()
+        disagreement = precision.measure(self.job.request, self.worker, clean)
+        changes = () if flags.is_random(self._probe) else self._changes()
+        tunings = {name: TuningRecord(**asdict(one)) for name, one in self.config.tunings.items()}
+        notes = tuple(dict.fromkeys((*self.job.notes, *self.worker.notes, *self.config.notes)))
+        search = SearchRecord(notes=notes, tunings=tunings, disagreement=disagreement)
+        return ModelReport((*first.flags, *changes), first.environment, search)
+
+    def _changes(self) -> tuple[FlagRecord, ...]:
+        """Flags if the model differs from the model before the attacks, or from its attack copy."""
+        scale, after = logit_std(self._before), _first_logits(self.job.model, self.job.x_NCHW)
+        copy = _first_logits(self.worker.attack_copy, self.job.x_NCHW)
+        return flags.from_changes(
+            largest_difference(after, self._before) / scale, largest_difference(copy, after) / scale
+        )
+
+
+def _first_logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:
+    return out_of_memory.logits(model, x_NCHW[:PROBED])
