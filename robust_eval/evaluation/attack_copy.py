@@ -62,8 +62,8 @@ def check_precision(settings: Settings, model: nn.Module, x_NCHW: Tensor) -> tup
     if settings.precision != BFLOAT16:
         return settings.precision, settings.precision_note
     try:
-        bfloat16.reduced(model.eval(), x_NCHW[:SAMPLE])
-    except bfloat16.NotReducibleError as error:
+        bfloat16.to_bfloat16(model.eval(), x_NCHW[:SAMPLE])
+    except bfloat16.BFloat16Error as error:
         if settings.precision_required:
             raise
         return FLOAT32, f"float32: the model does not run in bfloat16 ({error.problem})"
@@ -90,7 +90,7 @@ def choose(
         {attacks.precision(a, request.precision) for column in request.suite.columns for a in column.attacks}
     )
     if mode == "on":
-        rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
+        rows = tuning.default_tuning(device, x_NCHW.shape[1:].numel()).rows or 256
         tunings = {name: _compiled(request, name, rows) for name in precisions}
         return AttackCopyConfig(tunings, ("compiled",), stored)
     if not long:

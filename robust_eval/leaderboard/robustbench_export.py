@@ -48,7 +48,7 @@ def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
         names = ", ".join(flag.id for flag in blocking)
         raise UserError(f"This result has flags that block ranking and cannot be submitted: {names}.")
     if paper.link and safe_link(paper.link) is None:
-        raise UserError(f"The paper's address '{visible(paper.link)}' is not an http or https address.")
+        raise UserError(f"The paper's address '{printable(paper.link)}' is not an http or https address.")
     return {
         "link": paper.link,
         "name": paper.title,

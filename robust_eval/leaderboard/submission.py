@@ -43,7 +43,7 @@ def file_name(row: Row) -> str:
     stem = _stem(name)
     if stem is None:
         raise UserError(
-            f"The checkpoint's name {visible(name, 60)!r} cannot be a file name. Rename it with at most "
+            f"The checkpoint's name {printable(name, 60)!r} cannot be a file name. Rename it with at most "
             "80 letters, digits, '.', '_' and '-', and evaluate again."
         )
     digest = content_digest(row.result.model_dump(mode="json"))

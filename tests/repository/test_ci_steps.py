@@ -22,7 +22,7 @@ from robust_eval.leaderboard import build, submission
 from robust_eval.leaderboard.board import RULES_FILE, load_board
 from robust_eval.leaderboard.row import read_rows
 from robust_eval.models import architectures
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 from robust_eval.results import read_result
 
 ROOT = Path(__file__).resolve().parents[2]

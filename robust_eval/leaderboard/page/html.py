@@ -127,7 +127,9 @@ def _data(group: GroupView) -> dict[str, Any]:
 
 def _shown(value: object) -> object:
     """Remove control and bidirectional characters from strings; Jinja escapes the rest."""
-    return visible(value, _MAX_LENGTH) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return (
+        printable(value, _MAX_LENGTH) if isinstance(value, str) and not isinstance(value, Markup) else value
+    )
 
 
 @cache

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.small_jobs import StopAfter, make_job, run, same, weights
+from torch import nn
 
 from defenses.runs import files
 from defenses.training import resume_file, run_folder

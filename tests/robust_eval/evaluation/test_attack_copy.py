@@ -72,7 +72,7 @@ def test_planned_operations_are_counted(job: Job) -> None:
 def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bool]) -> None:
     first = choose(job, "auto")
     assert first.tunings["float32"].rows == 7
-    assert measurements == [not compilation.unavailable(CPU)]
+    assert measurements == [not compilation.unavailable_reason(CPU)]
     assert first.stored is not None
     assert choose(job, "auto", first.stored) == first
     assert len(measurements) == 1, "continued: taken from the folder"
@@ -166,9 +166,9 @@ def test_bad_values_are_named() -> None:
 
 
 def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bfloat16, "supported", lambda _device: "")
+    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "")
     assert settings.resolve_precision("auto", CPU) == ("bfloat16", "")
-    monkeypatch.setattr(bfloat16, "supported", lambda _device: "no units")
+    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "no units")
     assert settings.resolve_precision("auto", CPU) == ("float32", "float32: no units")
 
 

@@ -28,7 +28,7 @@ from robust_eval.landscape.directions import (
     tensor_normalised,
 )
 from robust_eval.landscape.displaced_model import DisplacedModel
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.loading.state_dict_diff import shapes_of
 from robust_eval.models.normalisation import NONE, Normalised
 from robust_eval.verification.selftest.linear_models import linear_problem
