@@ -82,15 +82,17 @@ def make_checkpoint(path: Path, dataset: str, root: Path | None, eps: Fraction) 
     checkpoint.save(
         path,
         network,
-        architecture=Architecture(training.architecture),
-        normalisation=Normalisation("none"),
-        classes=images.classes,
-        channels=images.channels,
-        image_size=images.image_size,
-        dataset=dataset,
-        threat=ThreatModel("Linf", eps),
-        recipe=None,
-        metrics=None,
+        checkpoint.CheckpointDescription(
+            architecture=Architecture(training.architecture),
+            normalisation=Normalisation("none"),
+            classes=images.classes,
+            channels=images.channels,
+            image_size=images.image_size,
+            dataset=dataset,
+            threat=ThreatModel("Linf", eps),
+            recipe=None,
+            metrics=None,
+        ),
     )
 
 

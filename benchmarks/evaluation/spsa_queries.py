@@ -49,7 +49,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     from robust_eval.core.devices import full_precision
     from robust_eval.models import architectures
     from robust_eval.models.acceleration import frozen_copy, timing
-    from robust_eval.models.acceleration.attack_model import queried
+    from robust_eval.models.acceleration.attack_model import query_steps
     from robust_eval.models.acceleration.tuning import Tuning
 
     if given.threads:
@@ -77,16 +77,16 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
         "changes in bfloat16, compiled": Tuning(given.rows, given.rows, near_rows=given.rows),
     }
     attack_copies = {
-        name: frozen_copy.frozen(network, sample=sample, tuning=way) for name, way in ways.items()
+        name: frozen_copy.make_attack_copy(network, sample=sample, tuning=way) for name, way in ways.items()
     }
-    calls = {name: partial(one.near, x, steps) for name, one in attack_copies.items()}
+    calls = {name: partial(one.logits_at_steps, x, steps) for name, one in attack_copies.items()}
     changes = {name: call() - attack_copies["float32"](x)[:, None] for name, call in calls.items()}
     # In turn, so that a busy machine disturbs all alike.
     rounds = [
-        {name: timing.seconds(call, x.device) for name, call in calls.items()} for _ in range(given.repeats)
+        {name: timing.time_call(call, x.device) for name, call in calls.items()} for _ in range(given.repeats)
     ]
     exact = network.double()
-    truth = queried(exact, x.double(), steps.double()) - exact(x.double())[:, None]
+    truth = query_steps(exact, x.double(), steps.double()) - exact(x.double())[:, None]
     return {
         name: {
             "rate": given.images * SAMPLES / min(taken[name] for taken in rounds),

@@ -48,24 +48,26 @@ def save_model(
     checkpoint.save(
         path,
         network,
-        architecture=architecture,
-        normalisation=job.normalisation,
-        classes=images.classes,
-        channels=images.channels,
-        image_size=images.image_size,
-        dataset=images.name,
-        threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
-        recipe=recipe.model_dump(mode="json"),
-        # Without times: the same run makes the same file, and a board knows it by its hash.
-        metrics={name: value for name, value in metrics.items() if name not in learning_curve.TIMES},
-        provenance={
-            "seed": job.options.seed,
-            "precision": job.options.precision,
-            "selected": selected,
-            "trained_on": job.trained_on,
-            **job.drawn_from,
-            **environment(pick_device(job.options.device)),
-        },
+        checkpoint.CheckpointDescription(
+            architecture=architecture,
+            normalisation=job.normalisation,
+            classes=images.classes,
+            channels=images.channels,
+            image_size=images.image_size,
+            dataset=images.name,
+            threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
+            recipe=recipe.model_dump(mode="json"),
+            # Without times: the same run makes the same file, and a board knows it by its hash.
+            metrics={name: value for name, value in metrics.items() if name not in learning_curve.TIMES},
+            provenance={
+                "seed": job.options.seed,
+                "precision": job.options.precision,
+                "selected": selected,
+                "trained_on": job.trained_on,
+                **job.drawn_from,
+                **environment(pick_device(job.options.device)),
+            },
+        ),
     )
 
 

@@ -31,7 +31,7 @@ def compiled_rows(job: Job, runtime: Runtime, model: nn.Module) -> tuple[int | N
     own = not python_architecture.is_python_file(job.recipe.architecture)
     if asked == "off" or not (gains and own) or planned(job, runtime, model) < LONG[device.type]:
         return None, ""
-    problem = compilation.unavailable(device)
+    problem = compilation.unavailable_reason(device)
     if problem:
         return None, f"not compiled: {problem}"
     return rows, "compiled: the first update takes minutes"

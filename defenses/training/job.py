@@ -138,7 +138,7 @@ def prepare(options: Options) -> Job:
     kept_extra, kept_pseudo = extra, pseudo
     if extra is not None or pseudo is not None:
         unseen = [s for s in (validation, whole_test or _test_split(whole, options)) if s is not None]
-        forbidden = image_sketch.hashes_of(s.x_NHWC for s in unseen)
+        forbidden = image_sketch.hashes_of_all(s.x_NHWC for s in unseen)
         kept_extra = _without(extra, forbidden, "--extra-data")
         kept_pseudo = _without(pseudo, forbidden, "--unlabelled")
     return Job(

@@ -1,17 +1,18 @@
-"""Attacks: one file each, found on disk and loaded on demand.
+"""Attacks, one file per family; files are found by name and imported on demand.
 
 A family is a module with ``VERSION``, ``CITATION``, ``LIBRARY``, a frozen dataclass ``Params``, and
 
-- ``cost(params, classes) -> Cost``: passes per image when nothing breaks it early;
-- ``search(model, x_NCHW, y_N, threat, params, *, classes, seed) -> adv_NCHW``: float32 candidates in
-  [0, 1]. The model maps [0, 1] pixels to logits_NK, is frozen and in eval mode; every x is classified
-  correctly. Whether an image is broken is for the judge alone to say.
+- ``cost(params, classes) -> Cost``: passes per image if the image stays robust;
+- ``search(model, x_NCHW, y_N, threat, params, *, classes, seed) -> adv_NCHW``: float32 images in [0, 1].
+  The model maps [0, 1] pixels to logits_NK, is in eval mode and has frozen parameters; it classifies
+  every x correctly. The judge, not the attack, decides whether an image is broken.
 
-It may have ``note(params, classes) -> str`` (what few classes change), ``needs_float32(params) -> bool``
-(true where a search in lower precision would find less) and ``problem(params, threat, image_size) -> str``
-(why it cannot be made on such images).
+Optional are ``note(params, classes) -> str`` (how few classes change the attack),
+``needs_float32(params) -> bool`` (whether lower precision weakens it) and
+``problem(params, threat, image_size) -> str`` (why it cannot run on such images).
 
-Nothing here imports torch: listing and planning stay quick.
+Attacks may import ``core`` and ``models``. This module imports no torch, so that listing and planning
+are fast.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """What an attack's module offers. ``params`` is an instance of the module's own ``Params``."""
+    """The interface of an attack module. ``params`` is an instance of its ``Params``."""
 
     VERSION: int
-    """Rises whenever the attack's meaning changes."""
+    """Increased whenever the behaviour of the attack changes."""
     CITATION: str
     LIBRARY: str
-    """The distribution that does the work."""
+    """The distribution that implements the attack."""
     Params: type
 
     def cost(self, params: Any, classes: int) -> Cost: ...
@@ -56,53 +57,61 @@ class Family(Protocol):
 
 
 def families() -> tuple[str, ...]:
-    """Every family id: ``autoattack``, ``cw-linf``, ``fgsm``, ..."""
+    """All family ids, such as ``autoattack``, ``cw-linf`` and ``fgsm``."""
     return discovery.module_ids(__name__)
 
 
 def family(name: str) -> Family:
-    """The module of a family; an unknown name gets a suggestion."""
+    """The module of a family.
+
+    Raises:
+        UserError: for an unknown name, with a suggestion.
+    """
     if name not in families():
         raise unknown("attack family", name, families())
     return cast(Family, discovery.module(__name__, name))
 
 
 def parse(name: str, table: Mapping[str, Any], where: str = "") -> Any:
-    """A family's ``Params`` from a table of plain values; ``where`` (a file) opens every complaint."""
+    """The ``Params`` of a family from a table of plain values; ``where`` (a file) prefixes error messages."""
     return parse_params(family(name).Params, name, table, where)
 
 
 def spec(attack_id: str, name: str, table: Mapping[str, Any], where: str = "") -> AttackSpec:
-    """A checked attack with all parameters spelled out, defaults included."""
+    """A checked attack with all parameters, defaults included."""
     return AttackSpec(attack_id, name, family(name).VERSION, to_table(parse(name, table, where)))
 
 
 def cost(attack: AttackSpec, classes: int) -> Cost:
-    """Passes per image, the judge's own not counted."""
+    """Passes per image, without those of the judge."""
     return family(attack.family).cost(parse(attack.family, attack.params), classes)
 
 
 def note(attack: AttackSpec, classes: int) -> str:
-    """How few classes change the attack ('' when they do not), for the result and the reader."""
+    """How few classes change the attack; '' if they do not."""
     describe = getattr(family(attack.family), "note", None)
     return "" if describe is None else str(describe(parse(attack.family, attack.params), classes))
 
 
 def refuse_impossible(attack: AttackSpec, threat: ThreatModel, image_size: tuple[int, int]) -> None:
-    """Raise :class:`UserError` for an attack that cannot be made on images of this height and width."""
-    ask = getattr(family(attack.family), "problem", None)
-    problem = "" if ask is None else str(ask(parse(attack.family, attack.params), threat, image_size))
+    """Raise :class:`UserError` for an attack that cannot run on images of this height and width."""
+    describe = getattr(family(attack.family), "problem", None)
+    problem = (
+        "" if describe is None else str(describe(parse(attack.family, attack.params), threat, image_size))
+    )
     if problem:
         raise UserError(f"{problem} Choose a suite without {attack.id}.")
 
 
-def precision(attack: AttackSpec, asked: str) -> str:
-    """In what arithmetic an attack searches: as asked, or float32 where less would blunt it."""
-    fine = getattr(family(attack.family), "needs_float32", None)
-    return "float32" if fine is not None and fine(parse(attack.family, attack.params)) else asked
+def precision(attack: AttackSpec, requested: str) -> str:
+    """The precision of an attack: as requested, or float32 for attacks that need it."""
+    needs_float32 = getattr(family(attack.family), "needs_float32", None)
+    if needs_float32 is not None and needs_float32(parse(attack.family, attack.params)):
+        return "float32"
+    return requested
 
 
 def library(name: str) -> str:
-    """The distribution behind a family and its version: ``pyautoattack 0.2.0``."""
+    """Distribution and version that implement a family, e.g. ``pyautoattack 0.2.0``."""
     distribution = family(name).LIBRARY
     return f"{distribution} {metadata.version(distribution)}"

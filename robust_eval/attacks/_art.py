@@ -1,34 +1,33 @@
-"""The only importer of ART: its attacks, unmodified, on a frozen network.
+"""FGSM and PGD of the Adversarial Robustness Toolbox (ART). Only this module imports ART.
 
-What is kept from ART's hands and habits:
+Default ART behaviour that is avoided here:
 
-- its estimators switch modes, clear parameter gradients, move the network and unroll ``Sequential``:
-  :class:`_Plain` hides the network's insides;
-- every ``generate`` closes with two predictions for a log line: :class:`_Estimator` answers them for
-  nothing. Labels are always given and there is one start, so no iterate depends on a prediction;
-- its PGD builds a float64 array of the batch's shape on the host at every step: :class:`_PGD` projects
-  with the same arithmetic on the device;
-- its random starts come from numpy's global generator: numpy is seeded as well as torch;
-- labels go in one-hot, losses are sums (a mean underflows when the cross-entropy saturates), images
-  are clipped to [0, 1], and the work unit is one batch.
+- estimators switch modes, clear parameter gradients, move the network and unroll ``Sequential``:
+  :class:`_BlackBox` hides the submodules of the network;
+- ``generate`` ends with two predictions for a log message: :class:`_Estimator` returns zeros instead.
+  Labels are always given and there is one start, so no iterate depends on a prediction;
+- PGD creates a float64 array of the batch on the host at every step: :class:`_PGD` projects with the
+  same arithmetic on the device.
+
+ART draws random starts from the global generator of numpy, so numpy is seeded as well as torch. Labels are
+one-hot, losses are sums (a mean underflows when the cross-entropy saturates), images are clipped to
+[0, 1], and the work unit is one batch.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentPyTorch
-from art.estimators.classification import ClassifierMixin, PyTorchClassifier
-from art.estimators.estimator import BaseEstimator
-from art.utils import check_and_transform_label_format
+from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robust_eval.attacks import _spsa
+from robust_eval.attacks._pgd_params import PGDParams
+from robust_eval.core.logits import margin
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import Norm, ThreatModel
 
@@ -39,20 +38,20 @@ _ART_NORM: dict[Norm, float] = {"Linf": np.inf, "L2": 2}
 
 
 class Margin(nn.Module):
-    """sum over images of max_{k != y} z_k - z_y, never clamped; ART hands labels over one-hot."""
+    """The sum over images of max_{k != y} z_k - z_y, not clamped, for one-hot labels."""
 
     reduction = "sum"
 
     def forward(self, logits_NK: Tensor, onehot_NK: Tensor) -> Tensor:
-        return -_spsa.margin(logits_NK, onehot_NK.argmax(1)).sum()
+        return -margin(logits_NK, onehot_NK.argmax(1)).sum()
 
 
-class _Plain(nn.Module):
-    """The network as a black box on its own device."""
+class _BlackBox(nn.Module):
+    """A network on its own device, whose submodules ART cannot see."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         super().__init__()
-        # In a tuple it is no submodule: ART's to(), train() and zero_grad() do not reach it.
+        # In a tuple it is no submodule, so to(), train() and zero_grad() of ART do not affect it.
         self._network = (network,)
         self._device = device
 
@@ -63,7 +62,7 @@ class _Plain(nn.Module):
 
 class _Estimator(PyTorchClassifier):  # type: ignore[misc]  # ART has no types
     def predict(self, x: Floats, *_args: object, **_kwargs: object) -> Floats:
-        """Zeros: asked for only to log a success rate that nobody reads."""
+        """Zeros; ART only uses predictions to log a success rate."""
         return np.zeros((len(x), self.nb_classes), dtype=np.float32)
 
 
@@ -80,7 +79,7 @@ class _PGD(ProjectedGradientDescentPyTorch):  # type: ignore[misc]  # ART has no
 
 def _estimator(model: nn.Module, x_NCHW: Tensor, loss: Loss, classes: int) -> PyTorchClassifier:
     return _Estimator(
-        model=_Plain(model, x_NCHW.device),
+        model=_BlackBox(model, x_NCHW.device),
         loss=nn.CrossEntropyLoss(reduction="sum") if loss == "cross-entropy" else Margin(),
         input_shape=tuple(x_NCHW.shape[1:]),
         nb_classes=classes,
@@ -99,7 +98,7 @@ def _generate(attack: EvasionAttack, x_NCHW: Tensor, y_N: Tensor, classes: int) 
 def fgsm(
     model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, *, classes: int, seed: int
 ) -> Tensor:
-    """ART's FastGradientMethod from the clean image, one step of size eps."""
+    """FastGradientMethod of ART: one step of size epsilon from the clean image."""
     if len(x_NCHW) == 0:
         return x_NCHW.clone()
     seed_everything(seed)
@@ -119,14 +118,13 @@ def pgd(
     x_NCHW: Tensor,
     y_N: Tensor,
     threat: ThreatModel,
+    params: PGDParams,
     *,
-    steps: int,
-    step: Fraction,
     loss: Loss,
     classes: int,
     seed: int,
 ) -> Tensor:
-    """ART's projected gradient descent from one random start; ``step`` in fractions of eps."""
+    """ProjectedGradientDescent of ART from one random start; returns the last iterate."""
     if len(x_NCHW) == 0:
         return x_NCHW.clone()
     seed_everything(seed)
@@ -134,59 +132,10 @@ def pgd(
         _estimator(model, x_NCHW, loss, classes),
         norm=_ART_NORM[threat.norm],
         eps=threat.radius,
-        eps_step=float(threat.eps * step),
-        max_iter=steps,
+        eps_step=float(threat.eps * params.step(threat.norm)),
+        max_iter=params.steps,
         num_random_init=1,
         batch_size=len(x_NCHW),
         verbose=False,
     )
     return _generate(attack, x_NCHW, y_N, classes)
-
-
-class SPSA(EvasionAttack):  # type: ignore[misc]  # ART has no types
-    """SPSA for any ART classifier that predicts: what the ``spsa`` family does, with ART's interface."""
-
-    attack_params: ClassVar[list[str]] = [
-        *("norm", "eps", "iterations", "samples", "delta", "learning_rate", "seed"),
-        *EvasionAttack.attack_params,
-    ]
-    _estimator_requirements = (BaseEstimator, ClassifierMixin)
-
-    def __init__(
-        self,
-        estimator: Any,
-        *,
-        norm: Norm = "Linf",
-        eps: float = 8 / 255,
-        iterations: int = 100,
-        samples: int = 256,
-        delta: float = 0.001,
-        learning_rate: float = 0.01,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(estimator=estimator)
-        self.norm, self.eps, self.seed = norm, eps, seed
-        self.iterations, self.samples = iterations, samples
-        self.delta, self.learning_rate = delta, learning_rate
-
-    def generate(self, x: Floats, y: NDArray[Any] | None = None, **_kwargs: object) -> Floats:
-        """Candidates shaped like x (N, C, H, W); without ``y`` the estimator's predictions are attacked."""
-        labels = (
-            self.estimator.predict(x)
-            if y is None
-            else check_and_transform_label_format(y, self.estimator.nb_classes)
-        )
-        adv = _spsa.attack(
-            lambda x_NCHW: torch.from_numpy(self.estimator.predict(x_NCHW.numpy())),
-            torch.from_numpy(np.asarray(x, dtype=np.float32)),
-            torch.from_numpy(np.asarray(labels).argmax(1)),
-            norm=self.norm,
-            radius=self.eps,
-            iterations=self.iterations,
-            samples=self.samples,
-            delta=self.delta,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )
-        result: Floats = adv.numpy()
-        return result

@@ -1,12 +1,12 @@
-"""AutoAttack's phases, one at a time, by the authors' own code in its "standard" version.
+"""The phases of AutoAttack ("standard" version), one at a time, with the code of its authors.
 
-Uses the git distribution ``autoattack`` where one is installed, else ``pyautoattack`` (the PyPI release
-by the same authors, with the same attack code). The objects that run are those which the library's
-``AutoAttack(version="standard")`` builds for itself, called as its runner calls them.
+Uses the git distribution ``autoattack`` if it is installed, else ``pyautoattack`` (the PyPI release by the
+same authors, with the same attack code). The attack objects are those that the library creates for
+``AutoAttack(version="standard")``, called as the library calls them.
 
-With few classes (:func:`note` says it in words): at most classes - 1 targets; the targeted DLR loss needs
-four classes, so with three ``apgd-t`` becomes the untargeted DLR; with two classes no DLR loss exists,
-and ``apgd-t`` is left out.
+Few classes change the phases (described by :func:`note`): there are at most classes - 1 targets; the
+targeted DLR loss needs four classes, so with three classes ``apgd-t`` uses the untargeted DLR loss; with
+two classes no DLR loss exists, and ``apgd-t`` is left out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 VERSION = 1
 CITATION = "Croce and Hein, Reliable Evaluation of Adversarial Robustness with AutoAttack, ICML 2020"
 
-# Of the standard version: 9 targets in APGD-T and FAB-T, 100 iterations, 5000 queries.
+# Standard version: 9 targets in APGD-T and FAB-T, 100 iterations, 5000 queries in Square.
 TARGETS, ITERATIONS, QUERIES = 9, 100, 5000
 
-# The library warns through this logger, which without a handler would write over the live display.
+# Without a handler, warnings of the library would be printed over the live display.
 logging.getLogger("auto-attack").addHandler(logging.NullHandler())
 
 
@@ -45,7 +45,7 @@ LIBRARY = _distribution()
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """Which phase. Its settings are those of the standard version, and nobody's to choose."""
+    """AutoAttack phase, with the settings of ``version="standard"`` (not configurable)."""
 
     phase: Literal["apgd-ce", "apgd-t", "fab-t", "square"] = "apgd-ce"
     version: Literal["standard"] = "standard"
@@ -56,7 +56,7 @@ def _targets(classes: int) -> int:
 
 
 def note(params: Params, classes: int) -> str:
-    """What the number of classes changes in a phase, or ''."""
+    """How a small number of classes changes a phase; '' if it does not."""
     if params.phase == "apgd-t" and classes == 2:
         return "left out: the DLR loss needs three classes"
     if params.phase == "apgd-t" and classes == 3:
@@ -68,21 +68,21 @@ def note(params: Params, classes: int) -> str:
 
 
 def problem(params: Params, threat: ThreatModel, image_size: tuple[int, int]) -> str:
-    """In L2 Square begins with tiles of a fifth of the height, which the library cannot lay everywhere."""
+    """Why a phase fails on images of this size: Square in L2 starts with tiles of a fifth of the height."""
     if params.phase != "square" or threat.norm != "L2":
         return ""
     side = image_size[0] // 5
     margin = (image_size[0] - 5 * side) // 2
-    # A tile of one pixel may lie beyond the border, where it changes nothing.
+    # A tile of one pixel beyond the border is harmless: it changes no pixel.
     fits = side == 1 or (side and all(margin + n // side * side <= n for n in image_size))
     size = " x ".join(map(str, image_size))
-    return "" if fits else f"AutoAttack's Square in L2 cannot lay its tiles on images of {size} pixels."
+    return "" if fits else f"AutoAttack's Square in L2 cannot place its tiles on images of {size} pixels."
 
 
 def cost(params: Params, classes: int) -> Cost:
     gradients, targets = ITERATIONS + 1, _targets(classes)
     if params.phase == "fab-t":
-        # Per target two predictions, then a gradient and a prediction per iteration, and the check.
+        # Per target: two predictions, a gradient and a prediction per iteration, and a final check.
         return Cost(1 + targets * (2 + 2 * ITERATIONS + 1) + 1, targets * ITERATIONS)
     if params.phase == "square":
         return Cost(1 + 1 + QUERIES + 1, 0)
@@ -103,9 +103,9 @@ def search(
     classes: int,
     seed: int,
 ) -> Tensor:
-    """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract.
+    """Adversarial images (N, C, H, W); see :mod:`robust_eval.attacks` for the contract.
 
-    The clean image comes back where the phase found nothing (FAB: nothing within eps).
+    Returns the clean image where the phase finds no adversarial image (FAB: none within epsilon).
     """
     import torch
 
@@ -121,10 +121,10 @@ def search(
 def _past_the_boundary(
     model: nn.Module, x_NCHW: Tensor, y_N: Tensor, adv_NCHW: Tensor, threat: ThreatModel
 ) -> Tensor:
-    """FAB's images, up to 1% farther out but never beyond eps, where that leaves them misclassified.
+    """Enlarge the perturbations of FAB by up to 1%, within epsilon, where the image stays misclassified.
 
-    FAB minimises the norm, so its images lie on the decision boundary itself, where another memory
-    layout, batch size or precision can undo them. The threat model grants them all of eps.
+    FAB minimises the norm, so its images are on the decision boundary, where a different memory layout,
+    batch size or precision can change the prediction.
     """
     from robust_eval.core.norms import norm_per_image
 
@@ -147,7 +147,7 @@ def _standard(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, seed: int) 
 
 
 def _phase(standard: Any, params: Params, classes: int) -> Any:
-    """The library's own object for a phase, set as its runner sets it."""
+    """The attack object of the library for a phase, configured as the library configures it."""
     if params.phase == "square":
         return standard.square
     if params.phase == "fab-t":

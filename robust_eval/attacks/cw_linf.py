@@ -1,16 +1,16 @@
-"""CW-inf: PGD on the unclamped margin max_{k!=y} z_k - z_y, the "CW loss" of the defense papers.
+"""CW-inf: PGD on the margin loss max_{k != y} z_k - z_y, the "CW loss" of papers on defenses.
 
-Never clamped (kappa = infinity), so the gradient does not vanish once an image is broken. Not to be
-confused with the norm-minimising L-infinity attack of Carlini and Wagner. The name is the field's;
-in an L2 threat model the same loss is ascended in the L2 ball.
+The loss is not clamped (kappa = infinity), so its gradient does not vanish once an image is broken. This
+is not the norm-minimising L-infinity attack of Carlini and Wagner. In an L2 threat model the same loss
+is maximised in the L2 ball, under the same name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
+from robust_eval.attacks._pgd_params import PGDParams
 from robust_eval.core.parameters import Between
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Cost
@@ -24,12 +24,10 @@ LIBRARY = "adversarial-robustness-toolbox"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Params:
-    """Steps in fractions of eps, as in PGD."""
+class Params(PGDParams):
+    """100 steps by default."""
 
     steps: Annotated[int, Between(1, 100_000)] = 100
-    step_linf: Annotated[Fraction, Between(Fraction(1, 1000), Fraction(10))] = Fraction(1, 4)
-    step_l2: Annotated[Fraction, Between(Fraction(1, 1000), Fraction(10))] = Fraction(15, 128)
 
 
 def cost(params: Params, classes: int) -> Cost:
@@ -46,10 +44,7 @@ def search(
     classes: int,
     seed: int,
 ) -> Tensor:
-    """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
+    """Adversarial images (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
     from robust_eval.attacks import _art
 
-    step = params.step_linf if threat.norm == "Linf" else params.step_l2
-    return _art.pgd(
-        model, x_NCHW, y_N, threat, steps=params.steps, step=step, loss="margin", classes=classes, seed=seed
-    )
+    return _art.pgd(model, x_NCHW, y_N, threat, params, loss="margin", classes=classes, seed=seed)

@@ -1,6 +1,6 @@
-"""FGSM: one step of size eps along the sign of the cross-entropy gradient, from the clean image.
+"""FGSM: one step of size epsilon along the sign of the cross-entropy gradient, from the clean image.
 
-In L2 the step follows the normalised gradient. Clipped to [0, 1]; no random start.
+In L2 the step has the direction of the gradient. Images are clipped to [0, 1]; no random start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIBRARY = "adversarial-robustness-toolbox"
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """FGSM has nothing to choose."""
+    """FGSM has no parameters."""
 
 
 def cost(params: Params, classes: int) -> Cost:
@@ -38,7 +38,7 @@ def search(
     classes: int,
     seed: int,
 ) -> Tensor:
-    """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
+    """Adversarial images (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
     from robust_eval.attacks import _art
 
     return _art.fgsm(model, x_NCHW, y_N, threat, classes=classes, seed=seed)

@@ -1,16 +1,15 @@
-"""PGD-k on the cross-entropy: k projected steps from a uniform start; the last iterate counts.
+"""PGD-k on the cross-entropy: k projected steps from one random start; returns the last iterate.
 
 The start is uniform in the ball: per pixel for Linf, by volume for L2 (in high dimension almost on
-the sphere, unlike the radius drawn from U(0, 1) in the AWP authors' script).
+the sphere, unlike the script of the AWP authors, which draws the radius from U(0, 1)).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from robust_eval.core.parameters import Between
+from robust_eval.attacks._pgd_params import PGDParams
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Cost
 
@@ -23,12 +22,8 @@ LIBRARY = "adversarial-robustness-toolbox"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Params:
-    """Steps in fractions of eps: 2/255 at 8/255 in Linf, 15/255 at 128/255 in L2 (Wu et al. 2020)."""
-
-    steps: Annotated[int, Between(1, 100_000)] = 20
-    step_linf: Annotated[Fraction, Between(Fraction(1, 1000), Fraction(10))] = Fraction(1, 4)
-    step_l2: Annotated[Fraction, Between(Fraction(1, 1000), Fraction(10))] = Fraction(15, 128)
+class Params(PGDParams):
+    """20 steps by default."""
 
 
 def cost(params: Params, classes: int) -> Cost:
@@ -45,18 +40,7 @@ def search(
     classes: int,
     seed: int,
 ) -> Tensor:
-    """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
+    """Adversarial images (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
     from robust_eval.attacks import _art
 
-    step = params.step_linf if threat.norm == "Linf" else params.step_l2
-    return _art.pgd(
-        model,
-        x_NCHW,
-        y_N,
-        threat,
-        steps=params.steps,
-        step=step,
-        loss="cross-entropy",
-        classes=classes,
-        seed=seed,
-    )
+    return _art.pgd(model, x_NCHW, y_N, threat, params, loss="cross-entropy", classes=classes, seed=seed)

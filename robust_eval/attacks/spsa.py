@@ -1,9 +1,9 @@
-"""SPSA: gradient-free ascent; the gradient is estimated from random antithetic pairs of queries.
+"""SPSA: gradient-free attack; the gradient is estimated from random antithetic pairs of queries.
 
-"256 samples" are 256 model evaluations, that is 128 pairs, as in the reference implementation of the
-attack (CleverHans, TensorFlow); two PyTorch ports mean 256 pairs. The query count is in ``cost``.
-The estimates are differences of about 1e-3 in the logits: run it in float32, never in bfloat16. Where
-that is asked for, the differences themselves may be computed in it (:mod:`robust_eval.models.acceleration.activation_differences`).
+"256 samples" are 256 model evaluations, that is 128 pairs, as in the reference implementation
+(CleverHans, TensorFlow); two PyTorch ports use 256 pairs. ``cost`` returns the number of queries.
+The estimates use logit differences of about 1e-3, which need float32. In a bfloat16 run, only changes of
+activations are computed in bfloat16 (``robust_eval/models/acceleration/activation_differences.py``).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Params:
 
     iterations: Annotated[int, Between(1, 100_000)] = 100
     samples: Annotated[int, Between(2, 1_000_000)] = 256
-    """Model evaluations per gradient estimate; an odd number loses one."""
+    """Model evaluations per gradient estimate; an odd number is rounded down."""
     delta: Annotated[Fraction, Between(Fraction(1, 100_000), Fraction(1, 2))] = Fraction(1, 1000)
     learning_rate: Annotated[Fraction, Between(Fraction(1, 100_000), Fraction(1))] = Fraction(1, 100)
 
 
 def needs_float32(params: Params) -> bool:
-    """Differences of margins over a step of 0.001 drown in the rounding of anything shorter."""
+    """True: margin differences over a step of 0.001 are lost in lower precision."""
     return True
 
 
 def cost(params: Params, classes: int) -> Cost:
-    # One more per iteration: is the image broken already?
+    # One more per iteration, to check whether the image is broken.
     return Cost(params.iterations * (2 * (params.samples // 2) + 1), 0)
 
 
@@ -55,20 +55,17 @@ def search(
     classes: int,
     seed: int,
 ) -> Tensor:
-    """Candidates (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
+    """Adversarial images (N, C, H, W); see :mod:`robust_eval.attacks` for the contract."""
     from robust_eval.attacks import _spsa
     from robust_eval.models.acceleration.attack_model import AttackCopy
 
-    return _spsa.attack(
-        model,
-        x_NCHW,
-        y_N,
+    settings = _spsa.SPSASettings(
         norm=threat.norm,
         radius=threat.radius,
         iterations=params.iterations,
         samples=params.samples,
         delta=float(params.delta),
         learning_rate=float(params.learning_rate),
-        seed=seed,
-        near=model.near if isinstance(model, AttackCopy) else None,
     )
+    step_logits = model.logits_at_steps if isinstance(model, AttackCopy) else None
+    return _spsa.attack(model, x_NCHW, y_N, settings, seed=seed, step_logits=step_logits)

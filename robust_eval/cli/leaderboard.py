@@ -91,7 +91,7 @@ def build(
     title: Annotated[str | None, typer.Option(help="Heading (default: from the board's rules).")] = None,
 ) -> None:
     """Write README.md and index.html, with ranks, intervals and flags."""
-    from robust_eval.core.text import counted, visible
+    from robust_eval.core.text import count_of, printable
     from robust_eval.leaderboard.board import load_board
     from robust_eval.leaderboard.build import write_pages
     from robust_eval.leaderboard.row import read_rows
@@ -99,9 +99,9 @@ def build(
 
     rows, loaded = read_rows(board), load_board(board, title)
     for path in write_pages(loaded, rows):
-        typer.echo(f"{path}: {counted(len(rows), 'row')}")
+        typer.echo(f"{path}: {count_of(len(rows), 'row')}")
     for problem in check_rows(loaded, rows):
-        typer.echo(f"leaderboard check will fail: {visible(problem.file)} {visible(problem.text)}")
+        typer.echo(f"leaderboard check will fail: {printable(problem.file)} {printable(problem.text)}")
 
 
 @app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
@@ -114,16 +114,16 @@ def check(
     title: Annotated[str | None, typer.Option(help="The --title that was given to build.")] = None,
 ) -> None:
     """Check rows, files and generated tables of a board. Exits with 1 if there is a problem."""
-    from robust_eval.core.text import counted, visible
+    from robust_eval.core.text import count_of, printable
     from robust_eval.leaderboard.board import load_board
     from robust_eval.leaderboard.build import check_board
 
     rows, problems = check_board(load_board(board, title, against), against)
     for problem in problems:
-        typer.echo(f"{visible(problem.file)} {visible(problem.text)}")
+        typer.echo(f"{printable(problem.file)} {printable(problem.text)}")
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{board}: {counted(len(rows), 'row')}, tables and rules are correct")
+    typer.echo(f"{board}: {count_of(len(rows), 'row')}, tables and rules are correct")
 
 
 @app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")

@@ -20,7 +20,7 @@ from robust_eval.cli.selftest import selftest
 from robust_eval.cli.verify import verify
 from robust_eval.core import terminal
 from robust_eval.core.errors import UserError
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 
 app = typer.Typer(
     help="Attack and judge any checkpoint; keep a leaderboard a stranger can believe.",
@@ -70,7 +70,7 @@ def main() -> None:
         app()
     except UserError as error:
         Console(stderr=True).print(
-            f"[red]Error:[/red] {escape(visible(str(error), 2000))}", soft_wrap=True, highlight=False
+            f"[red]Error:[/red] {escape(printable(str(error), 2000))}", soft_wrap=True, highlight=False
         )
         sys.exit(error.exit_code)
 

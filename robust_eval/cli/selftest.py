@@ -30,7 +30,7 @@ def selftest(
     import torch
 
     from robust_eval.core import terminal
-    from robust_eval.core.text import counted
+    from robust_eval.core.text import count_of
     from robust_eval.verification.selftest import cases, run_cases
 
     console, chosen = terminal.console(), _choose(cases(), only)
@@ -43,7 +43,7 @@ def selftest(
             status.update(f"{case.group}: {case.name}")
             size = sizes.pop(case.group, 0)
             if size and not console.is_terminal:
-                console.print(f"{case.group}: {counted(size, 'case')}", highlight=False)
+                console.print(f"{case.group}: {count_of(size, 'case')}", highlight=False)
 
         outcomes = list(run_cases(chosen, begin))
     console.print(table(outcomes))

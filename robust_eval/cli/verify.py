@@ -67,10 +67,10 @@ def verify(
 
 
 def _print(record: Verification) -> None:
-    from robust_eval.core.text import visible
+    from robust_eval.core.text import printable
 
     def line(passed: bool, name: str, detail: str) -> None:
-        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {visible(detail)}")
+        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {printable(detail)}")
 
     for check in record.checks:
         line(check.passed, check.name, check.detail)

@@ -1,4 +1,4 @@
-"""Base class of the pydantic models in this project: immutable; unknown fields, NaN and infinity are errors."""
+"""Base class of the pydantic models: immutable; unknown fields, NaN and infinity are errors."""
 
 from __future__ import annotations
 

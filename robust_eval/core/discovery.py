@@ -1,4 +1,4 @@
-"""Find things by file stem: a module or a TOML file is a thing, its stem is the id."""
+"""Find plugin modules and TOML configuration files; the id of each is its file stem."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ def config_dir(kind: str) -> Path:
 
 @cache
 def config_ids(kind: str) -> tuple[str, ...]:
+    """Ids of the TOML files in ``configs/<kind>``, sorted."""
     return tuple(sorted(path.stem for path in config_dir(kind).glob("*.toml")))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict; a syntax error becomes a sentence that names the file and line."""
+    """Read a TOML file.
+
+    Raises:
+        UserError: if the file is missing or not valid TOML; the message names file and line.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -36,7 +41,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def config(kind: str, name: str) -> dict[str, Any]:
-    """``configs/<kind>/<name>.toml``, with 'did you mean' for a name that does not exist."""
+    """Read ``configs/<kind>/<name>.toml``.
+
+    Raises:
+        UserError: for an unknown name, with a suggestion.
+    """
     if name not in config_ids(kind):
         raise unknown(kind.removesuffix("s"), name, config_ids(kind))
     return read_toml(config_dir(kind) / f"{name}.toml")
@@ -44,7 +53,7 @@ def config(kind: str, name: str) -> dict[str, Any]:
 
 @cache
 def module_ids(package: str) -> tuple[str, ...]:
-    """Ids of a package's modules: stems without a leading underscore, '_' written '-'."""
+    """Ids of a package's public modules, sorted: file stems with '_' replaced by '-'."""
     folder = Path(str(importlib.import_module(package).__file__)).parent
     stems = (path.stem for path in folder.glob("*.py"))
     return tuple(sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_")))

@@ -1,4 +1,4 @@
-"""torchvision's datasets: found under the data root, else downloaded, with one sentence on failure."""
+"""Find datasets of torchvision under the data root, or download them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TypeVar
 from robust_eval.core.errors import UserError
 
 T = TypeVar("T")
-# A connection that delivers nothing for this long is given up; torchvision itself would wait for ever.
+# Seconds without data after which a download is abandoned; torchvision itself sets no timeout.
 STALL_SECONDS = 30.0
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
-    """Sockets opened inside give up after STALL_SECONDS of silence; progress goes to stderr."""
+def download_timeout() -> Iterator[None]:
+    """Set the default socket timeout to STALL_SECONDS, and send download progress to stderr."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)
     try:
@@ -30,28 +30,32 @@ def impatient() -> Iterator[None]:
 
 
 def find_or_download(
-    name: str, build: Callable[[Path, bool], T], places: Sequence[Path], needs: str, source: str
+    name: str, build: Callable[[Path, bool], T], folders: Sequence[Path], needs: str, source: str
 ) -> T:
-    """``build(place, False)`` where the files are, else ``build(places[0], True)``.
+    """Build a dataset from the first folder that has its files, else download it to ``folders[0]``.
 
-    ``build`` raises RuntimeError where files are missing or damaged (torchvision checks MD5 sums
-    before it unpickles). ``needs`` and ``source`` complete the sentence for a failed download.
+    ``build(folder, download)`` raises RuntimeError where files are missing or damaged (torchvision checks
+    MD5 sums before it unpickles). ``needs`` (the files) and ``source`` (their address) are named in the
+    error message.
+
+    Raises:
+        UserError: if the download fails.
     """
-    for place in places:
+    for folder in folders:
         with contextlib.suppress(RuntimeError):
-            return build(place, False)
+            return build(folder, False)
     try:
-        with impatient():
-            return build(places[0], True)
+        with download_timeout():
+            return build(folders[0], True)
     except (OSError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"{name} is not in {places[0]} and could not be downloaded ({_reason(error)}). "
+            f"{name} is not in {folders[0]} and could not be downloaded ({_reason(error)}). "
             f"Put {needs} there ({source}), or point --data-root at a folder that has it."
         ) from None
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a few words, out of torchvision's several lines."""
+    """The cause of a failed download, shortened from the error message of torchvision."""
     text = " ".join(str(error).split()) or type(error).__name__
     inner = re.search(r"<urlopen error (?:\[Errno -?\d+\] )?(.+?)>", text)
     return inner[1] if inner else text[:160]

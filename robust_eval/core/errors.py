@@ -1,4 +1,4 @@
-"""The one exception that reaches a user: a sentence, no traceback, exit code 2."""
+"""The exception that commands print as one message, without a traceback (exit code 2)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what to do."""
+    """An error that the user can fix; the message says what is wrong and what to do."""
 
     exit_code = 2
 
 
 MOST_NAMES = 24
-"""A longer list of what exists hides the sentence that it stands in."""
+"""Longest list of known names that an error message shows in full."""
 _FEW = 5
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """``Unknown attack 'pdg-20'. Did you mean pgd-20?``, or what exists; of many, the nearest."""
+    """An error such as ``Unknown attack 'pdg-20'. Did you mean pgd-20?``
+
+    Without a close match it lists the known names, or the closest five of more than MOST_NAMES.
+    """
     names = sorted(known)
     lowered = {one.lower(): one for one in names}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)

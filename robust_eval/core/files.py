@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what to tell the user when the system refuses."""
+"""Atomic file writes, and error messages for failed writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETRY_SECONDS = 60.0
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Any]:
-    """A binary file that appears at ``path`` whole or not at all, and survives a power cut."""
+    """Write a binary file atomically: a temporary file is flushed to disk, then renamed to ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -32,19 +32,20 @@ def atomic(path: Path) -> Iterator[Any]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically; raises :class:`UserError` where that fails."""
     with writing(path.parent), atomic(path) as file:
         file.write(text.encode())
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise :class:`UserError` unless files can be made in ``folder``, which must be there."""
+    """Raise :class:`UserError` unless files can be created in ``folder``, which must exist."""
     with writing(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into a sentence."""
+    """Turn an OSError into a :class:`UserError` that names ``folder``."""
     try:
         yield
     except OSError as error:
@@ -55,7 +56,7 @@ def _refusal(folder: Path, error: OSError) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"No space left to write {folder}. Everything finished so far is kept: free some space and "
-            "give the same command again."
+            "repeat the same command."
         )
     return UserError(f"Cannot write to {folder}: {error.strerror or error}. Choose another folder.")
 

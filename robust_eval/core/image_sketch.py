@@ -1,8 +1,8 @@
-"""Which images a network was trained on, in a few kilobytes: enough to notice when it is judged on them.
+"""A small sketch of a set of training images, to detect evaluation on training images.
 
-The smallest 64-bit hashes of a set are a fair sample of it that any other set can be compared with
-(bottom-k sketch: Cohen and Kaplan, PODC 2007): an image whose hash lies below the largest one kept is in the
-set exactly if its hash was kept.
+The sketch is the k smallest 64-bit hashes (bottom-k sketch: Cohen and Kaplan, PODC 2007). They are a
+uniform sample of the set: an image whose hash is at most the largest stored hash is in the set exactly
+if its hash is stored.
 """
 
 from __future__ import annotations
@@ -17,48 +17,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT = 1024
+SKETCH_SIZE = 1024
 _NAME = "smallest_hashes"
 
 
 def hashes(x_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """One hash per image (N,), of its size and pixels; the label plays no part."""
+    """One hash per image, shape (N,), of size and pixels; labels are not hashed."""
     size = np.array(x_NHWC.shape[1:], "<i8").tobytes()
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8, key=size).digest() for image in x_NHWC)
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
-def hashes_of(sets: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
-    """The hashes of all images of several sets, one set after the other; none of no set."""
+def hashes_of_all(sets: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
+    """The hashes of all images of several sets, concatenated; empty without sets."""
     return np.concatenate([np.empty(0, np.uint64), *map(hashes, sets)])
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many of the images that could be compared a network was trained on."""
+    """How many of the comparable images a network was trained on."""
 
     seen: int
+    """Compared images that are in the training set."""
     compared: int
+    """Images whose membership the sketch decides."""
 
 
 def sketch(sets: Iterable[NDArray[np.uint8]]) -> dict[str, Any]:
-    """Of all sets (each N, H, W, C) together, as plain values for a checkpoint."""
-    found = hashes_of(sets)
-    smallest = np.unique(found)[:KEPT]
+    """The sketch of the union of ``sets`` (each N, H, W, C), as JSON values for a checkpoint."""
+    found = hashes_of_all(sets)
+    smallest = np.unique(found)[:SKETCH_SIZE]
     content = base64.b64encode(smallest.astype("<u8").tobytes()).decode()
     return {"images": len(found), _NAME: content}
 
 
 def overlap(sketched: Mapping[str, Any], x_NHWC: NDArray[np.uint8]) -> Overlap | None:
-    """``x_NHWC`` against a :func:`sketch`; None where it cannot be read."""
+    """Compare images with a :func:`sketch`; None if the sketch cannot be read."""
     try:
         content = base64.b64decode(sketched[_NAME], validate=True)
     except (KeyError, TypeError, ValueError, binascii.Error):
         return None
     if len(content) % 8 or not content:
         return None
-    kept = np.frombuffer(content, "<u8").astype(np.uint64)
-    here = hashes(x_NHWC)
-    if len(kept) >= KEPT:
-        here = here[here <= kept.max()]
-    return Overlap(int(np.isin(here, kept).sum()), len(here))
+    stored = np.frombuffer(content, "<u8").astype(np.uint64)
+    comparable = hashes(x_NHWC)
+    if len(stored) >= SKETCH_SIZE:
+        comparable = comparable[comparable <= stored.max()]
+    return Overlap(int(np.isin(comparable, stored).sum()), len(comparable))

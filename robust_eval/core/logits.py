@@ -1,4 +1,4 @@
-"""TODO."""
+"""Functions of logits: margin, standard deviation, largest difference."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """``z_y - max_{k != y} z_k``, shape (N,); at most 0 where the prediction is wrong."""
+    """``z_y - max_{k != y} z_k``, shape (N,); negative where the prediction is wrong."""
     true = logits_NK.gather(1, y_N[:, None]).squeeze(1)
     others = logits_NK.scatter(1, y_N[:, None], float("-inf"))
     return true - others.amax(1)
 
 
 def logit_std(logits_NK: Tensor) -> float:
-    """Standard deviation of the finite images' logits, never zero."""
+    """Standard deviation over the images with finite logits, at least 1e-12; 1 for fewer than two images."""
     finite = logits_NK.isfinite().all(1)
     return max(float(logits_NK[finite].std()), 1e-12) if finite.sum() > 1 else 1.0
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
-    """Over all finite entries; infinite where one alone is finite."""
+    """Largest absolute difference over finite entries; infinite where only one of the two is finite."""
     if not torch.equal(a.isfinite(), b.isfinite()):
         return float("inf")
     gap = (a - b).abs()

@@ -1,6 +1,6 @@
-"""Distances and projections.
+"""Distances and projections for Linf and L2, used by the judge and by adversarial training.
 
-Shared by the judge and by training's inner maximisation. Shapes: ``x_NCHW`` float32 in [0, 1].
+Images are ``x_NCHW``, float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ def norm_per_image(delta_NCHW: Tensor, norm: Norm) -> Tensor:
 
 
 def distance(adv_NCHW: Tensor, x_NCHW: Tensor, norm: Norm) -> Tensor:
-    """Distances in float64, shape (N,), whatever the inputs' precision."""
+    """Distance of each image from its original, shape (N,), computed in float64."""
     return norm_per_image(adv_NCHW.double() - x_NCHW.double(), norm)
 
 
 def in_ball(distance_N: Tensor, threat: ThreatModel) -> Tensor:
-    """True where the distance is within eps, to float32 rounding; False for NaN."""
+    """True where the distance is at most epsilon, up to float32 rounding; False for NaN."""
     slack = TOLERANCE if threat.norm == "Linf" else TOLERANCE + 1e-4 * threat.radius
     return distance_N <= threat.radius + slack
 
 
 def in_box(adv_NCHW: Tensor) -> Tensor:
-    """True where every pixel lies in [0, 1], to float32 rounding; False for NaN."""
+    """True where every pixel is in [0, 1], up to float32 rounding; False for NaN."""
     flat = _flat(adv_NCHW)
     return (flat.amin(1) >= -TOLERANCE) & (flat.amax(1) <= 1 + TOLERANCE)
 
 
 def project(delta_NCHW: Tensor, norm: Norm, radius: float) -> Tensor:
-    """The nearest perturbation within ``radius`` (the ball alone; clamp to the box afterwards)."""
+    """Project perturbations onto the ball of ``radius``; the box [0, 1] is not considered."""
     if norm == "Linf":
         return delta_NCHW.clamp(-radius, radius)
     size = norm_per_image(delta_NCHW, norm).clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""Typed attack parameters: from a TOML table and back, with a sentence for every mistake."""
+"""Convert attack parameters between TOML tables and typed dataclasses, with range checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Between:
-    """In ``Annotated[int, Between(1, 100)]``: the values a field may take, both ends included."""
+    """The range of a parameter, ends included: ``Annotated[int, Between(1, 100)]``."""
 
     low: int | Fraction
     high: int | Fraction
@@ -26,10 +26,13 @@ class Between:
 
 
 def parse_params(kind: type[P], family: str, table: Mapping[str, Any], where: str = "") -> P:
-    """``table`` as a checked ``kind`` (a dataclass); ``where`` (a file) opens every complaint.
+    """Build the dataclass ``kind`` from a table of plain values.
 
     Fields are ``Annotated[int | Fraction, Between(...)]`` or ``Literal``. Fractions are exact and may be
-    written ``"1/4"``, ``0.25`` or ``1``.
+    written ``"1/4"``, ``0.25`` or ``1``. ``where`` (a file) is the prefix of error messages.
+
+    Raises:
+        UserError: for an unknown parameter, a wrong type or a value out of range.
     """
     prefix = f"{where}: " if where else ""
     hints = get_type_hints(kind, include_extras=True)
@@ -42,7 +45,7 @@ def parse_params(kind: type[P], family: str, table: Mapping[str, Any], where: st
 
 
 def to_table(params: Any) -> dict[str, Any]:
-    """Parameters as JSON-able values, fractions as text; :func:`parse_params` reads it back."""
+    """Parameters as JSON values, fractions as text; the inverse of :func:`parse_params`."""
     values = {entry.name: getattr(params, entry.name) for entry in fields(params)}
     return {name: format_fraction(v) if isinstance(v, Fraction) else v for name, v in values.items()}
 
@@ -54,13 +57,13 @@ def _checked(hint: Any, value: Any, what: str) -> int | Fraction | str:
         return str(value)
     assert get_origin(hint) is Annotated
     kind, limits = get_args(hint)
-    number = _fraction(value, what, limits) if kind is Fraction else _whole(value, what, limits)
+    number = _fraction(value, what, limits) if kind is Fraction else _integer(value, what, limits)
     if not limits.low <= number <= limits.high:
         raise UserError(f"{what} must be {limits}, got {value}.")
     return number
 
 
-def _whole(value: Any, what: str, limits: Between) -> int:
+def _integer(value: Any, what: str, limits: Between) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UserError(f"{what} must be a whole number {limits}, got {value!r}.")
     return value

@@ -1,4 +1,4 @@
-"""Intervals and tests for counts."""
+"""Confidence intervals and paired tests for proportions."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from math import comb, sqrt
 
 
 def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The Wilson score interval of a proportion, as fractions (Wilson, JASA 1927, eq. 4).
+    """The Wilson score confidence interval of a proportion (Wilson, JASA 1927, eq. 4).
 
-    95% by default. ``n = 0`` knows nothing and gives (0, 1).
+    Returns (low, high) as fractions, for 95% by default; (0, 1) for ``n = 0``.
     """
     if n == 0:
         return 0.0, 1.0
     p = successes / n
     centre = p + z * z / (2 * n)
-    spread = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    half_width = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # At 0 and n successes the bound is exact; rounding must not move it off.
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == n else (centre + spread) / scale
+    # With 0 or n successes the bound is exactly 0 or 1; avoid rounding errors.
+    low = 0.0 if successes == 0 else (centre - half_width) / scale
+    high = 1.0 if successes == n else (centre + half_width) / scale
     return low, high
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """One-sided exact p-value that ``wins`` exceed ``losses`` by chance (McNemar's test, exact form).
+    """One-sided exact p-value of the sign test (exact McNemar test).
 
-    Both count discordant pairs: examples on which only one of two attacks, or models, succeeded.
+    ``wins`` and ``losses`` count discordant pairs: examples on which exactly one of two attacks, or models,
+    succeeds. The p-value is P(X >= wins) for X ~ Binomial(wins + losses, 1/2).
     """
     n = wins + losses
     term, tail = comb(n, wins), 0
@@ -38,7 +39,7 @@ def sign_test(wins: int, losses: int) -> float:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided exact p-value that two paired proportions are equal (McNemar 1947, exact binomial form).
 
-    ``only_a`` and ``only_b`` count the examples on which just one of the two is right. Without any such
-    example there is nothing to tell them apart, and p is 1.
+    ``only_a`` and ``only_b`` count the examples on which exactly one of the two is correct. Without such
+    examples p is 1.
     """
     return min(1.0, 2 * sign_test(max(only_a, only_b), min(only_a, only_b)))

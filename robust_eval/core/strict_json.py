@@ -1,4 +1,4 @@
-"""JSON from strangers: bounded in size, without the things that JSON readers disagree about."""
+"""Read untrusted JSON: limited size; NaN, infinity and duplicate keys are rejected."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ LARGEST = 64 * 2**20
 
 
 def read(path: Path) -> Any:
-    """The value in a UTF-8 file.
+    """Read the value in a UTF-8 file.
 
-    Raises :class:`UserError` for a file that is missing, larger than 64 MiB, cut off or no JSON, and for
-    NaN, infinity and keys that come twice, which other readers take differently or not at all.
+    Raises:
+        UserError: if the file is missing, larger than 64 MiB or not valid JSON, or contains NaN, infinity
+            or duplicate keys, which JSON readers interpret differently.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder. Name a file in it, such as result.json.")
     try:
         if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} is larger than {LARGEST // 2**20} MiB, so it is no file of robust-eval.")
+            raise UserError(
+                f"{path} is larger than {LARGEST // 2**20} MiB, so it was not written by robust-eval."
+            )
         text = path.read_text(encoding="utf-8")
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except FileNotFoundError:

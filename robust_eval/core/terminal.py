@@ -1,4 +1,4 @@
-"""Where commands print: a terminal of some width, or a file or pipe, where lines are never broken."""
+"""The rich console that commands print to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ _UNBROKEN = 10_000
 
 
 def console() -> Console:
-    """As wide as the terminal. Without one a line stays a line, unless ``COLUMNS`` asks for a width."""
-    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=_UNBROKEN if wide else None)
+    """A console as wide as the terminal; in files and pipes no line is wrapped unless ``COLUMNS`` is set."""
+    unlimited = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_UNBROKEN if unlimited else None)

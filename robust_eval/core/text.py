@@ -1,22 +1,23 @@
-"""Text from strangers - names in files that anybody may have written - before it is shown."""
+"""Format counts, and sanitise untrusted text before printing it."""
 
 from __future__ import annotations
 
 import unicodedata
 
 
-def counted(n: int, what: str) -> str:
-    """``1 row``, ``1,200 rows``."""
+def count_of(n: int, what: str) -> str:
+    """A count with its noun: ``1 row``, ``1,200 rows``."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def visible(value: str, most: int = 300) -> str:
-    """One line without control, format or direction marks, so that a terminal shows it and does no more.
+def printable(value: str, most: int = 300) -> str:
+    """``value`` on one line, without control, format and text-direction characters.
 
-    Longer than ``most`` characters, it ends in ``...``.
+    Terminal escape sequences are thus disabled. Text longer than ``most`` characters is cut and ends in
+    ``...``.
     """
-    kept = "".join(c for c in value if unicodedata.category(c)[0] != "C" or c.isspace())
-    line = " ".join(kept.split())
+    allowed = "".join(c for c in value if unicodedata.category(c)[0] != "C" or c.isspace())
+    line = " ".join(allowed.split())
     return line if len(line) <= most else line[: most - 3] + "..."
 
 

@@ -1,4 +1,4 @@
-"""The threat model: which norm, how far, inside which box."""
+"""Threat models: norm and epsilon, for pixels in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robust_eval.core.errors import UserError, unknown
 Norm = Literal["Linf", "L2"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
-# The largest budget that can be meant in [0, 1] pixels: beyond it the user typed pixel levels.
+# A larger epsilon is a mistake for pixels in [0, 1]: probably pixel levels (0 to 255) were typed.
 _LARGEST = {"Linf": Fraction(1), "L2": Fraction(20)}
 _SMALLEST = Fraction(1, 1_000_000)
 
@@ -29,11 +29,12 @@ class ThreatModel:
 
     @property
     def radius(self) -> float:
-        """``eps`` as a float, for arithmetic."""
+        """``eps`` as a float."""
         return float(self.eps)
 
     @property
     def eps_text(self) -> str:
+        """``eps`` as :func:`format_fraction` writes it, e.g. ``8/255``."""
         return format_fraction(self.eps)
 
     def __str__(self) -> str:
@@ -41,7 +42,7 @@ class ThreatModel:
 
 
 def parse_norm(text: str) -> Norm:
-    """``linf``, ``inf``, ``l2`` or ``2``, in any case."""
+    """Parse ``linf``, ``inf``, ``l2`` or ``2``, ignoring case."""
     key = text.strip().lower().removeprefix("l")
     table: dict[str, Norm] = {"inf": "Linf", "2": "L2"}
     if key not in table:
@@ -50,7 +51,7 @@ def parse_norm(text: str) -> Norm:
 
 
 def parse_fraction(text: str, what: str) -> Fraction:
-    """``8/255``, ``0.3`` or ``1e-3`` as an exact rational."""
+    """Parse ``8/255``, ``0.3`` or ``1e-3`` exactly; ``what`` names the value in error messages."""
     try:
         return Fraction(text.strip().replace(" ", ""))
     except ZeroDivisionError:
@@ -60,13 +61,17 @@ def parse_fraction(text: str, what: str) -> Fraction:
 
 
 def parse_threat(norm: str, eps: str) -> ThreatModel:
-    """A checked threat model from what a user typed."""
+    """Parse a threat model.
+
+    Raises:
+        UserError: for an unknown norm, and for an epsilon that is no number or out of range.
+    """
     parsed_norm = parse_norm(norm)
     value = parse_fraction(eps, "epsilon")
     if value <= 0:
         raise UserError(f"epsilon must be above 0, got {eps}. For clean accuracy alone use suite clean.")
     if value < _SMALLEST:
-        raise UserError(f"epsilon {eps} is below 1e-6, less than float32 images can tell apart.")
+        raise UserError(f"epsilon {eps} is below 1e-6, which is not meaningful for float32 images.")
     if value > _LARGEST[parsed_norm]:
         raise UserError(
             f"epsilon {eps} is larger than {parsed_norm} allows for pixels in [0, 1]. Did you mean {eps}/255?"
@@ -78,7 +83,7 @@ def parse_threat(norm: str, eps: str) -> ThreatModel:
 
 
 def refuse_unbounded(threat: ThreatModel, pixels: int) -> None:
-    """Refuse a ball that holds every image of so many pixels (channels counted): nothing is robust there."""
+    """Raise :class:`UserError` if the ball contains every image of ``pixels`` values (C H W)."""
     if threat.eps >= 1 and (threat.norm == "Linf" or threat.eps**2 >= pixels):
         raise UserError(
             f"With {threat} every image may become any other, so that no model is robust. "
@@ -87,7 +92,7 @@ def refuse_unbounded(threat: ThreatModel, pixels: int) -> None:
 
 
 def format_fraction(value: Fraction) -> str:
-    """``8/255`` for pixel levels, a plain decimal where one is exact, else the ratio."""
+    """An exact decimal such as ``0.3`` if there is one, else ``8/255`` for pixel levels, else the ratio."""
     rest = value.denominator
     for prime in (2, 5):
         while rest % prime == 0:

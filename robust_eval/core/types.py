@@ -1,4 +1,4 @@
-"""The types every part of the evaluation speaks. Frozen, and free of files and devices."""
+"""Immutable types shared by all parts of the evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Architecture:
-    """``id`` names a file in ``models/architectures`` (with its sizes), or ``path.py:function``."""
+    """``id`` such as ``wrn-34-10``, or ``path.py:function``; ``arguments`` of its build function."""
 
     id: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """``(x - mean) / std`` per channel, applied inside the model; x in [0, 1]."""
+    """``(x - mean) / std`` per channel, applied inside the model, for x in [0, 1]."""
 
     name: str
     mean: tuple[float, ...] = (0.0,)
@@ -34,10 +34,10 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class CheckpointRef:
-    """What was attacked, so that a stranger can tell whether theirs is the same."""
+    """Identifies the evaluated checkpoint."""
 
     name: str
-    """File name or zoo id; never a path. ``FILE#part`` for one of several networks in a file."""
+    """File name or zoo id, without folders. ``FILE#part`` for one of several networks in a file."""
     sha256: str
     architecture: Architecture
     classes: int
@@ -46,12 +46,12 @@ class CheckpointRef:
     """``robust-eval``, ``safetensors``, ``foreign``, ``robustbench`` or ``python``."""
     dataset: str | None = None
     trained_with: Mapping[str, Any] | None = None
-    """The recipe, threat model and metrics the checkpoint says of itself."""
+    """Recipe, threat model and metrics recorded in the checkpoint (unverified claims)."""
     notes: tuple[str, ...] = ()
-    """How the file was understood: prefixes stripped, normalisation probed, ..."""
+    """How the file was interpreted: removed prefixes, the choice of normalisation, etc."""
 
     def identity(self) -> dict[str, Any]:
-        """The function that is attacked: the file, how it is built, how its input is scaled."""
+        """What determines the evaluated function: weights, architecture and normalisation."""
         return {
             **self.weights,
             "architecture": asdict(self.architecture),
@@ -61,19 +61,19 @@ class CheckpointRef:
 
     @property
     def weights(self) -> dict[str, str]:
-        """The file, and the part of it where it has several."""
-        part = part_of(self.name)
+        """Hash of the file, and the part that is used if it holds several networks."""
+        part = part_name(self.name)
         return {"sha256": self.sha256, **({"part": part} if part else {})}
 
 
-def part_of(name: str) -> str:
-    """Which of several networks in a file a checkpoint's name speaks of: ``ema`` of ``c.pt#ema``, else ''."""
+def part_name(name: str) -> str:
+    """The part in a checkpoint's name: ``ema`` for ``c.pt#ema``, '' without one."""
     return name.partition("#")[2]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Passes per image if nothing breaks it early; a backward does not count its forward."""
+    """Forward and backward passes per image if it stays robust; a backward pass excludes its forward pass."""
 
     forwards: int
     backwards: int
@@ -84,7 +84,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """One attack with every parameter spelled out."""
+    """One attack with all parameters, defaults included."""
 
     id: str
     family: str
@@ -94,7 +94,7 @@ class AttackSpec:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a board: a cascade of attacks, each on the survivors of the one before."""
+    """A named cascade: each attack runs on the survivors of the attack before it."""
 
     id: str
     title: str
@@ -104,6 +104,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Suite:
+    """A named list of columns."""
+
     name: str
     version: int
     columns: tuple[Column, ...]
@@ -111,27 +113,27 @@ class Suite:
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """The smallest piece of work: one attack on a fixed list of examples, under one seed.
+    """The smallest piece of work: one attack on a fixed batch of examples with one seed.
 
-    ``key`` hashes everything the verdicts depend on, so a stored unit is valid for any run that
-    plans the same unit, and for no other.
+    ``key`` hashes everything that the verdicts depend on: a stored unit is valid for every run that
+    plans a unit with the same key.
     """
 
     key: str
     column: str
     attack: AttackSpec | None
-    """None: clean predictions alone."""
+    """None: clean predictions only."""
     stage: int
     """Position in the column's cascade."""
     indices: tuple[int, ...]
     seed: int
     precision: str = "float32"
-    """Arithmetic of the search."""
+    """Precision of the attack; verdicts are always computed in float32."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The judge's findings on one unit, an entry per example. The only place that says 'robust'."""
+    """The judge's verdicts on one unit, one entry per example."""
 
     indices: Ints
     labels: Ints
@@ -144,18 +146,18 @@ class Verdicts:
 
     @property
     def valid(self) -> Bools:
-        """False where the attack left ball or box: no success for it, and a flag on the row."""
+        """False where the adversarial image is outside ball or box; it then counts as no success."""
         valid: Bools = self.in_ball & self.in_box
         return valid
 
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What the store keeps of a unit: the verdicts, the evidence and the bill."""
+    """The stored result of a unit: verdicts, evidence and cost."""
 
     verdicts: Verdicts
     evidence: NDArray[np.float32]
-    """Broken examples' adversarial images as judged, (number broken, C, H, W)."""
+    """Adversarial images of the broken examples, shape (number broken, C, H, W), in [0, 1]."""
     forwards: int
     backwards: int
     seconds: float
@@ -163,7 +165,7 @@ class UnitResult:
 
 @dataclass(frozen=True)
 class Slice:
-    """Which images were judged."""
+    """Identifies the evaluated images."""
 
     name: str
     split: str
@@ -175,8 +177,6 @@ class Slice:
 
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
-
-
 PRECISIONS = (FLOAT32, BFLOAT16)
 
 
@@ -193,5 +193,5 @@ __all__ = [
     "UnitResult",
     "Verdicts",
     "WorkUnit",
-    "part_of",
+    "part_name",
 ]

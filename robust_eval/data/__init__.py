@@ -1,7 +1,8 @@
-"""Labelled images to judge or train on. One file per dataset: its stem is the id.
+"""Datasets of labelled images, one file per dataset; the file stem is the dataset id.
 
-A dataset file has ``load(argument, root, split) -> ImageSet`` and nothing to register; its
-``ARGUMENT`` names what stands after the colon (``folder:DIR``), None where nothing does.
+A dataset file defines ``load(argument, root, split) -> ImageSet`` and ``ARGUMENT``: the placeholder of the
+text after the colon (``DIR`` for ``folder:DIR``), or None without one. No registration is needed. May
+import ``core``.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ SHUFFLED = "shuffled, seed 0"
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images ``x_NHWC`` (uint8) with labels ``y_N`` (int64, an index into ``class_names``)."""
+    """Images ``x_NHWC`` (uint8) with labels ``y_N`` (int64, indices into ``class_names``)."""
 
     name: str
-    """The dataset id; ``folder:NAME`` and ``npz:FILE`` carry the last part of the path alone."""
+    """The dataset id; ``folder:NAME`` and ``npz:FILE`` contain only the last component of the path."""
     split: str
-    """``train`` or ``test``; ``all`` where the source has no splits."""
+    """``train`` or ``test``; ``all`` if the source has no splits."""
     x_NHWC: NDArray[np.uint8]
     y_N: NDArray[np.int64]
     class_names: tuple[str, ...]
     order: str = "stored"
     all_classes: bool = True
-    """False where the source does not name its classes, so that a network may know more of them."""
+    """False if the source does not name its classes: the network may then have more outputs than classes."""
 
     @property
     def n(self) -> int:
@@ -59,14 +60,14 @@ class ImageSet:
         return len(self.class_names)
 
     def fits(self, outputs: int) -> bool:
-        """Whether a network with so many outputs can be judged on these labels."""
+        """Whether a network with this number of outputs can be evaluated on these labels."""
         return outputs == self.classes or (not self.all_classes and outputs > self.classes)
 
     def refuse_misfit(self, outputs: int, model: str) -> None:
-        """Raise :class:`UserError` unless a network with so many outputs can be judged on these labels."""
+        """Raise :class:`UserError` if ``model`` (a name) cannot be evaluated on these labels."""
         if self.fits(outputs):
             return
-        why = f"{model} tells {outputs} classes apart, but {self.name} has"
+        why = f"{model} has {outputs} classes, but {self.name} has"
         if self.all_classes:
             raise UserError(f"{why} {self.classes}. Choose the data it was trained on with --data.")
         raise UserError(
@@ -75,12 +76,16 @@ class ImageSet:
         )
 
     def for_outputs(self, outputs: int) -> ImageSet:
-        """The same images; classes that only the network knows are named by their number."""
+        """The same images; further classes of the network are named by their index."""
         more = range(self.classes, outputs) if self.fits(outputs) else ()
         return replace(self, class_names=(*self.class_names, *map(str, more)))
 
     def take(self, n: int) -> ImageSet:
-        """The first ``n`` images; a UserError where there are fewer, or n < 1."""
+        """The first ``n`` images.
+
+        Raises:
+            UserError: if ``n`` is below 1 or above the number of images.
+        """
         if n < 1:
             raise UserError(f"The number of examples must be at least 1, got {n}.")
         if n > self.n:
@@ -95,14 +100,14 @@ class ImageSet:
         return replace(self, x_NHWC=self.x_NHWC[indices], y_N=self.y_N[indices])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """``x_NCHW`` float32 in [0, 1] and ``y_N`` int64, contiguous, on the CPU."""
+        """``x_NCHW`` (float32 in [0, 1]) and ``y_N`` (int64), contiguous, on the CPU."""
         import torch
 
         x_NCHW = torch.from_numpy(np.ascontiguousarray(self.x_NHWC.transpose(0, 3, 1, 2)))
         return x_NCHW.float().div_(255), torch.from_numpy(self.y_N.copy())
 
     def slice(self) -> Slice:
-        """Which images these are: the fingerprint covers shape, type, pixels and labels."""
+        """Identify the images; the fingerprint is a SHA-256 of shape, dtype, pixels and labels."""
         digest = hashlib.sha256(f"{self.x_NHWC.shape} {self.x_NHWC.dtype.name} int64".encode())
         digest.update(np.ascontiguousarray(self.x_NHWC).data)
         digest.update(np.ascontiguousarray(self.y_N, dtype="<i8").data)
@@ -110,16 +115,19 @@ class ImageSet:
 
 
 def default_root() -> Path:
-    """``ROBUST_EVAL_DATA``, or a cache folder in the home directory."""
+    """The data root: ``ROBUST_EVAL_DATA``, or ``~/.cache/robust-eval``."""
     named = os.environ.get("ROBUST_EVAL_DATA")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "robust-eval"
 
 
 def load(spec: str, *, root: Path | None = None, split: Split = "test") -> ImageSet:
-    """A dataset by its spec: ``digits``, ``mnist``, ``folder:DIR``, ``npz:FILE``, ...
+    """Load a dataset by its spec, such as ``digits``, ``mnist``, ``folder:DIR`` or ``npz:FILE``.
 
-    Sources stored class by class are shuffled once with seed 0, so that "the first n" is a fair
-    slice; ``order`` then says so. ``root`` holds or receives downloaded files.
+    Sources that are sorted by class are shuffled with seed 0, so that the first n images contain all
+    classes; ``order`` records this. ``root`` is the folder of downloaded files.
+
+    Raises:
+        UserError: for an unknown dataset or split, and for files that cannot be read.
     """
     name, _, argument = spec.partition(":")
     if name not in module_ids(__name__):
@@ -129,15 +137,15 @@ def load(spec: str, *, root: Path | None = None, split: Split = "test") -> Image
         raise unknown("split", split, get_args(Split))
     dataset = module(__name__, name)
     if dataset.ARGUMENT and not argument:
-        raise UserError(f"{name} needs to know which: write {name}:{dataset.ARGUMENT}.")
+        raise UserError(f"{name} needs an argument: write {name}:{dataset.ARGUMENT}.")
     if argument and not dataset.ARGUMENT:
-        raise UserError(f"{name} takes nothing after the colon: write {name} alone.")
+        raise UserError(f"{name} takes no argument: write {name} without the colon.")
     images: ImageSet = dataset.load(argument, (root or default_root()).expanduser(), split)
-    return _fair_order(images)
+    return _shuffle_if_sorted(images)
 
 
 def _path_hint(spec: str) -> str | None:
-    """A path without its prefix is a likely slip; say which prefix it lacks."""
+    """A suggestion for a path that lacks its prefix, else None."""
     path = Path(spec).expanduser()
     if path.is_dir():
         return f"'{spec}' is a folder. Did you mean folder:{spec}?"
@@ -146,15 +154,15 @@ def _path_hint(spec: str) -> str | None:
     return None
 
 
-def _fair_order(images: ImageSet) -> ImageSet:
-    """Shuffle with seed 0 where labels come in a block per class, or in far fewer blocks than by chance."""
+def _shuffle_if_sorted(images: ImageSet) -> ImageSet:
+    """Shuffle with seed 0 if labels form one run per class, or far fewer runs than in random order."""
     changes = np.count_nonzero(np.diff(images.y_N))
     counts = np.unique(images.y_N, return_counts=True)[1]
     present = len(counts)
-    # Of a random order's neighbours, as many differ as of its pairs.
-    by_chance = (images.n**2 - int((counts**2).sum())) / max(images.n, 1)
-    if present < 2 or images.n == present or (changes + 1 != present and 4 * changes >= by_chance):
+    # The expected number of label changes between neighbours in a random order.
+    expected = (images.n**2 - int((counts**2).sum())) / max(images.n, 1)
+    if present < 2 or images.n == present or (changes + 1 != present and 4 * changes >= expected):
         return images
-    # RandomState's stream is frozen across numpy versions; Generator's is not.
+    # The stream of RandomState is the same in all numpy versions; that of Generator is not.
     order = np.random.RandomState(0).permutation(images.n)
     return replace(images.subset(order), order=SHUFFLED)

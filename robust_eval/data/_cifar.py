@@ -1,4 +1,4 @@
-"""What cifar10 and cifar100 share."""
+"""Shared loader of cifar10 and cifar100."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from robust_eval.data import ImageSet, Split
 
 
 def load_cifar(name: str, dataset: Any, root: Path, split: Split) -> ImageSet:
-    """``dataset``: torchvision's class; its files are looked for in root and in root/<name>."""
+    """Load a split with ``dataset`` (a class of torchvision) from ``root`` or ``root/<name>``."""
 
-    def build(place: Path, download: bool) -> Any:
-        return dataset(str(place), train=split == "train", download=download)
+    def build(folder: Path, download: bool) -> Any:
+        return dataset(str(folder), train=split == "train", download=download)
 
     found = find_or_download(
         name, build, (root, root / name), f"the folder {dataset.base_folder}", dataset.url

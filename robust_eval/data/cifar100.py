@@ -11,7 +11,7 @@ ARGUMENT = None
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
-    """From the "python version" folder under ``root``, else downloaded by torchvision."""
+    """Load from the "python version" folder under ``root``, or download it with torchvision."""
     from torchvision.datasets import CIFAR100
 
     return load_cifar("cifar100", CIFAR100, root, split)

@@ -1,7 +1,7 @@
-"""scikit-learn's bundled handwritten digits: 1,797 grey images of 8x8, nothing to download.
+"""The handwritten digits bundled with scikit-learn: 1,797 grey images of 8x8, no download.
 
-They are the test part of the UCI "Optical Recognition of Handwritten Digits" data, stored writer
-by writer. The last 360 are the test split, so its writers are mostly not those of training.
+They are the test part of the UCI "Optical Recognition of Handwritten Digits" data, ordered by writer.
+The last 360 images are the test split, so most of its writers are not in the training split.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TEST_IMAGES = 360
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
-    """Images are stored as levels 0..16; they are scaled to 0..255 and rounded."""
+    """Load a split; the stored levels 0 to 16 are scaled to 0 to 255 and rounded."""
     levels_NHW, y_N = _stored()
     x_NHWC = np.rint(levels_NHW * (255 / 16)).astype(np.uint8)[..., None]
     part = slice(-TEST_IMAGES, None) if split == "test" else slice(None, -TEST_IMAGES)
@@ -27,13 +27,13 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
 
 
 def _stored() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Levels (N, 8, 8) and labels (N,), from scikit-learn's own file where it lies as it always has.
+    """Levels (N, 8, 8) and labels (N,), read from the file of scikit-learn.
 
-    Importing scikit-learn for it takes longer than all else before the first attack.
+    Only a missing file makes it import scikit-learn, which is slow.
     """
     spec = find_spec("sklearn")
-    place = Path(spec.origin).parent if spec and spec.origin else Path()
-    file = place / "datasets" / "data" / "digits.csv.gz"
+    folder = Path(spec.origin).parent if spec and spec.origin else Path()
+    file = folder / "datasets" / "data" / "digits.csv.gz"
     if file.is_file():
         rows = np.loadtxt(file, delimiter=",")
         return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)

@@ -1,6 +1,6 @@
-"""Class-per-folder images: ``DIR/<class>/*.png``, or ``DIR/train/<class>/...`` and ``DIR/test/...``.
+"""Images in one folder per class: ``DIR/<class>/*.png``, or ``DIR/train/<class>/`` and ``DIR/test/<class>/``.
 
-Class ids are the positions of the folder names in alphabetical order, over both splits.
+Classes are numbered in alphabetical order of the folder names of both splits.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from robust_eval.data import ImageSet, Split
 ARGUMENT = "DIR"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 _GREY = {"1", "L", "LA"}
-# Modes with more than 8 bits per channel: reading them as 8 bits would change the pixels silently.
+# Modes with more than 8 bits per channel; conversion to 8 bits would change the pixels.
 _DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
-    """Every image under ``argument``, which is relative to the working directory, not to ``root``."""
+    """Load all images under the folder ``argument`` (relative to the working directory, not to ``root``)."""
     base = Path(argument).expanduser()
     if not base.is_dir():
         raise UserError(f"{argument} is not a folder. Write folder:DIR with one subfolder per class.")
@@ -33,7 +33,7 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
     if splits and split not in splits:
         raise UserError(f"{argument} has a {next(iter(splits))} folder but no {split} folder.")
     top = splits.get(split, base)
-    names = sorted({name for place in (splits.values() or [base]) for name in _folders(place)})
+    names = sorted({name for folder in (splits.values() or [base]) for name in _folders(folder)})
     paths = [(path, label) for label, name in enumerate(names) for path in _images(top / name)]
     if not paths:
         raise UserError(f"{argument} has no images: expected files such as {top.name}/<class>/0001.png.")
@@ -43,24 +43,24 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
     return ImageSet(name, split if splits else "all", x_NHWC, y_N, tuple(names))
 
 
-def _folders(place: Path) -> list[str]:
-    """Names of the class folders; hidden ones and archive leftovers (__MACOSX) are not classes."""
-    if not place.is_dir():
+def _folders(folder: Path) -> list[str]:
+    """Names of the class folders; hidden folders and ``__MACOSX`` are skipped."""
+    if not folder.is_dir():
         return []
-    return [item.name for item in place.iterdir() if item.is_dir() and not item.name.startswith((".", "__"))]
+    return [item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith((".", "__"))]
 
 
-def _images(place: Path) -> list[Path]:
-    """A class's image files at any depth, in alphabetical order."""
+def _images(folder: Path) -> list[Path]:
+    """The image files of a class at any depth, in alphabetical order."""
     return sorted(
         path
-        for path in place.rglob("*")
+        for path in folder.rglob("*")
         if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
 
 
 def _read(paths: Sequence[Path], base: Path) -> NDArray[np.uint8]:
-    """All images as (N, H, W, C); grey when every one is, colour otherwise."""
+    """Read all images as (N, H, W, C); one channel if all are grey, else three."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         arrays = list(pool.map(lambda path: _decode(path, base), paths, chunksize=64))
     size = arrays[0].shape[:2]
@@ -73,12 +73,12 @@ def _read(paths: Sequence[Path], base: Path) -> NDArray[np.uint8]:
     channels = max(array.shape[2] for array in arrays)
     x_NHWC = np.empty((len(arrays), *size, channels), np.uint8)
     for index, array in enumerate(arrays):
-        x_NHWC[index] = array  # a grey image among colour ones is repeated over the channels
+        x_NHWC[index] = array  # a grey image is repeated over the channels
     return x_NHWC
 
 
 def _sixteen_bits(path: Path, image: Image.Image) -> bool:
-    """Colours of 16 bits, of which Pillow keeps the upper 8 without a word and under the mode of 8."""
+    """Whether a PNG has 16 bits per channel; Pillow silently keeps the upper 8 bits."""
     if image.format != "PNG":
         return False
     with path.open("rb") as file:
@@ -86,7 +86,7 @@ def _sixteen_bits(path: Path, image: Image.Image) -> bool:
 
 
 def _decode(path: Path, base: Path) -> NDArray[np.uint8]:
-    """One image as (H, W, 1) or (H, W, 3); transparency is dropped."""
+    """Read one image as (H, W, 1) or (H, W, 3), without its alpha channel."""
     try:
         with Image.open(path) as image:
             if image.mode not in _DEEP and not _sixteen_bits(path, image):

@@ -1,6 +1,6 @@
-"""MNIST: 70,000 grey images of 28x28, 10,000 of them the test split (LeCun et al., 1998).
+"""MNIST: 70,000 grey images of 28x28; 10,000 are the test split (LeCun et al., 1998).
 
-Read from its four IDX files, gzipped or not, wherever they lie under the data root.
+Read from the four IDX files, gzipped or not, under the data root.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from robust_eval.data import ImageSet, Split
 
 ARGUMENT = None
 _STEM = {"train": "train", "test": "t10k"}
-# Of pixels and labels, without the files' headers.
+# MD5 sums of pixels and labels, without the file headers.
 _MD5 = {
     "train": ("6510e85a72c3e9475c492d559d3770d2", "e86ee40d66677c011a9abda399ec8c4d"),
     "test": ("240610fa99e73bfa49df8e7fc24d3206", "073c3904dfbd3e141ff8aa01cfde6b15"),
 }
-# The largest array read from a header's word alone; MNIST's own is 47 MB.
+# Headers that declare a larger array are rejected before reading; the largest of MNIST is 47 MB.
 _LARGEST_BYTES = 2**30
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
-    """Looks in root, root/mnist and root/MNIST/raw, then lets torchvision download to the last."""
+    """Load from root, root/mnist or root/MNIST/raw; else torchvision downloads to root/MNIST/raw."""
 
-    def build(place: Path, download: bool) -> Any:
+    def build(folder: Path, download: bool) -> Any:
         from torchvision.datasets import MNIST
 
-        return MNIST(str(place), download=download)
+        return MNIST(str(folder), download=download)
 
-    places = (root, root / "mnist", root / "MNIST" / "raw")
-    files = _find(places, split)
+    folders = (root, root / "mnist", root / "MNIST" / "raw")
+    files = _find(folders, split)
     if files is None:
         find_or_download(
             "mnist",
@@ -47,9 +47,9 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
             "the four *-ubyte.gz files",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         )
-        files = _find(places, split)
+        files = _find(folders, split)
         if files is None:
-            raise UserError(f"mnist was downloaded to {root}, but its files are not there any more.")
+            raise UserError(f"mnist was downloaded to {root}, but its files are missing there. Try again.")
     x_NHW, y_N = read_idx(files[0], 3), read_idx(files[1], 1)
     if len(x_NHW) != len(y_N):
         raise UserError(f"{files[0].name} has {len(x_NHW)} images and {files[1].name} {len(y_N)} labels.")
@@ -64,11 +64,11 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
     return ImageSet("mnist", split, x_NHW[..., None], y_N.astype(np.int64), tuple("0123456789"))
 
 
-def _find(places: tuple[Path, ...], split: Split) -> tuple[Path, Path] | None:
-    """The split's image and label files in the first place that has both."""
-    for place in places:
+def _find(folders: tuple[Path, ...], split: Split) -> tuple[Path, Path] | None:
+    """The image and label files of a split, from the first folder that has both."""
+    for folder in folders:
         found = [
-            next((place / name for name in _spellings(split, kind) if (place / name).is_file()), None)
+            next((folder / name for name in _spellings(split, kind) if (folder / name).is_file()), None)
             for kind in ("images-idx3", "labels-idx1")
         ]
         if found[0] and found[1]:
@@ -77,13 +77,17 @@ def _find(places: tuple[Path, ...], split: Split) -> tuple[Path, Path] | None:
 
 
 def _spellings(split: Split, kind: str) -> tuple[str, ...]:
-    """``t10k-images-idx3-ubyte`` and ``t10k-images.idx3-ubyte`` are both about, with and without .gz."""
+    """Possible names: ``t10k-images-idx3-ubyte`` or ``t10k-images.idx3-ubyte``, with or without .gz."""
     stems = (f"{_STEM[split]}-{kind}-ubyte", f"{_STEM[split]}-{kind.replace('-', '.')}-ubyte")
     return tuple(stem + suffix for stem in stems for suffix in ("", ".gz"))
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: zero, zero, 8, number of dimensions, sizes, then the data."""
+    """Read an IDX file of unsigned bytes: 0, 0, 8, number of dimensions, sizes, data.
+
+    Raises:
+        UserError: for another format, a damaged file, or one with the wrong number of bytes.
+    """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             head = file.read(4 + 4 * dimensions)
@@ -92,7 +96,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
             shape = tuple(int(size) for size in np.frombuffer(head, ">u4", offset=4))
             expected = int(np.prod(shape, dtype=object))
             if expected > _LARGEST_BYTES:
-                raise UserError(f"{path} declares {expected} bytes, more than this reader accepts.")
+                raise UserError(f"{path} declares {expected} bytes, more than the {_LARGEST_BYTES} accepted.")
             data = file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None

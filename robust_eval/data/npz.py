@@ -1,8 +1,7 @@
-"""A NumPy archive: ``x`` uint8 (N, H, W, C) or (N, H, W), ``y`` integer labels (N,).
+"""Images in a NumPy archive: ``x`` uint8 (N, H, W, C) or (N, H, W), ``y`` integer labels (N,).
 
-``class_names`` (an array of strings) is optional; without it the classes are 0 to ``y.max()``, and a
-network that knows more of them can be judged all the same.
-The file is untrusted: nothing in it is unpickled.
+``class_names`` (an array of strings) is optional; without it the classes are 0 to ``y.max()``, and the
+network may have more outputs. The file is untrusted: nothing in it is unpickled.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet, Split
 
 ARGUMENT = "FILE"
-# Arrays are read whole; a small file that declares more than this is damaged or a zip bomb.
+# Arrays are read into memory; a file that declares more than this is damaged or a zip bomb.
 LARGEST_BYTES = 16 * 2**30
-# More classes than any image dataset has; beyond it the labels are not class indices.
+# More than the classes of any image dataset: larger labels are not class indices.
 LARGEST_LABEL = 100_000
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
-    """``argument`` is relative to the working directory; an archive has no splits, so ``split`` is moot."""
+    """Load the file ``argument`` (relative to the working directory); ``split`` is ignored."""
     path = Path(argument).expanduser()
     arrays = _arrays(path)
     x_NHWC = _images(arrays["x"], path.name)
@@ -36,7 +35,7 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The archive's arrays by name, after every check that can be made before reading them."""
+    """The arrays of the archive by name; names and sizes are checked before reading."""
     if not path.is_file():
         raise UserError(f"{path} does not exist. Write npz:FILE with arrays x and y.")
     if not zipfile.is_zipfile(path):
@@ -80,7 +79,7 @@ def _images(x: NDArray[np.generic], file: str) -> NDArray[np.uint8]:
 
 
 def _conversion(x: NDArray[np.generic]) -> str:
-    """How to make uint8 pixels of what was given."""
+    """Advice on how to convert an array to uint8 pixels."""
     if not np.issubdtype(x.dtype, np.floating) and not np.issubdtype(x.dtype, np.integer):
         return "Save 8-bit pixels."
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)

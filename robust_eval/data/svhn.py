@@ -1,4 +1,4 @@
-"""SVHN, cropped street-view digits: 73,257 + 26,032 colour images of 32x32 (Netzer et al., 2011)."""
+"""SVHN, cropped digits: 73,257 training and 26,032 test images, 32x32, colour (Netzer et al., 2011)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ARGUMENT = None
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
-    """From ``train_32x32.mat`` / ``test_32x32.mat``, else downloaded by torchvision; digit 0 is class 0."""
+    """Load ``train_32x32.mat`` or ``test_32x32.mat``, or download it with torchvision; digit 0 is class 0."""
     from torchvision.datasets import SVHN
 
-    def build(place: Path, download: bool) -> Any:
-        return SVHN(str(place), split=split, download=download)
+    def build(folder: Path, download: bool) -> Any:
+        return SVHN(str(folder), split=split, download=download)
 
     source, file, _ = SVHN.split_list[split]
     found = find_or_download("svhn", build, (root / "svhn", root, root / "SVHN"), file, source)

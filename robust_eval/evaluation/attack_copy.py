@@ -62,8 +62,8 @@ def check_precision(settings: Settings, model: nn.Module, x_NCHW: Tensor) -> tup
     if settings.precision != BFLOAT16:
         return settings.precision, settings.precision_note
     try:
-        bfloat16.reduced(model.eval(), x_NCHW[:SAMPLE])
-    except bfloat16.NotReducibleError as error:
+        bfloat16.to_bfloat16(model.eval(), x_NCHW[:SAMPLE])
+    except bfloat16.BFloat16Error as error:
         if settings.precision_required:
             raise
         return FLOAT32, f"float32: the model does not run in bfloat16 ({error.problem})"
@@ -84,13 +84,13 @@ def choose(
     tuning could change single verdicts by rounding. ``log`` receives a line before anything is measured.
     """
     device = x_NCHW.device
-    problem = compilation.unavailable(device)
+    problem = compilation.unavailable_reason(device)
     long = planned_flops(request, model, x_NCHW) >= LONG.get(device.type, LONG["cuda"])
     precisions = sorted(
         {attacks.precision(a, request.precision) for column in request.suite.columns for a in column.attacks}
     )
     if mode == "on":
-        rows = tuning.usual(device, x_NCHW.shape[1:].numel()).rows or 256
+        rows = tuning.default_tuning(device, x_NCHW.shape[1:].numel()).rows or 256
         tunings = {name: _compiled(request, name, rows) for name in precisions}
         return AttackCopyConfig(tunings, ("compiled",), stored)
     if not long:
@@ -151,20 +151,20 @@ def _stored_label(request: Request, precision: str) -> str:
 def _compiled(request: Request, precision: str, rows: int) -> Tuning:
     """Compiled for so many images a call, or for as many as come at once."""
     free, with_gradients = largest_calls(request, precision)
-    near = tuning.near_rows(rows) if by_steps(request, precision) else None
+    near = tuning.steps_per_call(rows) if by_steps(request, precision) else None
     return Tuning(min(rows, free or rows), min(rows, with_gradients), True, True, near)
 
 
 def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str, *, compile: bool) -> Tuning:
-    parts = frozen_copy.prepared(model, sample=x_NCHW[:SAMPLE], precision=precision)
+    parts = frozen_copy.prepare_network(model, sample=x_NCHW[:SAMPLE], precision=precision)
 
     def build(way: Tuning) -> frozen_copy.AttackCopy:
-        return frozen_copy.tuned(parts, sample=x_NCHW[:SAMPLE], tuning=way)
+        return frozen_copy.attack_copy_of(parts, sample=x_NCHW[:SAMPLE], tuning=way)
 
     if by_steps(request, precision):
-        return tuning.measured_near(build, x_NCHW[:128], compile=compile)
+        return tuning.measure_step_tuning(build, x_NCHW[:128], compile=compile)
     largest = largest_calls(request, precision)
-    return tuning.measured(build, x_NCHW[:128], compile=compile, largest=largest)
+    return tuning.measure_tuning(build, x_NCHW[:128], compile=compile, largest=largest)
 
 
 def _read(stored: str | None, device: torch.device) -> dict[str, Tuning]:

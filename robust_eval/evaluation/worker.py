@@ -16,7 +16,7 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec, UnitResult, WorkUnit
 from robust_eval.evaluation.attack_copy import SAMPLE, AttackCopyConfig
 from robust_eval.evaluation.judge import judge, judge_clean
-from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
 
 
 class Worker:
@@ -51,7 +51,7 @@ class Worker:
     def attack_copy_in(self, precision: str) -> AttackCopy:
         """The attack copy in a precision, made at first use."""
         if precision not in self._attack_copies:
-            self._attack_copies[precision] = frozen(
+            self._attack_copies[precision] = make_attack_copy(
                 self.model,
                 sample=self.x[:SAMPLE],
                 precision=precision,

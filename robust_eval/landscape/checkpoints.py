@@ -13,7 +13,7 @@ from torch import Tensor
 from robust_eval.core.devices import full_precision, pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import digest
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.data import ImageSet
@@ -149,7 +149,7 @@ def checkpoint_labels(sources: Sequence[str], names: str | None = None) -> tuple
     Raises :class:`UserError` if the number of names differs or a name is empty or repeated.
     """
     if names is not None:
-        given = tuple(visible(name, 40) for name in names.split(","))
+        given = tuple(printable(name, 40) for name in names.split(","))
         if len(given) != len(sources) or len(set(given)) != len(given) or not all(given):
             raise UserError(
                 f"--names needs {len(sources)} different names, separated by commas; got '{names}'."
@@ -161,7 +161,7 @@ def checkpoint_labels(sources: Sequence[str], names: str | None = None) -> tuple
         ends = [part[len(part) - depth :] for part in parts]
         differs = [len({end[index] for end in ends}) > 1 for index in range(depth)]
         shown = ["/".join(name for name, keep in zip(end, differs, strict=True) if keep) for end in ends]
-        candidates = tuple(visible(one or end[-1], 40) for one, end in zip(shown, ends, strict=True))
+        candidates = tuple(printable(one or end[-1], 40) for one, end in zip(shown, ends, strict=True))
         if len(set(candidates)) == len(paths):
             return candidates
     return tuple(f"{chr(ord('A') + index % 26)}{index // 26 or ''}" for index in range(len(paths)))

@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import FLOAT32
 from robust_eval.landscape.directions import Vector, perturbable_weights
-from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
-from robust_eval.models.acceleration.tuning import usual
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
+from robust_eval.models.acceleration.tuning import default_tuning
 from robust_eval.models.normalisation import Normalised
 
 ScaledDirection = tuple[Vector, float]
@@ -41,7 +41,9 @@ class DisplacedModel:
             )
         self.sample = sample_NCHW
         self.forwards = self.backwards = 0
-        self._copy = frozen(model, tuning=usual(sample_NCHW.device, sample_NCHW.shape[1:].numel()))
+        self._copy = make_attack_copy(
+            model, tuning=default_tuning(sample_NCHW.device, sample_NCHW.shape[1:].numel())
+        )
         named = dict(self._copy.network.named_parameters())
         self._parameters = {key: named[f"network.{key}"] for key in self.weights}
         self._attack_copies: dict[str, AttackCopy] = {}
@@ -69,7 +71,7 @@ class DisplacedModel:
     def attack(self, search: Callable[[AttackCopy], Tensor], precision: str = FLOAT32) -> Tensor:
         """Adversarial images (float32) that ``search`` finds at the current weights in a precision."""
         if precision not in self._attack_copies:
-            self._attack_copies[precision] = frozen(
+            self._attack_copies[precision] = make_attack_copy(
                 self._copy.network, sample=self.sample, precision=precision
             )
         attack_copy = self._attack_copies[precision]

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.evaluation.planning import suites
 from robust_eval.leaderboard.page.view_models import safe_link
 from robust_eval.results import EvalResult, flags
@@ -48,7 +48,7 @@ def model_info(result: EvalResult, paper: Paper) -> dict[str, object]:
         names = ", ".join(flag.id for flag in blocking)
         raise UserError(f"This result has flags that block ranking and cannot be submitted: {names}.")
     if paper.link and safe_link(paper.link) is None:
-        raise UserError(f"The paper's address '{visible(paper.link)}' is not an http or https address.")
+        raise UserError(f"The paper's address '{printable(paper.link)}' is not an http or https address.")
     return {
         "link": paper.link,
         "name": paper.title,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from robust_eval.core.types import part_of
+from robust_eval.core.types import part_name
 from robust_eval.leaderboard.board import Board
 from robust_eval.leaderboard.row import Row
 from robust_eval.results import ColumnRecord, EvalResult, flags
@@ -110,7 +110,7 @@ def same_checkpoint(a: EvalResult, b: EvalResult) -> bool:
 
 
 def _weights(result: EvalResult) -> tuple[str, str]:
-    return result.checkpoint.sha256, part_of(result.checkpoint.name)
+    return result.checkpoint.sha256, part_name(result.checkpoint.name)
 
 
 def same_training(a: EvalResult, b: EvalResult) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text, writing
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.leaderboard import attachments, rules
 from robust_eval.leaderboard.board import RULES_FILE, load_board
 from robust_eval.leaderboard.row import (
@@ -43,7 +43,7 @@ def file_name(row: Row) -> str:
     stem = _stem(name)
     if stem is None:
         raise UserError(
-            f"The checkpoint's name {visible(name, 60)!r} cannot be a file name. Rename it with at most "
+            f"The checkpoint's name {printable(name, 60)!r} cannot be a file name. Rename it with at most "
             "80 letters, digits, '.', '_' and '-', and evaluate again."
         )
     digest = content_digest(row.result.model_dump(mode="json"))
@@ -148,7 +148,7 @@ def unexpected_files(folder: Path) -> Iterator[Problem]:
     for path in sorted(results.iterdir()) if results.is_dir() else []:
         suffix = next((end for end in (*COMPANION_SUFFIXES, ".json") if path.name.endswith(end)), None)
         stem = path.name.removesuffix(suffix or "")
-        file = f"{RESULTS}/{visible(path.name, 100)}"
+        file = f"{RESULTS}/{printable(path.name, 100)}"
         if suffix is None or path.is_symlink() or not path.is_file():
             yield Problem(file, "is not expected among results")
         elif not FILE_NAME.fullmatch(path.name[:80]) or len(path.name) > 120 or ".." in path.name:

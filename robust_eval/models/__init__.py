@@ -1,4 +1,4 @@
-"""Networks: architectures, loading of checkpoint files, and the accelerated copy that attacks use.
+"""Networks: architectures, checkpoint loading, and the accelerated copy that attacks use.
 
-May import ``core`` and ``data``.
+May import ``core``, ``data`` and ``results``.
 """

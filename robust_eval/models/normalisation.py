@@ -1,4 +1,4 @@
-"""Input normalisation: the table of known ones, and the module that applies one inside the model."""
+"""Input normalisation: a table of known ones, and the module that applies one inside the model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from robust_eval.core.types import Normalisation
 
 _NAMED = (
     Normalisation("none"),
-    # Also SVHN's in the AWP code, where mean = std = (.5, .5, .5).
+    # The AWP code uses it for SVHN (mean = std = 0.5).
     Normalisation("2x-1", (0.5,), (0.5,)),
-    # Rice et al. 2020, Wu et al. 2020: the statistics of the training pixels.
+    # Rice et al. 2020, Wu et al. 2020: mean and standard deviation of the training pixels.
     Normalisation("cifar10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    # kuangliu/pytorch-cifar and what descends from it: the mean of the images' own deviations.
+    # kuangliu/pytorch-cifar and its derivatives: std is the mean of the standard deviations of the images.
     Normalisation("cifar10-kuangliu", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     Normalisation("cifar100", (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615)),
     Normalisation("svhn", (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
@@ -28,9 +28,9 @@ NONE = NORMALISATIONS["none"]
 
 
 class Normalised(nn.Module):
-    """``network((x - mean) / std)``: [0, 1] pixels in, logits out.
+    """The model ``network((x - mean) / std)``, from [0, 1] pixels to logits.
 
-    The statistics are buffers outside the state dict: a checkpoint's tensors are the network's alone.
+    Mean and standard deviation are not in the state dict: checkpoints contain only tensors of the network.
     """
 
     mean: Tensor
@@ -50,14 +50,18 @@ class Normalised(nn.Module):
 
 
 def parse_normalisation(text: str, channels: int) -> Normalisation:
-    """A name of the table, or ``MEAN/STD`` with a value per channel: ``.49,.48,.45/.25,.24,.26``."""
+    """Parse a name of the table, or ``MEAN/STD`` with values per channel: ``.49,.48,.45/.25,.24,.26``.
+
+    Raises:
+        UserError: for an unknown name, wrong numbers, or another number of channels.
+    """
     if "/" not in text:
         if text not in NORMALISATIONS:
             raise unknown("normalisation", text, NORMALISATIONS)
         found = NORMALISATIONS[text]
     else:
         found = Normalisation(text, *(_values(part, text) for part in text.split("/", 1)))
-    return checked(found, channels)
+    return check_normalisation(found, channels)
 
 
 def _values(part: str, text: str) -> tuple[float, ...]:
@@ -69,8 +73,8 @@ def _values(part: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def checked(normalisation: Normalisation, channels: int) -> Normalisation:
-    """The same, if it fits images with that many channels and divides by no zero."""
+def check_normalisation(normalisation: Normalisation, channels: int) -> Normalisation:
+    """Return ``normalisation``; raise :class:`UserError` if it does not fit the channels or divides by 0."""
     for values in (normalisation.mean, normalisation.std):
         if len(values) not in (1, channels):
             raise UserError(

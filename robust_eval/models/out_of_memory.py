@@ -1,4 +1,4 @@
-"""Running out of memory: how it is recognised, and lived with where nothing but logits is wanted."""
+"""Detect out-of-memory errors; compute logits in smaller batches after one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from robust_eval.core.errors import UserError
 
-SINGLE = "Out of memory on a single image. Free memory on this device, or use the CPU."
+SINGLE_IMAGE = "Out of memory on a single image. Free memory on this device, or use the CPU."
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether a failure is a lack of memory, on whatever device."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, on any device."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     text = str(error).lower()
@@ -21,24 +21,28 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and found
 
 
-def release() -> None:
-    """Hand back what the allocator keeps. Not inside an ``except``: its traceback holds tensors."""
+def release_cache() -> None:
+    """Release cached GPU memory. Call it outside ``except`` blocks: a traceback references tensors."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 @torch.no_grad()
 def logits(model: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
-    """``model(x_NCHW)`` (N, K), in one call where it fits into memory, else in parts found by halving."""
+    """``model(x_NCHW)``, shape (N, K); the batch is halved until it fits into memory.
+
+    Raises:
+        UserError: if a single image does not fit.
+    """
     size = len(x_NCHW)
     while True:
         try:
             parts = [model(part) for part in torch.split(x_NCHW, max(size, 1))]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
         except RuntimeError as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
         if size <= 1:
-            raise UserError(SINGLE)
+            raise UserError(SINGLE_IMAGE)
         size //= 2
-        release()
+        release_cache()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.results.schema import SCHEMA_VERSION, EvalResult
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
@@ -59,7 +59,7 @@ def first_error(error: ValidationError) -> str:
     """The first validation error on one line: ``field: message``."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return visible(f"{where}: {first['msg']}" if where else str(first["msg"]))
+    return printable(f"{where}: {first['msg']}" if where else str(first["msg"]))
 
 
 def content_digest(value: Any) -> str:

@@ -14,7 +14,7 @@ from robust_eval.core import strict_json
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
-from robust_eval.core.text import counted
+from robust_eval.core.text import count_of
 from robust_eval.results import first_error
 from robust_eval.results.schema import NonNegativeInt, Seconds, Sha256
 
@@ -48,7 +48,7 @@ class AuditRecord(ClosedModel):
     @property
     def text(self) -> str:
         """The outcome in words."""
-        broken = f"{len(self.fell)} of {counted(self.n, 'robust example')} broken"
+        broken = f"{len(self.fell)} of {count_of(self.n, 'robust example')} broken"
         return f"{broken} by suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
 
 

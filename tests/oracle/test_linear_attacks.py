@@ -1,4 +1,4 @@
-"""On a linear model the optimal perturbation has a closed form: the attacks reach it, and no more."""
+"""Attacks on linear models, compared with the robust accuracy in closed form."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TWO_CLASSES = ("fgsm", "pgd-20", "pgd-100", "cw-inf", "apgd-ce-t")
 
 @cache
 def problem(classes: int) -> tuple[Linear, Tensor, Tensor]:
-    """Images around grey, where all logits are 0, so that the ball alone limits the attack, not the box."""
+    """Images around grey, and a model whose logits are 0 for grey: the box does not limit attacks."""
     model, x, _ = linear_problem(n=40, classes=classes, shape=(1, 4, 4), seed=classes)
     with torch.no_grad():
         model.fc.bias.copy_(-0.5 * model.fc.weight.sum(1))
     return model.requires_grad_(False), x, model(x).argmax(1)
 
 
-def budgets(margins: Tensor, norm: Norm) -> list[ThreatModel]:
-    """Budgets that leave about 3/4, half and 1/4 robust, each in the widest gap between margins near by."""
+def epsilons(margins: Tensor, norm: Norm) -> list[ThreatModel]:
+    """Epsilons that leave about 3/4, 1/2 and 1/4 robust, each in a wide gap between margins."""
     ordered = margins.sort().values
     found = []
     for share in (0.25, 0.5, 0.75):
@@ -64,7 +64,7 @@ def test_white_box_attacks_reach_exactly_the_analytic_robust_accuracy(
 ) -> None:
     model, x, y = problem(classes)
     margins = linear_margin(model, x, y, norm)
-    for threat in budgets(margins, norm):
+    for threat in epsilons(margins, norm):
         expected = margins > threat.radius
         assert 5 <= expected.sum() <= 35
         assert torch.equal(survivors(column, model, x, y, threat), expected), str(threat)
@@ -72,11 +72,11 @@ def test_white_box_attacks_reach_exactly_the_analytic_robust_accuracy(
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("column", ["pgd-20", "cw-inf"])
-def test_untargeted_attacks_find_most_and_break_nothing_that_is_robust(column: str, norm: Norm) -> None:
-    """With several classes the nearest one at the start is not always the one that can be reached."""
+def test_untargeted_attacks_break_at_least_half_and_nothing_that_is_robust(column: str, norm: Norm) -> None:
+    """With several classes, the nearest class at the start is not always the one that can be reached."""
     model, x, y = problem(4)
     margins = linear_margin(model, x, y, norm)
-    for threat in budgets(margins, norm):
+    for threat in epsilons(margins, norm):
         robust = survivors(column, model, x, y, threat)
         assert robust[margins > threat.radius].all()
         within = margins <= threat.radius
@@ -84,11 +84,11 @@ def test_untargeted_attacks_find_most_and_break_nothing_that_is_robust(column: s
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_spsa_reaches_it_nearly(norm: Norm) -> None:
-    """Without gradients, and in L2 with Adam's per-pixel scaling: what is broken with 40% to spare falls."""
+def test_spsa_almost_reaches_the_analytic_robust_accuracy(norm: Norm) -> None:
+    """In L2 Adam scales each pixel; images with a margin below 0.7 epsilon are broken."""
     model, x, y = problem(4)
     margins = linear_margin(model, x, y, norm)
-    for threat in budgets(margins, norm):
+    for threat in epsilons(margins, norm):
         robust = survivors("spsa", model, x, y, threat)
         assert robust[margins > threat.radius].all()
         assert not robust[margins < 0.7 * threat.radius].any()
@@ -96,10 +96,10 @@ def test_spsa_reaches_it_nearly(norm: Norm) -> None:
             assert torch.equal(robust, margins > threat.radius)
 
 
-def test_square_reaches_it_nearly() -> None:
+def test_square_almost_reaches_the_analytic_robust_accuracy() -> None:
     model, x, y = problem(2)
     margins = linear_margin(model, x, y, "Linf")
-    threat = budgets(margins, "Linf")[1]
+    threat = epsilons(margins, "Linf")[1]
     params = attacks.parse("autoattack", {"phase": "square"})
     near = (margins < threat.radius) | (margins > 0.8 * threat.radius)
     x, y, margins = x[near], y[near], margins[near]

@@ -22,7 +22,7 @@ from robust_eval.leaderboard import build, submission
 from robust_eval.leaderboard.board import RULES_FILE, load_board
 from robust_eval.leaderboard.row import read_rows
 from robust_eval.models import architectures
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 from robust_eval.results import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,12 +77,14 @@ def user_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(
         folder / "-net.pt",
         network,
-        architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        threat=parse_threat("Linf", "0.02"),
+        CheckpointDescription(
+            architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
+            normalisation=Normalisation("none"),
+            classes=10,
+            channels=1,
+            image_size=(8, 8),
+            threat=parse_threat("Linf", "0.02"),
+        ),
     )
     (folder / "-net.pt").rename(folder / "net.pt")
     return folder

@@ -1,4 +1,4 @@
-"""Small models whose robustness is known: those of the self-test."""
+"""Models whose robustness or behaviour is known, and a slow evaluation that can be interrupted."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import signal
 import time
 
 import torch
+from torch import nn
 
 from robust_eval.verification.selftest.linear_models import Linear, linear_margin, linear_problem
 
-__all__ = ["Linear", "linear_margin", "linear_problem", "run_in_small_units"]
+__all__ = ["Linear", "linear_margin", "linear_problem", "run_in_small_units", "with_batchnorm_statistics"]
 
 
 def run_in_small_units(folder: str, pause: float = 0.0) -> None:
-    """An evaluation of many short units, for a process of its own, with ``pause`` seconds after each.
+    """Run an evaluation of many short units, with ``pause`` seconds after each; for a separate process.
 
-    Who wants to stop it in the middle must see the units come, on a busy machine too.
+    The pause lets a test interrupt the run between units, on a busy machine too.
     """
     from robust_eval import evaluate
     from robust_eval.evaluation.store import FolderStore
 
-    # Shells start what runs in the background deaf to Ctrl-C, and a test run hands that on.
+    # A shell starts background processes with SIGINT ignored, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     put = FolderStore.put
 
@@ -32,3 +33,16 @@ def run_in_small_units(folder: str, pause: float = 0.0) -> None:
     torch.set_num_threads(1)
     model, x, y = linear_problem(n=150)
     evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-10,pgd-20", batch_size=6, out=folder)
+
+
+def with_batchnorm_statistics(network: nn.Module) -> nn.Module:
+    """The network in eval mode, with the BatchNorm statistics of random images.
+
+    Signals then pass through deep networks, and a mix-up of two BatchNorm layers changes the logits.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(4, 3, 32, 32))
+    return network.eval()

@@ -12,7 +12,7 @@ from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.landscape.awp.scan import Scan, make_scan
 from robust_eval.landscape.checkpoints import load_comparison
 from robust_eval.models import architectures
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 
 OPTIONS = EvaluationOptions(data="digits", split="train", examples=12, eps="0.1")
 
@@ -29,12 +29,14 @@ def write(path: Path, *, seed: int = 0, arch: str = "digits-cnn", **arguments: A
     save(
         path,
         network,
-        architecture=Architecture(arch, arguments),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        dataset="digits",
+        CheckpointDescription(
+            architecture=Architecture(arch, arguments),
+            normalisation=Normalisation("none"),
+            classes=10,
+            channels=1,
+            image_size=(8, 8),
+            dataset="digits",
+        ),
     )
     return path
 

@@ -1,4 +1,4 @@
-"""What torch is asked for while something runs."""
+"""Record the operations that torch executes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Operations(TorchDispatchMode):
-    """Notes every operation that torch is asked for, backward passes included."""
+    """Records the name of every torch operation, backward passes included."""
 
     def __init__(self) -> None:
         super().__init__()

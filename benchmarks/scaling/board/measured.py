@@ -55,12 +55,14 @@ def measure() -> Measured:
         checkpoint.save(
             path,
             network,
-            architecture=Architecture("wrn-34-10"),
-            normalisation=Normalisation("none"),
-            classes=10,
-            channels=3,
-            image_size=(32, 32),
-            dataset="cifar10",
+            checkpoint.CheckpointDescription(
+                architecture=Architecture("wrn-34-10"),
+                normalisation=Normalisation("none"),
+                classes=10,
+                channels=3,
+                image_size=(32, 32),
+                dataset="cifar10",
+            ),
         )
         start = time.perf_counter()
         checkpoint.load(str(path), images=None, device="cpu")

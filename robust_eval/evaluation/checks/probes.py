@@ -170,10 +170,10 @@ def probe_job(job: Job) -> Probe:
         try:
             return probe(job.model.eval(), job.x_NCHW[:count], job.y_N[:count])
         except Exception as error:
-            if count == 1 or not out_of_memory.ran_out(error):
+            if count == 1 or not out_of_memory.is_out_of_memory(error):
                 shape = tuple(job.x_NCHW[:count].shape)
                 raise UserError(
                     f"The model fails on a batch of shape {shape}: {type(error).__name__}: {error}."
                 ) from error
         count //= 2
-        out_of_memory.release()
+        out_of_memory.release_cache()

@@ -39,7 +39,7 @@ def paths(options: EvaluationOptions) -> dict[str, str]:
     """Paths that every node must see, each with a description; ``options`` as :func:`absolute` returns them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
-        found[str(checkpoint.split(options.checkpoint)[0])] = "the checkpoint"
+        found[str(checkpoint.split_source(options.checkpoint)[0])] = "the checkpoint"
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder"):
         found[rest] = "the data"

@@ -12,7 +12,7 @@ from robust_eval import attacks
 from robust_eval.core.request import CLEAN
 from robust_eval.core.types import FLOAT32, Cost, Suite
 from robust_eval.models.acceleration import timing
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Estimate:
 
 def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
     """Time forward and backward passes on one batch; the fastest of a few repeats."""
-    attack_copy = frozen(model, sample=x_NCHW[:8], precision=precision)
+    attack_copy = make_attack_copy(model, sample=x_NCHW[:8], precision=precision)
 
     def backward() -> None:
         x = x_NCHW.clone().requires_grad_()
@@ -50,7 +50,7 @@ def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: st
         attack_copy(x_NCHW)
 
     one_way, both = (
-        timing.least(work, x_NCHW.device, calls=(repeats, repeats)) / len(x_NCHW)
+        timing.fastest_call(work, x_NCHW.device, calls=(repeats, repeats)) / len(x_NCHW)
         for work in (forward, backward)
     )
     return Speed(one_way, max(both - one_way, 0.0))

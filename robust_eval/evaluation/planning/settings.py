@@ -61,5 +61,5 @@ def resolve_precision(precision: str, device: torch.device) -> tuple[str, str]:
         raise UserError(f"Unknown precision '{precision}'. Use float32, bfloat16 or auto.")
     if precision != "auto":
         return precision, ""
-    problem = bfloat16.supported(device)
+    problem = bfloat16.unsupported_reason(device)
     return (FLOAT32, f"float32: {problem}") if problem else (BFLOAT16, "")

@@ -22,7 +22,7 @@ from robust_eval.core.types import AttackSpec
 from robust_eval.evaluation.planning.units import auto_batch_size
 from robust_eval.landscape.checkpoints import ModelComparison
 from robust_eval.landscape.option_checks import require_at_least
-from robust_eval.models.acceleration.frozen_copy import AttackCopy, frozen
+from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
 from robust_eval.results.environment import environment
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class Measurement:
 
     def attack_copy(self, model: nn.Module) -> AttackCopy:
         """The accelerated copy of a model, at its current weights, that attacks differentiate."""
-        return frozen(model, sample=self.comparison.x_NCHW[:SAMPLE])
+        return make_attack_copy(model, sample=self.comparison.x_NCHW[:SAMPLE])
 
     def adversarial_images(self, attack_copy: AttackCopy, threat: ThreatModel | None = None) -> Tensor:
         """Adversarial images (float32 NCHW) for all images; random starts are equal on every call.

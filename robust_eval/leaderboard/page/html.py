@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robust_eval.core.request import CLEAN
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.leaderboard.page import charts
 from robust_eval.leaderboard.page.row_details import compare_pair, row_details
 from robust_eval.leaderboard.page.view_models import GroupView, group_views, safe_link
@@ -127,7 +127,9 @@ def _data(group: GroupView) -> dict[str, Any]:
 
 def _shown(value: object) -> object:
     """Remove control and bidirectional characters from strings; Jinja escapes the rest."""
-    return visible(value, _MAX_LENGTH) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return (
+        printable(value, _MAX_LENGTH) if isinstance(value, str) and not isinstance(value, Markup) else value
+    )
 
 
 @cache

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from robust_eval.core.text import visible
+from robust_eval.core.text import printable
 from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
@@ -20,7 +20,7 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 
 def escape(value: str) -> str:
     """Untrusted text without Markdown, HTML, links, line breaks, control or bidirectional characters."""
-    escaped = _MARKUP.sub(r"\\\g<0>", visible(value).translate(_ENTITIES))
+    escaped = _MARKUP.sub(r"\\\g<0>", printable(value).translate(_ENTITIES))
     return re.sub(r"(?i)www\.", "www&#46;", escaped.replace("://", ":&#47;/"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
-from robust_eval.core.text import counted, visible
+from robust_eval.core.text import count_of, printable
 from robust_eval.leaderboard.awp_pairs import find_pairs, split_awp
 from robust_eval.leaderboard.page_extras import NO_EXTRAS, PageExtras
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
@@ -70,7 +70,7 @@ class RowView:
 
     @property
     def name(self) -> str:
-        return visible(self.row.label, 80)
+        return printable(self.row.label, 80)
 
     @property
     def with_awp(self) -> bool:
@@ -110,7 +110,7 @@ class GroupView:
 
     @property
     def total(self) -> str:
-        return counted(len(self.rows), "row")
+        return count_of(len(self.rows), "row")
 
     @property
     def ranked(self) -> tuple[RowView, ...]:
@@ -164,7 +164,7 @@ def _group(name: str, rows: Sequence[RowView], by: str) -> GroupView:
     return GroupView(
         id=name,
         data=f"{first.data.name} ({first.data.split})",
-        images=counted(first.data.n, "image"),
+        images=count_of(first.data.n, "image"),
         threat=f"{first.threat.norm} {first.threat.eps}",
         suite=first.suite.name,
         by=by,
@@ -194,7 +194,7 @@ def _colours(rows: Sequence[Row]) -> dict[str, int]:
 
 def safe_link(value: object) -> str | None:
     """The value if it is an http or https address with a host, else None."""
-    if not isinstance(value, str) or value != visible(value, len(value)):
+    if not isinstance(value, str) or value != printable(value, len(value)):
         return None
     try:
         parts = urlsplit(value)

@@ -1,9 +1,10 @@
-"""A network's answers close to an image, through the changes of its activations: bfloat16 that loses no step.
+"""Logits at small steps around an image, computed from the changes of activations in bfloat16.
 
-A finite difference asks for f(x + d) - f(x) with d as small as 0.001. Rounded to bfloat16, f(x + d) is
-f(x). But a linear layer maps changes to changes, W(a + c) - Wa = Wc, and bfloat16 rounds the change c
-by a 256th of *itself*. So convolutions and linear layers, where the time goes, map changes in bfloat16;
-all other operations see a and a + c in float32. Without rounding it would be f(x + d).
+A finite difference needs f(x + d) - f(x) for d as small as 0.001. Computed in bfloat16, f(x + d) and f(x)
+are equal after rounding. But a linear layer maps changes to changes, W(a + c) - Wa = Wc, and bfloat16
+rounds the change c by at most a 256th of c. So convolutions and linear layers, which take most of the
+time, map changes in bfloat16; all other operations process a and a + c in float32. Without rounding the
+result would be f(x + d).
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from torch import Tensor, fx, nn
 
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
-# Of the changes' own length. An estimate from 128 directions in 784 dimensions is off by twice its length.
+# Largest error relative to the norm of the changes. For comparison: the error of an estimate from 128
+# directions in 784 dimensions is twice the norm of the gradient.
 TOLERANCE = 0.05
 _STEP = 1e-3
-"""A change of the pixels that SPSA makes, to try the network with."""
-_TRIED = 4
+"""Size of the steps of SPSA, with which the network is tested."""
+_TEST_IMAGES = 4
 
 
-class _Changes(nn.Module):
-    """A linear layer without its bias, in bfloat16: changes of its input to changes of its output."""
+class _LinearChange(nn.Module):
+    """A linear layer in bfloat16 without bias: maps changes of the input to changes of the output."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -36,8 +38,11 @@ class _Changes(nn.Module):
         return out
 
 
-class _Writer:
-    """Writes the graph of f(x + d) beside that of f(x). Every value has two forms, made when asked for."""
+class _GraphBuilder:
+    """Builds a graph that computes f(x) and f(x + d) together.
+
+    Each node has a value at x, a value at x + d and their difference; the last two are created on demand.
+    """
 
     def __init__(self, traced: fx.GraphModule) -> None:
         self.traced, self.graph = traced, fx.Graph()
@@ -57,10 +62,10 @@ class _Writer:
         elif node.op == "output":
             self.graph.node_copy(node, self.moved)
         else:
-            # First: an operation in place takes with it the value from which the moved one is made.
+            # Before the node at x: an in-place operation overwrites the value that this one needs.
             if self._is_linear(node):
                 name = f"{node.target}_changes".replace(".", "_")
-                self.traced.add_submodule(name, _Changes(self.traced.get_submodule(str(node.target))))
+                self.traced.add_submodule(name, _LinearChange(self.traced.get_submodule(str(node.target))))
                 change = self.change(node.all_input_nodes[0])
                 self._changes[node] = self.graph.call_module(name, (change,))
             else:
@@ -79,19 +84,19 @@ class _Writer:
         return self._moved[node]
 
     def change(self, node: fx.Node) -> fx.Node:
-        """The value at x + d less that at x."""
+        """The value at x + d minus the value at x."""
         if node not in self._changes:
             self._changes[node] = self.graph.call_function(_subtract, (self._moved[node], self.at[node]))
         return self._changes[node]
 
 
-class Near(nn.Module):
-    """x_NCHW and changes (N S, C, H, W) to logits_NK (N S, K) at ``x + change``: S for each image."""
+class StepNetwork(nn.Module):
+    """Maps images (N, C, H, W) and changes (N S, C, H, W) to logits (N S, K) at ``x + change``."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # Around the graph's module, which the compiler would pass over if it were given that itself.
-        self.graph = _Writer(fx.symbolic_trace(network)).module().eval().requires_grad_(False)
+        # Wrapped in a module, because torch.compile skips a GraphModule passed to it directly.
+        self.graph = _GraphBuilder(fx.symbolic_trace(network)).module().eval().requires_grad_(False)
 
     def forward(self, x_NCHW: Tensor, change: Tensor) -> Tensor:
         logits: Tensor = self.graph(x_NCHW, change)
@@ -99,7 +104,7 @@ class Near(nn.Module):
 
 
 def _add(at: Tensor, change: Tensor) -> Tensor:
-    """Each image's value with its own changes: (N, ...) and (N S, ...) to (N S, ...), in float32."""
+    """Add the S changes of each image to its value: (N, ...) and (N S, ...) to (N S, ...), in float32."""
     moved: Tensor = at.unsqueeze(1) + change.unflatten(0, (len(at), -1))
     return moved.flatten(0, 1)
 
@@ -109,18 +114,18 @@ def _subtract(moved: Tensor, at: Tensor) -> Tensor:
     return change.flatten(0, 1)
 
 
-def near(network: nn.Module, x_NCHW: Tensor) -> tuple[Near | None, str]:
-    """(module, note): the logits of ``network`` around an image.
+def step_network(network: nn.Module, x_NCHW: Tensor) -> tuple[StepNetwork | None, str]:
+    """(module, note): a :class:`StepNetwork` for ``network``, or None with the reason.
 
-    ``network`` maps images to logits in float32, in eval mode; ``x_NCHW`` are a few of them, on which the
-    module's changes are compared with the network's. None where the network's graph cannot be read, or
-    where rounding would be more than TOLERANCE.
+    ``network`` maps images to logits in float32, in eval mode. On a few images ``x_NCHW`` the changes of
+    the logits are compared with those of the network. The module is None if the network cannot be traced
+    or the relative error exceeds TOLERANCE.
     """
     try:
-        module = Near(network)
-        difference = _difference(network, module, x_NCHW[:_TRIED])
+        module = StepNetwork(network)
+        difference = _difference(network, module, x_NCHW[:_TEST_IMAGES])
     except Exception as error:
-        # Tracing runs the model's own Python code on stand-ins for tensors: anything can come out of it.
+        # Tracing runs the code of the model with proxies for tensors, which may raise any exception.
         return None, f"SPSA in float32: the graph does not allow bfloat16 changes ({type(error).__name__})"
     if not difference <= TOLERANCE:
         return None, f"SPSA in float32: changes in bfloat16 would be off by {difference:.0%}"
@@ -129,7 +134,7 @@ def near(network: nn.Module, x_NCHW: Tensor) -> tuple[Near | None, str]:
 
 @torch.no_grad()
 def _difference(network: nn.Module, module: nn.Module, x_NCHW: Tensor) -> float:
-    """The length of the error of the logits' changes over theirs, four steps for each image; may be nan."""
+    """Relative error (norms) of the changes of the logits, for four steps per image; may be NaN."""
     signs = torch.randint(
         0, 2, (4 * len(x_NCHW), *x_NCHW.shape[1:]), generator=torch.Generator().manual_seed(0)
     )

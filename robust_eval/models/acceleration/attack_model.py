@@ -1,4 +1,4 @@
-"""The network as attacks see it: counted, split to size, and surviving a lack of memory."""
+"""The model that attacks call: counts passes, splits batches, and retries after running out of memory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.autograd.function import once_differentiable
 
 from robust_eval.core.errors import UserError
 from robust_eval.models import out_of_memory
-from robust_eval.models.acceleration.small_steps import Nearby
+from robust_eval.models.acceleration.small_steps import StepEvaluator
 
 Result = TypeVar("Result")
-# Several small calls instead of a padded one must save more than small calls cost.
-_SAVES = 1.2
+# Several small calls replace a padded one only if the padded call would process this many times more rows.
+_MIN_SAVING = 1.2
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One way of calling a network, and the batches that it likes.
+    """A function from images to logits, with the batch sizes to call it with.
 
-    ``rows``: at most this many images in a call (None: any number). ``sizes``: compiled for these
-    batch sizes alone, in rising order, the last one being ``rows``; smaller batches are padded up.
+    ``rows``: the largest number of images per call (None: unlimited). ``sizes``: the batch sizes it is
+    compiled for, in increasing order up to ``rows``; smaller batches are padded.
     """
 
     call: Callable[[Tensor], Tensor]
@@ -32,14 +32,14 @@ class Engine:
     sizes: tuple[int, ...] = ()
 
     def portion(self, n: int) -> int:
-        """How many of ``n`` images the next call should take: as few as possible should be padding."""
+        """How many of ``n`` images to pass to the next call, so that little padding is needed."""
         if self.rows is None or n >= self.rows:
             return min(n, self.rows or n)
         smaller = max((size for size in self.sizes if size < n), default=None)
         if smaller is None:
             return n
         padded = next((size for size in self.sizes if size >= n), n)
-        return smaller if padded > _SAVES * smaller * -(-n // smaller) else n
+        return smaller if padded > _MIN_SAVING * smaller * -(-n // smaller) else n
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """Logits (N, K) of at most ``rows`` images."""
@@ -52,11 +52,11 @@ class Engine:
 
 
 class AttackCopy(nn.Module):
-    """Counts images passed forwards and backwards, and survives running out of memory.
+    """The accelerated copy of a model that attacks call.
 
-    A call on more images than fit is split; the limit is found by halving and kept for later calls.
-    Passes that are repeated for want of memory, and rows that pad a batch, are not counted: the bill
-    does not depend on the machine.
+    Counts forward and backward passes (per image). After running out of memory, the batch limit is halved
+    for this and later calls. Repeated passes and padding are not counted, so the counts do not depend on
+    the machine.
     """
 
     def __init__(
@@ -66,25 +66,26 @@ class AttackCopy(nn.Module):
         *,
         forward: Engine | None = None,
         gradient: Engine | None = None,
-        nearby: Nearby | None = None,
+        step_evaluator: StepEvaluator | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        """``network`` answers where an engine is not given. ``notes``: what was done to it, in words."""
+        """``network`` is called where no engine is given. ``notes`` describe how the copy differs."""
         super().__init__()
         self.network = network
         self.batch = batch
         self.engine = forward or Engine(network)
         self.gradient_engine = gradient or Engine(network)
-        self.nearby = nearby
+        self.step_evaluator = step_evaluator
         self.notes = notes
         self.reset_counts()
 
     def reset_counts(self) -> None:
+        """Set the counts of forward and backward passes to 0."""
         self.forwards = 0
         self.backwards = 0
 
     def train(self, mode: bool = True) -> AttackCopy:
-        """Stays in eval mode: libraries switch modes as a side effect."""
+        """Stay in eval mode: libraries switch modes as a side effect."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,25 +98,25 @@ class AttackCopy(nn.Module):
             return self._in_chunks(lambda part: self.engine(part), False, x)
 
     @torch.no_grad()
-    def near(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
-        """Logits (N, S, K) at ``x + steps``, without gradients; quicker than asking there for small steps."""
-        if self.nearby is not None:
-            logits = self._fitting(self.nearby, x_NCHW, steps_NSCHW)
+    def logits_at_steps(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
+        """Logits (N, S, K) at ``x + steps``, without gradients; by the step evaluator if there is one."""
+        if self.step_evaluator is not None:
+            logits = self._fitting(self.step_evaluator, x_NCHW, steps_NSCHW)
             if logits is not None:
                 self.forwards += logits.shape[:2].numel()
                 return logits
-            self.nearby = None
-            out_of_memory.release()
-        return queried(self, x_NCHW, steps_NSCHW)
+            self.step_evaluator = None
+            out_of_memory.release_cache()
+        return query_steps(self, x_NCHW, steps_NSCHW)
 
     def _portion(self, gradient: bool, left: int) -> int:
         engine = self.gradient_engine if gradient else self.engine
         return engine.portion(min(self.batch or left, left))
 
     def _in_chunks(self, work: Callable[..., Tensor], gradient: bool, *inputs: Tensor) -> Tensor:
-        """``work`` on slices of the inputs that fit into memory; the results concatenated.
+        """Apply ``work`` to slices of the inputs that fit into memory; concatenate the results.
 
-        Running out of memory replaces the engines: ``work`` must look them up anew at each call.
+        Running out of memory replaces the engines, so ``work`` must read them from ``self`` in each call.
         """
         results: list[Tensor] = []
         total, done = len(inputs[0]), 0
@@ -130,25 +131,25 @@ class AttackCopy(nn.Module):
         return results[0] if len(results) == 1 else torch.cat(results)
 
     def _fitting(self, work: Callable[..., Result], *inputs: Tensor) -> Result | None:
-        """The result, or None where memory ran out."""
+        """The result of ``work``, or None if memory ran out."""
         try:
             return work(*inputs)
         except RuntimeError as error:
-            if not out_of_memory.ran_out(error):
+            if not out_of_memory.is_out_of_memory(error):
                 raise
         return None
 
     def _halve(self, size: int) -> None:
-        # Called outside the except block: the traceback holds the tensors that did not fit.
+        # Called outside the except block, because the traceback references the tensors that did not fit.
         if size <= 1:
-            raise UserError(out_of_memory.SINGLE)
-        # What is compiled for larger batches would go on failing.
+            raise UserError(out_of_memory.SINGLE_IMAGE)
+        # Engines compiled for larger batches would fail again.
         self.engine, self.gradient_engine = Engine(self.network), Engine(self.network)
         self.batch = size // 2
-        out_of_memory.release()
+        out_of_memory.release_cache()
 
     def _graphs(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(input, logits) of each slice, ready for its backward pass."""
+        """(input, logits) of each slice, with the graph for the backward pass."""
         parts = torch.split(x, self.gradient_engine.rows or len(x))
         leaves = [part.detach().requires_grad_() for part in parts]
         with torch.enable_grad():
@@ -161,19 +162,19 @@ class AttackCopy(nn.Module):
         return torch.autograd.grad(logits, leaf, grad_NK)[0]
 
 
-def queried(scores: Callable[[Tensor], Tensor], x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
-    """Logits (N, S, K) at ``x + steps``, by asking there."""
+def query_steps(scores: Callable[[Tensor], Tensor], x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
+    """Logits (N, S, K) at ``x + steps``, by calling ``scores`` on the shifted images."""
     queries = (x_NCHW[:, None] + steps_NSCHW).flatten(0, 1)
     logits: Tensor = scores(queries).unflatten(0, steps_NSCHW.shape[:2])
     return logits
 
 
 class _Pass(torch.autograd.Function):
-    """Forward and backward through the network as one step of the outer graph.
+    """Forward and backward pass of the network as one node of the outer graph.
 
-    The graph of a whole batch is kept for the backward pass only while it fits into memory; otherwise
-    it is computed again, slice by slice. Splitting the forward pass alone would not save anything,
-    because autograd would keep every slice's activations.
+    The graph of the batch is kept for the backward pass if it fits into memory; otherwise it is computed
+    again, slice by slice. Splitting only the forward pass would save nothing, because autograd would keep
+    the activations of all slices.
     """
 
     @staticmethod
@@ -187,7 +188,7 @@ class _Pass(torch.autograd.Function):
                 if all(logits.requires_grad for _, logits in graphs):
                     ctx.graphs = graphs
                 else:
-                    # Gradients that the original lacks must be seen to be lacking.
+                    # A model without gradients must not seem to have them.
                     ctx.mark_non_differentiable(out)
                 return out
             attack_copy._halve(len(x))

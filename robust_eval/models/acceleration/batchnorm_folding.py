@@ -1,4 +1,4 @@
-"""BatchNorm in eval mode is a linear map of each channel: fold it into the convolution before it."""
+"""Fold BatchNorm layers into the convolutions before them (in eval mode both are linear)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.fx.experimental.optimization import fuse
 
 from robust_eval.models.normalisation import Normalised
 
-# In units of the logits' own spread, and of the largest gradient: float32 rounding through tens of
-# layers stays a hundred times below.
+# Relative to the largest logit and the largest gradient; float32 rounding through tens of layers is about
+# a hundred times smaller.
 TOLERANCE = 1e-4
 
 
-def folded(model: nn.Module, x_NCHW: Tensor) -> tuple[nn.Module, str]:
-    """(model, note): with BatchNorm folded where the graph allows it, and the same function within TOLERANCE.
+def fold_batchnorm(model: nn.Module, x_NCHW: Tensor) -> tuple[nn.Module, str]:
+    """(model, note): a copy with BatchNorm folded where possible, or the original if that is not possible.
 
-    ``model`` in eval mode maps [0, 1] pixels to logits and is left as it is; ``x_NCHW`` are a few images
-    on its device, on which logits and input gradients are compared with the original's.
+    ``model``, in eval mode, maps [0, 1] pixels to logits and is not modified. Logits and input gradients on
+    a few images ``x_NCHW`` must agree with the original up to TOLERANCE.
     """
     layers = _batch_norms(model)
     if not layers:
@@ -36,7 +36,7 @@ def folded(model: nn.Module, x_NCHW: Tensor) -> tuple[nn.Module, str]:
         result = result.eval().requires_grad_(False)
         difference = _difference(model, result, x_NCHW)
     except Exception as error:
-        # Tracing runs the model's own Python code on stand-ins for tensors: anything can come out of it.
+        # Tracing runs the code of the model with proxies for tensors, which may raise any exception.
         return model, f"BatchNorm not folded: the graph does not allow it ({type(error).__name__})"
     if not difference <= TOLERANCE:
         return model, f"BatchNorm not folded: logits or gradients would change by {difference:.1e}"
@@ -49,13 +49,12 @@ def _batch_norms(model: nn.Module) -> int:
 
 
 def _difference(original: nn.Module, other: nn.Module, x_NCHW: Tensor) -> float:
-    """Largest relative difference of logits and of the gradients of their sums of squares; may be nan."""
-    (logits, slope), (logits_2, slope_2) = _look(original, x_NCHW), _look(other, x_NCHW)
-    pairs = [(logits, logits_2), (slope, slope_2)]
-    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for b, a in pairs)
+    """Largest relative difference of logits and of the gradients of their sums of squares; may be NaN."""
+    pairs = zip(_logits_and_gradient(original, x_NCHW), _logits_and_gradient(other, x_NCHW), strict=True)
+    return max(float((b - a).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in pairs)
 
 
-def _look(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+def _logits_and_gradient(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         x = x_NCHW.detach().clone().requires_grad_()
         logits = model(x)

@@ -1,4 +1,4 @@
-"""``torch.compile`` for a frozen network: code for a few batch sizes, CUDA graphs on a GPU."""
+"""``torch.compile`` for attack copies: a few fixed batch sizes, CUDA graphs on a GPU."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MODES = get_args(Mode)
 
 
 class UncompilableError(UserError, RuntimeError):
-    """The compiler failed on a network."""
+    """``torch.compile`` failed on a network."""
 
 
-def unavailable(device: torch.device) -> str:
-    """Why nothing can be compiled for this device, or ''."""
+def unavailable_reason(device: torch.device) -> str:
+    """Why ``torch.compile`` cannot be used on this device, or ''."""
     if device.type == "cuda":
         if find_spec("triton") is None:
             return "Triton is not installed"
@@ -34,34 +34,40 @@ def unavailable(device: torch.device) -> str:
     return ""
 
 
-def parse(asked: str, device: torch.device) -> Mode:
-    """``--compile auto | on | off``, refused where it cannot be had."""
-    if asked not in MODES:
-        raise unknown("compile mode", asked, MODES)
-    problem = unavailable(device) if asked == "on" else ""
+def parse(mode: str, device: torch.device) -> Mode:
+    """Check a compile mode (auto, on or off).
+
+    Raises:
+        UserError: for an unknown mode, and for ``on`` if compilation is not possible.
+    """
+    if mode not in MODES:
+        raise unknown("compile mode", mode, MODES)
+    problem = unavailable_reason(device) if mode == "on" else ""
     if problem:
         raise UserError(f"Compiling is not possible here: {problem}. Use compile mode auto or off.")
-    return cast(Mode, asked)
+    return cast(Mode, mode)
 
 
-def compiled(network: nn.Module) -> Callable[..., Tensor]:
-    """``network`` compiled anew for each batch size it meets.
+def compile_network(network: nn.Module) -> Callable[..., Tensor]:
+    """Compile ``network``; it is compiled again for each new input shape.
 
-    On a GPU the kernels of a pass are launched as one graph, whose output is copied: the next pass
-    overwrites it. Weights stay inputs: as constants (``freezing``) they were no faster on a CPU.
+    On a GPU a pass is one CUDA graph, whose output is copied because the next pass overwrites it. Weights
+    are inputs of the graph: as constants (``freezing``) they were no faster on a CPU.
+
+    Calls raise :class:`UncompilableError` if the compiler fails.
     """
     tensors = [*network.parameters(), *network.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
-    # Torch's CUDA build warns of a missing GPU here, which nobody asked for.
+    # Suppresses a warning about a missing GPU that CUDA builds of torch log here.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     graphs = device.type == "cuda"
-    quick: Callable[..., Tensor] = torch.compile(
+    compiled: Callable[..., Tensor] = torch.compile(
         network, dynamic=False, options={"triton.cudagraphs": graphs}
     )
 
     def call(*inputs: Tensor) -> Tensor:
         try:
-            return quick(*inputs).clone() if graphs else quick(*inputs)
+            return compiled(*inputs).clone() if graphs else compiled(*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             text = " ".join(str(error).split("\n\n")[0].split())
             raise UncompilableError(

@@ -1,4 +1,4 @@
-"""A copy of anyone's model."""
+"""Copy a model, with an error message if that is not possible."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from torch import nn
 from robust_eval.core.errors import UserError
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy. Raises :class:`UserError` where the model holds what cannot be copied: a lock, a file."""
+def copy_model(model: nn.Module) -> nn.Module:
+    """A deep copy of ``model``.
+
+    Raises:
+        UserError: if the model contains an object that cannot be copied, such as a lock or an open file.
+    """
     try:
         return copy.deepcopy(model)
     except Exception as error:
         raise UserError(
-            f"The model cannot be copied for the search ({type(error).__name__}: {error}). "
-            "Keep what cannot be copied out of it, or give its class a __deepcopy__."
+            f"The model cannot be copied for the attacks ({type(error).__name__}: {error}). "
+            "Remove objects that cannot be copied from it, or give its class a __deepcopy__ method."
         ) from error

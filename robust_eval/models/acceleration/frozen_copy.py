@@ -1,7 +1,7 @@
-"""The copy of a model that attacks search with. The judge never sees it.
+"""Build the attack copy: folded BatchNorm, optional bfloat16, compilation, and batch splitting.
 
-What makes the copy fast may make an attack weaker, never a model look less robust: verdicts come
-from the original.
+Verdicts are computed with the original model. Acceleration can therefore weaken an attack, but it cannot
+make a robust example count as broken.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from robust_eval.core.types import BFLOAT16, FLOAT32, PRECISIONS
 from robust_eval.models.acceleration import activation_differences
 from robust_eval.models.acceleration.attack_model import AttackCopy, Engine
-from robust_eval.models.acceleration.batchnorm_folding import folded
-from robust_eval.models.acceleration.bfloat16 import described, reduced
-from robust_eval.models.acceleration.compilation import compiled
-from robust_eval.models.acceleration.deep_copy import copied
-from robust_eval.models.acceleration.small_steps import Nearby
-from robust_eval.models.acceleration.tuning import Tuning, sizes, usual
+from robust_eval.models.acceleration.batchnorm_folding import fold_batchnorm
+from robust_eval.models.acceleration.bfloat16 import describe, to_bfloat16
+from robust_eval.models.acceleration.compilation import compile_network
+from robust_eval.models.acceleration.deep_copy import copy_model
+from robust_eval.models.acceleration.small_steps import StepEvaluator
+from robust_eval.models.acceleration.tuning import Tuning, compiled_sizes, default_tuning
 
 
-def frozen(
+def make_attack_copy(
     model: nn.Module,
     *,
     batch: int | None = None,
@@ -28,58 +28,70 @@ def frozen(
     precision: str = FLOAT32,
     tuning: Tuning | None = None,
 ) -> AttackCopy:
-    """A deep copy in eval mode, its parameters without gradients, channels-last.
+    """The attack copy of ``model``: a deep copy in eval mode, channels-last, without parameter gradients.
 
-    ``model`` maps ``x_NCHW`` in [0, 1] to ``logits_NK`` and is left as it is. ``batch``: at most
-    this many images at once. ``sample``: a few images on the model's device; with them BatchNorm is
-    folded and bfloat16 is possible, both checked on them. ``tuning``: how the copy is called; without
-    it, as is usual for images of the sample's size.
+    ``model`` maps ``x_NCHW`` in [0, 1] to ``logits_NK`` and is not modified. ``batch``: the largest number
+    of images per call. ``sample``: a few images on the device of the model; only with them BatchNorm is
+    folded and bfloat16 is possible, both checked on these images. ``tuning``: how the copy is called; by
+    default :func:`default_tuning` for the size of the sample.
     """
-    parts = prepared(model, sample=sample, precision=precision)
-    return tuned(parts, batch=batch, sample=sample, tuning=tuning)
+    parts = prepare_network(model, sample=sample, precision=precision)
+    return attack_copy_of(parts, batch=batch, sample=sample, tuning=tuning)
 
 
-def prepared(model: nn.Module, *, sample: Tensor | None, precision: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """(network, notes): the copy alone, without a way of calling it."""
-    network, notes = copied(model).eval().requires_grad_(False), []
+def prepare_network(
+    model: nn.Module, *, sample: Tensor | None, precision: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """(network, notes): the copied and converted network, for :func:`attack_copy_of`."""
+    network, notes = copy_model(model).eval().requires_grad_(False), []
     if sample is not None:
-        network, note = folded(network, sample)
+        network, note = fold_batchnorm(network, sample)
         notes += [note] if note else []
         if precision == BFLOAT16:
-            network = reduced(network, sample)
-            notes.append(described(network))
+            network = to_bfloat16(network, sample)
+            notes.append(describe(network))
     return network.to(memory_format=torch.channels_last), tuple(notes)
 
 
-def tuned(
+def attack_copy_of(
     parts: tuple[nn.Module, tuple[str, ...]],
     *,
     batch: int | None = None,
     sample: Tensor | None = None,
     tuning: Tuning | None = None,
 ) -> AttackCopy:
-    """The search copy around a :func:`prepared` network; ``sample`` as in :func:`frozen`."""
+    """The attack copy for the result of :func:`prepare_network`; arguments as in :func:`make_attack_copy`."""
     network, notes = parts
     if tuning is None:
-        tuning = Tuning() if sample is None else usual(sample.device, sample.shape[1:].numel())
+        tuning = Tuning() if sample is None else default_tuning(sample.device, sample.shape[1:].numel())
 
-    def engine(rows: int | None, quick: bool) -> Engine:
-        call = compiled(network) if quick else network
-        return Engine(call, rows, tuple(sizes(rows, quick)))
+    def engine(rows: int | None, compiled: bool) -> Engine:
+        call = compile_network(network) if compiled else network
+        return Engine(call, rows, tuple(compiled_sizes(rows, compiled)))
 
-    nearby = None
+    step_evaluator = None
     if tuning.near_rows and sample is not None:
-        steps, note = activation_differences.near(network, sample)
+        steps, note = activation_differences.step_network(network, sample)
         notes = (*notes, note)
-        nearby = Nearby(compiled(steps), tuning.near_rows) if steps is not None else None
+        step_evaluator = (
+            StepEvaluator(compile_network(steps), tuning.near_rows) if steps is not None else None
+        )
     return AttackCopy(
         network,
         batch,
         forward=engine(tuning.rows, tuning.compiled),
         gradient=engine(tuning.gradient_rows, tuning.gradient_compiled),
-        nearby=nearby,
+        step_evaluator=step_evaluator,
         notes=notes,
     )
 
 
-__all__ = ["BFLOAT16", "FLOAT32", "PRECISIONS", "AttackCopy", "frozen", "prepared", "tuned"]
+__all__ = [
+    "BFLOAT16",
+    "FLOAT32",
+    "PRECISIONS",
+    "AttackCopy",
+    "attack_copy_of",
+    "make_attack_copy",
+    "prepare_network",
+]

@@ -1,4 +1,4 @@
-"""How long a call takes on a device, work that it left queued there included."""
+"""Measure the duration of calls, including work that is still queued on a GPU."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Callable
 import torch
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """One call, begun when the device is idle."""
-    _wait(device)
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Duration of one call in seconds; the device is idle at the start."""
+    _synchronise(device)
     start = time.perf_counter()
     call()
-    _wait(device)
+    _synchronise(device)
     return time.perf_counter() - start
 
 
-def least(
+def fastest_call(
     call: Callable[[], object],
     device: torch.device,
     *,
     calls: tuple[int, int] = (3, 15),
-    within: float = 1.0,
+    max_seconds: float = 1.0,
 ) -> float:
-    """The seconds of the fastest call, after one that warms up.
+    """Duration of the fastest call in seconds, after one call for warming up.
 
-    ``calls``: at least and at most so many, the latter while all together have not taken ``within`` seconds.
-    On a machine that is busy with something else, three short ones told wrong.
+    ``calls``: minimum and maximum number of calls. Beyond the minimum, calls are repeated until
+    ``max_seconds`` have passed: with other load on the machine, three short calls gave wrong results.
     """
     call()
-    taken: list[float] = []
-    while len(taken) < calls[0] or (len(taken) < calls[1] and sum(taken) < within):
-        taken.append(seconds(call, device))
-    return min(taken)
+    durations: list[float] = []
+    while len(durations) < calls[0] or (len(durations) < calls[1] and sum(durations) < max_seconds):
+        durations.append(time_call(call, device))
+    return min(durations)
 
 
-def _wait(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""How a search copy is best called on this device: measured once for long work, never guessed twice."""
+"""Choose batch sizes and compilation of the attack copy by timing (only for long runs)."""
 
 from __future__ import annotations
 
@@ -12,52 +12,53 @@ from torch import Tensor, nn
 from robust_eval.models.acceleration import timing
 from robust_eval.models.acceleration.attack_model import AttackCopy
 
-# A CPU's caches should hold the activations of a slice: 2**17 input values are 167 MNIST or 42 CIFAR
-# images, where small-cnn and ResNet-18 run 1.3 times as fast as on 500 (measured).
-_VALUES = 2**17
-_SMALLEST = 16
-# Steps around an image in SPSA's usual settings: code compiled for measuring then serves the attack too.
+# On a CPU the activations of a slice should fit into the caches: 2**17 input values are 167 MNIST or 42
+# CIFAR images, where small-cnn and ResNet-18 run 1.3 times as fast as on 500 (measured).
+_SLICE_VALUES = 2**17
+_MIN_ROWS = 16
+# The default number of samples of SPSA: code compiled for the measurement is then used by the attack too.
 _SAMPLES = 256
-# Compiled code must win clearly; a tie goes to the plain network.
-_WORTH = 1.05
+# Compiled code is chosen only if it is faster by this factor.
+_MIN_SPEEDUP = 1.05
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Images in a call of the network, and whether it is compiled, without and with gradients."""
+    """Images per call of the network and whether it is compiled, without and with gradients."""
 
     rows: int | None = None
-    """None: any number."""
+    """None: unlimited."""
     gradient_rows: int | None = None
     compiled: bool = False
     gradient_compiled: bool = False
     near_rows: int | None = None
-    """Small steps in a compiled call around an image; None: they are asked like any other images."""
+    """Small steps per call of a compiled step evaluator; None: steps are queried like other images."""
 
 
-def usual(device: torch.device, pixels: int) -> Tuning:
-    """For work too short to measure anything; ``pixels``: values of an image (C H W)."""
+def default_tuning(device: torch.device, pixels: int) -> Tuning:
+    """The tuning of runs that are too short for measuring; ``pixels``: values of an image (C H W)."""
     if device.type != "cpu":
         return Tuning()
-    rows = max(_SMALLEST, _VALUES // max(pixels, 1))
+    rows = max(_MIN_ROWS, _SLICE_VALUES // max(pixels, 1))
     return Tuning(rows, rows)
 
 
 Build = Callable[[Tuning], AttackCopy]
 
 
-def measured(
+def measure_tuning(
     build: Build,
     x_NCHW: Tensor,
     *,
     compile: bool,
     largest: tuple[int | None, int | None] = (None, None),
 ) -> Tuning:
-    """The fastest way found for a network. ``build`` makes its search copy for a tuning.
+    """Measure the fastest tuning of a network.
 
-    Tries half to four times the usual number of rows, then compiled code (where ``compile``) at the
-    best of them. ``x_NCHW``: some images in [0, 1] on the device. ``largest``: the most images that will
-    come at once, without and with gradients (None: any number); compiled for more, all would be padding.
+    ``build`` creates the attack copy for a tuning. Half to four times the default number of rows are tried,
+    then compiled code (if ``compile``) with the best of them. ``x_NCHW``: images in [0, 1] on the device.
+    ``largest``: the largest number of images that attacks pass at once, without and with gradients (None:
+    unlimited); code compiled for more images would always be padded.
     """
     rows, gradient_rows = (
         _best_rows(build, x_NCHW, gradient, largest[gradient]) for gradient in (False, True)
@@ -67,9 +68,10 @@ def measured(
         return tuning
     counts = rows or largest[0] or 256, gradient_rows or largest[1] or 256
     fixed = replace(tuning, rows=counts[0], gradient_rows=counts[1])
-    plain, quick = build(tuning), build(replace(fixed, compiled=True, gradient_compiled=True))
+    plain = build(tuning)
+    compiled = build(replace(fixed, compiled=True, gradient_compiled=True))
     for gradient, count in zip((False, True), counts, strict=True):
-        if _rate(quick, x_NCHW, count, gradient) > _WORTH * _rate(plain, x_NCHW, count, gradient):
+        if _rate(compiled, x_NCHW, count, gradient) > _MIN_SPEEDUP * _rate(plain, x_NCHW, count, gradient):
             tuning = (
                 replace(tuning, gradient_compiled=True, gradient_rows=count)
                 if gradient
@@ -78,32 +80,33 @@ def measured(
     return tuning
 
 
-def measured_near(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
-    """The fastest way found for an attack that takes small steps around images, and no gradients.
+def measure_step_tuning(build: Build, x_NCHW: Tensor, *, compile: bool) -> Tuning:
+    """Measure the fastest tuning for attacks that query small steps around images, without gradients.
 
-    Code for the steps (:mod:`robust_eval.models.acceleration.activation_differences`) must be compiled to be quicker than asking
-    for their images: eagerly, what it spares in the layers it spends between them.
+    A step network (``activation_differences.py``) is only faster if it is compiled: run eagerly, it loses
+    between the layers what it saves in them.
     """
     rows = _best_rows(build, x_NCHW, False, None)
     tuning = Tuning(rows, rows)
     if not compile:
         return tuning
     count = rows or 256
-    quick = replace(tuning, rows=count, compiled=True)
-    asked = {way: _rate(build(way), x_NCHW, count, False) for way in (tuning, quick)}
-    best = quick if asked[quick] > _WORTH * asked[tuning] else tuning
-    near = replace(best, near_rows=near_rows(count))
-    return near if _near_rate(build(near), x_NCHW) > _WORTH * asked[best] else best
+    compiled = replace(tuning, rows=count, compiled=True)
+    rates = {option: _rate(build(option), x_NCHW, count, False) for option in (tuning, compiled)}
+    best = compiled if rates[compiled] > _MIN_SPEEDUP * rates[tuning] else tuning
+    with_steps = replace(best, near_rows=steps_per_call(count))
+    faster = _step_rate(build(with_steps), x_NCHW) > _MIN_SPEEDUP * rates[best]
+    return with_steps if faster else best
 
 
-def near_rows(rows: int) -> int:
-    """Steps in a call where ``rows`` images go well: a power of two, as numbers of samples are."""
+def steps_per_call(rows: int) -> int:
+    """Steps per call for a network that is fastest on ``rows`` images: the nearest power of two."""
     return 1 << round(math.log2(rows))
 
 
 def _best_rows(build: Build, x_NCHW: Tensor, gradient: bool, largest: int | None) -> int | None:
-    usually = usual(x_NCHW.device, x_NCHW.shape[1:].numel()).rows
-    choices = [max(_SMALLEST, usually * f // 2) for f in (1, 2, 4, 8)] if usually else [64, 256, 1024, None]
+    default = default_tuning(x_NCHW.device, x_NCHW.shape[1:].numel()).rows
+    choices = [max(_MIN_ROWS, default * f // 2) for f in (1, 2, 4, 8)] if default else [64, 256, 1024, None]
     rates = {
         rows: _rate(build(Tuning(rows, rows)), x_NCHW, rows, gradient) for rows in _within(choices, largest)
     }
@@ -111,58 +114,58 @@ def _best_rows(build: Build, x_NCHW: Tensor, gradient: bool, largest: int | None
 
 
 def _within(choices: Sequence[int | None], largest: int | None) -> list[int | None]:
-    """The choices, none of them above what will come at once."""
+    """The choices, limited to ``largest``."""
     if largest is None:
         return list(choices)
     return list(dict.fromkeys(min(rows or largest, largest) for rows in choices))
 
 
-def _rate(search: AttackCopy, x_NCHW: Tensor, rows: int | None, gradient: bool) -> float:
-    """Images per second, with or without gradients; 0 where it fails."""
+def _rate(attack_copy: AttackCopy, x_NCHW: Tensor, rows: int | None, gradient: bool) -> float:
+    """Images per second, with or without gradients; 0 if the call fails."""
     count = rows or 1024
     x = x_NCHW.repeat(-(-count // len(x_NCHW)), 1, 1, 1)[:count]
 
     def call() -> None:
         if gradient:
             leaf = x.clone().requires_grad_()
-            torch.autograd.grad(search(leaf).sum(), leaf)
+            torch.autograd.grad(attack_copy(leaf).sum(), leaf)
         else:
-            search(x)
+            attack_copy(x)
 
     return _per_second(call, count, x.device)
 
 
-def _near_rate(search: AttackCopy, x_NCHW: Tensor) -> float:
-    """Steps per second; 0 where it fails, or where there is no code for steps."""
-    if search.nearby is None:
+def _step_rate(attack_copy: AttackCopy, x_NCHW: Tensor) -> float:
+    """Steps per second; 0 if the call fails or there is no step evaluator."""
+    if attack_copy.step_evaluator is None:
         return 0.0
-    images = x_NCHW[: max(1, search.nearby.rows // _SAMPLES)]
-    around = min(search.nearby.rows, _SAMPLES)
-    steps = torch.full((len(images), around, *x_NCHW.shape[1:]), 1e-3, device=x_NCHW.device)
-    return _per_second(lambda: search.near(images, steps), len(images) * around, x_NCHW.device)
+    images = x_NCHW[: max(1, attack_copy.step_evaluator.rows // _SAMPLES)]
+    count = min(attack_copy.step_evaluator.rows, _SAMPLES)
+    steps = torch.full((len(images), count, *x_NCHW.shape[1:]), 1e-3, device=x_NCHW.device)
+    return _per_second(lambda: attack_copy.logits_at_steps(images, steps), len(images) * count, x_NCHW.device)
 
 
 def _per_second(call: Callable[[], object], count: int, device: torch.device) -> float:
-    """``count`` over the seconds of the fastest call; 0 where it fails."""
+    """``count`` divided by the duration of the fastest call; 0 if the call fails."""
     try:
-        return count / timing.least(call, device)
+        return count / timing.fastest_call(call, device)
     except RuntimeError:
-        # A model without gradients, or one that the compiler cannot take.
+        # The model has no gradients, or the compiler fails.
         return 0.0
 
 
 def flops(model: nn.Module, x_NCHW: Tensor) -> int:
-    """Floating-point operations of one image's forward pass: two for each product of its layers.
+    """Floating-point operations of the forward pass of one image: two per multiplication.
 
-    Convolutions and linear layers alone. (Torch's own counter takes seconds to load.)
+    Only convolutions and linear layers are counted. (The counter of torch takes seconds to import.)
     """
-    counted = 0
+    total = 0
 
     def count(layer: nn.Module, _inputs: object, out: Tensor) -> None:
-        nonlocal counted
+        nonlocal total
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        # Each output is a sum over one filter's weights.
-        counted += 2 * out.numel() * layer.weight[0].numel()
+        # Each output is a sum over the weights of one filter.
+        total += 2 * out.numel() * layer.weight[0].numel()
 
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -172,11 +175,11 @@ def flops(model: nn.Module, x_NCHW: Tensor) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return counted
+    return total
 
 
-def sizes(rows: int | None, compiled: bool) -> Sequence[int]:
-    """The batch sizes to compile for: full slices, and a small one for what is left of a cascade."""
+def compiled_sizes(rows: int | None, compiled: bool) -> Sequence[int]:
+    """The batch sizes to compile for: full slices, and a quarter for the few survivors late in a cascade."""
     if not compiled or rows is None:
         return ()
     return tuple(sorted({max(1, rows // 4), rows}))

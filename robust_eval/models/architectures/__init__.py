@@ -1,14 +1,16 @@
-"""Networks, one file each: CIFAR-sized, from *normalised* input to logits.
+"""Network architectures, one file each, from *normalised* input to logits.
 
-An architecture file has
+An architecture file defines
 
-- ``IDS``: the ids to list (``wrn-28-10`` stands for any depth and width);
-- ``sizes(arch_id)``: the arguments an id spells out, None where it is another file's id;
+- ``IDS``: the ids to list (``wrn-28-10`` also represents other depths and widths);
+- ``sizes(arch_id)``: the arguments in an id, or None if the id does not belong to the file;
 - ``build(*, classes, channels, image_size, **arguments) -> nn.Module``;
-- ``infer(shapes) -> Inferred | None``: the best guess from a state dict's names and shapes;
-- optionally ``ALIASES``: (pattern, replacement) for the names that other code uses for the same layers.
+- ``infer(shapes) -> Inferred | None``: a guess from the names and shapes of a state dict;
+- optionally ``ALIASES``: (pattern, replacement) pairs for other names of the same layers in public code.
 
-Modules are named as in the public code, so that public checkpoints load without translation.
+Submodules are named as in the public code, so that public checkpoints can be loaded. Files are found by
+name; no registration is needed. The order here: the interface of a file, the catalogue of all files
+(:func:`files`, :func:`ids`, :func:`find`, :func:`build`), and helpers for architecture files.
 """
 
 from __future__ import annotations
@@ -30,19 +32,19 @@ Arguments = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Inferred:
-    """What a state dict seems to be. A guess: the caller compares every key and shape."""
+    """The probable architecture of a state dict; the caller must compare all names and shapes."""
 
     architecture: Architecture
     classes: int
     channels: int
     image_size: tuple[int, int] | None = None
-    """Where the shapes tell it: the smallest size that fits."""
+    """The smallest image size that fits, if the shapes determine it."""
     variants: tuple[Arguments, ...] = field(default=())
-    """Further arguments under which the same tensors compute something else; only images can tell."""
+    """Other arguments with the same tensor shapes but another function; only accuracy distinguishes them."""
 
 
 class ArchitectureFile(Protocol):
-    """The shape of a module in this package."""
+    """The interface of an architecture file."""
 
     IDS: tuple[str, ...]
 
@@ -55,39 +57,22 @@ class ArchitectureFile(Protocol):
     def infer(self, shapes: Shapes) -> Inferred | None: ...
 
 
-def children(shapes: Shapes, prefix: str) -> int:
-    """How many numbered children ``prefix.0``, ``prefix.1``, ... a state dict has."""
-    found = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    numbers = [int(match[1]) for key in shapes if (match := found.match(key))]
-    return max(numbers, default=-1) + 1
-
-
-def changed(arguments: Arguments, defaults: Arguments) -> dict[str, Any]:
-    """The arguments that differ from their defaults: what an :class:`Architecture` records."""
-    return {name: value for name, value in arguments.items() if value != defaults[name]}
-
-
-def kaiming_normal(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
-    """He initialisation of every convolution (biases 0); nothing on the meta device, where it is slow."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
-            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
 def files() -> dict[str, ArchitectureFile]:
-    """Every architecture file, imported, by stem."""
+    """All architecture files (imported), by file stem."""
     return {stem: cast("ArchitectureFile", module(__name__, stem)) for stem in module_ids(__name__)}
 
 
 def ids() -> tuple[str, ...]:
-    """Architectures that can be named; ``wrn-28-10`` stands for any depth and width."""
+    """The ids of all files; ``wrn-28-10`` represents any depth and width."""
     return tuple(arch_id for file in files().values() for arch_id in file.IDS)
 
 
 def find(arch_id: str) -> tuple[ArchitectureFile, dict[str, Any]]:
-    """The file that knows an id, and the arguments the id spells out."""
+    """The file of an id, and the arguments in the id.
+
+    Raises:
+        UserError: for an unknown id, with a suggestion.
+    """
     for file in files().values():
         sizes = file.sizes(arch_id)
         if sizes is not None:
@@ -98,10 +83,33 @@ def find(arch_id: str) -> tuple[ArchitectureFile, dict[str, Any]]:
 def build(
     arch_id: str, *, classes: int, channels: int, image_size: tuple[int, int], **arguments: Any
 ) -> nn.Module:
-    """A fresh network from *normalised* ``x_NCHW`` to ``logits_NK``; no normalisation inside.
+    """Build a network with initial weights, from *normalised* ``x_NCHW`` to ``logits_NK``.
 
-    ``image_size`` is (height, width); ``arguments`` are those of the architecture's file. Raises
-    UserError for an unknown id and for images that are too small for the network.
+    ``image_size`` is (height, width); ``arguments`` are those of the ``build`` function of the file.
+
+    Raises:
+        UserError: for an unknown id, and for images that are too small for the network.
     """
     file, sizes = find(arch_id)
     return file.build(classes=classes, channels=channels, image_size=image_size, **{**sizes, **arguments})
+
+
+def count_children(shapes: Shapes, prefix: str) -> int:
+    """The number of children ``prefix.0``, ``prefix.1`` etc. in a state dict."""
+    found = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    numbers = [int(match[1]) for key in shapes if (match := found.match(key))]
+    return max(numbers, default=-1) + 1
+
+
+def non_default(arguments: Arguments, defaults: Arguments) -> dict[str, Any]:
+    """The arguments that differ from their defaults; an :class:`Architecture` records only these."""
+    return {name: value for name, value in arguments.items() if value != defaults[name]}
+
+
+def kaiming_normal(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
+    """He initialisation of all convolutions (biases 0); skipped on the meta device, where it is slow."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
+            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,7 +1,7 @@
-"""A small network of our own for scikit-learn's 8x8 digits: trains in seconds on a CPU.
+"""A small network for the 8x8 digits of scikit-learn, designed for this project: trains in seconds on a CPU.
 
 Three padded 3x3 convolutions (w, 2w, 2w channels, w = 16; the second with stride 2), then 64 hidden
-features. Without BatchNorm, so nothing depends on the batch or on the mode.
+features. It has no BatchNorm, so logits do not depend on the other images or on the mode.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed
+from robust_eval.models.architectures import Inferred, Shapes, non_default
 
 IDS = ("digits-cnn",)
 DEFAULTS = {"width": 16, "hidden": 64}
@@ -55,5 +55,5 @@ def infer(shapes: Shapes) -> Inferred | None:
     if not first or not hidden or not head:
         return None
     side = 2 * isqrt(hidden[1] // (2 * first[0]))
-    arguments = changed({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
+    arguments = non_default({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
     return Inferred(Architecture("digits-cnn", arguments), head[0], first[1], (side, side))

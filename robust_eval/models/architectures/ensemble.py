@@ -1,7 +1,7 @@
-"""Several networks of one architecture, their probabilities averaged (snapshot ensembles, Liu et al. 2020).
+"""The average of several networks of one architecture (snapshot ensembles, Liu et al. 2020).
 
-Outputs are the logarithm of the mean softmax: its softmax is that mean, so losses on logits and the
-order of classes are those of the averaged probabilities.
+The output is the logarithm of the mean softmax. Its softmax is that mean, so losses and predictions are those
+of the averaged probabilities.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
-from robust_eval.models.architectures import Inferred, Shapes, children
+from robust_eval.models.architectures import Inferred, Shapes, count_children
 
 IDS = ("ensemble",)
 
@@ -53,7 +53,7 @@ def build(
 
 
 def infer(shapes: Shapes) -> Inferred | None:
-    count, first = children(shapes, "members"), "members.0."
+    count, first = count_children(shapes, "members"), "members.0."
     inner = {key.removeprefix(first): shape for key, shape in shapes.items() if key.startswith(first)}
     for stem, file in architectures.files().items():
         found = file.infer(inner) if stem not in IDS and inner else None

@@ -1,4 +1,4 @@
-"""LeNet as Liu et al. 2020 use it (liuchen11/AdversaryLossLandscape), in its two layouts.
+"""LeNet of Liu et al. 2020 (liuchen11/AdversaryLossLandscape), in two layouts.
 
 ``mnist``: two padded 5x5 convolutions (2w, 4w channels), each followed by 2x2 max pooling, then
 64w hidden features; w = 16 in the paper. ``cifar``: unpadded, 6w and 16w channels, then 120w

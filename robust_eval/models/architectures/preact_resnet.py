@@ -1,4 +1,4 @@
-"""PreAct ResNet for small images (He et al. 2016, "Identity Mappings"), as the AWP and Rice code has it.
+"""PreAct ResNet for small images (He et al. 2016, "Identity Mappings"), as in AWP and Rice et al.
 
 3x3 stem without pooling; stages of ``width * (1, 2, 4, 8)`` channels; a 1x1 shortcut convolution
 where the shape changes; final BN-ReLU, global average pooling, one linear layer.
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed, children
+from robust_eval.models.architectures import Inferred, Shapes, count_children, non_default
 
 IDS = ("preact-resnet-18", "preact-resnet-34")
 ALIASES = (
@@ -107,9 +107,9 @@ def infer(shapes: Shapes) -> Inferred | None:
     stem, head = shapes.get("conv1.weight"), shapes.get("linear.weight")
     if not stem or not head or "layer1.0.bn1.weight" not in shapes or "bn1.weight" in shapes:
         return None
-    stages = tuple(children(shapes, f"layer{stage}") for stage in range(1, 5))
+    stages = tuple(count_children(shapes, f"layer{stage}") for stage in range(1, 5))
     depth = next((depth for depth, blocks in _BLOCKS.items() if blocks == stages), 18)
-    arguments = changed(
+    arguments = non_default(
         {"width": stem[0], "final_norm": "bn.weight" in shapes, "shortcut": "activated"}, DEFAULTS
     )
     architecture = Architecture(f"preact-resnet-{depth}", arguments)

@@ -1,4 +1,4 @@
-"""Post-activation ResNet for small images (He et al. 2015), as kuangliu/pytorch-cifar and TRADES have it.
+"""Post-activation ResNet for small images (He et al. 2015), as in kuangliu/pytorch-cifar and TRADES.
 
 3x3 stem without pooling; stages of ``width * (1, 2, 4, 8)`` channels; a 1x1 convolution with BN as
 shortcut where the shape changes; global average pooling, one linear layer.
@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed, children
+from robust_eval.models.architectures import Inferred, Shapes, count_children, non_default
 
 IDS = ("resnet-18", "resnet-34", "resnet-50")
-# torchvision says fc and downsample, Liu et al. 2020 say classifier.
+# torchvision has the names fc and downsample, Liu et al. 2020 classifier.
 ALIASES = (
     (r"^(?:fc|classifier|last_linear|head)\.", "linear."),
     (r"\.downsample\.", ".shortcut."),
@@ -121,7 +121,7 @@ def build(
     width: int = 64,
     stem_pool: bool = False,
 ) -> nn.Module:
-    """``stem_pool``: torchvision's max pooling kept after the 3x3 stem (huyvnphan/PyTorch_CIFAR10)."""
+    """``stem_pool``: max pooling after the 3x3 stem, as in torchvision (huyvnphan/PyTorch_CIFAR10)."""
     block = Bottleneck if depth in _BOTTLENECK else BasicBlock
     return ResNet(block, _BLOCKS[depth], classes, channels, width, stem_pool)
 
@@ -130,9 +130,11 @@ def infer(shapes: Shapes) -> Inferred | None:
     stem, head = shapes.get("conv1.weight"), shapes.get("linear.weight")
     if not stem or not head or "bn1.weight" not in shapes or "layer1.0.conv1.weight" not in shapes:
         return None
-    stages = tuple(children(shapes, f"layer{stage}") for stage in range(1, 5))
+    stages = tuple(count_children(shapes, f"layer{stage}") for stage in range(1, 5))
     bottleneck = "layer1.0.conv3.weight" in shapes
     fitting = [depth for depth, blocks in _BLOCKS.items() if blocks == stages]
     depth = next((d for d in fitting if (d in _BOTTLENECK) == bottleneck), 50 if bottleneck else 18)
-    architecture = Architecture(f"resnet-{depth}", changed({"width": stem[0], "stem_pool": False}, DEFAULTS))
+    architecture = Architecture(
+        f"resnet-{depth}", non_default({"width": stem[0], "stem_pool": False}, DEFAULTS)
+    )
     return Inferred(architecture, head[0], stem[1], variants=({"stem_pool": True},))

@@ -1,7 +1,7 @@
 """The MNIST network of TRADES (Zhang et al. 2019, section 5.3; Carlini and Wagner 2017, table 1).
 
 Two pairs of unpadded 3x3 convolutions (w, w, 2w, 2w channels, w = 32), each pair followed by 2x2 max
-pooling, then 200 and 200 hidden features. Dropout (after the first, 0.5) acts in training alone.
+pooling, then 200 and 200 hidden features. Dropout of 0.5 after the first is only active in training.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed, kaiming_normal
+from robust_eval.models.architectures import Inferred, Shapes, kaiming_normal, non_default
 
 IDS = ("small-cnn",)
 DEFAULTS = {"width": 32, "hidden": 200}
@@ -76,7 +76,7 @@ def build(
     if min(image_size) < 16:
         raise UserError(
             f"small-cnn needs images of at least 16x16, got {height}x{wide}. "
-            "For smaller ones there is digits-cnn."
+            "Use digits-cnn for smaller images."
         )
     area = ((height - 4) // 2 - 4) // 2 * (((wide - 4) // 2 - 4) // 2)
     return SmallCNN(classes, channels, area, width, hidden, dropout)
@@ -88,5 +88,5 @@ def infer(shapes: Shapes) -> Inferred | None:
     if not first or not hidden or not head:
         return None
     side = 4 * isqrt(hidden[1] // (2 * first[0])) + 12
-    arguments = changed({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
+    arguments = non_default({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
     return Inferred(Architecture("small-cnn", arguments), head[0], first[1], (side, side))

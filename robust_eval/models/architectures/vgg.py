@@ -1,4 +1,4 @@
-"""VGG with BatchNorm for small images (Simonyan and Zisserman 2015), as kuangliu/pytorch-cifar has it.
+"""VGG with BatchNorm for small images (Simonyan and Zisserman 2015), as in kuangliu/pytorch-cifar.
 
 Five stages of 3x3 convolutions, each ended by 2x2 max pooling; global average pooling; one linear
 layer, or the three of chengyangfu/pytorch-vgg-cifar10.
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed
+from robust_eval.models.architectures import Inferred, Shapes, non_default
 
 IDS = ("vgg-16", "vgg-19")
-# Liu et al. 2020 say feature_extractor.
+# Liu et al. 2020 have the name feature_extractor.
 ALIASES = ((r"^feature_extractor\.", "features."), (r"^(?:fc|linear|head)\.", "classifier."))
 DEFAULTS = {"width": 64, "bias": True, "head": (), "hidden": 512, "pooled": 1}
 
@@ -38,19 +38,21 @@ def _features(stages: Sequence[int], channels: int, width: int, bias: bool) -> n
     return nn.Sequential(*layers)
 
 
-def _head(inputs: int, hidden: int, classes: int, places: Sequence[int]) -> nn.Module:
-    """One linear layer, or linear layers at ``places`` of a Sequential with ReLU after all but the last.
+def _head(inputs: int, hidden: int, classes: int, positions: Sequence[int]) -> nn.Module:
+    """One linear layer, or linear layers at ``positions`` of a Sequential with ReLU after all but the last.
 
-    The other places hold dropout in the public code; at evaluation it does nothing.
+    The other positions are dropout in the public code, which does nothing in evaluation.
     """
-    if not places:
+    if not positions:
         return nn.Linear(inputs, classes)
-    layers: list[nn.Module] = [nn.Identity() for _ in range(places[-1] + 1)]
-    for place in places:
-        last = place == places[-1]
-        layers[place] = nn.Linear(inputs if place == places[0] else hidden, classes if last else hidden)
+    layers: list[nn.Module] = [nn.Identity() for _ in range(positions[-1] + 1)]
+    for position in positions:
+        last = position == positions[-1]
+        layers[position] = nn.Linear(
+            inputs if position == positions[0] else hidden, classes if last else hidden
+        )
         if not last:
-            layers[place + 1] = nn.ReLU()
+            layers[position + 1] = nn.ReLU()
     return nn.Sequential(*layers)
 
 
@@ -73,6 +75,7 @@ def sizes(arch_id: str) -> dict[str, Any] | None:
     return {"depth": int(match[1])} if match and int(match[1]) in _STAGES else None
 
 
+# More than eight parameters: these are the keyword arguments that checkpoints store for the architecture.
 def build(
     *,
     classes: int,
@@ -85,9 +88,9 @@ def build(
     hidden: int = 512,
     pooled: int = 1,
 ) -> nn.Module:
-    """``width``: channels of the first stage. ``bias``: of the convolutions. ``head``: places of the
-    linear layers in a Sequential classifier with ``hidden`` features; empty for a single layer.
-    ``pooled``: side of the pooled features (7 in torchvision's heads)."""
+    """``width``: channels of the first stage. ``bias``: whether convolutions have one. ``head``: positions of
+    the linear layers in a Sequential classifier with ``hidden`` features; empty for a single layer.
+    ``pooled``: side of the pooled features (7 in the heads of torchvision)."""
     if min(image_size) < 32:
         height, wide = image_size
         raise UserError(
@@ -102,7 +105,7 @@ def infer(shapes: Shapes) -> Inferred | None:
     kernels = {
         int(match[1]): key for key in shapes if (match := re.fullmatch(r"features\.(\d+)\.weight", key))
     }
-    convolutions = [place for place, key in kernels.items() if len(shapes[key]) == 4]
+    convolutions = [position for position, key in kernels.items() if len(shapes[key]) == 4]
     heads = {
         int(match[1] or -1): shapes[key]
         for key in shapes
@@ -113,14 +116,16 @@ def infer(shapes: Shapes) -> Inferred | None:
     layers = len(convolutions)
     depth = next((depth for depth, stages in _STAGES.items() if sum(stages) == layers), 16)
     first, single = shapes["features.0.weight"], list(heads) == [-1]
-    places = () if single else tuple(sorted(heads))
-    inputs = heads[-1 if single else places[0]][1]
+    positions = () if single else tuple(sorted(heads))
+    inputs = heads[-1 if single else positions[0]][1]
     arguments = {
         "width": first[0],
         "bias": "features.0.bias" in shapes,
-        "head": places,
-        "hidden": 512 if single else heads[places[0]][0],
+        "head": positions,
+        "hidden": 512 if single else heads[positions[0]][0],
         "pooled": max(round((inputs / (first[0] * _SCALE[-1])) ** 0.5), 1),
     }
-    classes = heads[-1 if single else places[-1]][0]
-    return Inferred(Architecture(f"vgg-{depth}", changed(arguments, DEFAULTS)), classes, first[1], (32, 32))
+    classes = heads[-1 if single else positions[-1]][0]
+    return Inferred(
+        Architecture(f"vgg-{depth}", non_default(arguments, DEFAULTS)), classes, first[1], (32, 32)
+    )

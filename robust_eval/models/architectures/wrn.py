@@ -1,9 +1,9 @@
-"""Wide ResNet, ``wrn-DEPTH-WIDTH`` (Zagoruyko and Komodakis 2016), as TRADES, MART and AWP have it.
+"""Wide ResNet, ``wrn-DEPTH-WIDTH`` (Zagoruyko and Komodakis 2016), as in the code of TRADES, MART and AWP.
 
 3x3 stem of 16 channels; three stages of (depth - 4) / 6 pre-activation blocks with
 ``width * (16, 32, 64)`` channels; shortcut convolutions take the BN-ReLU output; final BN-ReLU,
-global average pooling, one linear layer. Dropout is left out: no recipe here uses it, and it
-has no parameters.
+global average pooling, one linear layer. Dropout is omitted: no recipe uses it, and it has no
+parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, changed, children, kaiming_normal
+from robust_eval.models.architectures import Inferred, Shapes, count_children, kaiming_normal, non_default
 
 IDS = ("wrn-28-10", "wrn-34-10")
 ALIASES = ((r"^(?:linear|classifier|last_linear|head)\.", "fc."),)
@@ -42,8 +42,8 @@ class WideBlock(nn.Module):
         return change + kept
 
 
-class Stage(nn.Module):
-    """The public code keeps a stage's blocks in an attribute ``layer``; so do its state dicts."""
+class BlockGroup(nn.Module):
+    """The blocks of one width; the attribute name ``layer`` is that of public state dicts."""
 
     def __init__(self, count: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class WideResNet(nn.Module):
         count = (depth - 4) // 6
         planes = (16 * width, 32 * width, 64 * width)
         self.conv1 = nn.Conv2d(channels, _STEM, 3, 1, 1, bias=False)
-        self.block1 = Stage(count, _STEM, planes[0], 1)
+        self.block1 = BlockGroup(count, _STEM, planes[0], 1)
         if sub_block:
-            # Never used in forward; it is there because the checkpoints have it.
-            self.sub_block1 = Stage(count, _STEM, planes[0], 1)
-        self.block2 = Stage(count, planes[0], planes[1], 2)
-        self.block3 = Stage(count, planes[1], planes[2], 2)
+            # Not used in forward; it exists because public checkpoints contain it.
+            self.sub_block1 = BlockGroup(count, _STEM, planes[0], 1)
+        self.block2 = BlockGroup(count, planes[0], planes[1], 2)
+        self.block3 = BlockGroup(count, planes[1], planes[2], 2)
         self.bn1 = nn.BatchNorm2d(planes[2])
         self.fc = nn.Linear(planes[2], classes, bias=bias)
         kaiming_normal(self, "fan_out")
@@ -108,7 +108,7 @@ def build(
     sub_block: bool = False,
     bias: bool = True,
 ) -> nn.Module:
-    """``sub_block``: with the unused first stage of the TRADES code. ``bias``: of the last layer."""
+    """``sub_block``: with the unused first stage of the TRADES code. ``bias`` of the last layer."""
     return WideResNet(depth, width, classes, channels, sub_block, bias)
 
 
@@ -117,9 +117,9 @@ def infer(shapes: Shapes) -> Inferred | None:
     first = shapes.get("block1.layer.0.conv1.weight")
     if not stem or not head or not first:
         return None
-    depth = 6 * children(shapes, "block1.layer") + 4
+    depth = 6 * count_children(shapes, "block1.layer") + 4
     width = max(first[0] // 16, 1)
-    arguments = changed(
+    arguments = non_default(
         {"sub_block": "sub_block1.layer.0.conv1.weight" in shapes, "bias": "fc.bias" in shapes}, DEFAULTS
     )
     return Inferred(Architecture(f"wrn-{depth}-{width}", arguments), head[0], stem[1])

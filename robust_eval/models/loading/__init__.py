@@ -1,0 +1,1 @@
+"""Loading of checkpoints: file formats, architecture detection, and input normalisation."""

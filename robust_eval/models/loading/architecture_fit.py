@@ -1,4 +1,4 @@
-"""Which network a state dict belongs to: every name and every shape must agree, or nothing is loaded."""
+"""Find the architecture of a state dict: all tensor names and shapes must agree."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import ArchitectureFile, Arguments, Inferred
 from robust_eval.models.loading.state_dict_diff import (
-    Difference,
     State,
+    StateDictDifference,
     compare,
     completed,
+    name_some,
     shapes_of,
-    some,
 )
 
 _AVERAGED = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
@@ -29,21 +29,21 @@ _AVERAGED = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Fit:
-    """A network whose every tensor the file has."""
+    """An architecture all of whose tensors are in the file."""
 
     inferred: Inferred
     state: State
-    """Under the network's own names, complete."""
+    """The complete state dict, with the names of the network."""
     notes: tuple[str, ...]
     prefix: str = ""
     rest: tuple[str, ...] = ()
-    """Names in the file outside the prefix."""
+    """Names in the file without the prefix."""
 
 
-def blank(
+def meta_network(
     architecture: Architecture, *, classes: int, channels: int, image_size: tuple[int, int]
 ) -> nn.Module:
-    """The network without any weights: nothing can be left at a random initial value."""
+    """The network on the meta device: it has no values, so no tensor can keep a random initial value."""
     with torch.device("meta"):
         return architectures.build(
             architecture.id,
@@ -57,9 +57,12 @@ def blank(
 def fit(
     state: State, name: str, *, arch: str | None = None, image_size: tuple[int, int] | None = None
 ) -> Fit:
-    """The architecture whose tensors these are, all of them; else a UserError that says what came closest.
+    """Find the architecture with exactly the tensors of ``state``.
 
-    ``arch`` restricts the search to one id. ``image_size`` is that of the images to judge.
+    ``arch`` restricts the candidates to one id. ``image_size`` is that of the evaluated images.
+
+    Raises:
+        UserError: if none fits; the message names the closest architecture and the differences.
     """
     files = architectures.files() if arch is None else {arch: architectures.find(arch)[0]}
     found: list[Fit] = []
@@ -70,9 +73,9 @@ def fit(
             inferred = file.infer(shapes_of(renamed))
             if inferred is None or arch not in (None, inferred.architecture.id):
                 continue
-            network = blank_of(inferred, image_size)
+            network = meta_network_of(inferred, image_size)
             difference = compare(shapes_of(network.state_dict()), shapes_of(renamed))
-            closest.see(difference, inferred.architecture.id)
+            closest.update(difference, inferred.architecture.id)
             if difference.exact:
                 complete = completed(renamed, network.state_dict())
                 notes = _naming_notes(view, renamed)
@@ -80,28 +83,28 @@ def fit(
     if found:
         return _one_of(found, state, name)
     if closest.difference is None:
-        # Nothing looks like anything known: measure against each file's first network.
+        # No file recognises the names: compare with the first network of each file.
         for arch_id in [arch] if arch else [file.IDS[0] for file in files.values()]:
-            network = blank(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
-            closest.see(compare(shapes_of(network.state_dict()), shapes_of(state)), arch_id)
+            network = meta_network(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
+            closest.update(compare(shapes_of(network.state_dict()), shapes_of(state)), arch_id)
     raise UserError(_no_fit(name, arch, closest))
 
 
 @dataclass
 class _Closest:
-    """The architecture that most of a file's tensors agree with."""
+    """The architecture with the largest share of agreeing tensors."""
 
-    difference: Difference | None = None
+    difference: StateDictDifference | None = None
     arch: str = ""
 
-    def see(self, difference: Difference, arch: str) -> None:
+    def update(self, difference: StateDictDifference, arch: str) -> None:
         if self.difference is None or difference.share > self.difference.share:
             self.difference, self.arch = difference, arch
 
 
 @dataclass(frozen=True)
 class _View:
-    """A state dict with a prefix taken off: of every name that has it, or of those names alone."""
+    """A state dict without a prefix; names that lack the prefix are kept or left out."""
 
     prefix: str
     state: State
@@ -116,10 +119,10 @@ def _views(state: State) -> Iterator[_View]:
         parts = key.split(".")[:-1]
         prefixes.update(".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 4) + 1))
     for prefix, count in prefixes.items():
-        # A prefix that wraps a network is on many names; up to five networks are looked for.
+        # The prefix of a network is common to many names; a file may contain up to five networks.
         if count < len(state) / 5:
             continue
-        # A head beside its backbone keeps its own name.
+        # Names without the prefix are kept, e.g. those of a head next to its backbone.
         mixed = {key.removeprefix(prefix): value for key, value in state.items()}
         if len(mixed) == len(state):
             yield _View(prefix, mixed)
@@ -129,14 +132,16 @@ def _views(state: State) -> Iterator[_View]:
             yield _View(prefix, part, rest)
 
 
-def blank_of(inferred: Inferred, image_size: tuple[int, int] | None) -> nn.Module:
-    """The inferred network at the size its own tensors tell."""
+def meta_network_of(inferred: Inferred, image_size: tuple[int, int] | None) -> nn.Module:
+    """The inferred network on the meta device, for the image size inferred from its tensors."""
     size = inferred.image_size or image_size or (32, 32)
-    return blank(inferred.architecture, classes=inferred.classes, channels=inferred.channels, image_size=size)
+    return meta_network(
+        inferred.architecture, classes=inferred.classes, channels=inferred.channels, image_size=size
+    )
 
 
 def _renamed(view: State, file: ArchitectureFile) -> State:
-    """Under the file's own names, where other code calls the same layers otherwise."""
+    """Rename tensors by the ALIASES of an architecture file."""
     renamed = {}
     for key, value in view.items():
         own = key
@@ -155,16 +160,16 @@ def _naming_notes(view: _View, renamed: State) -> tuple[str, ...]:
 
 
 def _one_of(found: list[Fit], state: State, name: str) -> Fit:
-    """The fit that explains the whole file. Copies of one network count as one."""
-    whole = [fit for fit in found if not fit.rest]
-    if whole:
-        return whole[0]
+    """The fit that uses all tensors of the file; identical copies of a network count as one."""
+    complete = [fit for fit in found if not fit.rest]
+    if complete:
+        return complete[0]
     covered = tuple(fit.prefix for fit in found)
     beyond = [key for key in found[0].rest if not key.startswith(covered)]
     if beyond:
         raise UserError(
-            f"{name} has tensors beyond those of {found[0].inferred.architecture.id} under "
-            f"'{found[0].prefix}': {some(beyond)}. To leave them out, name the part to use: "
+            f"{name} has more tensors than {found[0].inferred.architecture.id} under "
+            f"'{found[0].prefix}': {name_some(beyond)}. To ignore them, name the part to use: "
             f"{name}#{found[0].prefix[:-1]}."
         )
     first = found[0]
@@ -173,9 +178,11 @@ def _one_of(found: list[Fit], state: State, name: str) -> Fit:
     plain = [fit for fit in found if not _AVERAGED.search(fit.prefix)]
     if len(plain) != 1:
         options = ", ".join(fit.prefix[:-1] for fit in found)
-        raise UserError(f"{name} holds several networks: {options}. Choose one: {name}#{first.prefix[:-1]}.")
+        raise UserError(
+            f"{name} contains several networks: {options}. Choose one: {name}#{first.prefix[:-1]}."
+        )
     others = ", ".join(fit.prefix[:-1] for fit in found if fit is not plain[0])
-    note = f"the file also holds {others}: choose with '#', {name}#NAME"
+    note = f"the file also contains {others}: choose with '#', {name}#NAME"
     return Fit(plain[0].inferred, plain[0].state, (*plain[0].notes, note), plain[0].prefix)
 
 
@@ -185,9 +192,9 @@ def _equal(one: State, other: State) -> bool:
 
 def _no_fit(name: str, arch: str | None, closest: _Closest) -> str:
     if arch is not None:
-        return f"{name} is not {arch}: {closest.difference}. Leave --arch out to have it detected."
+        return f"{name} is not {arch}: {closest.difference}. Omit --arch to detect the architecture."
     return (
-        f"{name} fits no known architecture. {closest.arch} came closest: {closest.difference}. Name the "
+        f"{name} fits no known architecture. {closest.arch} is the closest: {closest.difference}. Name the "
         "architecture with --arch, or give its code with --arch path.py:function."
     )
 
@@ -195,16 +202,16 @@ def _no_fit(name: str, arch: str | None, closest: _Closest) -> str:
 def check_against_images(
     inferred: Inferred, name: str, *, channels: int, image_size: tuple[int, int], data: str
 ) -> None:
-    """Refuse images that the network was not made for; their classes are known to fit."""
+    """Raise :class:`UserError` if channels or size of the images do not fit the network."""
     if inferred.channels != channels:
         raise UserError(
             f"{name} takes images with {inferred.channels} channel{'s' if inferred.channels > 1 else ''}, "
             f"but those of {data} have {channels}. Choose the data it was trained on with --data."
         )
     arguments: dict[str, Any] = {"classes": inferred.classes, "channels": channels}
-    here = blank(inferred.architecture, image_size=image_size, **arguments)
+    network = meta_network(inferred.architecture, image_size=image_size, **arguments)
     if not compare(
-        shapes_of(here.state_dict()), shapes_of(blank_of(inferred, image_size).state_dict())
+        shapes_of(network.state_dict()), shapes_of(meta_network_of(inferred, image_size).state_dict())
     ).exact:
         own = "x".join(map(str, inferred.image_size or ()))
         raise UserError(

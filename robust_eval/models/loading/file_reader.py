@@ -1,7 +1,7 @@
-"""Opening a file that may be anything: size and magic bytes first, then weights alone.
+"""Read checkpoint files, which are untrusted: check size and magic bytes, then read only weights.
 
-A checkpoint is untrusted input. Pickles are read by torch's weights-only reader, said explicitly
-(an environment variable overrides calls that leave it unset), with no second attempt of another kind.
+Pickles are read with ``torch.load(weights_only=True)``. The argument is explicit because an environment
+variable overrides the default. There is no fallback to another reader.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robust_eval.models.loading import pickle_scan
 
 _ADVICE = "Save the weights alone: torch.save(model.state_dict(), path)."
 _AGAIN = "Download or copy it again."
-# A safetensors header larger than this is not a header; the library's own limit is the same.
+# The largest safetensors header; the limit of the library is the same.
 _LARGEST_HEADER = 100_000_000
 _OTHER_FORMATS = {
     b"\x89HDF": "an HDF5 file (Keras?)",
@@ -40,19 +40,23 @@ _OTHER_FORMATS = {
 
 @dataclass(frozen=True)
 class Contents:
-    """What a checkpoint file holds, and the hash of its bytes."""
+    """The contents of a checkpoint file, and the hash of its bytes."""
 
     value: Any
-    """What ``torch.save`` was given; for safetensors a dict of tensors."""
+    """The object passed to ``torch.save``; for safetensors a dict of tensors."""
     sha256: str
     format: str
     """``torch`` or ``safetensors``."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """The header's strings of a safetensors file."""
+    """The metadata in the header of a safetensors file."""
 
 
 def read(path: Path) -> Contents:
-    """The file's contents on the CPU; a UserError says what the file is, if not a checkpoint."""
+    """Read a file to the CPU.
+
+    Raises:
+        UserError: if it is not a checkpoint; the message names the kind of file.
+    """
     head = _head(path)
     if _is_safetensors(head):
         value, metadata = _read_safetensors(path)
@@ -99,12 +103,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse zip files that are cut short, hold something else, or unpack to far more than they are."""
+    """Refuse zip files that are truncated, are no checkpoint, or unpack to more than 20 times their size."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError):
-        raise UserError(f"{path} is a damaged checkpoint: the file is cut short. {_AGAIN}") from None
+        raise UserError(f"{path} is a damaged checkpoint: the file is truncated. {_AGAIN}") from None
     names = [member.filename for member in members]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise UserError(f"{path} is a TorchScript archive, which carries code. {_ADVICE}")
@@ -119,10 +123,10 @@ def _check_zip(path: Path) -> None:
 
 
 def damaged_part(path: Path) -> str | None:
-    """The first part of a torch file whose checksum does not hold; None where all hold or there are none.
+    """The first member of a torch zip file with a wrong checksum; None if there is none.
 
-    torch.save writes checksums, torch.load never looks at them. (torch can be told to leave them out, so only
-    files that this project wrote are held to them.)
+    torch.save writes checksums, but torch.load does not verify them. As torch can be configured to omit
+    them, they are only required in files that this project wrote.
     """
     if not zipfile.is_zipfile(path):
         return None
@@ -135,21 +139,21 @@ def damaged_part(path: Path) -> str | None:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(pickle_scan.STAND_INS):
+        with torch.serialization.safe_globals(pickle_scan.REPLACEMENTS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(_refusal(path)) from None
     except Exception:
-        # A broken stream surfaces as whatever the reader happened to be doing.
+        # A damaged stream can raise any exception in the reader.
         wanted = pickle_scan.wanted_globals(path)
         message = (
-            _refusal(path) if wanted else f"{path} is a damaged checkpoint: it cannot be read to its end."
+            _refusal(path) if wanted else f"{path} is a damaged checkpoint: it cannot be read completely."
         )
         raise UserError(message if wanted else f"{message} {_AGAIN}") from None
 
 
 def _refusal(path: Path) -> str:
-    """Why the weights-only reader stopped, in words."""
+    """The error message for a file that the weights-only reader refused."""
     wanted = pickle_scan.wanted_globals(path)
     if not wanted:
         return (
@@ -158,18 +162,18 @@ def _refusal(path: Path) -> str:
         )
     shown = ", ".join(wanted[:5]) + (f" and {len(wanted) - 5} more" if len(wanted) > 5 else "")
     if any(name.startswith("torch.nn.modules") for name in wanted):
-        return f"{path} holds a whole model object, whose code it would run ({shown}). {_ADVICE}"
-    return f"{path} carries code and was not opened: its pickle wants {shown}. {_ADVICE}"
+        return f"{path} contains a pickled model object, which would run code ({shown}). {_ADVICE}"
+    return f"{path} carries code and was not opened: its pickle imports {shown}. {_ADVICE}"
 
 
 def _not_torch_save(path: Path) -> str:
     wanted = pickle_scan.wanted_globals(path)
-    asks = f" that wants {', '.join(wanted[:5])}" if wanted else ""
-    return f"{path} is a plain pickle{asks}, not written by torch.save, and was not opened. {_ADVICE}"
+    imports = f" that imports {', '.join(wanted[:5])}" if wanted else ""
+    return f"{path} is a plain pickle{imports}, not written by torch.save, and was not opened. {_ADVICE}"
 
 
 def _what_else(path: Path, head: bytes) -> str:
-    """A sentence about a file that is no checkpoint."""
+    """The error message for a file that is no checkpoint."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
         return (

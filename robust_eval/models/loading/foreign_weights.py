@@ -1,7 +1,6 @@
-"""Other people's checkpoints: finding the weights inside, and undoing what wrapped them.
+"""Find the weights in checkpoints of other projects and remove wrappers from the tensor names.
 
-Pure functions from what a file holds to a flat state dict with the network's own names. Every step
-that was taken is a note.
+Pure functions from the contents of a file to a flat state dict. Every change is recorded as a note.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from robust_eval.core.types import Normalisation
 
 State = dict[str, Tensor]
 
-# Where weights are kept, the likeliest first. Averaged weights come last: they are chosen by name.
+# Usual names of the weights, the most likely first. Averaged weights are only used if chosen by name.
 _PREFERRED = ("state_dict", "model_state_dict", "model_state", "net", "model", "network", "weights", "params")
 _AVERAGED = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
 _NOT_WEIGHTS = re.compile(r"optim|sched|scaler|amp|sampler|loader|rng|criterion|momentum", re.IGNORECASE)
 # Wrappers that add a component to every name: DataParallel, torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# Counters that other tools leave in a state dict: averaging, thop's operation counts.
+# Counters that other tools add to state dicts: weight averaging, operation counts of thop.
 _COUNTERS = ("n_averaged", "total_ops", "total_params")
 _MEANS = {
     "mean": "std",
@@ -45,24 +44,28 @@ _MEANS = {
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict freed of its wrapping."""
+    """A state dict without wrappers."""
 
     state: State
     stored: State
-    """The same under the file's own names, with the buffers of a normalisation in it."""
+    """The same with the names in the file, including the buffers of a normalisation."""
     normalisation: Normalisation | None
-    """What buffers in the state dict say the input goes through."""
+    """Input normalisation read from buffers in the state dict."""
     facts: Mapping[str, Any]
-    """What the file says of itself: epoch, accuracy, ..."""
+    """Further entries of the file, such as epoch and accuracy (unverified)."""
     notes: tuple[str, ...]
 
 
 def weights(value: Any, name: str, choice: str | None = None) -> Weights:
-    """The weights in what ``torch.save`` was given. ``choice`` names one of several (``FILE#choice``)."""
-    place, found, notes = _find(value, name, choice)
+    """Find the weights in the object that was saved; ``choice`` names one of several (``FILE#choice``).
+
+    Raises:
+        UserError: if there are no weights, or several without a clear choice.
+    """
+    path, found, notes = _find(value, name, choice)
     stored, dropped = _tensors(found, name)
-    notes += [f"weights found under '{place}'"] if place else []
-    notes += [f"left out {len(dropped)} entries that are no weights ({dropped[0]})"] if dropped else []
+    notes += [f"weights found under '{path}'"] if path else []
+    notes += [f"left out {len(dropped)} entries that are not weights ({dropped[0]})"] if dropped else []
     stored = _plain(stored, name, notes)
     state, removed = _unwrap(stored)
     notes += [f"removed '{wrapper}.' from the names" for wrapper in removed]
@@ -72,28 +75,29 @@ def weights(value: Any, name: str, choice: str | None = None) -> Weights:
 
 
 def _find(value: Any, name: str, choice: str | None) -> tuple[str, Mapping[Any, Any], list[str]]:
-    """Where the state dict is; '' for the top level."""
+    """(path, state dict, notes) of the weights; the path is '' for the top level."""
     found = dict(_state_dicts(value, ""))
     if isinstance(value, Tensor):
-        raise UserError(f"{name} holds a single tensor, not a model's weights.")
+        raise UserError(f"{name} contains a single tensor, not the weights of a model.")
     if choice is not None:
         return _choose(found, name, choice)
     if not found:
-        raise UserError(f"{name} holds no weights: no named tensors were found in it.")
+        raise UserError(f"{name} contains no weights: no named tensors were found in it.")
     if len(found) == 1:
-        place = next(iter(found))
-        return place, found[place], []
+        path = next(iter(found))
+        return path, found[path], []
     for wanted in _PREFERRED:
-        places = [place for place in found if place.split(".")[-1] == wanted and not _AVERAGED.search(place)]
-        if places:
-            others = ", ".join(place for place in found if place != places[0])
+        paths = [path for path in found if path.split(".")[-1] == wanted and not _AVERAGED.search(path)]
+        if paths:
+            others = ", ".join(path for path in found if path != paths[0])
             return (
-                places[0],
-                found[places[0]],
-                [f"the file also holds {others}: choose with '#', {name}#NAME"],
+                paths[0],
+                found[paths[0]],
+                [f"the file also contains {others}: choose with '#', {name}#NAME"],
             )
     raise UserError(
-        f"{name} holds several sets of weights: {', '.join(found)}. Choose one: {name}#{next(iter(found))}."
+        f"{name} contains several sets of weights: {', '.join(found)}. "
+        f"Choose one: {name}#{next(iter(found))}."
     )
 
 
@@ -102,34 +106,34 @@ def _choose(
 ) -> tuple[str, Mapping[Any, Any], list[str]]:
     if choice in found:
         return choice, found[choice], []
-    # A prefix inside a flat state dict: a model next to its teacher, an averaged copy.
-    for place, entries in found.items():
+    # A prefix in a flat state dict, e.g. of a teacher or an averaged copy.
+    for path, entries in found.items():
         part = {key: value for key, value in entries.items() if str(key).startswith(f"{choice}.")}
         if part:
-            return f"{place}.{choice}".lstrip("."), part, []
+            return f"{path}.{choice}".lstrip("."), part, []
     prefixes = {str(key).split(".")[0] for entries in found.values() for key in entries}
     raise unknown(f"part of {name}:", choice, {*found, *prefixes} - {""})
 
 
-def _state_dicts(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Dicts of named tensors, outermost first; optimiser state and the like is passed over."""
+def _state_dicts(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """(path, dict) of dicts of named tensors, outermost first; optimiser state etc. is skipped."""
     if isinstance(value, (list, tuple)):
         value = {str(index): entry for index, entry in enumerate(value) if isinstance(entry, Mapping)}
     if not isinstance(value, Mapping) or depth > 3:
         return
     named = {key: entry for key, entry in value.items() if isinstance(entry, Tensor) and isinstance(key, str)}
-    # Numbers such as best_acc1 and best_acc5 lie beside the weights, which are further down.
+    # Scalars such as best_acc1 are not weights; the weights are then in a nested dict.
     weights = sum(entry.dim() > 0 or "." in key for key, entry in named.items())
     if weights >= 2 or (named and len(named) == len(value)):
-        yield place, value
+        yield path, value
         return
     for key, entry in value.items():
         if isinstance(key, str) and not _NOT_WEIGHTS.search(key):
-            yield from _state_dicts(entry, f"{place}.{key}" if place else key, depth + 1)
+            yield from _state_dicts(entry, f"{path}.{key}" if path else key, depth + 1)
 
 
 def _tensors(found: Mapping[Any, Any], name: str) -> tuple[State, list[str]]:
-    """The tensors of a state dict; what else it holds is named."""
+    """The tensors of a state dict, and the names of all other entries."""
     state: State = {}
     dropped = []
     for key, value in found.items():
@@ -156,7 +160,7 @@ def _unwrap(state: State) -> tuple[State, list[str]]:
 
 
 def _take_normalisation(state: State) -> tuple[State, Normalisation | None, list[str]]:
-    """Split off buffers such as ``normalize.mean`` and ``normalize.std``, of 1 to 4 values."""
+    """Remove and read buffers such as ``normalize.mean`` and ``normalize.std``, of 1 to 4 values."""
     pairs = []
     for key in state:
         prefix, dot, last = key.rpartition(".")
@@ -168,7 +172,7 @@ def _take_normalisation(state: State) -> tuple[State, Normalisation | None, list
         return state, None, []
     mean, std = read.pop()
     if max(std) > 2:
-        # Statistics of pixels in 0..255.
+        # Statistics of pixels in 0 to 255.
         mean, std = tuple(m / 255 for m in mean), tuple(s / 255 for s in std)
     taken = {key for pair in pairs for key in pair}
     rest = {key: value for key, value in state.items() if key not in taken}
@@ -177,7 +181,7 @@ def _take_normalisation(state: State) -> tuple[State, Normalisation | None, list
 
 
 def _plain(state: State, name: str, notes: list[str]) -> State:
-    """Floating tensors as finite float32; the dtypes that were converted become a note."""
+    """Convert floating-point tensors to float32 (with a note), and check that they are finite."""
     kinds: dict[str, int] = defaultdict(int)
     plain = {}
     for key, value in state.items():
@@ -192,7 +196,7 @@ def _plain(state: State, name: str, notes: list[str]) -> State:
 
 
 def check_finite(state: Mapping[str, Tensor], name: str) -> None:
-    """Refuse weights that hold NaN or infinity: the argmax of NaN is a class like any other."""
+    """Raise :class:`UserError` for NaN or infinite weights: the argmax of NaN would count as a prediction."""
     for key, value in state.items():
         bad = value.numel() - int(value.isfinite().sum())
         if bad:
@@ -204,7 +208,7 @@ def check_finite(state: Mapping[str, Tensor], name: str) -> None:
 
 
 def _facts(value: Any) -> dict[str, Any]:
-    """Numbers and short words at the top level; nothing that could be a path."""
+    """Numbers and short strings at the top level, except paths."""
     if not isinstance(value, Mapping):
         return {}
     facts = {}

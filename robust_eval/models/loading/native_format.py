@@ -1,7 +1,7 @@
-"""This project's own checkpoint: weights that carry what is needed to judge them.
+"""The checkpoint format of this project: weights with everything that is needed to evaluate them.
 
-One dict of plain values and tensors, so that the weights-only reader opens it; in safetensors the
-same description is JSON in the header.
+A file is one dict of plain values and tensors, which the weights-only reader can read; in safetensors
+files the description is JSON in the header.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,16 +28,18 @@ from robust_eval.results.schema import ArchitectureRecord, NormalisationRecord
 FORMAT_VERSION = 1
 _HEADER_KEY = "robust_eval"
 TRAINED_ON = "trained_on"
-"""In ``provenance``: a sketch of the training images (:mod:`robust_eval.core.image_sketch`); results leave it out."""
+"""Key in ``provenance`` of the sketch of the training images; not copied to results."""
 
 
-class ThreatRecord(ClosedModel):
+class TrainingThreatRecord(ClosedModel):
+    """The threat model of training; unlike in results, without epsilon as a number."""
+
     norm: Literal["Linf", "L2"]
     eps: str
 
 
 class Header(ClosedModel):
-    """Everything but the weights."""
+    """The stored description of a checkpoint: everything except the weights."""
 
     format_version: int
     architecture: ArchitectureRecord
@@ -45,13 +48,13 @@ class Header(ClosedModel):
     channels: int = Field(ge=1)
     image_size: tuple[int, int]
     dataset: str | None = None
-    threat: ThreatRecord | None = None
+    threat: TrainingThreatRecord | None = None
     recipe: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
 
     def trained_with(self) -> dict[str, Any] | None:
-        """The recipe, threat model and metrics, as a result records them."""
+        """Recipe, threat model, metrics and provenance, in the form that results record."""
         fields = {
             "recipe": self.recipe,
             "threat": None if self.threat is None else self.threat.model_dump(),
@@ -61,51 +64,61 @@ class Header(ClosedModel):
         return {key: value for key, value in fields.items() if value} or None
 
     def trained_on(self) -> Mapping[str, Any] | None:
-        """The sketch of the training images, where the file has one."""
-        found = (self.provenance or {}).get(TRAINED_ON)
-        return found if isinstance(found, Mapping) else None
+        """The sketch of the training images, if the file has one."""
+        sketch = (self.provenance or {}).get(TRAINED_ON)
+        return sketch if isinstance(sketch, Mapping) else None
 
 
-def save(
-    path: Path,
-    network: nn.Module,
-    *,
-    architecture: Architecture,
-    normalisation: Normalisation,
-    classes: int,
-    channels: int,
-    image_size: tuple[int, int],
-    dataset: str | None = None,
-    threat: ThreatModel | None = None,
-    recipe: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a checkpoint in one step: a reader sees the old file or the new one, whole.
+@dataclass(frozen=True, kw_only=True)
+class CheckpointDescription:
+    """What :func:`save` records besides the weights; mappings contain plain JSON values."""
 
-    ``network`` is the bare network, without :class:`Normalised` around it. ``recipe``, ``metrics`` and
-    ``provenance`` hold plain JSON values. A path that ends in ``.safetensors`` is written in that format.
+    architecture: Architecture
+    normalisation: Normalisation
+    classes: int
+    channels: int
+    image_size: tuple[int, int]
+    """(height, width)."""
+    dataset: str | None = None
+    threat: ThreatModel | None = None
+    recipe: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] | None = None
+
+    def header(self) -> Header:
+        """The stored form."""
+        architecture, normalisation, threat = self.architecture, self.normalisation, self.threat
+        return Header(
+            format_version=FORMAT_VERSION,
+            architecture=ArchitectureRecord(id=architecture.id, arguments=dict(architecture.arguments)),
+            normalisation=NormalisationRecord(
+                name=normalisation.name, mean=normalisation.mean, std=normalisation.std
+            ),
+            classes=self.classes,
+            channels=self.channels,
+            image_size=self.image_size,
+            dataset=self.dataset,
+            threat=None if threat is None else TrainingThreatRecord(norm=threat.norm, eps=threat.eps_text),
+            recipe=None if self.recipe is None else dict(self.recipe),
+            metrics=None if self.metrics is None else dict(self.metrics),
+            provenance=None if self.provenance is None else dict(self.provenance),
+        )
+
+
+def save(path: Path, network: nn.Module, description: CheckpointDescription) -> None:
+    """Write a checkpoint atomically; a path that ends in ``.safetensors`` gets that format.
+
+    ``network`` maps normalised input to logits (not a :class:`Normalised` model).
+
+    Raises:
+        UserError: if the file cannot be written.
     """
-    header = Header(
-        format_version=FORMAT_VERSION,
-        architecture=ArchitectureRecord(id=architecture.id, arguments=dict(architecture.arguments)),
-        normalisation=NormalisationRecord(
-            name=normalisation.name, mean=normalisation.mean, std=normalisation.std
-        ),
-        classes=classes,
-        channels=channels,
-        image_size=image_size,
-        dataset=dataset,
-        threat=None if threat is None else ThreatRecord(norm=threat.norm, eps=threat.eps_text),
-        recipe=None if recipe is None else dict(recipe),
-        metrics=None if metrics is None else dict(metrics),
-        provenance=None if provenance is None else dict(provenance),
-    ).model_dump(mode="json")
+    header = description.header().model_dump(mode="json")
     state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(state, metadata={_HEADER_KEY: json.dumps(header)})
     else:
-        # In memory first: torch's own writer reports a full disk as an internal error.
+        # Written to memory first: the writer of torch reports a full disk as an internal error.
         buffer = io.BytesIO()
         torch.save({**header, "state_dict": state}, buffer)
         content = buffer.getvalue()
@@ -116,7 +129,11 @@ def save(
 
 
 def header_of(value: Any, metadata: Mapping[str, str], name: str) -> Header | None:
-    """The description of a file in this format; None for a foreign file."""
+    """The description of a file in this format; None for a file of another format.
+
+    Raises:
+        UserError: if the description is damaged or of a newer version.
+    """
     if _HEADER_KEY in metadata:
         try:
             raw = json.loads(metadata[_HEADER_KEY])

@@ -1,4 +1,4 @@
-"""Normalisation and variant of a foreign network: as asked, as recorded, or by clean accuracy."""
+"""Choose normalisation and variant of a foreign network: as requested, as recorded, or by accuracy."""
 
 from __future__ import annotations
 
@@ -20,31 +20,35 @@ def choose(
     *,
     channels: int,
     recorded: Normalisation | None,
-    asked: str | None,
+    requested: str | None,
     images: ImageSet | None,
     device: torch.device,
 ) -> tuple[normalisation_probe.Candidate, tuple[str, ...]]:
-    """The way to run one of ``networks`` (on the device, the plain variant first), and the notes on why.
+    """(candidate, notes): one of ``networks`` with its normalisation, and the reason.
 
-    ``recorded``: what the file says of its normalisation; ``asked``: what the user said.
+    ``networks`` are on the device, the default variant first. ``recorded``: the normalisation in the file;
+    ``requested``: that of the user.
+
+    Raises:
+        UserError: if the normalisation cannot be determined.
     """
     plain, network = networks[0]
-    wanted = None if asked is None else parse_normalisation(asked, channels)
-    as_asked = () if wanted is None else (f"input normalisation '{wanted.name}' as asked",)
+    wanted = None if requested is None else parse_normalisation(requested, channels)
+    notes = () if wanted is None else (f"input normalisation '{wanted.name}' as requested",)
     if images is None:
         known = wanted or recorded
         if known is None:
             raise UserError(
-                f"{name} does not say how its input is normalised. Add --data, so that it can be found out, "
+                f"{name} does not record its input normalisation. Add --data, so that it can be determined, "
                 "or --normalisation."
             )
-        return normalisation_probe.Candidate(network, plain, known.name, known), as_asked
+        return normalisation_probe.Candidate(network, plain, known.name, known), notes
     if wanted is not None and len(networks) == 1:
-        return normalisation_probe.Candidate(network, plain, wanted.name, wanted), as_asked
+        return normalisation_probe.Candidate(network, plain, wanted.name, wanted), notes
     tried = (
         [wanted]
         if wanted is not None
-        else normalisation_probe.normalisations(channels, images.name, recorded)
+        else normalisation_probe.candidate_normalisations(channels, images.name, recorded)
     )
     candidates = [
         normalisation_probe.Candidate(
@@ -60,7 +64,7 @@ def choose(
     ]
     x, y = images.take(min(images.n, normalisation_probe.ROUNDS[-1])).tensors()
     chosen, sentence = normalisation_probe.probe(
-        candidates, x.to(device), y.to(device), images.classes, name, asked=wanted is not None
+        candidates, x.to(device), y.to(device), images.classes, name, requested=wanted is not None
     )
     return chosen, (sentence,)
 

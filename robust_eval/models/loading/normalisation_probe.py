@@ -1,11 +1,10 @@
-"""Which input normalisation a foreign checkpoint wants, told by its clean accuracy.
+"""Determine the input normalisation of a foreign checkpoint by its clean accuracy.
 
-The wrong one still "works" and gives a plausible, lower number, so every candidate is tried and the
-figures are reported. A normalisation that the file records is kept unless it is near chance. Else
-accuracy decides. Candidates that it cannot tell apart (within a point, or not significantly worse on
-the same images) are separated by what the first BatchNorm layer remembers of its training inputs,
-with or without the usual zero-padded crops; without BatchNorm "none" is preferred, then the most
-accurate.
+A wrong normalisation gives a plausible but lower accuracy, so all candidates are tried and their accuracies
+reported. A normalisation recorded in the file is kept unless its accuracy is near chance. Otherwise
+accuracy decides. Candidates with similar accuracy (within a point, or not significantly worse on the same
+images) are compared by the running statistics of the first BatchNorm layer, with and without zero-padded
+crops; without BatchNorm "none" is preferred, then the most accurate.
 """
 
 from __future__ import annotations
@@ -20,17 +19,16 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
-# Images looked at in each round; candidates that fall clearly behind leave after each. The winner
-# sees at least the second round's.
+# Images in each round; clearly worse candidates are dropped after each round. At least two rounds are run.
 ROUNDS = (32, 128, 500)
 _BATCH = 128
 _POINT = 0.01
-# A network that is right this often is not one that is run the wrong way.
+# With at least this accuracy, no other variants of the architecture are tried.
 _GOOD_ENOUGH = 0.6
-# Where the dataset is known, the others' statistics need not be tried.
+# For known datasets, the statistics of the others are not tried.
 _USUAL = {
     "cifar10": ("none", "2x-1", "cifar10", "cifar10-kuangliu", "imagenet"),
     "cifar100": ("none", "2x-1", "cifar100", "cifar10", "cifar10-kuangliu", "imagenet"),
@@ -40,20 +38,20 @@ _USUAL = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a network. ``network`` is in eval mode, from normalised input to logits."""
+    """A network with a normalisation. ``network``, in eval mode, maps normalised input to logits."""
 
     network: nn.Module
     architecture: Architecture
     label: str
     normalisation: Normalisation
     recorded: bool = False
-    """In the file: kept while it is not clearly wrong."""
+    """The normalisation is recorded in the file: used unless the accuracy is near chance."""
     variant: bool = False
-    """Tried only where no plain candidate does well."""
+    """Only tried if no candidate of the default variant has a good accuracy."""
 
 
 class _Trial:
-    """A candidate and how it does on the images seen so far."""
+    """A candidate with its predictions on the images of the rounds so far."""
 
     def __init__(self, candidate: Candidate, copy: nn.Module, device: torch.device) -> None:
         self.candidate = candidate
@@ -61,20 +59,20 @@ class _Trial:
         self.correct = torch.empty(0, dtype=torch.bool)
 
     @torch.no_grad()
-    def look(self, x: Tensor, y: Tensor) -> None:
-        """Go on to those of the images that were not seen before."""
-        seen = len(self.correct)
-        if seen < len(x):
-            logits = self.model(x[seen:])
-            right = (logits.argmax(1) == y[seen:]) & logits.isfinite().all(1)
-            self.correct = torch.cat([self.correct, right.cpu()])
+    def extend(self, x: Tensor, y: Tensor) -> None:
+        """Evaluate the images that were not evaluated before."""
+        done = len(self.correct)
+        if done < len(x):
+            logits = self.model(x[done:])
+            correct = (logits.argmax(1) == y[done:]) & logits.isfinite().all(1)
+            self.correct = torch.cat([self.correct, correct.cpu()])
 
     @property
     def accuracy(self) -> float:
         return float(self.correct.double().mean())
 
     def behind(self, best: _Trial) -> bool:
-        """Clearly worse on the same images: by more than a point, and by three standard errors."""
+        """Whether it is worse on the same images by more than a point and three standard errors."""
         lost = int((best.correct & ~self.correct).sum())
         won = int((self.correct & ~best.correct).sum())
         return lost - won > _POINT * len(self.correct) and lost - won > 3 * sqrt(lost + won)
@@ -83,10 +81,10 @@ class _Trial:
         return f"{self.candidate.label} {100 * self.accuracy:.1f}% of {len(self.correct)}"
 
 
-def normalisations(
+def candidate_normalisations(
     channels: int, dataset: str = "", recorded: Normalisation | None = None
 ) -> list[Normalisation]:
-    """What to try: a recorded one first, then the table's that suit the dataset and its channels."""
+    """Normalisations to try: a recorded one first, then those of the table for the dataset."""
     names = _USUAL.get(dataset, tuple(NORMALISATIONS))
     known = [NORMALISATIONS[name] for name in names if len(NORMALISATIONS[name].mean) in (1, channels)]
     known = [entry for entry in known if channels == 1 or entry.name != "mnist"]
@@ -111,31 +109,32 @@ def probe(
     classes: int,
     name: str,
     *,
-    asked: bool = False,
+    requested: bool = False,
 ) -> tuple[Candidate, str]:
-    """The best candidate, and a sentence with everybody's figures.
+    """(candidate, note): the best candidate, and a note with the accuracies of all.
 
-    ``x_NCHW`` in [0, 1] and ``y_N`` on the networks' device; up to 500 are used. A UserError with the
-    figures where even the best is near chance, unless the user ``asked`` for this normalisation.
+    ``x_NCHW`` in [0, 1] and ``y_N`` are on the device of the networks; up to 500 images are used.
+
+    Raises :class:`UserError` if accuracy is near chance, unless the user ``requested`` this normalisation.
     """
-    tried, left = _compete(candidates, x_NCHW, y_N)
+    tried, remaining = _compete(candidates, x_NCHW, y_N)
     recorded = [trial for trial in tried if trial.candidate.recorded and not trial.candidate.variant]
-    chosen, why = (recorded[0], "as recorded") if recorded else _settle(left, x_NCHW[: ROUNDS[1]])
+    chosen, why = (recorded[0], "as recorded") if recorded else _break_tie(remaining, x_NCHW[: ROUNDS[1]])
     rest = sorted((trial for trial in tried if trial is not chosen), key=lambda trial: -trial.accuracy)
     table = ", ".join(str(trial) for trial in (chosen, *rest))
-    # A handful of images cannot tell a weak model from chance.
+    # With few images a weak model cannot be distinguished from chance.
     floor = near_chance(classes) if len(x_NCHW) >= ROUNDS[0] else 1 / classes
-    floor = 0.0 if asked else floor
-    if max(trial.accuracy for trial in left) < floor:
+    floor = 0.0 if requested else floor
+    if max(trial.accuracy for trial in remaining) < floor:
         raise UserError(
-            f"{name} is near chance on these images whatever its input normalisation ({table}; chance is "
-            f"{100 / classes:.0f}%). Check that --data is what it was trained on, with the labels in the "
-            "same order, or force one with --normalisation."
+            f"{name} is near chance on these images with every input normalisation ({table}; chance is "
+            f"{100 / classes:.0f}%). Check that --data is the dataset it was trained on, with labels in "
+            "the same order, or choose a normalisation with --normalisation."
         )
     if chosen.accuracy < floor:
         raise UserError(
             f"{name} records an input normalisation under which it is near chance ({table}). "
-            "Force another with --normalisation."
+            "Choose another one with --normalisation."
         )
     return chosen.candidate, (
         f"input normalisation '{chosen.candidate.normalisation.name}' {why}; clean accuracy: {table}"
@@ -143,55 +142,57 @@ def probe(
 
 
 def near_chance(classes: int) -> float:
-    """Twice chance, or chance plus 15 points where there are few classes."""
+    """Accuracy below which a model counts as near chance: twice chance, at most chance plus 15 points."""
     return min(2 / classes, 1 / classes + 0.15)
 
 
 def _compete(candidates: Sequence[Candidate], x: Tensor, y: Tensor) -> tuple[list[_Trial], list[_Trial]]:
-    """All that were tried, and those that are not clearly behind."""
-    copies = {id(entry.network): frozen(entry.network, batch=_BATCH) for entry in candidates}
+    """(all trials, those that are not clearly worse than the best)."""
+    copies = {id(entry.network): make_attack_copy(entry.network, batch=_BATCH) for entry in candidates}
 
     def start(variant: bool) -> list[_Trial]:
         chosen = [entry for entry in candidates if entry.variant == variant]
         return [_Trial(entry, copies[id(entry.network)], x.device) for entry in chosen]
 
     trials = start(variant=False)
-    left = list(trials)
+    remaining = list(trials)
     for limit in ROUNDS:
-        for trial in left:
-            trial.look(x[:limit], y[:limit])
-        if limit == ROUNDS[0] and max(trial.accuracy for trial in left) < _GOOD_ENOUGH:
+        for trial in remaining:
+            trial.extend(x[:limit], y[:limit])
+        if limit == ROUNDS[0] and max(trial.accuracy for trial in remaining) < _GOOD_ENOUGH:
             variants = start(variant=True)
             for trial in variants:
-                trial.look(x[:limit], y[:limit])
+                trial.extend(x[:limit], y[:limit])
             trials += variants
-            left += variants
-        best = max(left, key=lambda trial: trial.accuracy)
-        left = [trial for trial in left if trial.candidate.recorded or not trial.behind(best)]
-        if limit >= len(x) or (len(left) == 1 and limit >= ROUNDS[1]):
+            remaining += variants
+        best = max(remaining, key=lambda trial: trial.accuracy)
+        remaining = [trial for trial in remaining if trial.candidate.recorded or not trial.behind(best)]
+        if limit >= len(x) or (len(remaining) == 1 and limit >= ROUNDS[1]):
             break
-    return trials, left
+    return trials, remaining
 
 
-def _settle(contenders: Sequence[_Trial], x: Tensor) -> tuple[_Trial, str]:
-    """One of those that accuracy could not separate, and why."""
+def _break_tie(contenders: Sequence[_Trial], x: Tensor) -> tuple[_Trial, str]:
+    """(trial, reason): choose between trials of similar accuracy."""
     if len(contenders) == 1:
         return contenders[0], "by clean accuracy"
 
     def others(chosen: _Trial) -> str:
         return ", ".join(trial.candidate.label for trial in contenders if trial is not chosen)
 
-    views = (x, shifted(x))
+    views = (x, zero_padded_crops(x))
     mismatches = [
         min(found)
         for trial in contenders
-        if (found := [value for view in views if (value := mismatch(trial.model, view)) is not None])
+        if (
+            found := [value for view in views if (value := batchnorm_mismatch(trial.model, view)) is not None]
+        )
     ]
     if len(mismatches) == len(contenders):
-        # What comes after the first BatchNorm leaves it as it is: of those, the most accurate.
-        least = min(mismatches) + 1e-9
-        alike = [trial for trial, value in zip(contenders, mismatches, strict=True) if value <= least]
-        chosen = max(alike, key=lambda trial: trial.accuracy)
+        # Variants that differ after the first BatchNorm have equal mismatches: take the most accurate.
+        smallest = min(mismatches) + 1e-9
+        equal = [trial for trial, value in zip(contenders, mismatches, strict=True) if value <= smallest]
+        chosen = max(equal, key=lambda trial: trial.accuracy)
         return chosen, (
             f"by the first BatchNorm's statistics, where accuracy does not rule out {others(chosen)}"
         )
@@ -203,11 +204,10 @@ def _settle(contenders: Sequence[_Trial], x: Tensor) -> tuple[_Trial, str]:
     return chosen, f"{why}, though accuracy does not rule out {others(chosen)}"
 
 
-def shifted(x_NCHW: Tensor) -> Tensor:
-    """Zero-padded by an eighth of the width and cropped, as in training; every offset in turn.
+def zero_padded_crops(x_NCHW: Tensor) -> Tensor:
+    """The images padded with zeros by an eighth of the width and cropped, as in training; all offsets occur.
 
-    Black borders change the statistics that training leaves behind by as much as one table entry
-    differs from the next.
+    Black borders change the running statistics by as much as similar normalisations differ.
     """
     height, width = x_NCHW.shape[2:]
     pad = width // 8
@@ -220,26 +220,26 @@ def shifted(x_NCHW: Tensor) -> Tensor:
     return torch.stack(crops)
 
 
-def mismatch(model: nn.Module, x_NCHW: Tensor) -> float | None:
-    """Mean over channels of KL(batch statistics || remembered ones) at the first BatchNorm that runs.
+def batchnorm_mismatch(model: nn.Module, x_NCHW: Tensor) -> float | None:
+    """Mean over channels of KL(batch statistics || running statistics) at the first BatchNorm layer.
 
-    In all our networks its input is linear in the image, so it sees the input's scale directly. None
-    without BatchNorm.
+    In all networks of this project the input of that layer is linear in the image, so it depends directly
+    on the normalisation. None without BatchNorm.
     """
     found: list[float] = []
 
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+    def measure(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         if found or not isinstance(layer, nn.BatchNorm2d):
             return
         if layer.running_var is None or layer.running_mean is None:
             return
         variance, mean = torch.var_mean(inputs[0].double().transpose(0, 1).flatten(1), 1)
-        remembered = layer.running_var.double() + layer.eps
-        ratio = (variance + layer.eps) / remembered
-        shift = (mean - layer.running_mean) ** 2 / remembered
+        running = layer.running_var.double() + layer.eps
+        ratio = (variance + layer.eps) / running
+        shift = (mean - layer.running_mean) ** 2 / running
         found.append(float((0.5 * (ratio + shift - 1 - ratio.log())).mean()))
 
-    hooks = [m.register_forward_hook(look) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [m.register_forward_hook(measure) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     try:
         if hooks:
             with torch.no_grad():

@@ -1,8 +1,8 @@
-"""What a pickle asks for, found without unpickling it, and harmless stand-ins for what is common.
+"""List the globals that a pickle imports, without unpickling it; harmless replacements for common ones.
 
-Public checkpoints keep an accuracy as a NumPy scalar or the options of a script as a Namespace
-next to the weights. The weights-only reader refuses both names. The stand-ins below are called in
-their place: plain data, nothing imported from the file, NumPy's own reconstruction never reached.
+Public checkpoints often contain NumPy scalars (an accuracy) or a Namespace (the options of a script) next to
+the weights. The weights-only reader refuses both. The replacements below are called instead: they only
+create plain data and execute nothing of NumPy or of the file.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-# torch.save's legacy format starts with this number, pickled.
+# The legacy format of torch.save starts with this pickled number.
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _LARGEST_PICKLE = 64 * 2**20
 
-# Names that the weights-only reader accepts by itself; for messages alone.
+# Names that the weights-only reader accepts; only used for error messages.
 _HARMLESS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch(\.cuda)?\.\w*(Storage|Tensor)|torch\.nn\.parameter\.Parameter"
     r"|torch\.storage\.\w+Storage|torch\.(Size|device|\w*int\d+|b?float\d+|bool)|torch\.serialization\._get_layout"
@@ -29,17 +29,17 @@ _HARMLESS = re.compile(
 
 
 class Opaque:
-    """Something kept beside the weights that the evaluation has no use for."""
+    """Replaces an object that is not needed; its content is discarded."""
 
     def __new__(cls, *_: Any, **__: Any) -> Opaque:
         return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
-        """Whatever it was, it is dropped."""
+        """Discard the state."""
 
 
 class DType:
-    """``numpy.dtype('f8', ...)``: the kind and the byte order."""
+    """Replaces ``numpy.dtype('f8', ...)``: stores kind and byte order."""
 
     def __init__(self, kind: Any = "", *_: Any) -> None:
         self.kind, self.order = kind, "<"
@@ -53,35 +53,35 @@ _FORMATS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "b
 
 
 def scalar(dtype: Any, data: Any = None) -> Any:
-    """A NumPy scalar as the Python number it stands for."""
+    """Replaces NumPy scalars by Python numbers."""
     code = _FORMATS.get(str(dtype.kind)) if isinstance(dtype, DType) else None
     if code is None or not isinstance(data, bytes) or len(data) != struct.calcsize(code):
         return Opaque()
     return struct.unpack(dtype.order + code, data)[0]
 
 
-def dropped(*_: Any) -> Opaque:
-    """An array beside the weights."""
+def discarded_array(*_: Any) -> Opaque:
+    """Replaces a NumPy array."""
     return Opaque()
 
 
-STAND_INS: list[Any] = [
+REPLACEMENTS: list[Any] = [
     (DType, "numpy.dtype"),
     *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((dropped, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((discarded_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     (Opaque, "numpy.ndarray"),
     (Opaque, "argparse.Namespace"),
 ]
-_KNOWN = {name for _, name in STAND_INS}
+_KNOWN = {name for _, name in REPLACEMENTS}
 
 
 def is_torch_legacy(head: bytes) -> bool:
-    """True for a file of ``torch.save`` from before torch 1.6, or written the old way."""
+    """Whether a file has the format of ``torch.save`` before torch 1.6."""
     return head.startswith(_LEGACY_MAGIC)
 
 
 def wanted_globals(path: Path) -> list[str]:
-    """Names outside the weights-only reader's list that the file's pickles ask for, in order."""
+    """Globals that the pickles in a file import and the weights-only reader refuses, in order."""
     names: dict[str, None] = {}
     for stream in _streams(path):
         _walk(stream, names)
@@ -101,7 +101,7 @@ def _streams(path: Path) -> list[bytes]:
 
 
 def _walk(data: bytes, names: dict[str, None]) -> None:
-    """Collect the globals of the pickles that follow one another; raw bytes end the walk."""
+    """Collect the globals of consecutive pickles, up to the first bytes that are not a pickle."""
     stream = io.BytesIO(data)
     strings: list[str] = []
     memo: dict[Any, str] = {}
@@ -116,11 +116,11 @@ def _walk(data: bytes, names: dict[str, None]) -> None:
                 elif isinstance(argument, str):
                     strings.append(argument)
                 elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                    # Only a string put directly before matters: module and name of STACK_GLOBAL.
+                    # Only strings matter: module and name of STACK_GLOBAL.
                     memo[memoized if argument is None else argument] = strings[-1] if strings else ""
                     memoized += 1
                 elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and argument in memo:
                     strings.append(memo[argument])
     except Exception:
-        # A damaged stream: what was seen so far is what there is to say.
+        # A damaged stream: report the names found so far.
         return

@@ -1,4 +1,4 @@
-"""``--arch path.py:function``: the user's own network code, run because the user named it."""
+"""``--arch path.py:function``: build the network with code of the user (executed at the user's request)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from robust_eval.models.loading.state_dict_diff import State, compare, completed
 
 
 def is_python_file(arch: str) -> bool:
-    """True for ``path.py:function``."""
+    """Whether ``arch`` has the form ``path.py:function``."""
     path, colon, function = arch.rpartition(":")
     return bool(colon and function) and path.endswith(".py")
 
 
 def portable(arch: str) -> str:
-    """``path.py:function`` without the folders, so that no machine's paths are named; an id as it is."""
+    """``path.py:function`` without folders, so that results contain no paths; other ids unchanged."""
     if not is_python_file(arch):
         return arch
     file, _, function = arch.rpartition(":")
@@ -32,31 +32,34 @@ def portable(arch: str) -> str:
 
 
 def sha256(arch: str) -> str:
-    """Of the file's bytes: the same weights under other code are another model."""
+    """SHA-256 of the code file: the same weights with other code are another model."""
     path = Path(arch.rpartition(":")[0]).expanduser()
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        raise _absent(path) from None
+        raise _missing(path) from None
 
 
-def _absent(path: Path) -> UserError:
-    return UserError(f"{path} does not exist. --arch takes path.py:function, or an architecture's id.")
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path} does not exist. --arch takes path.py:function or an architecture id.")
 
 
-def build(arch: str, offered: Mapping[str, Any]) -> nn.Module:
-    """The network that ``function`` returns.
+def build(arch: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Call ``function`` of ``path.py:function`` and return its network.
 
-    It is called with those of ``offered`` (``classes``, ``num_classes``, ``channels``, ``image_size``) that
-    it has parameters for.
+    It receives those of ``arguments`` (``classes``, ``num_classes``, ``channels``, ``image_size``) that it
+    has parameters for.
+
+    Raises:
+        UserError: if the code cannot be imported, fails, or returns no module.
     """
     file, _, name = arch.rpartition(":")
     function = _function(Path(file).expanduser(), name)
     parameters = inspect.signature(function).parameters
     try:
-        network = function(**{key: value for key, value in offered.items() if key in parameters})
+        network = function(**{key: value for key, value in arguments.items() if key in parameters})
     except Exception as error:
-        raise UserError(f"{arch} failed: {type(error).__name__}: {error}. Mend the function.") from error
+        raise UserError(f"{arch} failed: {type(error).__name__}: {error}. Correct the function.") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"{arch} returned a {type(network).__name__}, not a torch.nn.Module.")
     return network
@@ -64,12 +67,12 @@ def build(arch: str, offered: Mapping[str, Any]) -> nn.Module:
 
 def _function(path: Path, name: str) -> Callable[..., Any]:
     if not path.is_file():
-        raise _absent(path)
+        raise _missing(path)
     spec = importlib.util.spec_from_file_location(f"_robust_eval_user_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Files next to it can be imported, as when it is run as a script.
+    # Makes modules in the same folder importable, as for a script.
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules[spec.name] = module
     try:
@@ -80,15 +83,18 @@ def _function(path: Path, name: str) -> Callable[..., Any]:
         sys.path.remove(str(path.resolve().parent))
     function = getattr(module, name, None)
     if not callable(function):
-        own = (key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise unknown(f"function in {path.name}:", name, own)
+        names = (key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise unknown(f"function in {path.name}:", name, names)
     return function  # type: ignore[no-any-return]  # checked callable
 
 
 def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str) -> tuple[int, str]:
-    """Fill the network with exactly one of these readings of the file; the first that fits.
+    """Load the first of several state dicts that fits the network; return its index and the removed prefix.
 
-    Every name must agree, up to one prefix that all share. Returns which reading it was and the prefix.
+    All names must agree, except for a prefix common to all of them.
+
+    Raises:
+        UserError: if none fits.
     """
     expected: dict[str, Tensor] = network.state_dict()
     differences = []
@@ -111,7 +117,11 @@ def _shared_prefixes(state: State) -> list[str]:
 
 
 def first_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> torch.Tensor:
-    """The user's own forward pass may fail in any way, or return anything."""
+    """Logits of one image.
+
+    Raises:
+        UserError: if the forward pass of the user code fails or does not return a tensor.
+    """
     try:
         with torch.no_grad():
             logits = network(x_1CHW)

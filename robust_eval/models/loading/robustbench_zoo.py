@@ -1,7 +1,7 @@
-"""``robustbench:MODEL_ID[@threat]``: a model of RobustBench's zoo, through its own code.
+"""``robustbench:MODEL_ID[@threat]``: load a model of the RobustBench zoo with the robustbench package.
 
-The zoo's models take [0, 1] images and bring their own normalisation. Importing it takes seconds and
-needs care, so it happens on first use.
+The models take [0, 1] images and include their normalisation. robustbench is imported on first use, because
+the import takes seconds and has side effects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_eval.core.download import impatient
+from robust_eval.core.download import download_timeout
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
 from robust_eval.data import ImageSet
@@ -29,16 +29,19 @@ from robust_eval.models.loading import file_reader
 from robust_eval.models.normalisation import NONE
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}
-# What robustbench imports from a package that its own release does not depend on.
+# Modules of autoattack that robustbench imports, although its release does not depend on autoattack.
 _ALIASED = ("", ".autopgd_base", ".fab_pt", ".square", ".state", ".other_utils", ".checks", ".autoattack")
-# Overrides torch's weights-only default, which robustbench relies on.
+# Overrides the weights-only default of torch, on which robustbench relies.
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def load(source: str, images: ImageSet | None, device: torch.device) -> tuple[nn.Module, CheckpointRef]:
-    """The model in eval mode and what it is. Downloads on first use.
+    """The model in eval mode and its identification; downloaded on first use.
 
-    ``images`` tell which part of the zoo is meant: cifar10 (also without images), cifar100 or imagenet.
+    ``images`` determine the dataset of the zoo: cifar10 (also without images), cifar100 or imagenet.
+
+    Raises:
+        UserError: for an unknown model or threat model, other images, or a failed download.
     """
     model_id, _, threat = source.removeprefix("robustbench:").partition("@")
     dataset = "cifar10" if images is None else _dataset(images)
@@ -65,7 +68,7 @@ def load(source: str, images: ImageSet | None, device: torch.device) -> tuple[nn
 
 
 def cache_folder() -> Path:
-    """``ROBUST_EVAL_CACHE``, or a cache folder in the home directory."""
+    """The download folder, in ``ROBUST_EVAL_CACHE`` or ``~/.cache/robust-eval``."""
     named = os.environ.get("ROBUST_EVAL_CACHE")
     return (Path(named).expanduser() if named else Path.home() / ".cache" / "robust-eval") / "robustbench"
 
@@ -82,7 +85,7 @@ def _dataset(images: ImageSet) -> str:
 
 
 def _known(models: Any, dataset: str, threat: str) -> tuple[str, Any]:
-    """The zoo's own spelling of the threat model, and its models."""
+    """The threat model as the zoo spells it, and its models."""
     table = {key.value: entries for key, entries in models[_enum(models, dataset)].items()}
     spelled = {key.lower(): key for key in table}
     if threat.lower() not in spelled:
@@ -113,7 +116,7 @@ def _fetch(utils: Any, model_id: str, folder: Path, dataset: str, threat: str) -
         reason = _reason(error)
         file = folder / dataset / threat / f"{model_id}.pt"
         if file.is_file():
-            # What arrived may be a web page; this says so.
+            # Raises a specific error if the file is, for example, a web page.
             file_reader.read(file)
             raise UserError(
                 f"robustbench:{model_id} cannot be loaded ({reason}). Delete {file} and try again."
@@ -133,7 +136,7 @@ def _reason(error: Exception) -> str:
 
 
 def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: nn.Module) -> str:
-    """The hash of the file's bytes; of several files' hashes; of the tensors where there is no file."""
+    """SHA-256 of the file, of the hashes of several files, or of the tensors if there is no file."""
     files = sorted((folder / dataset / threat).glob(f"{model_id}.pt*"))
     if len(files) == 1:
         with files[0].open("rb") as file:
@@ -151,10 +154,10 @@ def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: n
 
 @contextlib.contextmanager
 def _guarded() -> Iterator[None]:
-    """The zoo's imports and downloads, without their side effects on this process."""
+    """Undo the side effects of the imports and downloads of robustbench on this process."""
     context, unsafe = ssl._create_default_https_context, os.environ.pop(_UNSAFE, None)
     try:
-        with _aliased(), impatient(), warnings.catch_warnings():
+        with _aliased(), download_timeout(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -165,7 +168,7 @@ def _guarded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _aliased() -> Iterator[None]:
-    """``import autoattack`` finds pyautoattack, unless the git package is installed."""
+    """Let ``import autoattack`` import pyautoattack, unless the git package is installed."""
     if "autoattack" in sys.modules or importlib.util.find_spec("autoattack") is not None:
         yield
         return

@@ -1,4 +1,4 @@
-"""How the tensors of a file differ from those of a network."""
+"""Compare the tensors of a file with those of a network by name and shape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Difference:
+class StateDictDifference:
+    """Differences in names and shapes; ``str`` gives the text for error messages."""
+
     agreeing: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -23,32 +25,36 @@ class Difference:
 
     @property
     def exact(self) -> bool:
+        """Whether all names and shapes agree."""
         return not (self.missing or self.unexpected or self.reshaped)
 
     @property
     def share(self) -> float:
+        """Share of the tensors that agree."""
         total = self.agreeing + len(self.missing) + len(self.unexpected) + len(self.reshaped)
         return self.agreeing / max(total, 1)
 
     def __str__(self) -> str:
         parts = [f"{self.agreeing} tensors agree"]
         named = {"missing": self.missing, "not expected": self.unexpected, "other shapes": self.reshaped}
-        parts += [f"{what} ({len(keys)}): {some(keys)}" for what, keys in named.items() if keys]
+        parts += [f"{what} ({len(keys)}): {name_some(keys)}" for what, keys in named.items() if keys]
         return "; ".join(parts)
 
 
-def some(keys: Iterable[str], limit: int = 3) -> str:
+def name_some(keys: Iterable[str], limit: int = 3) -> str:
+    """The first ``limit`` names, and how many more there are."""
     listed = list(keys)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Tensor shapes by name."""
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def compare(expected: Shapes, given: Shapes) -> Difference:
-    """How a file's tensors differ from a network's. Batch counters play no part in evaluation."""
+def compare(expected: Shapes, given: Shapes) -> StateDictDifference:
+    """Compare shapes; the batch counters of BatchNorm are ignored, as evaluation does not use them."""
     wanted = {key: shape for key, shape in expected.items() if not key.endswith(_COUNTER)}
     have = {key: shape for key, shape in given.items() if not key.endswith(_COUNTER)}
     both = wanted.keys() & have.keys()
@@ -57,7 +63,7 @@ def compare(expected: Shapes, given: Shapes) -> Difference:
         for key in wanted
         if _differ(key, wanted, have)
     ]
-    return Difference(
+    return StateDictDifference(
         len(both) - len(reshaped),
         tuple(key for key in wanted if key not in have),
         tuple(key for key in have if key not in wanted),
@@ -74,7 +80,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def completed(state: State, expected: Mapping[str, Tensor]) -> State:
-    """With the batch counters that very old checkpoints lack: without effect in eval mode."""
+    """Add the batch counters that old checkpoints lack (no effect in eval mode), and drop other names."""
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(_COUNTER)}
     kept = {key: value for key, value in state.items() if key in expected}
     return {**counters, **kept}

@@ -18,7 +18,7 @@ from defenses.runs.reading import read_run
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.models.architectures import build
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 
 HEADER = "epoch,train_rob_acc,test_nat_acc,test_rob_acc\n"
 
@@ -139,12 +139,14 @@ def checkpointed(folder: Path, gaps: list[float]) -> list[str]:
         save(
             path,
             build("digits-cnn", classes=2, channels=1, image_size=(8, 8), width=2, hidden=2),
-            architecture=Architecture("digits-cnn", {"width": 2, "hidden": 2}),
-            normalisation=Normalisation("none"),
-            classes=2,
-            channels=1,
-            image_size=(8, 8),
-            metrics={"epoch": epoch, "train_pgd": 0.5 + gap, "val_pgd": 0.6, "test_pgd": 0.5},
+            CheckpointDescription(
+                architecture=Architecture("digits-cnn", {"width": 2, "hidden": 2}),
+                normalisation=Normalisation("none"),
+                classes=2,
+                channels=1,
+                image_size=(8, 8),
+                metrics={"epoch": epoch, "train_pgd": 0.5 + gap, "val_pgd": 0.6, "test_pgd": 0.5},
+            ),
         )
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
     (run / "best.pt").write_bytes(path.read_bytes())

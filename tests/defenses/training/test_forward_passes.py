@@ -117,7 +117,7 @@ def test_the_planned_work_is_counted(tmp_path: Path) -> None:
 def test_long_work_is_compiled_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "LONG", {"cpu": 1.0})
     monkeypatch.setattr(compilation, "_has_tiles", lambda: True)
-    monkeypatch.setattr("robust_eval.models.acceleration.compilation.unavailable", lambda device: "")
+    monkeypatch.setattr("robust_eval.models.acceleration.compilation.unavailable_reason", lambda device: "")
     assert decided(job_of(tmp_path, precision="bf16")) == (32, "compiled: the first update takes minutes")
     assert decided(job_of(tmp_path, precision="bf16", asked="off")) == (None, "")
     assert decided(job_of(tmp_path)) == (None, "")
@@ -126,7 +126,9 @@ def test_long_work_is_compiled_where_it_can_be(tmp_path: Path, monkeypatch: pyte
     assert decided(job_of(tmp_path, precision="bf16")) == (None, "")
     monkeypatch.setattr(compilation, "_has_tiles", lambda: True)
     problem = "there is no C++ compiler (install g++, or set CXX)"
-    monkeypatch.setattr("robust_eval.models.acceleration.compilation.unavailable", lambda device: problem)
+    monkeypatch.setattr(
+        "robust_eval.models.acceleration.compilation.unavailable_reason", lambda device: problem
+    )
     assert decided(job_of(tmp_path, precision="bf16")) == (None, f"not compiled: {problem}")
     with pytest.raises(UserError, match=r"Compiling is not possible here: there is no C\+\+ compiler"):
         job_of(tmp_path, asked="on")

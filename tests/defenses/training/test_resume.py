@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.small_jobs import StopAfter, make_job, run, same, weights
+from torch import nn
 
 from defenses.runs import files
 from defenses.training import resume_file, run_folder
@@ -180,13 +181,13 @@ def test_a_full_disk_in_mid_run_loses_nothing(tmp_path: Path, monkeypatch: pytes
     run(whole)
     save = checkpoint.save
 
-    def fails(path: Path, *args: object, **others: object) -> None:
-        if path.name == "last.pt" and others["metrics"]["epoch"] == 3:  # type: ignore[index]
+    def fails(path: Path, network: nn.Module, description: checkpoint.CheckpointDescription) -> None:
+        if path.name == "last.pt" and (description.metrics or {})["epoch"] == 3:
             assert (tmp_path / "parts" / ".reserve").stat().st_size > (
                 tmp_path / "parts" / "resume.pt"
             ).stat().st_size
             raise UserError(f"{path} cannot be written: No space left on device.")
-        save(path, *args, **others)  # type: ignore[arg-type]
+        save(path, network, description)
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", fails)

@@ -1,4 +1,4 @@
-"""ART's attacks as this project runs them give ART's own images, bit for bit."""
+"""FGSM and PGD return exactly the images that plain ART returns."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from robust_eval import attacks
 from robust_eval.attacks import _art, fgsm, pgd
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
 
 class Net(nn.Module):
-    """Plain (no Sequential at the top), so that ART runs it as this project does."""
+    """A network without a Sequential at the top, which plain ART would unroll."""
 
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ THREATS = [parse_threat("Linf", "8/255"), parse_threat("L2", "128/255"), parse_t
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
 @pytest.mark.parametrize("classes", [2, 5])
-def test_fgsm_is_arts(threat: ThreatModel, classes: int) -> None:
+def test_fgsm_equals_plain_art(threat: ThreatModel, classes: int) -> None:
     model, x, y = problem(classes)
     plain = FastGradientMethod(
         plain_art(model, nn.CrossEntropyLoss(reduction="sum"), classes),
@@ -71,7 +71,7 @@ def test_fgsm_is_arts(threat: ThreatModel, classes: int) -> None:
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
 @pytest.mark.parametrize("loss", ["cross-entropy", "margin"])
-def test_pgd_is_arts(threat: ThreatModel, loss: _art.Loss) -> None:
+def test_pgd_equals_plain_art(threat: ThreatModel, loss: _art.Loss) -> None:
     model, x, y = problem()
     module = nn.CrossEntropyLoss(reduction="sum") if loss == "cross-entropy" else _art.Margin()
     plain = ProjectedGradientDescent(
@@ -84,14 +84,15 @@ def test_pgd_is_arts(threat: ThreatModel, loss: _art.Loss) -> None:
         batch_size=9,
         verbose=False,
     )
+    params = pgd.Params(steps=20, step_linf=Fraction(1, 4), step_l2=Fraction(1, 4))
     seed_everything(11)
     expected = plain.generate(x.numpy(), y.numpy())
-    adv = _art.pgd(model, x, y, threat, steps=20, step=Fraction(1, 4), loss=loss, classes=5, seed=11)
+    adv = _art.pgd(model, x, y, threat, params, loss=loss, classes=5, seed=11)
     assert np.array_equal(adv.numpy(), expected)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_projection_is_arts(norm: Norm) -> None:
+def test_the_projection_equals_plain_art(norm: Norm) -> None:
     torch.manual_seed(0)
     delta = torch.randn(50, 3, 4, 4) * 0.05
     delta[0], delta[1, 0, 0, 0] = 0, 8 / 255
@@ -99,14 +100,14 @@ def test_the_projection_is_arts(norm: Norm) -> None:
     assert torch.equal(_art._PGD._projection(delta, 8 / 255, art_norm(norm)), expected)
 
 
-def test_the_steps_are_those_of_the_paper() -> None:
+def test_default_step_sizes_are_those_of_wu_et_al() -> None:
     params = attacks.parse("pgd", {})
     assert params.step_linf * Fraction(8, 255) == Fraction(2, 255)
     assert params.step_l2 * Fraction(128, 255) == Fraction(15, 255)
 
 
-def test_pgd_starts_at_random_and_fgsm_at_the_image() -> None:
-    """One tiny step: what is left is the start."""
+def test_pgd_starts_at_a_random_point_of_the_ball() -> None:
+    """With one tiny step the result is the start."""
     model, x, y = problem()
     threat = parse_threat("Linf", "0.1")
     one = attacks.parse("pgd", {"steps": 1, "step_linf": "0.001"})
@@ -116,7 +117,7 @@ def test_pgd_starts_at_random_and_fgsm_at_the_image() -> None:
     assert 0.04 < inner.abs().mean() < 0.06, "uniform in the ball"
 
 
-def test_seeding_torch_alone_would_not_do() -> None:
+def test_the_seed_covers_the_generator_of_numpy() -> None:
     model, x, y = problem()
     threat, params = parse_threat("Linf", "0.1"), pgd.Params(steps=3)
     first = pgd.search(model, x, y, threat, params, classes=5, seed=5)
@@ -125,8 +126,8 @@ def test_seeding_torch_alone_would_not_do() -> None:
     assert not torch.equal(pgd.search(model, x, y, threat, params, classes=5, seed=6), first)
 
 
-def test_the_networks_insides_are_out_of_arts_reach() -> None:
-    """A Sequential is called as a whole (hooks fire), its mode stays, and its gradients stay empty."""
+def test_art_does_not_change_the_network() -> None:
+    """A Sequential is not unrolled (its hooks run), and its mode is not changed."""
     model, x, y = problem()
     outer = nn.Sequential(model)
     calls: list[int] = []
@@ -134,20 +135,20 @@ def test_the_networks_insides_are_out_of_arts_reach() -> None:
     outer.train()
     model.requires_grad_(False)
     pgd.search(outer, x, y, parse_threat("Linf", "0.1"), pgd.Params(steps=3), classes=5, seed=0)
-    assert len(calls) == 3, "three steps, and no prediction for a log line"
+    assert len(calls) == 3, "three steps, and no prediction for a log message"
     assert outer.training
 
 
-def test_the_search_copy_has_no_gradients_of_parameters() -> None:
+def test_the_attack_copy_computes_no_parameter_gradients() -> None:
     model, x, y = problem()
-    copy, seen = frozen(model.requires_grad_(True), sample=x), Operations()
+    copy, seen = make_attack_copy(model.requires_grad_(True), sample=x), Operations()
     with seen:
         pgd.search(copy, x, y, parse_threat("Linf", "0.1"), pgd.Params(steps=3), classes=5, seed=0)
     assert seen.names.count("convolution_backward") == 3
     assert seen.weight_gradients == 0
 
 
-def test_the_margin_is_masked_and_never_clamped() -> None:
+def test_the_margin_excludes_the_label_and_is_not_clamped() -> None:
     logits = torch.tensor([[-5.0, -1.0, -3.0], [2.0, 9.0, 1.0]], requires_grad=True)
     loss = _art.Margin()(logits, torch.eye(3)[torch.tensor([1, 1])])
     assert loss.item() == (-3 - -1) + (2 - 9)
@@ -155,16 +156,16 @@ def test_the_margin_is_masked_and_never_clamped() -> None:
     assert gradient.tolist() == [[0, -1, 1], [1, -1, 0]]
 
 
-def test_saturated_logits_do_not_stop_the_margin() -> None:
+def test_the_margin_works_with_saturated_logits() -> None:
     model, x, y = problem()
 
-    class Loud(nn.Module):
+    class Scaled(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return 1e4 * model(x)
 
-    quiet = attacks.family("cw-linf")
+    cw = attacks.family("cw-linf")
     params = attacks.parse("cw-linf", {"steps": 20})
     threat = parse_threat("Linf", "0.05")
-    soft = quiet.search(model, x, y, threat, params, classes=5, seed=0)
-    loud = quiet.search(Loud(), x, y, threat, params, classes=5, seed=0)
-    assert torch.equal(soft, loud)
+    plain = cw.search(model, x, y, threat, params, classes=5, seed=0)
+    scaled = cw.search(Scaled(), x, y, threat, params, classes=5, seed=0)
+    assert torch.equal(plain, scaled)

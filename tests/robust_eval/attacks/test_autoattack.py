@@ -1,4 +1,4 @@
-"""AutoAttack's phases run one by one find what the library's own runner finds."""
+"""The phases of AutoAttack give the same result as the runner of the library."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
 
 PHASES = ("apgd-ce", "apgd-t", "fab-t", "square")
-BUDGETS = {"Linf": "0.1", "L2": "0.5"}
+EPSILONS = {"Linf": "0.1", "L2": "0.5"}
 
 
 @cache
 def digits(classes: int = 10) -> tuple[nn.Module, Tensor, Tensor]:
-    """A small net, trained against one-step attacks, and digits that it reads correctly."""
+    """A small adversarially trained network, and digits that it classifies correctly."""
     bunch = load_digits()
     x = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
     y = torch.tensor(bunch.target)
@@ -68,10 +68,12 @@ def broken(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         pytest.param("L2", PHASES, marks=pytest.mark.slow),
     ],
 )
-def test_the_cascade_is_the_librarys_standard_evaluation(norm: Norm, phases: tuple[str, ...]) -> None:
-    """With one batch of survivors and one seed: the same images fall, to the same adversarial images."""
+def test_the_cascade_equals_the_standard_evaluation_of_the_library(
+    norm: Norm, phases: tuple[str, ...]
+) -> None:
+    """With one batch of survivors and one seed the broken and the adversarial images are the same."""
     model, x, y = digits()
-    threat = parse_threat(norm, BUDGETS[norm])
+    threat = parse_threat(norm, EPSILONS[norm])
     library = AutoAttack(model, norm=norm, eps=threat.radius, seed=7, version="standard")
     library.attacks_to_run = list(phases)
     theirs, _ = library.run_standard_evaluation(x, y, batch_size=len(x))
@@ -80,18 +82,18 @@ def test_the_cascade_is_the_librarys_standard_evaluation(norm: Norm, phases: tup
     for phase in phases:
         survivors = robust.nonzero()[:, 0]
         adv = run(phase, model, x[survivors], y[survivors], threat)
-        fallen = broken(model, adv, y[survivors])
+        newly_broken = broken(model, adv, y[survivors])
         if phase != "fab-t":
-            assert torch.equal(adv[fallen], theirs[survivors[fallen]]), phase
-        robust[survivors[fallen]] = False
+            assert torch.equal(adv[newly_broken], theirs[survivors[newly_broken]]), phase
+        robust[survivors[newly_broken]] = False
         counts.append(int(robust.sum()))
     assert torch.equal(broken(model, theirs, y), ~robust)
-    assert 0 < counts[-1] < counts[0] < len(x), "easy or hopeless images would show nothing"
+    assert 0 < counts[-1] < counts[0] < len(x), "the phases break some images and leave some"
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", "0.6"), ("L2", "5")])
-def test_square_is_the_librarys(norm: Norm, eps: str) -> None:
-    """Within reach of every image, so that it ends early; on robust images in the slow cascade above."""
+def test_square_equals_that_of_the_library(norm: Norm, eps: str) -> None:
+    """Epsilon is so large that Square ends early; the slow cascade above has robust images."""
     model, x, y = digits()
     threat = parse_threat(norm, eps)
     library = AutoAttack(model, norm=norm, eps=threat.radius, seed=7, version="standard")
@@ -105,16 +107,18 @@ def test_square_is_the_librarys(norm: Norm, eps: str) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("norm", NORMS)
 def test_few_classes(classes: int, norm: Norm) -> None:
-    """Every phase but Square, whose work does not depend on the classes, on easy and on hard images."""
+    """All phases but Square, which does not depend on the number of classes, on easy and hard images."""
     model, x, y = digits(classes)
     for eps in ("0.9", "0.0001"):
         threat = parse_threat(norm, eps if norm == "Linf" else str(10 * float(eps)))
         for phase in PHASES[:3]:
             adv = run(phase, model, x[:5], y[:5], threat, classes)
-            fallen = broken(model, adv, y[:5])
+            newly_broken = broken(model, adv, y[:5])
             skipped = classes == 2 and phase == "apgd-t"
-            assert bool(fallen.all()) == (eps == "0.9" and not skipped)
-            assert torch.equal(adv[~fallen], x[:5][~fallen]), "what is not broken comes back as it was"
+            assert bool(newly_broken.all()) == (eps == "0.9" and not skipped)
+            assert torch.equal(adv[~newly_broken], x[:5][~newly_broken]), (
+                "robust images are returned unchanged"
+            )
 
 
 def test_three_classes_use_the_untargeted_dlr_loss() -> None:
@@ -141,7 +145,7 @@ def test_three_classes_use_the_untargeted_dlr_loss() -> None:
         ("fab-t", 2, "1 target instead of 9: there are 2 classes"),
     ],
 )
-def test_what_few_classes_change_is_said(phase: str, classes: int, note: str) -> None:
+def test_notes_describe_the_effect_of_few_classes(phase: str, classes: int, note: str) -> None:
     assert attacks.note(attacks.spec(phase, "autoattack", {"phase": phase}), classes) == note
 
 
@@ -165,7 +169,7 @@ def test_costs(phase: str, classes: int, forwards: int, backwards: int) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_fabs_images_stay_in_the_ball(norm: Norm) -> None:
+def test_images_of_fab_are_in_the_ball(norm: Norm) -> None:
     model, x, y = digits()
     threat = parse_threat(norm, "0.25" if norm == "Linf" else "1.5")
     adv = run("fab-t", model, x, y, threat)
@@ -173,14 +177,14 @@ def test_fabs_images_stay_in_the_ball(norm: Norm) -> None:
     assert norms.in_ball(norms.distance(adv, x, norm), threat).all()
 
 
-def test_fabs_images_never_leave_the_ball_to_get_there() -> None:
+def test_enlarged_perturbations_of_fab_stay_in_the_ball() -> None:
     x = torch.full((3, 1, 2, 2), 0.5)
     sizes = torch.tensor([0.05, 0.0999, 0.1])
     found = x + sizes.view(-1, 1, 1, 1)
     threat = parse_threat("Linf", "0.1")
 
     class Threshold(nn.Module):
-        """Class 1 above 0.5, but class 0 again in a thin slice beyond 0.5999."""
+        """Class 1 above 0.5, except for class 0 between 0.59995 and 0.59999."""
 
         def forward(self, x: Tensor) -> Tensor:
             mean = x.flatten(1).mean(1)
@@ -192,17 +196,17 @@ def test_fabs_images_never_leave_the_ball_to_get_there() -> None:
 
 
 @pytest.mark.parametrize("sides", [(4, 4), (8, 8), (12, 12), (13, 13), (24, 24), (28, 28), (28, 5), (12, 3)])
-def test_square_in_l2_names_the_images_that_the_library_cannot_tile(sides: tuple[int, int]) -> None:
-    """Those on which its first step fails, said before anything has run."""
+def test_square_in_l2_is_refused_on_images_that_the_library_cannot_tile(sides: tuple[int, int]) -> None:
+    """The refused sizes are those on which the first step of the library fails."""
     threat, square = parse_threat("L2", "0.5"), attacks.spec("square", "autoattack", {"phase": "square"})
     model = nn.Sequential(nn.Flatten(), nn.Linear(sides[0] * sides[1], 4)).requires_grad_(False)
-    model[1].bias[0] = 100.0  # right on every image, or nothing would be attacked
+    model[1].bias[0] = 100.0  # correct on every image, else nothing would be attacked
     library = SquareAttack(model, norm="L2", eps=0.5, n_queries=1, loss="margin", device="cpu", seed=0)
     try:
         library.perturb(torch.rand(2, 1, *sides), torch.zeros(2, dtype=torch.long))
     except (RuntimeError, ZeroDivisionError):
         with pytest.raises(
-            UserError, match=r"cannot lay its tiles on images of .* Choose a suite without square"
+            UserError, match=r"cannot place its tiles on images of .* Choose a suite without square"
         ):
             attacks.refuse_impossible(square, threat, sides)
     else:
@@ -210,8 +214,8 @@ def test_square_in_l2_names_the_images_that_the_library_cannot_tile(sides: tuple
     attacks.refuse_impossible(square, parse_threat("Linf", "0.1"), sides)
 
 
-def test_the_librarys_warnings_do_not_reach_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
-    """Constant logits: the library warns of zero gradients."""
+def test_warnings_of_the_library_are_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """With constant logits the library warns of zero gradients."""
 
     class Constant(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -223,13 +227,13 @@ def test_the_librarys_warnings_do_not_reach_the_screen(capfd: pytest.CaptureFixt
     assert captured.out + captured.err == ""
 
 
-def test_the_git_release_is_preferred_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_git_release_is_preferred_if_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert autoattack._distribution() == "pyautoattack"
     monkeypatch.setattr(metadata, "distribution", lambda name: SimpleNamespace(name=name, version="0.1"))
     assert autoattack._distribution() == "autoattack"
 
 
-def test_the_git_release_is_called_by_its_own_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_git_release_is_called_with_its_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
     class Standard:

@@ -1,4 +1,4 @@
-"""Every attack that any column names keeps the contract; a new column or family needs no edit here."""
+"""The attack contract, checked for the attacks of all columns (new ones are found automatically)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from robust_eval.core import discovery, norms
 from robust_eval.core.threat import NORMS, Norm, ThreatModel, parse_threat
 from robust_eval.core.types import AttackSpec
 from robust_eval.evaluation.planning import suites
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
 CLASSES = 4
 
 
 @cache
 def specs() -> tuple[AttackSpec, ...]:
-    """Each distinct attack once, whatever columns it stands in."""
+    """The distinct attacks of all columns."""
     found: dict[str, AttackSpec] = {}
     for name in discovery.config_ids("columns"):
         for spec in suites.column(name).attacks:
@@ -31,7 +31,7 @@ def specs() -> tuple[AttackSpec, ...]:
 
 @cache
 def problem() -> tuple[nn.Module, Tensor, Tensor]:
-    """A small convolutional net and images it gets right, with pixels at 0 and at 1."""
+    """A small convolutional network and correctly classified images, with some pixels at 0 and at 1."""
     torch.manual_seed(0)
     body = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, CLASSES)]
     model = nn.Sequential(*body).eval().requires_grad_(False)
@@ -52,7 +52,9 @@ def names(value: object) -> str:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("spec", specs(), ids=names)
-def test_candidates_lie_in_ball_and_box_and_nothing_else_changes(spec: AttackSpec, norm: Norm) -> None:
+def test_adversarial_images_are_in_ball_and_box_and_inputs_are_unchanged(
+    spec: AttackSpec, norm: Norm
+) -> None:
     model, x, y = problem()
     threat = parse_threat(norm, "0.2" if norm == "Linf" else "1.5")
     before, parameters = x.clone(), [value.clone() for value in model.state_dict().values()]
@@ -71,9 +73,9 @@ def test_candidates_lie_in_ball_and_box_and_nothing_else_changes(spec: AttackSpe
 
 
 @pytest.mark.parametrize("spec", specs(), ids=names)
-def test_an_attack_that_breaks_nothing_costs_what_it_says(spec: AttackSpec) -> None:
+def test_an_attack_without_success_has_the_declared_cost(spec: AttackSpec) -> None:
     model, x, y = problem()
-    search = frozen(model)
+    search = make_attack_copy(model)
     run(spec, search, x[:2], y[:2], parse_threat("Linf", "1e-6"))
     cost = attacks.cost(spec, CLASSES)
     assert (search.forwards, search.backwards) == (2 * cost.forwards, 2 * cost.backwards)
@@ -88,7 +90,7 @@ def test_no_images_and_one_image(spec: AttackSpec, norm: Norm) -> None:
 
 
 @pytest.mark.parametrize("spec", specs(), ids=names)
-def test_the_seed_decides_everything_random(spec: AttackSpec) -> None:
+def test_the_result_depends_only_on_the_seed(spec: AttackSpec) -> None:
     model, x, y = problem()
     threat = parse_threat("Linf", "0.05")
     if spec.params.get("phase") == "square":
@@ -104,7 +106,7 @@ def test_the_seed_decides_everything_random(spec: AttackSpec) -> None:
         assert not torch.equal(other, first)
 
 
-def test_every_family_on_disk_stands_in_a_column_and_says_who_it_is() -> None:
+def test_every_family_is_in_a_column_and_has_its_metadata() -> None:
     assert {spec.family for spec in specs()} == set(attacks.families())
     for name in attacks.families():
         family = attacks.family(name)
@@ -115,7 +117,7 @@ def test_every_family_on_disk_stands_in_a_column_and_says_who_it_is() -> None:
         assert version[0].isdigit()
 
 
-def test_parameters_survive_the_result_file() -> None:
+def test_parameters_are_read_back_from_plain_values() -> None:
     for spec in specs():
         assert attacks.spec(spec.id, spec.family, spec.params) == spec
         assert all(isinstance(value, int | str) for value in spec.params.values())

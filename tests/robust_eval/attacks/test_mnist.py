@@ -1,4 +1,4 @@
-"""On real images and an adversarially trained net: the same figures as plain ART and plain AutoAttack."""
+"""On MNIST, robust accuracies agree with plain ART and plain AutoAttack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPS = parse_threat("Linf", "0.1")
 
 @pytest.fixture(scope="module")
 def problem(data_root: Path) -> tuple[nn.Module, Tensor, Tensor]:
-    """MNIST at half size, a small net trained with one-step attacks, and test images it gets right."""
+    """MNIST at half size, a small adversarially trained network, and correctly classified test images."""
 
     def halved(split: str, n: int) -> tuple[Tensor, Tensor]:
         x, y = data.load("mnist", root=data_root, split=split).take(n).tensors()  # type: ignore[arg-type]
@@ -51,15 +51,15 @@ def problem(data_root: Path) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def robust(column: str, model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Percent left by a column's cascade."""
-    alive = torch.ones(len(x), dtype=torch.bool)
+    """Robust accuracy under the cascade of a column, in percent."""
+    robust_N = torch.ones(len(x), dtype=torch.bool)
     for spec in suites.column(column).attacks:
-        left = alive.nonzero()[:, 0]
+        left = robust_N.nonzero()[:, 0]
         params = attacks.parse(spec.family, spec.params)
         family = attacks.family(spec.family)
         adv = family.search(model, x[left], y[left], EPS, params, classes=10, seed=1)
-        alive[left[model(adv).argmax(1) != y[left]]] = False
-    return 100 * float(alive.float().mean())
+        robust_N[left[model(adv).argmax(1) != y[left]]] = False
+    return 100 * float(robust_N.float().mean())
 
 
 def test_fgsm_and_pgd_20_against_plain_art(problem: tuple[nn.Module, Tensor, Tensor]) -> None:
@@ -93,7 +93,7 @@ def test_fgsm_and_pgd_20_against_plain_art(problem: tuple[nn.Module, Tensor, Ten
 
 @pytest.mark.slow
 def test_autoattack_against_plain_pyautoattack(problem: tuple[nn.Module, Tensor, Tensor]) -> None:
-    """With the same seed: from seed to seed AutoAttack itself moves by an image or two in 200 here."""
+    """The seed is the same; with another seed AutoAttack differs by one or two images in 200."""
     model, x, y = problem
     x, y = x[:200], y[:200]
     plain = AutoAttack(model, norm="Linf", eps=EPS.radius, seed=1, version="standard", device="cpu")

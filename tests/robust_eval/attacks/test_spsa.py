@@ -1,33 +1,40 @@
-"""SPSA: an unbiased estimate, at the current iterate, with directions of each image's own."""
+"""SPSA: the gradient estimate is unbiased, at the current iterate, with directions per image."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from art.estimators.classification import PyTorchClassifier
+from art.attacks.attack import EvasionAttack
+from art.estimators.classification import ClassifierMixin, PyTorchClassifier
+from art.estimators.estimator import BaseEstimator
+from art.utils import check_and_transform_label_format
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robust_eval import attacks
-from robust_eval.attacks import _art, _spsa
+from robust_eval.attacks import _spsa
+from robust_eval.core.logits import margin
 from robust_eval.core.threat import NORMS, Norm, parse_threat
-from robust_eval.models.acceleration.attack_model import queried
+from robust_eval.models.acceleration.attack_model import query_steps
 
 SHAPE = (2, 4, 4)
+Images = NDArray[np.float32]
 
 
 class Recorder(nn.Module):
-    """A network that remembers what it was asked."""
+    """A network that records its inputs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.asked: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.asked.append(x.clone())
+        self.inputs.append(x.clone())
         logits: Tensor = self.network(x)
         return logits
 
@@ -55,21 +62,21 @@ def draw(pairs: int, seed: int = 0) -> _spsa.Draw:
     return directions
 
 
-def asking(model: nn.Module) -> _spsa.Near:
-    return partial(queried, model)
+def steps_of(model: nn.Module) -> _spsa.StepLogits:
+    return partial(query_steps, model)
 
 
 def cosine_with_truth(model: nn.Module, pairs: int) -> float:
     x = images(20)
     y = model(x).argmax(1)
-    found = _spsa.estimate(asking(model), x, y, draw(pairs), pairs=pairs, delta=0.001, rows=512)
+    found = _spsa.estimate(steps_of(model), x, y, draw(pairs), pairs=pairs, delta=0.001, rows=512)
     leaf = x.clone().requires_grad_()
-    (truth,) = torch.autograd.grad(_spsa.margin(model(leaf), y).sum(), leaf)
+    (truth,) = torch.autograd.grad(margin(model(leaf), y).sum(), leaf)
     return float(nn.functional.cosine_similarity(found.flatten(1), truth.flatten(1)).mean())
 
 
 @pytest.mark.parametrize("make", [linear, curved])
-def test_the_cosine_with_the_true_gradient_rises_with_the_samples(make: type[nn.Module]) -> None:
+def test_the_cosine_with_the_true_gradient_increases_with_the_samples(make: type[nn.Module]) -> None:
     cosines = [cosine_with_truth(make(), pairs) for pairs in (2, 16, 128, 1024)]
     assert cosines == sorted(cosines)
     assert cosines[0] < 0.5
@@ -77,17 +84,17 @@ def test_the_cosine_with_the_true_gradient_rises_with_the_samples(make: type[nn.
     assert cosines[3] > 0.97
 
 
-def test_the_scale_is_the_gradients_too() -> None:
+def test_the_estimate_has_the_scale_of_the_gradient() -> None:
     model, x = linear(), images(4)
     y = model(x).argmax(1)
-    found = _spsa.estimate(asking(model), x, y, draw(4096), pairs=4096, delta=0.001, rows=512)
+    found = _spsa.estimate(steps_of(model), x, y, draw(4096), pairs=4096, delta=0.001, rows=512)
     weight = model[1].weight  # type: ignore[index]  # nn.Sequential
     truth = torch.stack([weight[k] - weight[1 - k] for k in y.tolist()]).view_as(x)
     assert (found - truth).abs().max() < 0.1 * truth.flatten(1).norm(dim=1).min()
 
 
 def test_every_estimate_is_taken_at_the_current_iterate() -> None:
-    """Two public implementations ask at 2x, or at the clean image for ever."""
+    """Two public implementations query at 2x, or always at the clean image."""
     model, x = Recorder(linear()), images(1)
     y = model.network(x).argmax(1)
     settings = {"iterations": 5, "samples": 64, "delta": "0.001"}
@@ -100,7 +107,7 @@ def test_every_estimate_is_taken_at_the_current_iterate() -> None:
         classes=2,
         seed=0,
     )
-    queries, checks = model.asked[0::2], model.asked[1::2]
+    queries, checks = model.inputs[0::2], model.inputs[1::2]
     assert [len(batch) for batch in queries] == [64] * 5
     iterate = x
     for batch, after in zip(queries, checks, strict=True):
@@ -110,7 +117,7 @@ def test_every_estimate_is_taken_at_the_current_iterate() -> None:
         iterate = after
 
 
-def test_directions_are_fair_signs_that_differ_between_images_steps_and_seeds() -> None:
+def test_directions_are_balanced_signs_that_differ_between_images_steps_and_seeds() -> None:
     base = _spsa.directions(0, 0, 1, 128, 33)
     assert base.shape == (128, 33)
     assert set(np.unique(base)) == {-1, 1}
@@ -123,51 +130,46 @@ def test_directions_are_fair_signs_that_differ_between_images_steps_and_seeds() 
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_an_image_does_not_depend_on_who_else_is_broken(norm: Norm) -> None:
-    """The second image of a unit, whether the first falls at once or is beyond reach."""
+def test_an_image_does_not_depend_on_the_other_images(norm: Norm) -> None:
+    """The second image of a unit, with the first broken at once or robust."""
     model = curved()
     x = images(2)
     y = model(x).argmax(1)
-    fallen = (y + torch.tensor([1, 0])) % 3
-    settings = {
-        "norm": norm,
-        "radius": 0.02,
-        "iterations": 8,
-        "samples": 32,
-        "delta": 0.001,
-        "learning_rate": 0.01,
-    }
-    both = _spsa.attack(model, x, y, seed=4, **settings)  # type: ignore[arg-type]  # one dict of settings
-    after = _spsa.attack(model, x, fallen, seed=4, **settings)  # type: ignore[arg-type]
+    first_broken = (y + torch.tensor([1, 0])) % 3
+    settings = _spsa.SPSASettings(
+        norm=norm, radius=0.02, iterations=8, samples=32, delta=0.001, learning_rate=0.01
+    )
+    both = _spsa.attack(model, x, y, settings, seed=4)
+    after = _spsa.attack(model, x, first_broken, settings, seed=4)
     assert torch.equal(both[1], after[1])
     assert not torch.equal(both[0], after[0])
 
 
-def test_a_broken_image_costs_nothing_more() -> None:
+def test_a_broken_image_causes_no_further_queries() -> None:
     model, x = Recorder(curved()), images(6)
     y = model.network(x).argmax(1)
     params = attacks.parse("spsa", {"iterations": 30, "samples": 32})
     adv = attacks.family("spsa").search(model, x, y, parse_threat("Linf", "0.5"), params, classes=3, seed=0)
     assert (model.network(adv).argmax(1) != y).all()
-    assert sum(map(len, model.asked)) < 6 * attacks.cost(attacks.spec("spsa", "spsa", {}), 3).forwards / 10
+    assert sum(map(len, model.inputs)) < 6 * attacks.cost(attacks.spec("spsa", "spsa", {}), 3).forwards / 10
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64, 100_000])
-def test_the_size_of_a_call_changes_nothing(rows: int) -> None:
+def test_the_number_of_rows_does_not_change_the_estimate(rows: int) -> None:
     model, x = Recorder(curved().double()), images(5).double()
     y = model.network(x).argmax(1)
 
     def exact(start: int, stop: int) -> Tensor:
         return draw(16)(start, stop).double()
 
-    found = _spsa.estimate(asking(model), x, y, exact, pairs=16, delta=0.001, rows=rows)
-    assert max(map(len, model.asked)) <= max(rows, 2)
-    model.asked.clear()
-    whole = _spsa.estimate(asking(model), x, y, exact, pairs=16, delta=0.001, rows=10_000)
+    found = _spsa.estimate(steps_of(model), x, y, exact, pairs=16, delta=0.001, rows=rows)
+    assert max(map(len, model.inputs)) <= max(rows, 2)
+    model.inputs.clear()
+    whole = _spsa.estimate(steps_of(model), x, y, exact, pairs=16, delta=0.001, rows=10_000)
     assert torch.allclose(found, whole, atol=1e-5)
 
 
-def test_queries_answered_with_nan_are_ignored() -> None:
+def test_queries_with_nan_logits_are_ignored() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.full((len(x), 2), torch.nan)
@@ -185,7 +187,59 @@ def test_queries_answered_with_nan_are_ignored() -> None:
     assert adv.isfinite().all()
 
 
-def test_the_art_attack_is_the_same_attack() -> None:
+class SPSAForART(EvasionAttack):  # type: ignore[misc]  # ART has no types
+    """The ``spsa`` family with the interface of ART, for any ART classifier."""
+
+    attack_params: ClassVar[list[str]] = [
+        *("norm", "eps", "iterations", "samples", "delta", "learning_rate", "seed"),
+        *EvasionAttack.attack_params,
+    ]
+    _estimator_requirements = (BaseEstimator, ClassifierMixin)
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        norm: Norm = "Linf",
+        eps: float = 8 / 255,
+        iterations: int = 100,
+        samples: int = 256,
+        delta: float = 0.001,
+        learning_rate: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(estimator=estimator)
+        self.norm, self.eps, self.seed = norm, eps, seed
+        self.iterations, self.samples = iterations, samples
+        self.delta, self.learning_rate = delta, learning_rate
+        self.settings = _spsa.SPSASettings(
+            norm=norm,
+            radius=eps,
+            iterations=iterations,
+            samples=samples,
+            delta=delta,
+            learning_rate=learning_rate,
+        )
+
+    def generate(self, x: Images, y: NDArray[Any] | None = None, **_kwargs: object) -> Images:
+        """Adversarial images (N, C, H, W); without ``y`` the labels are the predictions."""
+        labels = (
+            self.estimator.predict(x)
+            if y is None
+            else check_and_transform_label_format(y, self.estimator.nb_classes)
+        )
+        adv = _spsa.attack(
+            lambda x_NCHW: torch.from_numpy(self.estimator.predict(x_NCHW.numpy())),
+            torch.from_numpy(np.asarray(x, dtype=np.float32)),
+            torch.from_numpy(np.asarray(labels).argmax(1)),
+            self.settings,
+            seed=self.seed,
+        )
+        result: Images = adv.numpy()
+        return result
+
+
+def test_the_attack_is_the_same_through_the_interface_of_art() -> None:
     model, x = curved(), images(3)
     y = model(x).argmax(1)
     classifier = PyTorchClassifier(
@@ -205,7 +259,7 @@ def test_the_art_attack_is_the_same_attack() -> None:
         classes=3,
         seed=9,
     )
-    attack = _art.SPSA(classifier, eps=0.03, iterations=5, samples=32, seed=9)
+    attack = SPSAForART(classifier, eps=0.03, iterations=5, samples=32, seed=9)
     assert np.allclose(attack.generate(x.numpy(), y.numpy()), own.numpy(), atol=1e-6)
     onehot = np.eye(3, dtype=np.float32)[y.numpy()]
     assert np.array_equal(attack.generate(x.numpy(), onehot), attack.generate(x.numpy()))

@@ -19,7 +19,7 @@ from robust_eval.cli.main import main
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.models.architectures import build
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 from robust_eval.results import verification_record
 
 Run = Callable[..., tuple[int, str, str]]
@@ -241,11 +241,13 @@ def evaluated(run: Run, tmp_path: Path) -> Path:
     save(
         tmp_path / "net.pt",
         network,
-        architecture=architecture,
-        normalisation=Normalisation("none"),
-        dataset="digits",
-        threat=threat,
-        **shape,  # type: ignore[arg-type]
+        CheckpointDescription(
+            architecture=architecture,
+            normalisation=Normalisation("none"),
+            dataset="digits",
+            threat=threat,
+            **shape,
+        ),  # type: ignore[arg-type]
     )
     assert run("run", "net.pt", "--suite", "fgsm", "--examples", "60", "--out", "o")[0] == 0
     return tmp_path / "o" / "result.json"

@@ -79,7 +79,9 @@ def test_a_whole_run_and_the_same_command_again(run: Run, checkpoint: Path) -> N
 def test_dry_run_says_why_a_precision_is_not_taken(
     run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robust_eval.models.acceleration.bfloat16.supported", lambda _device: "no units here")
+    monkeypatch.setattr(
+        "robust_eval.models.acceleration.bfloat16.unsupported_reason", lambda _device: "no units here"
+    )
     _, out, _ = run("run", str(checkpoint), "--suite", "quick", "--precision", "auto", "--dry-run")
     assert "no units here" in " ".join(line for line in out.splitlines() if line.startswith("  search"))
     code, _, err = run("run", str(checkpoint), "--suite", "quick", "--shard", "1/3", "--dry-run")

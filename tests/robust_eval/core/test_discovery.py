@@ -8,7 +8,7 @@ from robust_eval.core import discovery
 from robust_eval.core.errors import UserError, unknown
 
 
-def test_did_you_mean() -> None:
+def test_an_unknown_name_gets_a_suggestion() -> None:
     assert (
         str(unknown("attack", "pdg-20", ["pgd-20", "fgsm"]))
         == "Unknown attack 'pdg-20'. Did you mean pgd-20?"
@@ -17,20 +17,20 @@ def test_did_you_mean() -> None:
     assert str(unknown("model", "rise2020", ["Rice2020", "B"])).endswith("Did you mean Rice2020?")
 
 
-def test_of_many_names_the_nearest_are_told() -> None:
+def test_only_the_nearest_of_many_known_names_are_listed() -> None:
     many = [f"Model{n}Of{n}" for n in range(60)]
     text = str(unknown("model", "Of7", many))
     assert text.startswith("Unknown model 'Of7'. 60 are known; the nearest are Model7Of7, ")
     assert text.count(",") == 4
 
 
-def test_config_names() -> None:
+def test_an_unknown_configuration_gets_a_suggestion() -> None:
     assert "full" in discovery.config_ids("suites")
     with pytest.raises(UserError, match="Unknown suite 'ful'. Did you mean full"):
         discovery.config("suites", "ful")
 
 
-def test_broken_toml_is_a_sentence(tmp_path: Path) -> None:
+def test_a_toml_error_names_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("a = [1,\nb")
     with pytest.raises(UserError, match=r"x\.toml is not valid TOML.*line 2"):

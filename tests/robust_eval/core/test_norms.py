@@ -8,14 +8,14 @@ from robust_eval.core.threat import Norm, parse_threat
 
 
 def test_reduced_precision_images_are_outside_the_ball() -> None:
-    """Casting to bfloat16 exceeds 8/255 up to 8.5/255 and must be caught, not rounded away."""
+    """Casting to bfloat16 gives distances up to 8.5/255, which must count as outside 8/255."""
     threat = parse_threat("Linf", "8/255")
     x = torch.linspace(0.05, 0.9, 4096).view(1, 1, 64, 64)
     adv = (x + threat.radius).to(torch.bfloat16).float()
     assert not norms.in_ball(norms.distance(adv, x, "Linf"), threat).any()
 
 
-def test_nan_is_in_no_ball_and_no_box() -> None:
+def test_nan_is_outside_ball_and_box() -> None:
     x = torch.full((1, 1, 2, 2), 0.5)
     adv = x.clone()
     adv[0, 0, 0, 0] = float("nan")

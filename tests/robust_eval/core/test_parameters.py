@@ -1,4 +1,4 @@
-"""Attack parameters written wrongly get one sentence that names the file and the field."""
+"""Attack parameters: parsing, and error messages that name file and parameter."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from robust_eval.core.errors import UserError
 
 
 @pytest.mark.parametrize("step", ["1/4", 0.25, "0.25"])
-def test_fractions_are_exact_and_have_one_spelling(step: object) -> None:
+def test_fractions_are_exact_and_written_in_one_form(step: object) -> None:
     params = attacks.parse("pgd", {"step_linf": step})
     assert params.step_linf == Fraction(1, 4)
     assert attacks.spec("pgd", "pgd", {"step_linf": step}).params["step_linf"] == "0.25"
 
 
-def test_defaults_are_spelled_out() -> None:
+def test_defaults_are_included() -> None:
     spec = attacks.spec("pgd-20", "pgd", {"steps": 20})
     assert spec.params == {"steps": 20, "step_linf": "0.25", "step_l2": "15/128"}
     assert (spec.id, spec.family, spec.version) == ("pgd-20", "pgd", 1)
@@ -45,7 +45,7 @@ def test_defaults_are_spelled_out() -> None:
         ),
     ],
 )
-def test_mistakes(family: str, table: dict[str, Any], message: str) -> None:
+def test_error_messages(family: str, table: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         attacks.parse(family, table, "x.toml")
     assert message in str(caught.value)
@@ -56,5 +56,5 @@ def test_an_unknown_family() -> None:
         attacks.parse("autoatack", {})
 
 
-def test_helpers_are_no_families() -> None:
+def test_private_modules_are_no_families() -> None:
     assert attacks.families() == ("autoattack", "cw-linf", "fgsm", "pgd", "spsa")

@@ -26,7 +26,7 @@ def test_epsilon_is_exact() -> None:
         ("2/7", "2/7"),
     ],
 )
-def test_epsilon_prints_as_people_write_it(value: str, text: str) -> None:
+def test_epsilon_is_printed_as_decimal_or_pixel_levels(value: str, text: str) -> None:
     assert format_fraction(Fraction(value)) == text
 
 

@@ -15,7 +15,7 @@ def test_test_split_is_the_last_360_and_disjoint_from_training() -> None:
     assert not {image.tobytes() for image in test.x_NHWC} & {image.tobytes() for image in train.x_NHWC}
 
 
-def test_levels_fill_the_8_bit_range() -> None:
+def test_levels_are_scaled_to_the_8_bit_range() -> None:
     images = load("digits", split="train")
     assert images.x_NHWC.dtype == np.uint8
     assert images.x_NHWC.min() == 0
@@ -29,12 +29,12 @@ def test_every_class_is_about_a_tenth_of_the_test_split() -> None:
     assert counts.max() <= 38
 
 
-def test_the_published_slice_never_changes() -> None:
+def test_the_fingerprint_is_unchanged() -> None:
     fingerprint = load("digits").slice().fingerprint
     assert fingerprint.startswith("7bf2f3a2")
 
 
-def test_the_file_read_directly_is_what_scikit_learn_gives() -> None:
+def test_the_file_is_read_as_scikit_learn_reads_it() -> None:
     from sklearn.datasets import load_digits
 
     levels_NHW, y_N = _stored()
@@ -42,6 +42,6 @@ def test_the_file_read_directly_is_what_scikit_learn_gives() -> None:
     assert np.array_equal(y_N, load_digits().target)
 
 
-def test_without_the_file_scikit_learn_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_file_scikit_learn_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robust_eval.data.digits.find_spec", lambda _name: None)
     assert _stored()[0].shape == (1797, 8, 8)

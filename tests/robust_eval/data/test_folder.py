@@ -35,7 +35,7 @@ def test_classes_are_the_sorted_folder_names(tmp_path: Path) -> None:
     assert [red_to_class[red // 10] for red in images.x_NHWC[:, 0, 0, 0]] == images.y_N.tolist()
 
 
-def test_split_picks_the_subfolder_and_ids_hold_over_both(tmp_path: Path) -> None:
+def test_the_split_selects_the_subfolder_and_both_splits_share_class_ids(tmp_path: Path) -> None:
     for number in range(2):
         picture(tmp_path / "train" / "ant" / f"{number}.png", 1)
         picture(tmp_path / "train" / "cat" / f"{number}.png", 2)
@@ -66,7 +66,7 @@ def test_grey_among_colour_is_repeated_and_alpha_dropped(tmp_path: Path) -> None
     assert images.x_NHWC[:, 0, 0].tolist() == [[7, 7, 7], [7, 0, 0]]
 
 
-def test_leftovers_are_not_classes_or_images(tmp_path: Path) -> None:
+def test_hidden_files_and_archive_leftovers_are_skipped(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "deep" / "1.PNG")
     picture(tmp_path / "__MACOSX" / "1.png")
     picture(tmp_path / ".hidden" / "1.png")
@@ -77,37 +77,37 @@ def test_leftovers_are_not_classes_or_images(tmp_path: Path) -> None:
     assert images.n == 1
 
 
-def test_sizes_that_differ_are_named(tmp_path: Path) -> None:
+def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.png", size=(6, 4))
     picture(tmp_path / "b" / "2.png", size=(5, 4))
     with pytest.raises(UserError, match=r"a/1.png is 6x4 and b/2.png is 5x4. Resize them to one size"):
         load(f"folder:{tmp_path}")
 
 
-def test_a_broken_image_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "2.png").write_bytes((tmp_path / "a" / "1.png").read_bytes()[:40])
     with pytest.raises(UserError, match=r"a/2.png cannot be read as an image"):
         load(f"folder:{tmp_path}")
 
 
-def test_deep_images_are_refused(tmp_path: Path) -> None:
+def test_images_with_more_than_8_bits_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.png", 1000, mode="I;16")
     with pytest.raises(UserError, match=r"a/1.png has more than 8 bits per channel"):
         load(f"folder:{tmp_path}")
 
 
-def test_a_missing_folder_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_folder_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder. Write folder:DIR with one subfolder per class"):
         load(f"folder:{tmp_path}/nowhere")
 
 
-def test_an_empty_folder_gets_a_sentence(tmp_path: Path) -> None:
+def test_an_empty_folder_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no images: expected files such as"):
         load(f"folder:{tmp_path}")
 
 
-def test_a_missing_split_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_split_gives_an_error_message(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "a" / "1.png")
     with pytest.raises(UserError, match="has a train folder but no test folder"):
         load(f"folder:{tmp_path}")
@@ -127,8 +127,8 @@ def test_ten_thousand_jpegs_take_seconds(tmp_path: Path) -> None:
     assert time.perf_counter() - started < 20 / min(4, os.cpu_count() or 1)
 
 
-def test_colours_of_sixteen_bits_are_refused(tmp_path: Path) -> None:
-    """Pillow would keep the upper half of each value: 255 of 65,535 would become 0."""
+def test_16_bit_colour_images_are_refused(tmp_path: Path) -> None:
+    """Pillow would keep the upper 8 bits of each value: 255 of 65,535 would become 0."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (

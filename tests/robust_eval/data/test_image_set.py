@@ -1,4 +1,4 @@
-"""What every dataset has in common: the record, its fingerprint, the order and the names."""
+"""ImageSet: properties, fingerprint, order, and dataset specs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_take_is_the_first_n() -> None:
     assert images.take(6).slice() == images.slice()
 
 
-def test_a_network_may_know_classes_that_a_nameless_source_lacks() -> None:
+def test_a_network_may_have_more_classes_than_a_source_without_class_names() -> None:
     named = small()
     nameless = replace(named, class_names=("0", "1", "2"), all_classes=False)
     assert [named.fits(outputs) for outputs in (2, 3, 4)] == [False, True, False]
@@ -65,14 +65,14 @@ def test_take_needs_at_least_one(n: int) -> None:
         small().take(n)
 
 
-def test_take_says_how_many_there_are() -> None:
+def test_take_refuses_more_images_than_there_are() -> None:
     with pytest.raises(
         UserError, match=r"Asked for 7 examples, but made-up \(test\) has 6. Ask for 6 or fewer"
     ):
         small().take(7)
 
 
-def test_fingerprint_is_of_the_bytes_judged() -> None:
+def test_fingerprint_covers_pixels_and_labels() -> None:
     images = small()
     same = small()
     pixel = small()
@@ -94,33 +94,33 @@ def test_fingerprint_does_not_depend_on_the_memory_layout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "sentence"),
+    ("spec", "message"),
     [
         ("mnsit", "Unknown dataset 'mnsit'. Did you mean mnist?"),
         ("cifar-10", "Unknown dataset 'cifar-10'. Did you mean cifar10?"),
-        ("digits:3", "digits takes nothing after the colon: write digits alone."),
-        ("folder", "folder needs to know which: write folder:DIR."),
-        ("npz:", "npz needs to know which: write npz:FILE."),
+        ("digits:3", "digits takes no argument: write digits without the colon."),
+        ("folder", "folder needs an argument: write folder:DIR."),
+        ("npz:", "npz needs an argument: write npz:FILE."),
         ("images.npz", "'images.npz' is a file name. Did you mean npz:images.npz?"),
     ],
 )
-def test_a_wrong_spec_gets_a_sentence(spec: str, sentence: str) -> None:
+def test_a_wrong_spec_gives_an_error_message(spec: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         load(spec)
-    assert str(error.value) == sentence
+    assert str(error.value) == message
 
 
-def test_a_bare_folder_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_bare_folder_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"Did you mean folder:{tmp_path}"):
         load(str(tmp_path))
 
 
-def test_a_wrong_split_gets_a_sentence() -> None:
+def test_a_wrong_split_gives_an_error_message() -> None:
     with pytest.raises(UserError, match="Unknown split 'tets'. Did you mean test"):
         load("digits", split="tets")  # type: ignore[arg-type]
 
 
-def test_every_dataset_file_keeps_the_interface() -> None:
+def test_every_dataset_file_has_the_interface() -> None:
     for name in module_ids("robust_eval.data"):
         dataset = module("robust_eval.data", name)
         assert dataset.ARGUMENT is None or dataset.ARGUMENT.isupper(), name
@@ -148,11 +148,11 @@ def save(path: Path, labels: list[int]) -> str:
         [0] * 10 + [1] * 10,
         [1] * 10 + [0] * 10,
         [2] * 8 + [0] * 8 + [1] * 8,
-        # Two sorted files, one after the other.
+        # Two sorted files, concatenated.
         [*([0] * 10 + [1] * 10), *([0] * 10 + [1] * 10)],
     ],
 )
-def test_a_source_stored_class_by_class_is_shuffled_once(tmp_path: Path, labels: list[int]) -> None:
+def test_a_source_sorted_by_class_is_shuffled(tmp_path: Path, labels: list[int]) -> None:
     spec = save(tmp_path / "a.npz", labels)
     first, second = load(spec), load(spec)
     assert first.order == SHUFFLED
@@ -167,13 +167,13 @@ RARE = [int(k) for k in np.random.default_rng(0).random(300) < 0.03]
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 0, 1], [0, 1, 2, 3], [0, 0, 0], [0], [0, 0, 1, 1, 0, 0], RARE])
-def test_other_sources_stay_as_stored(tmp_path: Path, labels: list[int]) -> None:
+def test_other_sources_keep_their_order(tmp_path: Path, labels: list[int]) -> None:
     images = load(save(tmp_path / "a.npz", labels))
     assert images.order == "stored"
     assert images.y_N.tolist() == labels
 
 
 def test_the_shuffle_never_changes(tmp_path: Path) -> None:
-    """Published fingerprints rest on this order."""
+    """Published fingerprints depend on this order."""
     images = load(save(tmp_path / "a.npz", [0] * 5 + [1] * 5))
     assert images.x_NHWC[:, 0, 0, 0].tolist() == [2, 8, 4, 9, 1, 6, 7, 3, 0, 5]

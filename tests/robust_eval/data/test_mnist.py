@@ -40,7 +40,7 @@ def taken_for_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("taken_for_mnist")
 @pytest.mark.parametrize("place", ["", "mnist", "MNIST/raw"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_files_are_found_in_the_usual_places(tmp_path: Path, place: str, packed: bool) -> None:
+def test_files_are_found_in_the_usual_folders(tmp_path: Path, place: str, packed: bool) -> None:
     write(tmp_path / place, packed=packed)
     images = load("mnist", root=tmp_path)
     assert images.x_NHWC.shape == (5, 28, 28, 1)
@@ -49,14 +49,14 @@ def test_files_are_found_in_the_usual_places(tmp_path: Path, place: str, packed:
     assert images.classes == 10
 
 
-def test_other_images_under_its_names_are_not_mnist(tmp_path: Path) -> None:
+def test_other_images_with_the_file_names_of_mnist_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "FashionMNIST" / "raw", packed=True)
     with pytest.raises(UserError, match="raw holds other images than MNIST's under its file names"):
         load("mnist", root=tmp_path / "FashionMNIST" / "raw")
 
 
 @pytest.mark.usefixtures("taken_for_mnist")
-def test_the_dotted_spelling_is_found(tmp_path: Path) -> None:
+def test_file_names_with_a_dot_are_found(tmp_path: Path) -> None:
     write(tmp_path, packed=False, dotted=True)
     assert load("mnist", root=tmp_path).n == 5
 
@@ -75,7 +75,7 @@ def replace(folder: Path, name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "sentence"),
+    ("name", "content", "message"),
     [
         ("t10k-images-idx3-ubyte", b"<html>not here</html>", "is not an IDX file of bytes in 3 dimension"),
         ("t10k-images-idx3-ubyte", idx(LABELS), "is not an IDX file of bytes in 3 dimension"),
@@ -95,14 +95,14 @@ def replace(folder: Path, name: str, content: bytes) -> None:
         ("t10k-labels-idx1-ubyte", idx(LABELS + 9), "has the label 16; MNIST's are 0 to 9"),
     ],
 )
-def test_damaged_files_get_a_sentence(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+def test_damaged_files_give_an_error_message(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     replace(tmp_path, name, content)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         load("mnist", root=tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"no gzip", gzip.compress(idx(LABELS), mtime=0)[:-12]])
-def test_damaged_gzip_gets_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_damaged_gzip_gives_an_error_message(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):

@@ -15,7 +15,7 @@ Y = np.array([0, 2, 1, 2])
 
 
 class Trap:
-    """A pickle that would leave a trace if it were ever read."""
+    """A pickle that creates a file if it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,7 @@ def test_colour_and_grey(tmp_path: Path) -> None:
     assert load_arrays(tmp_path, x=X[..., 0], y=Y).x_NHWC.shape == (4, 5, 6, 1)
 
 
-def test_the_name_carries_no_path(tmp_path: Path) -> None:
+def test_the_name_contains_no_folder(tmp_path: Path) -> None:
     images = load_arrays(tmp_path, x=X, y=Y)
     assert images.name == "npz:made.npz"
     assert images.split == "all"
@@ -63,7 +63,7 @@ def test_real_file(data_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "sentence"),
+    ("x", "message"),
     [
         (
             (X / 255).astype(np.float32),
@@ -80,13 +80,13 @@ def test_real_file(data_root: Path) -> None:
         (np.zeros((4, 9, 9, 7), np.uint8), r"so 7 channels; expected 1 to 4.$"),
     ],
 )
-def test_wrong_images_get_a_sentence(tmp_path: Path, x: Any, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_wrong_images_give_an_error_message(tmp_path: Path, x: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load_arrays(tmp_path, x=x, y=Y)
 
 
 @pytest.mark.parametrize(
-    ("y", "sentence"),
+    ("y", "message"),
     [
         (Y[:3], r"y in made.npz has shape \(3,\) for 4 images; expected \(4,\)"),
         (np.eye(3, dtype=int)[Y], r"as one-hot labels have. Save y.argmax\(1\)"),
@@ -96,12 +96,12 @@ def test_wrong_images_get_a_sentence(tmp_path: Path, x: Any, sentence: str) -> N
         (np.array(["a", "b", "c", "c"]), "expected whole numbers"),
     ],
 )
-def test_wrong_labels_get_a_sentence(tmp_path: Path, y: Any, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_wrong_labels_give_an_error_message(tmp_path: Path, y: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load_arrays(tmp_path, x=X, y=y)
 
 
-def test_labels_beyond_the_class_names_get_a_sentence(tmp_path: Path) -> None:
+def test_labels_beyond_the_class_names_give_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has the label 2, but class_names has 2 entries"):
         load_arrays(tmp_path, x=X, y=Y, class_names=np.array(["a", "b"]))
     with pytest.raises(UserError, match="class_names in made.npz must be a list of strings"):
@@ -116,7 +116,7 @@ def test_missing_arrays_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "y", "class_names"])
-def test_python_objects_are_refused_unread(tmp_path: Path, name: str) -> None:
+def test_python_objects_are_refused_without_unpickling(tmp_path: Path, name: str) -> None:
     trace = tmp_path / "ran"
     arrays: dict[str, Any] = {"x": X, "y": Y, name: np.array([Trap(trace)], dtype=object)}
     with pytest.raises(UserError, match="holds Python objects, which could run code"):
@@ -132,12 +132,12 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         load(f"npz:{path}")
 
 
-def test_a_missing_file_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist. Write npz:FILE with arrays x and y"):
         load(f"npz:{tmp_path / 'none.npz'}")
 
 
-def test_damaged_content_gets_a_sentence(tmp_path: Path) -> None:
+def test_damaged_content_gives_an_error_message(tmp_path: Path) -> None:
     np.savez(tmp_path / "made.npz", x=X, y=Y)
     data = bytearray((tmp_path / "made.npz").read_bytes())
     data[300] ^= 255
@@ -146,7 +146,7 @@ def test_damaged_content_gets_a_sentence(tmp_path: Path) -> None:
         load(f"npz:{tmp_path / 'made.npz'}")
 
 
-def test_a_header_that_lies_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_wrong_header_gives_an_error_message(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", x=X, y=Y)
     with (
         zipfile.ZipFile(tmp_path / "whole.npz") as whole,
@@ -158,7 +158,7 @@ def test_a_header_that_lies_gets_a_sentence(tmp_path: Path) -> None:
         load(f"npz:{tmp_path / 'made.npz'}")
 
 
-def test_a_zip_bomb_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_bomb_is_refused_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(npz, "LARGEST_BYTES", 1000)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("the archive was read"))
     np.savez_compressed(tmp_path / "made.npz", x=np.zeros((9, 32, 32), np.uint8), y=np.zeros(9, int))

@@ -1,4 +1,4 @@
-"""cifar10, cifar100 and svhn from folders on disk, and what happens without them or a network."""
+"""cifar10, cifar100 and svhn: reading from folders, and failed downloads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
 
 
 def store(path: Path, content: object) -> str:
-    """Write a pickle as the CIFAR folders hold; returns its MD5 sum."""
+    """Write a pickle as in the CIFAR folders; return its MD5 sum."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = pickle.dumps(content)
     path.write_bytes(data)
@@ -33,7 +33,7 @@ def store(path: Path, content: object) -> str:
 
 
 def fake_cifar(monkeypatch: pytest.MonkeyPatch, place: Path, dataset: type, key: str) -> None:
-    """A CIFAR folder of four images, and the sums of its files in torchvision's table."""
+    """A CIFAR folder of four images, with its MD5 sums patched into torchvision."""
     folder = place / dataset.base_folder
     names = {"batches.meta": "label_names", "meta": "fine_label_names"}
     for listed in ("train_list", "test_list"):
@@ -85,20 +85,18 @@ def no_network(*_: object, **__: object) -> None:
         ("mnist", r"Put the four \*-ubyte.gz files there"),
     ],
 )
-def test_without_files_or_network_the_sentence_says_what_to_put_where(
+def test_without_files_or_network_the_message_names_files_and_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, needs: str
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    sentence = (
-        rf"{name} is not in {tmp_path}.* could not be downloaded \(Name or service not known\). {needs}"
-    )
-    with pytest.raises(UserError, match=sentence) as error:
+    message = rf"{name} is not in {tmp_path}.* could not be downloaded \(Name or service not known\). {needs}"
+    with pytest.raises(UserError, match=message) as error:
         load(name, root=tmp_path)
     assert "point --data-root at a folder that has it" in str(error.value)
 
 
 class Stalling(BaseHTTPRequestHandler):
-    """Answers HEAD; on GET promises 1,000 bytes, sends ten and falls silent."""
+    """Answers HEAD; on GET announces 1,000 bytes, sends ten and then nothing."""
 
     def do_HEAD(self) -> None:
         self.send_response(200)
@@ -125,7 +123,7 @@ def stalling_server() -> Iterator[str]:
     server.server_close()
 
 
-def test_a_download_that_falls_silent_is_given_up(
+def test_a_stalled_download_is_abandoned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stalling_server: str
 ) -> None:
     monkeypatch.setattr(download, "STALL_SECONDS", 0.2)

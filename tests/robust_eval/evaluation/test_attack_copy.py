@@ -44,8 +44,10 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return Tuning(7, 5, compile, False)
 
     monkeypatch.setitem(attack_copy.LONG, "cpu", 0.0)
-    monkeypatch.setattr(tuning, "measured", measured)
-    monkeypatch.setattr(tuning, "measured_near", lambda *_, compile: Tuning(9, 9, compile, near_rows=64))
+    monkeypatch.setattr(tuning, "measure_tuning", measured)
+    monkeypatch.setattr(
+        tuning, "measure_step_tuning", lambda *_, compile: Tuning(9, 9, compile, near_rows=64)
+    )
     return asked
 
 
@@ -70,7 +72,7 @@ def test_planned_operations_are_counted(job: Job) -> None:
 def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bool]) -> None:
     first = choose(job, "auto")
     assert first.tunings["float32"].rows == 7
-    assert measurements == [not compilation.unavailable(CPU)]
+    assert measurements == [not compilation.unavailable_reason(CPU)]
     assert first.stored is not None
     assert choose(job, "auto", first.stored) == first
     assert len(measurements) == 1, "continued: taken from the folder"
@@ -92,7 +94,7 @@ def test_the_user_is_told_that_it_is_measured(job: Job, measurements: list[bool]
 
 @pytest.mark.usefixtures("measurements")
 def test_a_run_shows_what_was_decided(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "unavailable", lambda _device: "there is no C++ compiler")
+    monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "there is no C++ compiler")
     console = Console(width=100)
     with console.capture() as shown, progress.display(console) as display:
         run.execute(replace(job, notes=("float32: no [units]",)), display=display)
@@ -116,7 +118,7 @@ def test_no_more_images_are_tried_than_will_come(job: Job) -> None:
 def test_what_is_asked_to_be_compiled_is_not_padded_beyond_a_unit(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "usual", lambda _device, _pixels: Tuning(100, 100))
+    monkeypatch.setattr(tuning, "default_tuning", lambda _device, _pixels: Tuning(100, 100))
     assert choose(job, "on").tunings["float32"] == Tuning(100, 12, True, True)
 
 
@@ -148,7 +150,7 @@ def test_each_precision_is_measured(job: Job, measurements: list[bool]) -> None:
 def test_without_a_compiler_auto_stays_eager_and_says_so(
     job: Job, measurements: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilation, "unavailable", lambda _device: "there is no C++ compiler")
+    monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "there is no C++ compiler")
     found = choose(job, "auto")
     assert measurements == [False]
     assert "not compiled: there is no C++ compiler" in found.notes
@@ -164,9 +166,9 @@ def test_bad_values_are_named() -> None:
 
 
 def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bfloat16, "supported", lambda _device: "")
+    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "")
     assert settings.resolve_precision("auto", CPU) == ("bfloat16", "")
-    monkeypatch.setattr(bfloat16, "supported", lambda _device: "no units")
+    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "no units")
     assert settings.resolve_precision("auto", CPU) == ("float32", "float32: no units")
 
 

@@ -15,7 +15,7 @@ from robust_eval.core.types import Architecture
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.landscape import checkpoints
 from robust_eval.models.architectures import build
-from robust_eval.models.loading.checkpoint import save
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 from robust_eval.models.normalisation import NONE
 
 
@@ -47,13 +47,15 @@ def test_different_threat_models_require_norm_and_eps(tmp_path: Path) -> None:
         save(
             Path(paths[-1]),
             network,
-            architecture=Architecture("digits-cnn", {"width": 2, "hidden": 6}),
-            normalisation=NONE,
-            classes=10,
-            channels=1,
-            image_size=(8, 8),
-            dataset="digits",
-            threat=parse_threat("Linf", eps),
+            CheckpointDescription(
+                architecture=Architecture("digits-cnn", {"width": 2, "hidden": 6}),
+                normalisation=NONE,
+                classes=10,
+                channels=1,
+                image_size=(8, 8),
+                dataset="digits",
+                threat=parse_threat("Linf", eps),
+            ),
         )
     options = replace(small_scans.OPTIONS, eps=None)
     with pytest.raises(UserError, match=r"0\.1 was trained for Linf 0\.1 and 0\.2 for Linf 0\.2. Choose one"):

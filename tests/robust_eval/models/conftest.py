@@ -1,4 +1,4 @@
-"""Tiny networks and images whose classes they can tell apart after a second of training."""
+"""Small networks, and images that they learn to classify within a second of training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.known_models import with_batchnorm_statistics
 from torch import nn
 
 from robust_eval.core.seeds import seed_everything
@@ -32,20 +33,10 @@ def quadrants(n: int, channels: int = 3, side: int = 16, seed: int = 0, name: st
     return ImageSet(name, "test", x.astype(np.uint8), y.astype(np.int64), names)
 
 
-def settled(network: nn.Module) -> nn.Module:
-    """Eval mode, with BatchNorm statistics of its own: a signal gets through, and a mix-up would show."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        network.train()(torch.rand(4, 3, 32, 32))
-    return network.eval()
-
-
 def make(arch_id: str, **arguments: object) -> nn.Module:
     """A CIFAR-shaped network with 4 classes."""
     seed_everything(0)
-    return settled(
+    return with_batchnorm_statistics(
         architectures.build(arch_id, classes=CLASSES, channels=3, image_size=(32, 32), **arguments)
     )
 

@@ -27,6 +27,7 @@ from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.run import execute
 from robust_eval.models.architectures import build
+from robust_eval.models.loading.checkpoint import CheckpointDescription
 from robust_eval.models.loading.checkpoint import save as save_checkpoint
 from robust_eval.results import EvalResult, read_result, verification_record
 from robust_eval.results.request_records import request_of
@@ -52,14 +53,16 @@ def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.n
     save_checkpoint(
         path,
         network,
-        architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
-        normalisation=Normalisation("none"),
-        classes=10,
-        channels=1,
-        image_size=(8, 8),
-        dataset="digits",
-        threat=parse_threat("Linf", EPS),
-        recipe={"name": "at", "selection": {"validation": 100}},
+        CheckpointDescription(
+            architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
+            normalisation=Normalisation("none"),
+            classes=10,
+            channels=1,
+            image_size=(8, 8),
+            dataset="digits",
+            threat=parse_threat("Linf", EPS),
+            recipe={"name": "at", "selection": {"validation": 100}},
+        ),
     )
     return network
 

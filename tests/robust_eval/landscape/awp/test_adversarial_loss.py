@@ -28,7 +28,7 @@ from robust_eval.landscape.directions import (
     tensor_normalised,
 )
 from robust_eval.landscape.displaced_model import DisplacedModel
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.loading.state_dict_diff import shapes_of
 from robust_eval.models.normalisation import NONE, Normalised
 from robust_eval.verification.selftest.linear_models import linear_problem
@@ -126,7 +126,7 @@ def test_the_loss_at_w_equals_that_of_the_evaluation(tmp_path: Path) -> None:
         x, y = scan.comparison.x_NCHW[first : first + 8], scan.comparison.y_N[first : first + 8]
         seed = seeds.derive(setting.seed, "landscape", str(first))
         search = attacks.family("pgd").search
-        adv = search(frozen(model), x, y, setting.threat, params, classes=10, seed=seed)
+        adv = search(make_attack_copy(model), x, y, setting.threat, params, classes=10, seed=seed)
         with torch.no_grad():
             logits = model(adv)
         losses.append(cross_entropy(logits, y, reduction="none"))

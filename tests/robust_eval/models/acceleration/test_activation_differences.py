@@ -1,4 +1,4 @@
-"""Small steps pass through a network as changes: the same answers as asking there, in bfloat16."""
+"""Logits at small steps, computed from changes in bfloat16, compared with direct evaluation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 import torch
-from models.conftest import settled
+from support.known_models import with_batchnorm_statistics
 from torch import Tensor, nn
 
 from robust_eval import attacks
@@ -19,16 +19,16 @@ from robust_eval.models.acceleration import (
     frozen_copy,
     tuning,
 )
-from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, queried
-from robust_eval.models.acceleration.small_steps import Nearby
+from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, query_steps
+from robust_eval.models.acceleration.small_steps import StepEvaluator
 from robust_eval.models.acceleration.tuning import Tuning
 
 CPU = torch.device("cpu")
 STEP = 1e-3
 
 
-class Odd(nn.Module):
-    """What networks do beside layers: functions, methods, sizes, sums of two branches, constants."""
+class Mixed(nn.Module):
+    """Operations beside layers: functions, methods, sizes, sums of two branches, constants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,29 +45,31 @@ class Odd(nn.Module):
         return logits
 
 
-def odd() -> tuple[nn.Module, Tensor]:
+def mixed() -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    return Odd().eval().requires_grad_(False), torch.rand(3, 3, 8, 8)
+    return Mixed().eval().requires_grad_(False), torch.rand(3, 3, 8, 8)
 
 
 def known(arch: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    network = settled(architectures.build(arch, classes=10, channels=3, image_size=(32, 32)))
+    network = with_batchnorm_statistics(
+        architectures.build(arch, classes=10, channels=3, image_size=(32, 32))
+    )
     for weight in network.parameters():
-        if not weight.any():  # the last layer of some networks begins with 0: the same answer everywhere
+        if not weight.any():  # the last layer of some networks starts at 0
             nn.init.normal_(weight, std=0.1)
     return network.requires_grad_(False), torch.rand(3, 3, 32, 32)
 
 
 def steps(x_NCHW: Tensor, count: int, seed: int = 1) -> Tensor:
-    """Signs, (N, S, C, H, W)."""
+    """Random steps of +-STEP, (N, S, C, H, W)."""
     signs = torch.randint(
         0, 2, (len(x_NCHW), count, *x_NCHW.shape[1:]), generator=torch.Generator().manual_seed(seed)
     )
     return (2 * signs - 1) * STEP
 
 
-def slopes(logits_NSK: Tensor, at_NK: Tensor) -> Tensor:
+def derivatives(logits_NSK: Tensor, at_NK: Tensor) -> Tensor:
     return (logits_NSK.double() - at_NK.double()[:, None]) / STEP
 
 
@@ -75,36 +77,36 @@ def error(found: Tensor, true: Tensor) -> float:
     return float((found - true).norm() / true.norm())
 
 
-@pytest.mark.parametrize("arch", ["odd", "digits-cnn", "small-cnn", "preact-resnet-18", "wrn-10-1"])
-def test_the_logits_are_those_of_the_steps(arch: str) -> None:
-    network, x = odd() if arch == "odd" else known(arch)
-    near, note = activation_differences.near(network, x)
-    assert near is not None, note
+@pytest.mark.parametrize("arch", ["mixed", "digits-cnn", "small-cnn", "preact-resnet-18", "wrn-10-1"])
+def test_the_logits_equal_those_at_the_steps(arch: str) -> None:
+    network, x = mixed() if arch == "mixed" else known(arch)
+    step_network, note = activation_differences.step_network(network, x)
+    assert step_network is not None, note
     assert "off by" in note
     d = steps(x, 4)
     exact = network.double()
-    truth = slopes(queried(exact, x.double(), d.double()), exact(x.double()))
+    truth = derivatives(query_steps(exact, x.double(), d.double()), exact(x.double()))
     network.float()
-    found = slopes(near(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x))
+    found = derivatives(step_network(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x))
     assert error(found, truth) < 0.03
     low = network.to(torch.bfloat16)
-    blunt = slopes(queried(low, x.bfloat16(), d.bfloat16()), low(x.bfloat16()))
-    assert error(blunt, truth) > 0.3, "plain bfloat16 loses the steps: the test can fail"
+    rounded = derivatives(query_steps(low, x.bfloat16(), d.bfloat16()), low(x.bfloat16()))
+    assert error(rounded, truth) > 0.3, "plain bfloat16 loses the steps"
 
 
-def test_a_large_step_is_exact_too() -> None:
-    """Nothing is linearised: where a unit switches on or off, it switches."""
-    network, x = odd()
-    near, _ = activation_differences.near(network, x)
-    assert near is not None
+def test_large_steps_are_exact_too() -> None:
+    """The network is not linearised: activations may change their sign."""
+    network, x = mixed()
+    step_network, _ = activation_differences.step_network(network, x)
+    assert step_network is not None
     d = 200 * steps(x, 4)
-    truth = slopes(queried(network, x, d), network(x))
-    found = slopes(near(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x))
+    truth = derivatives(query_steps(network, x, d), network(x))
+    found = derivatives(step_network(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x))
     assert error(found, truth) < 0.03
 
 
 class Overwriting(nn.Module):
-    """As most public networks: activations in place."""
+    """In-place activations, as in most public networks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,26 +122,29 @@ class Overwriting(nn.Module):
         return logits
 
 
-def test_values_that_the_network_overwrites_are_kept() -> None:
+def test_in_place_operations_do_not_change_the_result() -> None:
     torch.manual_seed(0)
     network, x = Overwriting().eval().requires_grad_(False), torch.rand(3, 3, 8, 8)
-    near, note = activation_differences.near(network, x)
-    assert near is not None, note
-    assert network.unit.inplace, "the network itself is left as it is"
+    step_network, note = activation_differences.step_network(network, x)
+    assert step_network is not None, note
+    assert network.unit.inplace, "the network is not modified"
     d = steps(x, 4)
-    truth = slopes(queried(network, x, d), network(x))
-    assert error(slopes(near(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x)), truth) < 0.03
+    truth = derivatives(query_steps(network, x, d), network(x))
+    assert (
+        error(derivatives(step_network(x, d.flatten(0, 1)).unflatten(0, d.shape[:2]), network(x)), truth)
+        < 0.03
+    )
 
 
-class Deciding(nn.Module):
-    """Its code looks at values: no graph can be read."""
+class Branching(nn.Module):
+    """Its code branches on tensor values, so it cannot be traced."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :2] if x.sum() > 0 else -x.flatten(1)[:, :2]
 
 
 class Steep(nn.Module):
-    """Between its layers a change is multiplied by its own size: what is rounded grows."""
+    """Amplifies changes between its layers, and the rounding errors with them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,98 +156,104 @@ class Steep(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("network", "reason"), [(Deciding(), "does not allow bfloat16"), (Steep(), "would be off by")]
+    ("network", "reason"), [(Branching(), "does not allow bfloat16"), (Steep(), "would be off by")]
 )
-def test_what_cannot_be_read_is_left_alone(network: nn.Module, reason: str) -> None:
+def test_a_network_that_cannot_be_converted_stays_in_float32(network: nn.Module, reason: str) -> None:
     torch.manual_seed(0)
-    near, note = activation_differences.near(network.eval().requires_grad_(False), torch.rand(4, 3, 4, 4))
-    assert near is None
+    step_network, note = activation_differences.step_network(
+        network.eval().requires_grad_(False), torch.rand(4, 3, 4, 4)
+    )
+    assert step_network is None
     assert note.startswith("SPSA in float32")
     assert reason in note
 
 
-def test_a_network_that_answers_alike_everywhere_is_left_alone() -> None:
-    """Its changes are 0, and nothing can be said of their error."""
+def test_a_constant_network_is_not_converted() -> None:
+    """Its changes are 0, so their relative error is undefined."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     nn.init.zeros_(network[1].weight)
-    assert activation_differences.near(network.requires_grad_(False), torch.rand(2, 3, 4, 4))[0] is None
+    assert (
+        activation_differences.step_network(network.requires_grad_(False), torch.rand(2, 3, 4, 4))[0] is None
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 20, 100])
 @pytest.mark.parametrize("images", [1, 3])
-def test_steps_are_cut_into_calls_of_one_shape(rows: int, images: int) -> None:
+def test_steps_are_split_into_calls_of_one_shape(rows: int, images: int) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
     called: set[tuple[int, int]] = set()
 
     def call(x_NCHW: Tensor, changes: Tensor) -> Tensor:
         called.add((len(x_NCHW), len(changes)))
-        answers: Tensor = network(x_NCHW.repeat_interleave(len(changes) // len(x_NCHW), 0) + changes)
-        return answers
+        logits: Tensor = network(x_NCHW.repeat_interleave(len(changes) // len(x_NCHW), 0) + changes)
+        return logits
 
     x = torch.rand(images, 3, 4, 4)
     d = steps(x, 8)
-    torch.testing.assert_close(Nearby(call, rows)(x, d), queried(network, x, d))
-    assert len(called) == 1, "compiled code serves one shape"
+    torch.testing.assert_close(StepEvaluator(call, rows)(x, d), query_steps(network, x, d))
+    assert len(called) == 1, "one shape, so that code is compiled once"
     assert next(iter(called))[1] <= max(rows, 1)
 
 
-def test_the_bill_counts_steps_and_not_padding() -> None:
+def test_steps_are_counted_without_padding() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).requires_grad_(False)
     x = torch.rand(2, 3, 4, 4)
-    near, _ = activation_differences.near(network, x)
-    assert near is not None
-    quick = AttackCopy(network, None, nearby=Nearby(near, 16))
+    step_network, _ = activation_differences.step_network(network, x)
+    assert step_network is not None
+    quick = AttackCopy(network, None, step_evaluator=StepEvaluator(step_network, 16))
     plain = AttackCopy(network, None, forward=Engine(network))
     for search in (quick, plain):
-        assert search.near(x, steps(x, 7)).shape == (2, 7, 5)
+        assert search.logits_at_steps(x, steps(x, 7)).shape == (2, 7, 5)
         assert search.forwards == 14
 
 
-def test_without_memory_for_it_steps_are_asked_like_images() -> None:
+def test_without_memory_steps_are_queried_like_images() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).requires_grad_(False)
     x = torch.rand(2, 3, 4, 4)
 
     def greedy(_x: Tensor, _changes: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    search = AttackCopy(network, None, nearby=Nearby(greedy, 16))
-    torch.testing.assert_close(search.near(x, steps(x, 7)), queried(network, x, steps(x, 7)))
-    assert search.nearby is None
+    search = AttackCopy(network, None, step_evaluator=StepEvaluator(greedy, 16))
+    torch.testing.assert_close(search.logits_at_steps(x, steps(x, 7)), query_steps(network, x, steps(x, 7)))
+    assert search.step_evaluator is None
     assert search.forwards == 14
 
 
-def test_the_estimate_is_the_same_estimate() -> None:
-    """Against float32 it moves by a hundredth of what 128 directions leave open."""
+def test_the_spsa_estimate_is_almost_unchanged() -> None:
+    """The difference from float32 is small against that between two sets of 128 directions."""
     network, x = known("small-cnn")
     y = network(x).argmax(1)
-    near, _ = activation_differences.near(network, x)
-    assert near is not None
-    search = AttackCopy(network, None, nearby=Nearby(near, 64))
+    step_network, _ = activation_differences.step_network(network, x)
+    assert step_network is not None
+    search = AttackCopy(network, None, step_evaluator=StepEvaluator(step_network, 64))
 
     def draw(seed: int) -> _spsa.Draw:
         return lambda start, stop: steps(x, 128, seed)[start:stop].sign().float()
 
-    def estimate(ask: _spsa.Near, seed: int) -> Tensor:
-        return _spsa.estimate(ask, x, y, draw(seed), pairs=128, delta=STEP, rows=512)
+    def estimate(step_logits: _spsa.StepLogits, seed: int) -> Tensor:
+        return _spsa.estimate(step_logits, x, y, draw(seed), pairs=128, delta=STEP, rows=512)
 
-    plain = estimate(lambda at, d: queried(network, at, d), 1)
-    assert error(estimate(search.near, 1), plain) < 0.02
-    assert error(estimate(search.near, 2), plain) > 1
+    plain = estimate(lambda at, d: query_steps(network, at, d), 1)
+    assert error(estimate(search.logits_at_steps, 1), plain) < 0.02
+    assert error(estimate(search.logits_at_steps, 2), plain) > 1
 
 
 class Rates:
-    """Images a second by (rows, compiled) and steps a second, in place of a clock."""
+    """Prescribed images per second by (rows, compiled), and steps per second."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, images: dict[tuple[int, bool], float], near: float
     ) -> None:
-        monkeypatch.setattr(tuning, "_rate", lambda way, _x, rows, _g: images.get((rows, way.compiled), 1.0))
-        monkeypatch.setattr(tuning, "_near_rate", lambda way, _x: near if way.near_rows else 0.0)
+        monkeypatch.setattr(
+            tuning, "_rate", lambda option, _x, rows, _g: images.get((rows, option.compiled), 1.0)
+        )
+        monkeypatch.setattr(tuning, "_step_rate", lambda option, _x: near if option.near_rows else 0.0)
 
     def found(self, *, compile: bool) -> Tuning:
-        """16 values an image: 8192 rows are usual. A tuning stands for the copy that it makes."""
-        build = cast(tuning.Build, lambda way: way)
-        return tuning.measured_near(build, torch.rand(8, 1, 4, 4), compile=compile)
+        """The result for images of 16 values (8192 rows by default); tunings replace the copies."""
+        build = cast(tuning.Build, lambda option: option)
+        return tuning.measure_step_tuning(build, torch.rand(8, 1, 4, 4), compile=compile)
 
 
 @pytest.mark.parametrize(
@@ -254,32 +265,32 @@ class Rates:
         (2.0, 1.9, 4.0, Tuning(16384, 16384, False, False, 16384)),
     ],
 )
-def test_differences_must_win_clearly(
+def test_step_networks_must_be_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, plain: float, quick: float, near: float, expected: Tuning
 ) -> None:
     rates = Rates(monkeypatch, {(16384, False): plain, (16384, True): quick}, near)
     assert rates.found(compile=True) == expected
-    assert rates.found(compile=False) == Tuning(16384, 16384), "eagerly they would not"
+    assert rates.found(compile=False) == Tuning(16384, 16384), "step networks are only used compiled"
 
 
-def test_the_rows_of_a_call_divide_the_samples() -> None:
-    assert [tuning.near_rows(rows) for rows in (83, 167, 334, 668)] == [64, 128, 256, 512]
+def test_steps_per_call_are_a_power_of_two() -> None:
+    assert [tuning.steps_per_call(rows) for rows in (83, 167, 334, 668)] == [64, 128, 256, 512]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(compilation.unavailable(CPU)), reason=compilation.unavailable(CPU))
-def test_compiled_steps_find_what_float32_finds() -> None:
-    """Adam divides by the slope's size: where it is nearly 0, rounding may turn a pixel round."""
+@pytest.mark.skipif(bool(compilation.unavailable_reason(CPU)), reason=compilation.unavailable_reason(CPU))
+def test_spsa_with_compiled_steps_agrees_with_float32() -> None:
+    """Adam normalises gradients: where one is almost 0, rounding may change the sign of a pixel's step."""
     network, x = known("digits-cnn")
     y = network(x).argmax(1)
     params = attacks.parse("spsa", {"iterations": 3, "samples": 32})
 
-    def found(way: Tuning, seed: int) -> Tensor:
-        search = frozen_copy.frozen(network, sample=x, tuning=way)
+    def found(option: Tuning, seed: int) -> Tensor:
+        search = frozen_copy.make_attack_copy(network, sample=x, tuning=option)
         threat = parse_threat("Linf", "0.1")
         adv = attacks.family("spsa").search(search, x, y, threat, params, classes=10, seed=seed)
         assert search.forwards == 3 * 33 * 3
-        assert any("changes in bfloat16" in note for note in search.notes) == bool(way.near_rows)
+        assert any("changes in bfloat16" in note for note in search.notes) == bool(option.near_rows)
         return adv
 
     plain = found(Tuning(16, 16), 3)

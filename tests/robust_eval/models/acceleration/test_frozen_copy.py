@@ -1,4 +1,4 @@
-"""The search copy: what it counts, what it leaves alone, and how it lives with little memory."""
+"""The attack copy: counts, independence from the original, and limited memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.models import architectures
-from robust_eval.models.acceleration.frozen_copy import frozen
+from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.normalisation import NONE, Normalised
 
 
@@ -47,17 +47,17 @@ def gradient(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return logits.detach(), torch.autograd.grad(logits[:, 1].sum(), x)[0]
 
 
-def test_it_computes_what_the_original_computes() -> None:
+def test_logits_and_gradients_equal_those_of_the_original() -> None:
     model, x = network(), torch.rand(5, 3, 16, 16)
-    logits, slope = gradient(frozen(model), x)
-    expected_logits, expected_slope = gradient(model, x)
+    logits, input_grad = gradient(make_attack_copy(model), x)
+    expected_logits, expected_grad = gradient(model, x)
     torch.testing.assert_close(logits, expected_logits)
-    torch.testing.assert_close(slope, expected_slope)
+    torch.testing.assert_close(input_grad, expected_grad)
 
 
-def test_the_original_is_left_alone() -> None:
+def test_the_original_is_not_modified() -> None:
     model = network().train()
-    search = frozen(model)
+    search = make_attack_copy(model)
     assert all(p.requires_grad for p in model.parameters())
     assert model.training
     assert not any(p.requires_grad for p in search.parameters())
@@ -70,8 +70,8 @@ def test_the_original_is_left_alone() -> None:
     assert any(p.any() for p in model.parameters())
 
 
-def test_images_are_counted_not_calls() -> None:
-    search, x = frozen(network()), torch.rand(5, 3, 16, 16)
+def test_images_are_counted_instead_of_calls() -> None:
+    search, x = make_attack_copy(network()), torch.rand(5, 3, 16, 16)
     search(x)
     with torch.no_grad():
         search(x.requires_grad_())
@@ -81,13 +81,13 @@ def test_images_are_counted_not_calls() -> None:
     search(x).sum().backward()
     assert (search.forwards, search.backwards) == (20, 10)
     search(x)
-    assert (search.forwards, search.backwards) == (25, 10), "no gradient flowed"
+    assert (search.forwards, search.backwards) == (25, 10), "without backward pass"
     search.reset_counts()
     assert (search.forwards, search.backwards) == (0, 0)
 
 
-def test_a_graph_can_be_used_twice() -> None:
-    search, x = frozen(network()), torch.rand(3, 3, 16, 16, requires_grad=True)
+def test_a_retained_graph_can_be_used_twice() -> None:
+    search, x = make_attack_copy(network()), torch.rand(3, 3, 16, 16, requires_grad=True)
     logits = search(x)
     one = torch.autograd.grad(logits[:, 0].sum(), x, retain_graph=True)[0]
     two = torch.autograd.grad(logits[:, 1].sum(), x)[0]
@@ -100,13 +100,13 @@ def test_a_graph_can_be_used_twice() -> None:
 def test_running_out_of_memory_halves_the_batch_and_changes_no_result(where: str) -> None:
     x = torch.rand(11, 3, 16, 16)
     expected = gradient(Greedy(99, where=where), x)
-    search = frozen(Greedy(3, where=where))
+    search = make_attack_copy(Greedy(3, where=where))
     for _ in range(2):
         found = gradient(search, x)
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b)
     assert search.batch == 2, "11 to 5 to 2"
-    assert (search.forwards, search.backwards) == (22, 22), "repeated passes are not on the bill"
+    assert (search.forwards, search.backwards) == (22, 22), "repeated passes are not counted"
 
 
 @pytest.mark.parametrize(
@@ -118,40 +118,40 @@ def test_running_out_of_memory_halves_the_batch_and_changes_no_result(where: str
     ],
 )
 def test_memory_errors_are_recognised_on_every_device(message: str) -> None:
-    search = frozen(Greedy(4, where="forward", message=message))
+    search = make_attack_copy(Greedy(4, where="forward", message=message))
     with torch.no_grad():
         assert search(torch.rand(9, 3, 16, 16)).shape == (9, 4)
 
 
-def test_a_limit_given_holds() -> None:
+def test_a_given_batch_limit_is_kept() -> None:
     greedy = Greedy(99, where="forward")
-    search = frozen(greedy, batch=4)
+    search = make_attack_copy(greedy, batch=4)
     gradient(search, torch.rand(10, 3, 16, 16))
     assert isinstance(search.network, Greedy)
     assert max(search.network.calls) == 4
 
 
-def test_an_image_that_never_fits_is_said() -> None:
+def test_a_single_image_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(UserError, match="Out of memory on a single image"):
-        frozen(Greedy(0, where="forward"))(torch.rand(3, 3, 16, 16))
+        make_attack_copy(Greedy(0, where="forward"))(torch.rand(3, 3, 16, 16))
 
 
 def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="another matter"):
-        frozen(Greedy(0, where="forward", message="another matter"))(torch.rand(3, 3, 16, 16))
+        make_attack_copy(Greedy(0, where="forward", message="another matter"))(torch.rand(3, 3, 16, 16))
 
 
-def test_a_model_without_gradients_stays_one() -> None:
+def test_a_model_without_gradients_has_none_in_the_copy() -> None:
     class Detached(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.detach().flatten(1)
 
-    search, x = frozen(Detached()), torch.rand(2, 3, 4, 4, requires_grad=True)
+    search, x = make_attack_copy(Detached()), torch.rand(2, 3, 4, 4, requires_grad=True)
     assert not search(x).requires_grad
     search.batch = 1
     with pytest.raises(RuntimeError, match="does not require grad"):
         search(x).sum().backward()
 
 
-def test_no_images_give_no_logits() -> None:
-    assert frozen(network())(torch.rand(0, 3, 16, 16)).shape == (0, 4)
+def test_an_empty_batch_gives_empty_logits() -> None:
+    assert make_attack_copy(network())(torch.rand(0, 3, 16, 16)).shape == (0, 4)

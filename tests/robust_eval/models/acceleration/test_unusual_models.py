@@ -1,4 +1,4 @@
-"""Models that the copy is not made for: searched as they are, or refused in a sentence."""
+"""Unusual models: they are attacked without conversion, or refused with an error message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Body(nn.Module):
 
 
 class Double(Body):
-    """float64 inside."""
+    """Computes in float64."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,15 +37,15 @@ class Double(Body):
 
 
 class Strict(Body):
-    """Fails by an exception that torch would not raise."""
+    """Fails with an exception that torch would not raise."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert x.dtype == torch.float32, "float32 wanted\nand nothing else"
         return super().forward(x)
 
 
-class OneWay(torch.autograd.Function):
-    """A backward pass that knows float32 alone."""
+class Float32Backward(torch.autograd.Function):
+    """Its backward pass only accepts float32."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
@@ -60,13 +60,13 @@ class OneWay(torch.autograd.Function):
 
 class Custom(Body):
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = OneWay.apply(self.conv(x))
+        hidden: Tensor = Float32Backward.apply(self.conv(x))
         logits: Tensor = self.last(hidden.flatten(1))
         return logits
 
 
 class Twice(Body):
-    """One BatchNorm in two places."""
+    """Uses one BatchNorm layer twice."""
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.norm(self.norm(self.conv(x)).relu())
@@ -94,8 +94,8 @@ def run(model: nn.Module, precision: str, compile: str = "off") -> EvalResult:
 
 @pytest.fixture
 def units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor that knows bfloat16, wherever this runs."""
-    monkeypatch.setattr(bfloat16, "supported", lambda _device: "")
+    """Pretend that the processor supports bfloat16."""
+    monkeypatch.setattr(bfloat16, "unsupported_reason", lambda _device: "")
 
 
 @pytest.mark.usefixtures("units")
@@ -103,7 +103,7 @@ def units(monkeypatch: pytest.MonkeyPatch) -> None:
     ("model", "reason"),
     [(Double, "should be the same"), (Strict, "float32 wanted"), (Custom, "no such gradient")],
 )
-def test_auto_stays_in_float32_for_a_model_without_bfloat16_and_says_so(
+def test_auto_is_float32_with_a_note_for_a_model_without_bfloat16(
     model: type[nn.Module], reason: str
 ) -> None:
     result = run(model(), "auto")
@@ -117,14 +117,14 @@ def test_auto_stays_in_float32_for_a_model_without_bfloat16_and_says_so(
 
 
 @pytest.mark.usefixtures("units")
-def test_auto_is_bfloat16_where_model_and_device_know_it() -> None:
+def test_auto_is_bfloat16_if_model_and_device_support_it() -> None:
     result = run(Body(), "auto")
     assert result.suite.precision == "bfloat16"
     assert result.search is not None
     assert "searches in bfloat16, last layer in float32" in result.search.notes
 
 
-def test_what_was_not_widened_is_not_said_to_be() -> None:
+def test_the_note_does_not_mention_a_float32_layer_that_does_not_exist() -> None:
     class Convolutions(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -138,7 +138,7 @@ def test_what_was_not_widened_is_not_said_to_be() -> None:
     assert "searches in bfloat16" in result.search.notes
 
 
-def test_a_shared_batch_norm_is_folded_or_left_alone_but_never_wrongly() -> None:
+def test_a_shared_batchnorm_is_not_folded_wrongly() -> None:
     model = Twice().eval()
     model.norm.running_mean.normal_()  # type: ignore[union-attr]
     model.norm.running_var.uniform_(0.2, 3)  # type: ignore[union-attr]
@@ -147,7 +147,7 @@ def test_a_shared_batch_norm_is_folded_or_left_alone_but_never_wrongly() -> None
 
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:
-    with pytest.raises(UserError, match=r"cannot be copied for the search \(TypeError: .*lock"):
+    with pytest.raises(UserError, match=r"cannot be copied for the attacks \(TypeError: .*lock"):
         run(Locked(), "float32")
 
 
@@ -156,14 +156,14 @@ def test_a_network_that_returns_a_tuple_is_refused() -> None:
         run(Pair(), "float32")
 
 
-def test_a_compiler_that_fails_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_gives_an_error_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile(network: nn.Module, **_options: object) -> object:
         def failing(_x: Tensor) -> Tensor:
             raise torch._dynamo.exc.TorchDynamoException("no\nworking compiler\n\nSet TORCH_LOGS for more")
 
         return failing
 
-    monkeypatch.setattr(compilation, "unavailable", lambda _device: "")
+    monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "")
     monkeypatch.setattr(torch, "compile", compile)
     with pytest.raises(UserError, match=r"not be compiled \(no working compiler\): use compile mode auto"):
         run(Body(), "float32", "on")

@@ -1,4 +1,4 @@
-"""Every architecture file: sizes, names, inference from its own state dict, and images that do not fit."""
+"""All architecture files: sizes, names, inference from their state dicts, and error messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parameters(arch_id: str, size: int = 32, channels: int = 3, **arguments: obj
     return sum(value.numel() for value in network.parameters())
 
 
-# defenses.md of the AWP facts: counted from the authors' code; SmallCNN and LeNet from their papers' code.
+# Counted from the code of the AWP authors; SmallCNN and LeNet from the code of their papers.
 @pytest.mark.parametrize(
     ("arch_id", "count"),
     [
@@ -53,19 +53,19 @@ def test_parameter_counts_are_those_of_the_public_code(arch_id: str, count: int)
     assert parameters(arch_id) == count
 
 
-def test_the_unused_block_of_trades_has_the_published_size() -> None:
+def test_the_unused_block_of_trades_has_the_published_parameter_count() -> None:
     assert parameters("wrn-34-10", sub_block=True) - parameters("wrn-34-10") == 2_102_112
     assert parameters("wrn-28-10", sub_block=True) - parameters("wrn-28-10") == 1_640_672
 
 
-def test_mnist_networks_have_the_published_sizes() -> None:
+def test_mnist_networks_have_the_published_parameter_counts() -> None:
     assert parameters("small-cnn", 28, 1) == 312_202
     assert parameters("lenet", 28, 1) == 32 * 26 + 64 * (32 * 25 + 1) + 1024 * (64 * 49 + 1) + 10 * 1025
     assert parameters("lenet", 32, 3) == 62_006, "LeNet-5"
 
 
 @pytest.mark.parametrize("stem", FILES)
-def test_a_file_builds_runs_and_recognises_itself(stem: str) -> None:
+def test_a_file_builds_a_network_and_infers_it_from_its_state_dict(stem: str) -> None:
     arguments, channels, side = SMALL.get(stem, ({}, 3, 32))
     file = architectures.files()[stem]
     network = file.build(classes=7, channels=channels, image_size=(side, side), **arguments).eval()
@@ -87,7 +87,7 @@ def test_a_file_builds_runs_and_recognises_itself(stem: str) -> None:
 
 
 @pytest.mark.parametrize("stem", SMALL)
-def test_an_id_stands_alone_when_its_sizes_are_the_published_ones(stem: str) -> None:
+def test_default_arguments_are_not_recorded(stem: str) -> None:
     file = architectures.files()[stem]
     for arch_id in file.IDS:
         with torch.device("meta"):
@@ -98,7 +98,7 @@ def test_an_id_stands_alone_when_its_sizes_are_the_published_ones(stem: str) -> 
 
 
 @pytest.mark.parametrize("stem", FILES)
-def test_only_its_own_state_dict_is_recognised(stem: str) -> None:
+def test_state_dicts_of_other_files_do_not_fit(stem: str) -> None:
     arguments, channels, side = SMALL.get(stem, ({}, 3, 32))
     network = architectures.files()[stem].build(
         classes=10, channels=channels, image_size=(side, side), **arguments
@@ -107,7 +107,7 @@ def test_only_its_own_state_dict_is_recognised(stem: str) -> None:
     assert [other for other, file in architectures.files().items() if file.infer(shapes)] == [stem]
 
 
-def test_names_are_those_of_public_checkpoints() -> None:
+def test_tensor_names_are_those_of_public_checkpoints() -> None:
     def names(arch_id: str, channels: int = 3, side: int = 32, **arguments: object) -> set[str]:
         with torch.device("meta"):
             network = architectures.build(
@@ -127,7 +127,7 @@ def test_names_are_those_of_public_checkpoints() -> None:
     assert {"conv1.weight", "fc2.bias"} <= names("lenet", 1, 28)
 
 
-def test_the_unused_block_takes_no_part() -> None:
+def test_the_unused_block_does_not_affect_the_logits() -> None:
     network = architectures.build(
         "wrn-10-1", classes=4, channels=3, image_size=(32, 32), sub_block=True
     ).eval()
@@ -139,7 +139,7 @@ def test_the_unused_block_takes_no_part() -> None:
     assert torch.equal(network(x), before)
 
 
-def test_global_pooling_takes_other_sizes() -> None:
+def test_networks_with_global_pooling_accept_other_sizes() -> None:
     for arch_id, arguments in (
         ("preact-resnet-18", {"width": 4}),
         ("resnet-18", {"width": 4}),
@@ -150,9 +150,7 @@ def test_global_pooling_takes_other_sizes() -> None:
 
 
 @pytest.mark.parametrize("stem", ["resnet", "preact-resnet"])
-def test_variants_share_their_tensors_and_compute_something_else(
-    stem: str, make: Callable[..., nn.Module]
-) -> None:
+def test_variants_have_the_same_tensors_and_other_logits(stem: str, make: Callable[..., nn.Module]) -> None:
     plain = make(f"{stem}-18", width=4)
     inferred = architectures.files()[stem].infer(shapes_of(plain.state_dict()))
     assert inferred is not None
@@ -171,14 +169,14 @@ def test_variants_share_their_tensors_and_compute_something_else(
         (
             "small-cnn",
             8,
-            "small-cnn needs images of at least 16x16, got 8x8. For smaller ones there is digits-cnn.",
+            "small-cnn needs images of at least 16x16, got 8x8. Use digits-cnn for smaller images.",
         ),
         ("lenet", 12, "lenet (cifar layout) needs images of at least 16x16, got 12x12."),
         ("wrn-30-10", 32, "wrn-30-10 does not exist: a Wide ResNet's depth is 6n + 4"),
         ("preact-resnet-81", 32, "Unknown architecture 'preact-resnet-81'. Did you mean preact-resnet-18?"),
     ],
 )
-def test_what_cannot_be_built_is_said_in_a_sentence(arch_id: str, side: int, message: str) -> None:
+def test_impossible_networks_give_an_error_message(arch_id: str, side: int, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         architectures.build(arch_id, classes=4, channels=3, image_size=(side, side))
 
@@ -188,7 +186,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_he_initialisation_skips_the_meta_device_alone() -> None:
+def test_he_initialisation_is_skipped_on_the_meta_device() -> None:
     real = nn.Sequential(nn.Conv2d(3, 8, 3))
     before = real[0].weight.clone()
     kaiming_normal(real, "fan_out")

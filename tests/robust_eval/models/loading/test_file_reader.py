@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, or more than one: one sentence each, and nothing in them runs."""
+"""Reading of files: error messages for files that are no checkpoint; no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def truncated_legacy(path: Path) -> None:
 
 
 def flipped(path: Path) -> None:
-    """A zip whose directory is fine and whose pickle is not."""
+    """A zip file with a damaged pickle and an intact directory."""
     torch.save(WEIGHTS, path)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"conv1.weight", b"\xff" * 12, 1))
@@ -105,27 +105,30 @@ def short_safetensors(path: Path) -> None:
         (archive("x.npy"), "m.pt is a NumPy archive, not a checkpoint. For images use --data npz:m.pt."),
         (archive("readme"), "m.pt is a zip archive without a checkpoint at its top. Unpack it first."),
         (bomb, "m.pt unpacks to more than 20 times its size and was not opened."),
-        (truncated, "m.pt is a damaged checkpoint: the file is cut short. Download or copy it again."),
+        (truncated, "m.pt is a damaged checkpoint: the file is truncated. Download or copy it again."),
         (truncated_legacy, "m.pt is a damaged checkpoint"),
         (flipped, "m.pt is a damaged checkpoint"),
         (short_safetensors, "m.pt is a damaged safetensors file"),
         (
             lambda path: path.write_bytes(pickle.dumps(Decimal(1))),
-            "m.pt is a plain pickle that wants decimal.Decimal, not written by torch.save",
+            "m.pt is a plain pickle that imports decimal.Decimal, not written by torch.save",
         ),
         pytest.param(
             lambda path: torch.save(WEIGHTS, path, pickle_protocol=4),
             "written with another pickle protocol than torch.save's own",
             marks=pytest.mark.filterwarnings("ignore:Detected pickle protocol"),
         ),
-        (lambda path: torch.save(nn.Linear(2, 2), path), "m.pt holds a whole model object, whose code"),
+        (
+            lambda path: torch.save(nn.Linear(2, 2), path),
+            "m.pt contains a pickled model object, which would run code",
+        ),
         (
             lambda path: torch.save(nn.Linear(2, 2), path, _use_new_zipfile_serialization=False),
             "Save the weights alone: torch.save(model.state_dict(), path).",
         ),
     ],
 )
-def test_what_is_not_a_checkpoint_is_named(
+def test_files_that_are_no_checkpoint_are_refused(
     write: Callable[[Path], None], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "m.pt"
@@ -134,7 +137,7 @@ def test_what_is_not_a_checkpoint_is_named(
         read(path)
 
 
-def test_missing_files_folders_and_locked_files_are_named(tmp_path: Path) -> None:
+def test_missing_files_folders_and_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.pt does not exist\. Check the path"):
         read(tmp_path / "none.pt")
     with pytest.raises(UserError, match=r"is a folder\. Name a checkpoint file in it\."):
@@ -146,7 +149,7 @@ def test_missing_files_folders_and_locked_files_are_named(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("forced", [False, True])
-def test_code_in_a_pickle_never_runs_and_is_named(
+def test_code_in_a_pickle_is_named_and_not_executed(
     legacy: bool, forced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if forced:
@@ -156,25 +159,25 @@ def test_code_in_a_pickle_never_runs_and_is_named(
     path = tmp_path / "m.pt"
     torch.save({"state_dict": WEIGHTS, "x": Payload(target)}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(
-        UserError, match=r"carries code and was not opened: its pickle wants (posix|nt)\.system"
+        UserError, match=r"carries code and was not opened: its pickle imports (posix|nt)\.system"
     ):
         read(path)
     assert not target.exists()
 
 
-def test_a_plain_pickle_with_code_is_not_opened_either(tmp_path: Path) -> None:
+def test_a_plain_pickle_with_code_is_not_opened(tmp_path: Path) -> None:
     path, target = tmp_path / "m.pkl", tmp_path / "ran"
     path.write_bytes(pickle.dumps(Payload(target), protocol=4))
     with pytest.raises(
-        UserError, match=r"plain pickle that wants (posix|nt)\.system, not written by torch\.save"
+        UserError, match=r"plain pickle that imports (posix|nt)\.system, not written by torch\.save"
     ):
         read(path)
     assert not target.exists()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_what_scripts_keep_beside_the_weights_is_harmless(legacy: bool, tmp_path: Path) -> None:
-    """NumPy scalars and a Namespace: stand-ins take their place, nothing of NumPy is rebuilt."""
+def test_common_objects_next_to_the_weights_are_replaced(legacy: bool, tmp_path: Path) -> None:
+    """NumPy scalars and a Namespace are replaced without executing code of NumPy."""
     path = tmp_path / "m.pt"
     beside = {
         "acc": np.float64(0.5),
@@ -191,7 +194,7 @@ def test_what_scripts_keep_beside_the_weights_is_harmless(legacy: bool, tmp_path
     assert not isinstance(value["curve"], np.ndarray)
 
 
-def test_stand_ins_do_not_outlive_the_reading(tmp_path: Path) -> None:
+def test_replacements_are_only_active_while_reading(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     torch.save({"acc": np.float64(0.5)}, path)
     read(path)
@@ -200,7 +203,7 @@ def test_stand_ins_do_not_outlive_the_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_the_hash_is_that_of_the_bytes(kind: str, tmp_path: Path) -> None:
+def test_the_hash_covers_the_bytes_of_the_file(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "m.bin"
     if kind == "safetensors":
         save_file(WEIGHTS, path, metadata={"epoch": "3"})

@@ -1,4 +1,4 @@
-"""Layouts that other people's checkpoints come in, each loaded to the last bit and noted."""
+"""Layouts of public checkpoints: each is loaded exactly, with notes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def without_counters(state: Mapping[str, Tensor]) -> State:
 
 
 def optimiser_state() -> dict[str, Any]:
-    """Of SGD with momentum, as torch.optim writes it."""
+    """The state of SGD with momentum, as saved by torch.optim."""
     moments = {index: {"momentum_buffer": torch.ones(2, 2)} for index in range(3)}
     return {"state": moments, "param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
 
@@ -124,7 +124,7 @@ def same(loaded: checkpoint.LoadedModel, network: nn.Module, tolerance: float = 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_is_understood(layout: str, make: Make, tmp_path: Path) -> None:
+def test_a_layout_is_loaded(layout: str, make: Make, tmp_path: Path) -> None:
     network = make("wrn-10-1")
     loaded = load(LAYOUTS[layout](network.state_dict()), tmp_path / "c.pt")
     assert loaded.ref.architecture == Architecture("wrn-10-1")
@@ -185,7 +185,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any], Layout]] = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_an_architecture_is_told_from_names_and_shapes(case: str, make: Make, tmp_path: Path) -> None:
+def test_an_architecture_is_inferred_from_names_and_shapes(case: str, make: Make, tmp_path: Path) -> None:
     arch_id, arguments, layout = OTHERS[case]
     network = make(arch_id, **arguments)
     loaded = load(layout(network.state_dict()), tmp_path / "c.pt")
@@ -232,8 +232,8 @@ def test_a_normalisation_in_the_state_dict_is_used(
     assert same(loaded, network, 0.02 if layout[0] == "half precision" else 0.0)
 
 
-def test_copies_of_one_network_count_once(make: Make, tmp_path: Path) -> None:
-    """The layout of the robustness library: the attacker holds the model again."""
+def test_identical_copies_of_a_network_count_once(make: Make, tmp_path: Path) -> None:
+    """The layout of the library "robustness", whose attacker contains the model again."""
     network = make("wrn-10-1")
     state = network.state_dict()
     value = {**prefixed("model.", state), **prefixed("attacker.model.", state)}
@@ -244,7 +244,7 @@ def test_copies_of_one_network_count_once(make: Make, tmp_path: Path) -> None:
     assert loaded.ref.normalisation.mean == pytest.approx(MEAN, abs=1e-5)
 
 
-def test_what_was_done_and_what_the_file_says_is_noted(make: Make, tmp_path: Path) -> None:
+def test_notes_and_facts_of_the_file_are_recorded(make: Make, tmp_path: Path) -> None:
     state = swapped(make("wrn-10-1").state_dict(), ("fc.", "linear."))
     value = {
         "net": halved(prefixed("module.backbone.", state)),
@@ -255,18 +255,20 @@ def test_what_was_done_and_what_the_file_says_is_noted(make: Make, tmp_path: Pat
         "host": "x" * 100,
     }
     ref = load(value, tmp_path / "c.pt").ref
-    assert ref.trained_with == {"file_says": {"acc": 0.5, "epoch": 7}}, "no paths, nothing that JSON lacks"
+    assert ref.trained_with == {"file_says": {"acc": 0.5, "epoch": 7}}, "no paths, only JSON values"
     assert ref.notes == (
         "weights found under 'net'",
         "converted 39 float16 tensors to float32",
         "removed 'module.' from the names",
         "removed 'backbone.' from the names",
         "renamed 2 tensors (linear.weight to fc.weight)",
-        "input normalisation 'none' as asked",
+        "input normalisation 'none' as requested",
     )
 
 
-def test_of_several_sets_the_plain_one_is_taken_and_any_can_be_chosen(make: Make, tmp_path: Path) -> None:
+def test_of_several_state_dicts_the_plain_one_is_used_and_any_can_be_chosen(
+    make: Make, tmp_path: Path
+) -> None:
     one, two = make("wrn-10-1"), make("wrn-10-1")
     with torch.no_grad():
         two.get_parameter("fc.weight").add_(1.0)
@@ -274,7 +276,7 @@ def test_of_several_sets_the_plain_one_is_taken_and_any_can_be_chosen(make: Make
     value = {"ema_state_dict": two.state_dict(), "state_dict": one.state_dict()}
     loaded = load(value, path)
     assert same(loaded, one)
-    assert "the file also holds ema_state_dict: choose with '#', c.pt#NAME" in loaded.ref.notes
+    assert "the file also contains ema_state_dict: choose with '#', c.pt#NAME" in loaded.ref.notes
     chosen = checkpoint.load(f"{path}#ema_state_dict", images=None, normalisation="none")
     assert same(chosen, two)
     assert chosen.ref.name == "c.pt#ema_state_dict"
@@ -284,7 +286,7 @@ def test_of_several_sets_the_plain_one_is_taken_and_any_can_be_chosen(make: Make
         checkpoint.load(f"{path}#ema_state", images=None, normalisation="none")
 
 
-def test_of_several_prefixes_the_plain_one_is_taken_and_any_can_be_chosen(make: Make, tmp_path: Path) -> None:
+def test_of_several_prefixes_the_plain_one_is_used_and_any_can_be_chosen(make: Make, tmp_path: Path) -> None:
     one, two = make("wrn-10-1"), make("wrn-10-1")
     with torch.no_grad():
         two.get_parameter("fc.weight").add_(1.0)
@@ -292,18 +294,18 @@ def test_of_several_prefixes_the_plain_one_is_taken_and_any_can_be_chosen(make: 
     value = {**prefixed("teacher.", two.state_dict()), **prefixed("model.", one.state_dict())}
     loaded = load(value, path)
     assert same(loaded, one)
-    assert any(note.startswith("the file also holds teacher") for note in loaded.ref.notes)
+    assert any(note.startswith("the file also contains teacher") for note in loaded.ref.notes)
     assert same(checkpoint.load(f"{path}#teacher", images=None, normalisation="none"), two)
 
 
-def test_several_sets_without_a_likely_one_are_refused(make: Make, tmp_path: Path) -> None:
+def test_several_state_dicts_without_a_usual_name_are_refused(make: Make, tmp_path: Path) -> None:
     state = make("wrn-10-1").state_dict()
     other = {key: value + 1 for key, value in state.items()}
     with pytest.raises(
-        UserError, match=r"c\.pt holds several sets of weights: best, last\. Choose one: c\.pt#best"
+        UserError, match=r"c\.pt contains several sets of weights: best, last\. Choose one: c\.pt#best"
     ):
         load({"best": state, "last": other}, tmp_path / "c.pt")
-    with pytest.raises(UserError, match=r"c\.pt holds several networks: a, b\. Choose one: c\.pt#a"):
+    with pytest.raises(UserError, match=r"c\.pt contains several networks: a, b\. Choose one: c\.pt#a"):
         load({**prefixed("a.", state), **prefixed("b.", other)}, tmp_path / "c.pt")
 
 
@@ -312,11 +314,11 @@ def test_several_sets_without_a_likely_one_are_refused(make: Make, tmp_path: Pat
     [
         (
             lambda s: {k: v for k, v in s.items() if k != "fc.bias"} | {"fc.bais": s["fc.bias"]},
-            "fits no known architecture. wrn-10-1 came closest: 38 tensors agree; not expected (1): fc.bais.",
+            "no known architecture. wrn-10-1 is the closest: 38 tensors agree; not expected (1): fc.bais.",
         ),
         (
             lambda s: {k: v for k, v in s.items() if k != "block2.layer.0.bn2.weight"},
-            "wrn-10-1 came closest: 38 tensors agree; missing (1): block2.layer.0.bn2.weight. Name the "
+            "wrn-10-1 is the closest: 38 tensors agree; missing (1): block2.layer.0.bn2.weight. Name the "
             "architecture with --arch, or give its code with --arch path.py:function.",
         ),
         (
@@ -329,17 +331,20 @@ def test_several_sets_without_a_likely_one_are_refused(make: Make, tmp_path: Pat
         ),
         (
             lambda s: {**prefixed("model.", s), "criterion.weight": torch.zeros(4)},
-            "c.pt has tensors beyond those of wrn-10-1 under 'model.': criterion.weight. To leave them out, "
+            "c.pt has more tensors than wrn-10-1 under 'model.': criterion.weight. To ignore them, "
             "name the part to use: c.pt#model.",
         ),
-        (lambda s: {"tower.weight": torch.zeros(3), "x": torch.zeros(2)}, "came closest: 0 tensors agree"),
+        (lambda s: {"tower.weight": torch.zeros(3), "x": torch.zeros(2)}, "is the closest: 0 tensors agree"),
         (lambda s: {**s, "block1.layer.0.bn1.bias": torch.full((16,), float("inf"))}, "are infinite."),
         (
             lambda s: {**s, "fc.bias": torch.full((4,), float("nan"))},
             "c.pt: 4 of 4 values of 'fc.bias' are NaN.",
         ),
-        (lambda s: torch.zeros(3), "c.pt holds a single tensor, not a model's weights."),
-        (lambda s: {"epoch": 3, "optimizer": optimiser_state()}, "c.pt holds no weights: no named tensors"),
+        (lambda s: torch.zeros(3), "c.pt contains a single tensor, not the weights of a model."),
+        (
+            lambda s: {"epoch": 3, "optimizer": optimiser_state()},
+            "c.pt contains no weights: no named tensors",
+        ),
         (
             lambda s: {**s, "fc.bias": s["fc.bias"].cfloat()},
             "c.pt: 'fc.bias' is a sparse, quantised or complex tensor. Save it as float32.",
@@ -354,7 +359,7 @@ def test_weights_that_do_not_match_are_refused(
         load(change(state), tmp_path / "c.pt")
 
 
-def test_an_architecture_asked_for_must_be_the_one(make: Make, tmp_path: Path) -> None:
+def test_a_requested_architecture_must_fit(make: Make, tmp_path: Path) -> None:
     state = make("wrn-10-1").state_dict()
     assert same(load(state, tmp_path / "c.pt", arch="wrn-10-1"), make("wrn-10-1"))
     with pytest.raises(UserError, match=r"c\.pt is not resnet-18: \d+ tensors agree; missing"):
@@ -363,8 +368,8 @@ def test_an_architecture_asked_for_must_be_the_one(make: Make, tmp_path: Path) -
         load(state, tmp_path / "c.pt", arch="wrn-3410")
 
 
-def test_tensors_saved_from_a_gpu_arrive_on_the_cpu(make: Make, tmp_path: Path) -> None:
-    """The storages' tags are rewritten to what a CUDA machine would have written."""
+def test_tensors_saved_from_a_gpu_are_loaded_to_the_cpu(make: Make, tmp_path: Path) -> None:
+    """The storage tags are replaced by those of a GPU."""
     network, path = make("wrn-10-1"), tmp_path / "c.pt"
     original = torch.serialization.location_tag
     torch.serialization.location_tag = lambda _: "cuda:0"

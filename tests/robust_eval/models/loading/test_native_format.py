@@ -1,4 +1,4 @@
-"""The project's own checkpoint: what goes in comes out, and a damaged description is named."""
+"""The checkpoint format of this project: saving, loading, and error messages for damaged files."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def save(path: Path, network: nn.Module, **changes: Any) -> Path:
         "recipe": RECIPE,
         "metrics": METRICS,
     }
-    checkpoint.save(path, network, **{**fields, **changes})
+    checkpoint.save(path, network, checkpoint.CheckpointDescription(**{**fields, **changes}))
     return path
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_what_is_saved_is_loaded(suffix: str, network: nn.Module, tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_loaded_unchanged(suffix: str, network: nn.Module, tmp_path: Path) -> None:
     path = save(tmp_path / f"m.{suffix}", network)
     loaded = checkpoint.load(str(path), images=None)
     ref = loaded.ref
@@ -63,7 +63,7 @@ def test_what_is_saved_is_loaded(suffix: str, network: nn.Module, tmp_path: Path
         "metrics": METRICS,
         "threat": {"norm": "Linf", "eps": "8/255"},
     }
-    assert list(tmp_path.iterdir()) == [path], "no temporary file stays"
+    assert list(tmp_path.iterdir()) == [path], "no temporary file remains"
     x = torch.rand(3, 3, 32, 32)
     mean, std = (
         torch.tensor(values).view(1, 3, 1, 1) for values in (ref.normalisation.mean, ref.normalisation.std)
@@ -75,7 +75,7 @@ def test_what_is_saved_is_loaded(suffix: str, network: nn.Module, tmp_path: Path
     assert set(loaded.network.state_dict()) == set(network.state_dict())
 
 
-def test_an_existing_file_is_replaced_whole(
+def test_an_existing_file_is_replaced_atomically(
     network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / "m.pt", network)
@@ -87,7 +87,7 @@ def test_an_existing_file_is_replaced_whole(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_written_is_named(network: nn.Module, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(network: nn.Module, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"Cannot write to .*file"):
         save(tmp_path / "file" / "m.pt", network)
@@ -107,7 +107,7 @@ def damage(path: Path, **changes: Any) -> None:
         ({"threat": {"norm": "Linf", "eps": "8/0"}}, "epsilon '8/0' divides by zero."),
         (
             {"architecture": {"id": "wrn-16-1", "arguments": {}}},
-            "m.pt is not the wrn-16-1 it says it is: 39 tensors agree; missing (30)",
+            "m.pt does not match its architecture wrn-16-1: 39 tensors agree; missing (30)",
         ),
         ({"architecture": {"id": "wrm-10-1", "arguments": {}}}, "Unknown architecture 'wrm-10-1'."),
         (
@@ -120,7 +120,7 @@ def damage(path: Path, **changes: Any) -> None:
         ),
         (
             {"architecture": {"id": "net.py:mine", "arguments": {}}},
-            "m.pt was trained with a network of your own. Name its code: --arch net.py:mine.",
+            "m.pt contains a user-defined network. Give its code: --arch net.py:mine.",
         ),
         (
             {"normalisation": {"name": "odd", "mean": [0.5], "std": [0.0]}},
@@ -128,7 +128,7 @@ def damage(path: Path, **changes: Any) -> None:
         ),
     ],
 )
-def test_a_damaged_description_is_named(
+def test_a_damaged_description_is_refused(
     changes: dict[str, Any], message: str, network: nn.Module, tmp_path: Path
 ) -> None:
     path = save(tmp_path / "m.pt", network)
@@ -137,18 +137,16 @@ def test_a_damaged_description_is_named(
         checkpoint.load(str(path), images=None)
 
 
-def test_one_changed_byte_of_the_weights_is_noticed(network: nn.Module, tmp_path: Path) -> None:
+def test_one_changed_byte_of_the_weights_is_detected(network: nn.Module, tmp_path: Path) -> None:
     path = save(tmp_path / "m.pt", network)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x40
     path.write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"m\.pt is damaged: the checksum of .* does not hold\. Copy it again\."
-    ):
+    with pytest.raises(UserError, match=r"m\.pt is damaged: the checksum of .* is wrong\. Copy it again\."):
         checkpoint.load(str(path), images=None)
 
 
-def test_a_damaged_safetensors_description_is_named(network: nn.Module, tmp_path: Path) -> None:
+def test_a_damaged_safetensors_description_is_refused(network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors.torch.save({"a": torch.ones(1)}, metadata={"robust_eval": "{"}))
     with pytest.raises(
@@ -160,7 +158,7 @@ def test_a_damaged_safetensors_description_is_named(network: nn.Module, tmp_path
         checkpoint.load(str(path), images=None)
 
 
-def test_weights_that_are_not_finite_are_refused(network: nn.Module, tmp_path: Path) -> None:
+def test_weights_with_nan_are_refused(network: nn.Module, tmp_path: Path) -> None:
     with torch.no_grad():
         network.get_parameter("fc.weight")[1, 2] = float("nan")
     path = save(tmp_path / "m.pt", network)
@@ -172,17 +170,17 @@ def test_weights_that_are_not_finite_are_refused(network: nn.Module, tmp_path: P
 
 def test_a_file_of_one_network_has_no_parts(network: nn.Module, tmp_path: Path) -> None:
     save(tmp_path / "m.pt", network)
-    with pytest.raises(UserError, match="m.pt holds one network: leave '#ema' out"):
+    with pytest.raises(UserError, match="m.pt contains one network: omit '#ema'"):
         checkpoint.load(f"{tmp_path / 'm.pt'}#ema", images=None)
 
 
-def test_options_that_contradict_the_file(network: nn.Module, tmp_path: Path) -> None:
+def test_options_that_contradict_the_file_are_refused(network: nn.Module, tmp_path: Path) -> None:
     path = str(save(tmp_path / "m.pt", network))
-    with pytest.raises(UserError, match=r"m\.pt is a wrn-10-1, not a resnet-18\. Leave --arch out\."):
+    with pytest.raises(UserError, match=r"m\.pt is a wrn-10-1, not a resnet-18\. Omit --arch\."):
         checkpoint.load(path, images=None, arch="resnet-18")
     loaded = checkpoint.load(path, images=None, normalisation="none", arch="wrn-10-1")
     assert loaded.ref.normalisation.name == "none"
-    assert loaded.ref.notes == ("input normalisation 'none' as asked; the file records 'cifar10'",)
+    assert loaded.ref.notes == ("input normalisation 'none' as requested; the file records 'cifar10'",)
 
 
 def test_images_that_do_not_fit_are_refused(
@@ -194,23 +192,29 @@ def test_images_that_do_not_fit_are_refused(
     ):
         checkpoint.load(path, images=quadrants(8, channels=1))
     flat = make("small-cnn", width=2)
-    path = str(save(tmp_path / "s.pt", flat, architecture=Architecture("small-cnn", {"width": 2})))
+    path = str(
+        save(
+            tmp_path / "s.pt",
+            flat,
+            architecture=Architecture("small-cnn", {"width": 2}),
+        )
+    )
     with pytest.raises(UserError, match=r"s\.pt takes 32x32 images, but those of quadrants are 24x24\."):
         checkpoint.load(path, images=quadrants(8, side=24))
 
 
-def test_a_slice_without_the_last_classes_is_judged_all_the_same(network: nn.Module, tmp_path: Path) -> None:
+def test_images_without_the_last_classes_are_accepted(network: nn.Module, tmp_path: Path) -> None:
     path = str(save(tmp_path / "m.pt", network, classes=4))
     archive = tmp_path / "slice.npz"
     pixels = np.zeros((3, 32, 32, 3), np.uint8)
     np.savez(archive, x=pixels, y=[0, 1, 0])
     assert checkpoint.load(path, images=data.load(f"npz:{archive}")).ref.classes == 4
     np.savez(archive, x=pixels, y=[0, 1, 0], class_names=["cat", "dog"])
-    with pytest.raises(UserError, match=r"m\.pt tells 4 classes apart, but npz:slice\.npz has 2\."):
+    with pytest.raises(UserError, match=r"m\.pt has 4 classes, but npz:slice\.npz has 2\."):
         checkpoint.load(path, images=data.load(f"npz:{archive}"))
     np.savez(archive, x=pixels, y=[0, 4, 0])
     with pytest.raises(
         UserError,
-        match=r"m\.pt tells 4 classes apart, but npz:slice\.npz has the label 4\. Number .* 0 to 3",
+        match=r"m\.pt has 4 classes, but npz:slice\.npz has the label 4\. Number .* 0 to 3",
     ):
         checkpoint.load(path, images=data.load(f"npz:{archive}"))

@@ -1,4 +1,4 @@
-"""Input normalisation found out from images: the right one, whatever its rivals' accuracy."""
+"""Determination of the input normalisation from images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from robust_eval.data import ImageSet
 from robust_eval.models.loading import checkpoint
 from robust_eval.models.loading.normalisation_probe import (
     Candidate,
+    candidate_normalisations,
     near_chance,
-    normalisations,
     probe,
-    shifted,
+    zero_padded_crops,
 )
 from robust_eval.models.normalisation import NONE, NORMALISATIONS, Normalised, parse_normalisation
 
@@ -34,7 +34,7 @@ def load(state: Any, path: Path, images: ImageSet | None, **options: Any) -> che
 
 
 class Brightness(nn.Module):
-    """Ten classes by mean brightness: right under one normalisation alone, and without BatchNorm."""
+    """Classifies mean brightness into ten classes, correctly for one normalisation only; no BatchNorm."""
 
     def __init__(self, normalisation: Normalisation, sharpness: float = 1.0) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def candidates(network: nn.Module, tried: list[Normalisation], **flags: Any) -> 
 def test_the_normalisation_of_training_is_found(
     name: str, trained: Trained, images: ImageSet, tmp_path: Path
 ) -> None:
-    """These images can be told apart under any of them: only BatchNorm's memory separates the rivals."""
+    """All normalisations give a high accuracy here; only the statistics of BatchNorm distinguish them."""
     ref = load(trained(name).state_dict(), tmp_path / "c.pt", images).ref
     assert ref.normalisation == NORMALISATIONS[name]
     assert any(
@@ -73,15 +73,15 @@ def test_the_normalisation_of_training_is_found(
 @pytest.mark.parametrize(
     "name", ["none", "2x-1", "cifar10", "cifar10-kuangliu", "cifar100", "svhn", "imagenet"]
 )
-def test_batchnorm_remembers_the_normalisation_under_padded_crops_too(
+def test_batchnorm_identifies_the_normalisation_after_training_with_padded_crops(
     name: str, padded: bool, quadrants: Callable[..., ImageSet]
 ) -> None:
-    """A stem with BatchNorm that saw other images of the same kind, on which accuracy says nothing."""
+    """A stem with BatchNorm statistics of similar images, and the same accuracy for all candidates."""
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16, momentum=1.0))
     seen, _ = quadrants(500, side=16, seed=3).tensors()
     with torch.no_grad():
-        Normalised(stem, NORMALISATIONS[name]).train()(shifted(seen.flip(0)) if padded else seen)
+        Normalised(stem, NORMALISATIONS[name]).train()(zero_padded_crops(seen.flip(0)) if padded else seen)
     x, _ = quadrants(128, side=16).tensors()
 
     class Right(nn.Module):
@@ -93,28 +93,28 @@ def test_batchnorm_remembers_the_normalisation_under_padded_crops_too(
             self.stem(x)
             return torch.eye(4)[:1].expand(len(x), 4)
 
-    every = candidates(Right().eval(), normalisations(3))
+    every = candidates(Right().eval(), candidate_normalisations(3))
     chosen, why = probe(every, x, torch.zeros(128, dtype=torch.int64), 4, "c.pt")
     assert chosen.label == name
     assert "by the first BatchNorm's statistics, where accuracy does not rule out" in why
 
 
 @pytest.mark.parametrize("name", ["none", "2x-1", "cifar10", "imagenet"])
-def test_accuracy_decides_where_it_can(name: str) -> None:
+def test_clearly_different_accuracies_decide(name: str) -> None:
     x, y = levels()
     network = Brightness(NORMALISATIONS[name])
-    chosen, why = probe(candidates(network, normalisations(3)), x, y, 10, "c.pt")
+    chosen, why = probe(candidates(network, candidate_normalisations(3)), x, y, 10, "c.pt")
     rivals = {"imagenet": {"imagenet", "cifar10"}, "cifar10": {"imagenet", "cifar10"}}
     assert chosen.label in rivals.get(name, {name})
     if name in ("none", "2x-1"):
         assert why.startswith(
             f"input normalisation '{name}' by clean accuracy; clean accuracy: {name} 100.0%"
         )
-        others = [entry.name for entry in normalisations(3) if entry.name != name]
-        assert all(f"{other} " in why for other in others), "the alternatives' figures are there"
+        others = [entry.name for entry in candidate_normalisations(3) if entry.name != name]
+        assert all(f"{other} " in why for other in others), "accuracies of the alternatives"
 
 
-def test_none_wins_a_tie_that_nothing_breaks() -> None:
+def test_none_is_chosen_if_nothing_distinguishes_the_candidates() -> None:
     x, y = levels()
     tied = [NORMALISATIONS["2x-1"], NONE]
 
@@ -127,35 +127,38 @@ def test_none_wins_a_tie_that_nothing_breaks() -> None:
     assert "as the most natural, though accuracy does not rule out 2x-1" in why
 
 
-def test_a_recorded_one_is_kept_unless_it_is_near_chance() -> None:
+def test_a_recorded_normalisation_is_kept_unless_near_chance() -> None:
     x, y = levels()
     recorded = Normalisation("recorded", (0.01,), (1.0,))
     network = Brightness(NONE)
-    tried = [*candidates(network, [recorded], recorded=True), *candidates(network, normalisations(3))]
+    tried = [
+        *candidates(network, [recorded], recorded=True),
+        *candidates(network, candidate_normalisations(3)),
+    ]
     chosen, why = probe(tried, x, y, 10, "c.pt")
     assert chosen.normalisation is recorded
     assert "'recorded' as recorded" in why
     wrong = Normalisation("recorded", (1.5,), (0.01,))
-    tried = [*candidates(network, [wrong], recorded=True), *candidates(network, normalisations(3))]
+    tried = [*candidates(network, [wrong], recorded=True), *candidates(network, candidate_normalisations(3))]
     with pytest.raises(
         UserError, match=r"records an input normalisation under which it is near chance \(recorded 10"
     ):
         probe(tried, x, y, 10, "c.pt")
 
 
-def test_near_chance_stops_with_the_figures() -> None:
+def test_near_chance_is_an_error_with_all_accuracies() -> None:
     x, y = levels()
     shuffled = (y + 5) % 10
     with pytest.raises(UserError) as caught:
-        probe(candidates(Brightness(NONE), normalisations(3)), x, shuffled, 10, "c.pt")
+        probe(candidates(Brightness(NONE), candidate_normalisations(3)), x, shuffled, 10, "c.pt")
     text = str(caught.value)
-    assert text.startswith("c.pt is near chance on these images whatever its input normalisation (")
+    assert text.startswith("c.pt is near chance on these images with every input normalisation (")
     assert "none 0.0% of 200" in text
     assert "chance is 10%" in text
-    assert "force one with --normalisation" in text
+    assert "choose a normalisation with --normalisation" in text
 
 
-def test_a_handful_of_images_need_not_prove_much() -> None:
+def test_few_images_have_a_lower_floor() -> None:
     x, y = levels(8)
     labels = torch.where(torch.arange(8) == 0, y, 9)
     network = Brightness(NONE)
@@ -164,7 +167,7 @@ def test_a_handful_of_images_need_not_prove_much() -> None:
         probe(candidates(network, [NONE]), x, (y + 5) % 10, 10, "c.pt")
 
 
-def test_variants_are_tried_only_where_the_plain_network_does_badly() -> None:
+def test_variants_are_tried_only_if_the_default_variant_has_a_low_accuracy() -> None:
     x, y = levels()
     right, wrong = Brightness(NONE), Brightness(NORMALISATIONS["imagenet"], sharpness=0.1)
     variant = candidates(right, [NONE], variant=True)
@@ -178,7 +181,7 @@ def test_variants_are_tried_only_where_the_plain_network_does_badly() -> None:
 
 
 class Behind(nn.Module):
-    """A first BatchNorm, and another network that reads the image."""
+    """A first BatchNorm layer whose output is ignored, and a network on the same input."""
 
     def __init__(self, norm: nn.BatchNorm2d, network: nn.Module) -> None:
         super().__init__()
@@ -189,8 +192,8 @@ class Behind(nn.Module):
         return logits
 
 
-def test_what_the_first_batchnorm_cannot_tell_accuracy_does() -> None:
-    """On a few images even a network that is half wrong is not ruled out."""
+def test_accuracy_decides_between_equal_batchnorm_mismatches() -> None:
+    """On few images even a network with half the accuracy is not excluded."""
     x, y = levels(12)
     norm = nn.BatchNorm2d(3)
     half, right = Brightness(NONE), Brightness(NONE)
@@ -203,17 +206,17 @@ def test_what_the_first_batchnorm_cannot_tell_accuracy_does() -> None:
     assert why.startswith("input normalisation 'none' by the first BatchNorm's statistics")
 
 
-def test_a_normalisation_that_was_asked_for_needs_no_accuracy() -> None:
-    """There may still be variants to tell apart."""
+def test_a_requested_normalisation_needs_no_accuracy() -> None:
+    """The choice may still be between variants."""
     x, y = levels()
     tried = candidates(Brightness(NONE), [NONE])
     with pytest.raises(UserError, match="near chance"):
         probe(tried, x, (y + 5) % 10, 10, "c.pt")
-    chosen, _ = probe(tried, x, (y + 5) % 10, 10, "c.pt", asked=True)
+    chosen, _ = probe(tried, x, (y + 5) % 10, 10, "c.pt", requested=True)
     assert chosen.normalisation == NONE
 
 
-def test_logits_that_are_not_finite_are_not_right() -> None:
+def test_non_finite_logits_count_as_wrong() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.full((len(x), 10), float("nan"))
@@ -223,15 +226,15 @@ def test_logits_that_are_not_finite_are_not_right() -> None:
         probe(candidates(Broken(), [NONE]), x, torch.zeros(len(x), dtype=torch.int64), 10, "c.pt")
 
 
-def test_the_variant_that_computes_right_is_recorded(
+def test_the_variant_with_the_best_accuracy_is_recorded(
     make: Callable[..., nn.Module], quadrants: Callable[..., ImageSet], tmp_path: Path
 ) -> None:
-    """Wong et al.'s PreAct ResNet has the names of Rice et al.'s and takes its shortcuts elsewhere."""
+    """The PreAct ResNet of Wong et al. has the tensors of that of Rice et al., but other shortcuts."""
     network = make("preact-resnet-18", width=4, shortcut="input")
     images = quadrants(200, side=32)
     x, _ = images.tensors()
     with torch.no_grad():
-        # Labels by the network's own predictions, evened out by its mean logits.
+        # Labels are the predictions of the network, after subtracting its mean logits.
         network.get_parameter("linear.bias").sub_(network(x).mean(0))
         labels = network(x).argmax(1)
     images = ImageSet("own", "test", images.x_NHWC, labels.numpy(), images.class_names)
@@ -242,13 +245,13 @@ def test_the_variant_that_computes_right_is_recorded(
 
 def test_without_images_a_normalisation_must_be_known(trained: Trained, tmp_path: Path) -> None:
     state = trained("none").state_dict()
-    with pytest.raises(UserError, match=r"c\.pt does not say how its input is normalised\. Add --data, so"):
+    with pytest.raises(UserError, match=r"c\.pt does not record its input normalisation\. Add --data, so"):
         load(state, tmp_path / "c.pt", None)
     ref = load(state, tmp_path / "c.pt", None, normalisation="2x-1").ref
-    assert (ref.normalisation.name, ref.notes) == ("2x-1", ("input normalisation '2x-1' as asked",))
+    assert (ref.normalisation.name, ref.notes) == ("2x-1", ("input normalisation '2x-1' as requested",))
 
 
-def test_what_the_user_asks_for_is_not_probed(trained: Trained, images: ImageSet, tmp_path: Path) -> None:
+def test_a_requested_normalisation_is_not_probed(trained: Trained, images: ImageSet, tmp_path: Path) -> None:
     loaded = load(trained("none").state_dict(), tmp_path / "c.pt", images, normalisation=".1,.2,.3/.4,.5,.6")
     assert loaded.ref.normalisation.mean == (0.1, 0.2, 0.3)
     assert loaded.ref.normalisation.std == (0.4, 0.5, 0.6)
@@ -263,28 +266,28 @@ def test_what_the_user_asks_for_is_not_probed(trained: Trained, images: ImageSet
         ("half/0.5", 3, "Normalisation 'half/0.5' is not MEAN/STD with numbers, such as 0.49,0.48,0.45/"),
     ],
 )
-def test_a_normalisation_that_cannot_be_is_said(text: str, channels: int, message: str) -> None:
+def test_an_invalid_normalisation_is_refused(text: str, channels: int, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         parse_normalisation(text, channels)
 
 
-def test_few_classes_have_a_floor_that_can_be_passed() -> None:
+def test_the_floor_is_below_one_for_few_classes() -> None:
     assert near_chance(10) == pytest.approx(0.2)
     assert near_chance(100) == pytest.approx(0.02)
     assert near_chance(2) == pytest.approx(0.65)
 
 
-def test_known_datasets_are_not_tried_with_others_statistics() -> None:
-    assert [entry.name for entry in normalisations(1, "mnist")] == ["none", "2x-1", "mnist"]
-    assert "svhn" not in [entry.name for entry in normalisations(3, "cifar10")]
+def test_known_datasets_are_not_tried_with_statistics_of_others() -> None:
+    assert [entry.name for entry in candidate_normalisations(1, "mnist")] == ["none", "2x-1", "mnist"]
+    assert "svhn" not in [entry.name for entry in candidate_normalisations(3, "cifar10")]
     recorded = Normalisation("recorded", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert [entry.name for entry in normalisations(3, "svhn", recorded)][:2] == ["recorded", "none"]
-    assert "2x-1" not in [entry.name for entry in normalisations(3, "svhn", recorded)], (
+    assert [entry.name for entry in candidate_normalisations(3, "svhn", recorded)][:2] == ["recorded", "none"]
+    assert "2x-1" not in [entry.name for entry in candidate_normalisations(3, "svhn", recorded)], (
         "it is the recorded one"
     )
 
 
-def test_nothing_is_added_to_the_input_without_normalisation() -> None:
+def test_the_input_is_unchanged_without_normalisation() -> None:
     x = torch.rand(2, 3, 4, 4)
     assert torch.equal(Normalised(nn.Identity(), NONE)(x), x)
     wrapped = Normalised(nn.Identity(), NORMALISATIONS["2x-1"])
@@ -292,12 +295,12 @@ def test_nothing_is_added_to_the_input_without_normalisation() -> None:
     assert not wrapped.state_dict()
 
 
-def test_images_of_another_kind_are_refused(
+def test_images_that_do_not_fit_are_refused(
     trained: Trained, quadrants: Callable[..., ImageSet], tmp_path: Path
 ) -> None:
     state, images = trained("none").state_dict(), quadrants(8)
     five = ImageSet("five", "test", images.x_NHWC, images.y_N, ("a", "b", "c", "d", "e"))
-    with pytest.raises(UserError, match=r"c\.pt tells 4 classes apart, but five has 5\. Choose the data"):
+    with pytest.raises(UserError, match=r"c\.pt has 4 classes, but five has 5\. Choose the data"):
         load(state, tmp_path / "c.pt", five)
     with pytest.raises(
         UserError, match=r"c\.pt takes images with 3 channels, but those of quadrants have 1\."

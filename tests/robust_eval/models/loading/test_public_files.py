@@ -1,4 +1,4 @@
-"""A real checkpoint and real images: found and loaded with no help."""
+"""A public checkpoint and real images, loaded without options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--arch path.py:function``: the user's own code, with weights that must match to the last name."""
+"""``--arch path.py:function``: user code, with weights whose names must all match."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def weights() -> dict[str, torch.Tensor]:
     return {"module.weight": torch.randn(4, 3), "module.bias": torch.zeros(4)}
 
 
-def test_the_names_as_stored_come_first(code: Path, images: ImageSet, tmp_path: Path) -> None:
+def test_names_as_stored_are_tried_first(code: Path, images: ImageSet, tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     torch.save({"net": weights(), "epoch": 2}, path)
     loaded = checkpoint.load(str(path), images=images, arch=f"{code}:plain", normalisation="none")
     code_sha256 = hashlib.sha256(code.read_bytes()).hexdigest()
     wanted = Architecture("net.py:plain", {"code_sha256": code_sha256})
-    assert loaded.ref.architecture == wanted, "the file's name, never its path"
-    assert loaded.ref.notes == ("input normalisation 'none' as asked",)
+    assert loaded.ref.architecture == wanted, "the file name without folders"
+    assert loaded.ref.notes == ("input normalisation 'none' as requested",)
     assert loaded.ref.trained_with == {"file_says": {"epoch": 2}}
     assert torch.equal(loaded.network.get_parameter("module.weight"), weights()["module.weight"])
 
@@ -85,7 +85,7 @@ def test_a_wrapper_around_the_weights_is_removed(
     assert loaded.ref.notes[0] == f"removed '{prefix}' from the names"
 
 
-def test_its_own_normalisation_belongs_to_it(code: Path, images: ImageSet, tmp_path: Path) -> None:
+def test_a_normalisation_in_the_code_is_used(code: Path, images: ImageSet, tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     buffers = {name: torch.full((1, 3, 1, 1), 0.5) for name in ("mean", "std")}
     torch.save({**weights(), **buffers}, path)
@@ -107,7 +107,7 @@ class Head(nn.Module):
 """
 
 
-def test_a_normalisation_that_the_code_leaves_out_is_the_files(images: ImageSet, tmp_path: Path) -> None:
+def test_a_normalisation_missing_in_the_code_is_read_from_the_file(images: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "head.py").write_text(HEAD)
     head = python_architecture.build(f"{tmp_path / 'head.py'}:Head", {})
     parts = {f"normalize.{name}": torch.full((3,), value) for name, value in (("mean", 0.8), ("std", 0.2))}
@@ -120,17 +120,19 @@ def test_a_normalisation_that_the_code_leaves_out_is_the_files(images: ImageSet,
     assert "as recorded; clean accuracy: " in ref.notes[-1]
 
 
-def test_a_checkpoint_of_ours_with_foreign_code(code: Path, tmp_path: Path) -> None:
-    network = checkpoint.python_file.build(f"{code}:plain", {})
+def test_a_checkpoint_of_this_project_with_user_code(code: Path, tmp_path: Path) -> None:
+    network = python_architecture.build(f"{code}:plain", {})
     path = tmp_path / "c.pt"
     checkpoint.save(
         path,
         network,
-        architecture=Architecture("net.py:plain"),
-        normalisation=Normalisation("2x-1", (0.5,), (0.5,)),
-        classes=4,
-        channels=3,
-        image_size=(16, 16),
+        checkpoint.CheckpointDescription(
+            architecture=Architecture("net.py:plain"),
+            normalisation=Normalisation("2x-1", (0.5,), (0.5,)),
+            classes=4,
+            channels=3,
+            image_size=(16, 16),
+        ),
     )
     loaded = checkpoint.load(str(path), images=None, arch=f"{code}:plain")
     assert loaded.ref.normalisation.name == "2x-1"
@@ -145,12 +147,12 @@ def test_a_checkpoint_of_ours_with_foreign_code(code: Path, tmp_path: Path) -> N
             "c.pt does not fit the network of net.py:wide: 0 tensors agree; other shapes (2): module.weight "
             "is 4x3, not 7x3, module.bias is 4, not 7.",
         ),
-        ("broken", "net.py:broken failed: ValueError: no such thing. Mend the function."),
+        ("broken", "net.py:broken failed: ValueError: no such thing. Correct the function."),
         ("nothing", "net.py:nothing returned a int, not a torch.nn.Module."),
         ("plane", "Unknown function in net.py: 'plane'. Did you mean plain?"),
     ],
 )
-def test_code_that_cannot_be_used_is_named(
+def test_unusable_functions_are_refused(
     function: str, message: str, code: Path, images: ImageSet, tmp_path: Path
 ) -> None:
     path = tmp_path / "c.pt"
@@ -159,10 +161,10 @@ def test_code_that_cannot_be_used_is_named(
         checkpoint.load(str(path), images=images, arch=f"{code}:{function}")
 
 
-def test_files_that_cannot_be_used_are_named(code: Path, images: ImageSet, tmp_path: Path) -> None:
+def test_unusable_files_are_refused(code: Path, images: ImageSet, tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     torch.save(weights(), path)
-    with pytest.raises(UserError, match=r"nett\.py does not exist\. --arch takes path\.py:function, or an"):
+    with pytest.raises(UserError, match=r"nett\.py does not exist\. --arch takes path\.py:function or an"):
         checkpoint.load(str(path), images=images, arch=f"{code.with_name('nett.py')}:plain")
     code.write_text("def plain(:")
     with pytest.raises(UserError, match=r"net\.py cannot be imported: SyntaxError"):
@@ -176,13 +178,11 @@ def test_outputs_must_be_one_per_class(code: Path, images: ImageSet, tmp_path: P
         UserError, match=r"net\.py:wide gives outputs of shape \(7,\), but quadrants has 4 classes\."
     ):
         checkpoint.load(str(path), images=images, arch=f"{code}:wide")
-    with pytest.raises(
-        UserError, match=r"Which images\? c\.pt does not say what it was trained on: add --data\."
-    ):
+    with pytest.raises(UserError, match=r"c\.pt does not record what it was trained on: add --data\."):
         checkpoint.load(str(path), images=None, arch=f"{code}:wide")
 
 
-def test_a_forward_pass_that_fails_is_a_sentence() -> None:
+def test_a_failing_forward_pass_gives_an_error_message() -> None:
     class Fails(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("shape mismatch\nsecond line")

@@ -1,4 +1,4 @@
-"""RobustBench's zoo: names, the missing network, and nothing left changed in the process."""
+"""The RobustBench zoo: names, failed downloads, and side effects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def images(quadrants: Callable[..., ImageSet]) -> ImageSet:
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable[..., nn.Module]], None]:
-    """The zoo with another ``load_model``: importing the real one takes seconds."""
+    """Replace ``load_model`` of the zoo: importing the real one takes seconds."""
     monkeypatch.setenv("ROBUST_EVAL_CACHE", str(tmp_path))
 
     def use(load_model: Callable[..., nn.Module]) -> None:
@@ -84,7 +84,7 @@ def test_a_model_is_loaded_and_named(pretend: Callable[..., None], images: Image
     assert loaded.model(images.tensors()[0]).shape == (8, 10)
 
 
-def test_names_that_do_not_exist(pretend: Callable[..., None], images: ImageSet) -> None:
+def test_unknown_names_get_a_suggestion(pretend: Callable[..., None], images: ImageSet) -> None:
     pretend(lambda *_: nn.Identity())
     with pytest.raises(
         UserError,
@@ -95,7 +95,7 @@ def test_names_that_do_not_exist(pretend: Callable[..., None], images: ImageSet)
         UserError, match=r"Unknown robustbench cifar10 threat model 'L3'\. Did you mean|Known: L2, Linf"
     ):
         checkpoint.load("robustbench:Standard@L3", images=images)
-    with pytest.raises(UserError, match=r"bring their own --arch and --normalisation; leave both out\."):
+    with pytest.raises(UserError, match=r"have their own architecture and normalisation\. Omit --arch"):
         checkpoint.load("robustbench:Standard", images=images, arch="resnet-18")
 
 
@@ -105,7 +105,7 @@ def test_other_data_are_refused(pretend: Callable[..., None], quadrants: Callabl
         checkpoint.load("robustbench:Standard", images=quadrants(8))
 
 
-def test_no_network_is_one_sentence(pretend: Callable[..., None], images: ImageSet) -> None:
+def test_a_failed_download_gives_an_error_message(pretend: Callable[..., None], images: ImageSet) -> None:
     def load_model(*_: Any) -> nn.Module:
         raise ConnectionError("Max retries exceeded with url")
 
@@ -118,7 +118,7 @@ def test_no_network_is_one_sentence(pretend: Callable[..., None], images: ImageS
         checkpoint.load("robustbench:Standard", images=images)
 
 
-def test_a_web_page_in_place_of_the_file_is_called_one(
+def test_a_web_page_instead_of_the_file_is_recognised(
     pretend: Callable[..., None], images: ImageSet, tmp_path: Path
 ) -> None:
     file = tmp_path / "robustbench" / "cifar10" / "Linf" / "Standard.pt"
@@ -138,7 +138,7 @@ def test_a_web_page_in_place_of_the_file_is_called_one(
         checkpoint.load("robustbench:Standard", images=images)
 
 
-def test_the_process_is_left_as_it_was(
+def test_side_effects_on_the_process_are_undone(
     pretend: Callable[..., None], images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
@@ -167,15 +167,15 @@ def test_the_process_is_left_as_it_was(
 
 
 @pytest.mark.slow
-def test_the_real_zoo_is_found(images: ImageSet) -> None:
+def test_the_real_zoo_is_imported(images: ImageSet) -> None:
     with pytest.raises(UserError, match=r"Did you mean Carmon2019Unlabeled\?"):
         checkpoint.load("robustbench:Carmon2019Unlabelled", images=images)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch_id", ["resnet-18", "preact-resnet-18", "wrn-10-2"])
-def test_our_networks_are_the_zoos(arch_id: str) -> None:
-    """RobustBench's copies of the public architectures load our weights and give our logits."""
+def test_architectures_equal_those_of_the_zoo(arch_id: str) -> None:
+    """The networks of RobustBench load the weights of this project and give the same logits."""
     from robust_eval.models import architectures
 
     with robustbench_zoo._guarded():

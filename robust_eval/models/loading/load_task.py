@@ -1,0 +1,60 @@
+"""What is passed to and returned from the loading of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robust_eval.core.types import CheckpointRef, Normalisation
+from robust_eval.data import ImageSet
+from robust_eval.models.loading import file_reader
+from robust_eval.models.normalisation import Normalised
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A loaded model with the identification of its checkpoint."""
+
+    model: Normalised
+    """From [0, 1] pixels to logits; in eval mode, float32, on the device."""
+    ref: CheckpointRef
+    trained_on: Mapping[str, Any] | None = None
+    """A sketch of the training images (:mod:`robust_eval.core.image_sketch`), if the file has one."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network without normalisation: from normalised input to logits."""
+        return self.model.network
+
+
+@dataclass(frozen=True)
+class LoadTask:
+    """The arguments of :func:`load`, and the contents of the file."""
+
+    name: str
+    contents: file_reader.Contents
+    part: str | None
+    """The name of one of several networks in the file."""
+    images: ImageSet | None
+    arch: str | None
+    normalisation: str | None
+    device: torch.device
+    fallback: Normalisation | None = None
+
+    @property
+    def title(self) -> str:
+        return self.name if self.part is None else f"{self.name}#{self.part}"
+
+
+def split_source(source: str) -> tuple[Path, str | None]:
+    """Split ``FILE#part`` into path and part; an existing file of the full name takes precedence."""
+    path = Path(source).expanduser()
+    if path.exists() or "#" not in source:
+        return path, None
+    file, _, part = source.rpartition("#")
+    return Path(file).expanduser(), part
