@@ -1,7 +1,7 @@
-"""Attack, judge and rank adversarially trained models.
+"""Evaluate the adversarial robustness of image classifiers and publish results that others can verify.
 
-``evaluate``, ``EvalResult`` and ``ThreatModel`` are importable from here; they are loaded on first
-use, because torch and the attack libraries take seconds to import.
+The public interface is ``evaluate``, ``EvalResult`` and ``ThreatModel``. They are loaded on first use, because torch and
+the attack libraries take seconds to import.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robust_eval.evaluation.in_memory import evaluate
     from robust_eval.results import EvalResult
 
-_HOMES = {
+_MODULES = {
     "evaluate": "robust_eval.evaluation.in_memory",
     "EvalResult": "robust_eval.results",
     "ThreatModel": "robust_eval.core.threat",
@@ -21,11 +21,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'robust_eval' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 __all__ = ["EvalResult", "ThreatModel", "evaluate"]

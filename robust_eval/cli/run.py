@@ -19,8 +19,8 @@ from robust_eval.evaluation.planning.options import MACHINES, ClusterOptions, Ev
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robust_eval.evaluation.display import Display
     from robust_eval.evaluation.executors import Executor
+    from robust_eval.evaluation.executors.display import Display
     from robust_eval.evaluation.executors.scheduled_run import Run
 
 Suites = Annotated[

@@ -16,7 +16,7 @@ from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice, Suite
 from robust_eval.evaluation import run
 from robust_eval.evaluation.attack_copy import check_precision
-from robust_eval.evaluation.display import Display
+from robust_eval.evaluation.executors.display import Display
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import SearchOptions

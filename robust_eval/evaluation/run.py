@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.display import Display, Silent
 from robust_eval.evaluation.executors import LoadedJob
+from robust_eval.evaluation.executors.display import Display, Silent
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.scheduler import Scheduler

@@ -21,8 +21,8 @@ from robust_eval.core.types import (
     Verdicts,
     WorkUnit,
 )
-from robust_eval.evaluation.display import Silent
 from robust_eval.evaluation.executors import Prepared, Source
+from robust_eval.evaluation.executors.display import Silent
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.scheduled_run import Run

@@ -9,8 +9,8 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation.checks import same_model
-from robust_eval.evaluation.display import Silent
 from robust_eval.evaluation.executors import Prepared, Source, shards
+from robust_eval.evaluation.executors.display import Silent
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.scheduler import Scheduler

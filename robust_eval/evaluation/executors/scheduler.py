@@ -16,8 +16,8 @@ from robust_eval.core.files import retry_write
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation import result_writer
-from robust_eval.evaluation.display import Display
 from robust_eval.evaluation.executors import Event, Executor, Failed, Notice, Prepared, Source, Task
+from robust_eval.evaluation.executors.display import Display
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.run_states import Running, open_folder
 from robust_eval.evaluation.executors.scheduled_run import Run
