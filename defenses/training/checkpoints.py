@@ -14,7 +14,7 @@ from torch import nn
 
 from defenses.runs import learning_curve
 from defenses.runs.files import RECORD, write_atomically
-from defenses.training.job import Job
+from defenses.training.job import TrainingJob
 from robust_eval.core.devices import device_name, pick_device
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Architecture
@@ -25,7 +25,7 @@ Selected = Literal["validation", "last", "unknown"]
 
 
 def save_model(
-    job: Job,
+    job: TrainingJob,
     path: Path,
     network: nn.Module,
     metrics: Metrics,
@@ -84,7 +84,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def write_record(job: Job, identity: Mapping[str, Any]) -> None:
+def write_record(job: TrainingJob, identity: Mapping[str, Any]) -> None:
     """``run.json``: the resolved recipe with the source of every field, data, seed, versions, command."""
     sets = {"train": job.train, "validation": job.validation, "extra": job.extra, "pseudo": job.pseudo}
     record = {

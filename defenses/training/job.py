@@ -28,7 +28,7 @@ from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TrainOptions:
     """``defenses train`` as typed."""
 
     recipe: str
@@ -50,10 +50,10 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """A training run, fully decided; nothing has been computed yet."""
 
-    options: Options
+    options: TrainOptions
     recipe: Recipe
     sources: Mapping[str, str]
     folder: Path
@@ -101,7 +101,7 @@ class Job:
         }
 
 
-def prepare(options: Options) -> Job:
+def prepare(options: TrainOptions) -> TrainingJob:
     resolved = resolve(options.recipe, options.choices)
     recipe, spec = resolved.recipe, options.choices.data
     if options.precision not in PRECISIONS:
@@ -141,7 +141,7 @@ def prepare(options: Options) -> Job:
         forbidden = image_sketch.hashes_of(s.x_NHWC for s in unseen)
         kept_extra = _without(extra, forbidden, "--extra-data")
         kept_pseudo = _without(pseudo, forbidden, "--unlabelled")
-    return Job(
+    return TrainingJob(
         options=options,
         recipe=recipe,
         sources=resolved.sources,
@@ -156,7 +156,7 @@ def prepare(options: Options) -> Job:
     )
 
 
-def default_folder(options: Options, recipe: Recipe) -> Path:
+def default_folder(options: TrainOptions, recipe: Recipe) -> Path:
     """``runs/<recipe>-<data>-<architecture>-s<seed>``."""
     scheme, _, argument = options.choices.data.partition(":")
     parts = [recipe.name, Path(argument).stem or scheme, Path(recipe.architecture).stem, f"s{options.seed}"]
@@ -182,7 +182,7 @@ def _more(spec: str | None, option: str, base: ImageSet, root: Path | None) -> I
     return images
 
 
-def _test_split(whole: ImageSet, options: Options) -> ImageSet | None:
+def _test_split(whole: ImageSet, options: TrainOptions) -> ImageSet | None:
     """The test images that belong to ``whole``; None where there are none."""
     if whole.split == "all":
         return None
@@ -219,7 +219,7 @@ def _suitable(recipe: Recipe, images: ImageSet, spec: str) -> None:
             )
 
 
-def _no_contradictions(recipe: Recipe, options: Options) -> None:
+def _no_contradictions(recipe: Recipe, options: TrainOptions) -> None:
     named = {"--init": options.init, "--extra-data": options.extra_data, "--unlabelled": options.unlabelled}
     for option, value in named.items():
         if value is not None and not value.strip():

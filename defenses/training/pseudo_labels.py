@@ -22,7 +22,7 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Labelled:
+class PseudoLabelSummary:
     """What was written."""
 
     path: Path
@@ -33,7 +33,7 @@ class Labelled:
     """How many kept images each class has."""
 
 
-def pseudo_label(
+def write_pseudo_labels(
     source: str,
     spec: str,
     out: Path,
@@ -41,7 +41,7 @@ def pseudo_label(
     data_root: Path | None = None,
     min_confidence: float = 0.0,
     device: str = "cpu",
-) -> Labelled:
+) -> PseudoLabelSummary:
     """Label the images of ``spec`` with the model's likeliest class, in eval mode; labels there play no part.
 
     Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability
@@ -78,7 +78,9 @@ def pseudo_label(
     names = np.array([str(k) for k in range(loaded.ref.classes)])
     _write(out, images.x_NHWC[kept_N], y_N.numpy()[kept_N], names)
     counts = np.bincount(y_N.numpy()[kept_N], minlength=loaded.ref.classes)
-    return Labelled(out, int(kept_N.sum()), images.n, float(confidence_N.mean()), tuple(counts.tolist()))
+    return PseudoLabelSummary(
+        out, int(kept_N.sum()), images.n, float(confidence_N.mean()), tuple(counts.tolist())
+    )
 
 
 def unlabelled_images(spec: str, root: Path | None) -> ImageSet:
