@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from defenses.recipes.resolve import resolve
-from defenses.runs.files import make_folder, write_atomically
+from defenses.runs.files import make_folder
 from defenses.sweeps.axes import Place
 from defenses.training import resume_file
 from defenses.training.display import TrainingDisplay
@@ -20,6 +20,7 @@ from defenses.training.signals import InterruptHandler, UntrainableError
 from defenses.training.trainer import train
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 
 FILE = "outcome.json"
 
@@ -72,8 +73,8 @@ def run(
     """Every point and seed; what is finished in ``out`` is not trained again.
 
     ``told`` hears of each, and whether it was there already. A point that cannot be trained is recorded and
-    the sweep goes on. Raises TrainingInterrupted on a signal with the run's state saved, and :class:`UserError` where
-    ``out`` cannot be written or holds other runs.
+    the sweep goes on. Raises TrainingInterrupted on a signal with the run's state saved, and
+    :class:`UserError` where ``out`` cannot be written or holds other runs.
     """
     make_folder(out)
     found = []
@@ -110,7 +111,8 @@ def _digest(job: TrainingJob) -> str:
 
 def _write(job: TrainingJob, trained: Trained) -> None:
     value = {"identity": _digest(job), **asdict(trained)}
-    write_atomically(job.folder / FILE, (json.dumps(value, indent=1) + "\n").encode())
+    with atomic(job.folder / FILE) as file:
+        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def _read(job: TrainingJob, place: Place) -> Trained | None:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from defenses.runs.files import make_folder, write_atomically
+from defenses.runs.files import make_folder
 from robust_eval import data
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 from robust_eval.data import ImageSet
 from robust_eval.models.loading import checkpoint
 
@@ -111,6 +112,7 @@ def _write(path: Path, x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64], names:
     content = io.BytesIO()
     np.savez(content, x=x_NHWC, y=y_N, class_names=names)
     try:
-        write_atomically(path, content.getvalue())
+        with atomic(path) as file:
+            file.write(content.getvalue())
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror}): choose another --out.") from None

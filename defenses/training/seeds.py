@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from defenses.runs.files import write_atomically
 from defenses.training.trainer import TrainingOutcome
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,5 @@ def write_summary(path: Path, seeds: Sequence[int], outcomes: Sequence[TrainingO
             for which, figures in summarise(outcomes).items()
         },
     }
-    write_atomically(path, (json.dumps(summary, indent=2) + "\n").encode())
+    with atomic(path) as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())

@@ -10,12 +10,12 @@ import pytest
 import torch
 from support.small_jobs import StopAfter, make_job, run, same, weights
 
-from defenses.runs import files
 from defenses.training import resume_file, run_folder
 from defenses.training.job import TrainingJob
 from defenses.training.runtime import start_runtime
 from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from defenses.training.state import begin
+from robust_eval.core import files
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
 
@@ -266,14 +266,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    files.write_atomically(path, b"old")
+    path.write_bytes(b"old")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        files.write_atomically(path, b"new")
+    with pytest.raises(OSError, match="No space left"), files.atomic(path) as file:
+        file.write(b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
