@@ -76,6 +76,7 @@ class BatchSampler:
 
     @property
     def iterations(self) -> int:
+        """Batches per epoch."""
         return math.ceil(self.labelled.n / self.batch_size)
 
     def size(self, i: int) -> int:
