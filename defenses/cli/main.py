@@ -106,9 +106,9 @@ def train(
 ) -> None:
     """Train a recipe: checkpoints, learning curve and the record of what was run go to the run folder."""
     from defenses.cli import train as session
-    from defenses.training.job import Options
+    from defenses.training.job import TrainOptions
 
-    options = Options(
+    options = TrainOptions(
         recipe=recipe,
         choices=chosen(data, arch, norm, eps, epochs, batch_size, sets),
         data_root=data_root,
@@ -139,11 +139,13 @@ def pseudo_label(
     device: Device = "auto",
 ) -> None:
     """Label images with a model's predictions, for `defenses train rst --unlabelled`."""
-    from defenses.training.pseudo_labels import pseudo_label as label
+    from defenses.training.pseudo_labels import write_pseudo_labels
     from robust_eval.core.devices import pick_device
 
     place = str(pick_device(device))
-    done = label(checkpoint, data, out, data_root=data_root, min_confidence=min_confidence, device=place)
+    done = write_pseudo_labels(
+        checkpoint, data, out, data_root=data_root, min_confidence=min_confidence, device=place
+    )
     console.print(
         f"Written: {escape(str(done.path))}: {done.kept} of {done.seen} images, mean confidence "
         f"{done.mean_confidence:.3f}, {min(done.classes)} to {max(done.classes)} per class",

@@ -61,11 +61,11 @@ def sweep(
 
     from defenses.reports.figures import sweep as drawing
     from defenses.sweeps import axes, training
-    from defenses.training.display import Lines
-    from defenses.training.job import Options
-    from defenses.training.runtime import start
+    from defenses.training.display import ConsoleTrainingDisplay
+    from defenses.training.job import TrainOptions
+    from defenses.training.runtime import start_runtime
     from defenses.training.seeds import parse_seeds
-    from defenses.training.signals import Stopped, Stopper
+    from defenses.training.signals import InterruptHandler, TrainingInterrupted
     from robust_eval.core import figure_style, terminal
     from robust_eval.core.errors import UserError, unknown
 
@@ -74,7 +74,7 @@ def sweep(
     when: drawing.When = "best" if at == "best" else "last"
     wanted = [axes.parse(text) for text in over]
     places, many = axes.grid(recipes, wanted), parse_seeds(seeds)
-    base = Options(
+    base = TrainOptions(
         recipe=recipes[0],
         choices=choices(data, arch, norm, eps, epochs, batch_size, sets),
         data_root=data_root,
@@ -94,7 +94,7 @@ def sweep(
     folder = out or Path("runs") / "-".join(
         ["sweep", *(Path(name).stem for name in recipes), wanted[0].short]
     )
-    console, stopper = terminal.console(), Stopper()
+    console, stopper = terminal.console(), InterruptHandler()
     count = len(places) * len(many)
     console.print(f"  {count} run{'s' if count > 1 else ''} in {escape(str(folder))}\n", highlight=False)
 
@@ -108,12 +108,12 @@ def sweep(
                 places,
                 many,
                 folder,
-                start(device, precision, 1),
-                display=Lines(console),
+                start_runtime(device, precision, 1),
+                display=ConsoleTrainingDisplay(console),
                 stopper=stopper,
                 told=told,
             )
-    except (Stopped, KeyboardInterrupt):
+    except (TrainingInterrupted, KeyboardInterrupt):
         console.print(
             f"\nStopped; finished runs and the state are in {escape(str(folder))}: the same command goes on."
         )

@@ -11,17 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from defenses.training import resume_file
-from defenses.training import seeds as many
-from defenses.training.display import Display, Lines, Silent
-from defenses.training.job import Job, Options, prepare
-from defenses.training.runtime import Runtime, start
-from defenses.training.signals import Stopped, Stopper
-from defenses.training.trainer import Outcome, train
+from defenses.training.display import ConsoleTrainingDisplay, SilentTrainingDisplay, TrainingDisplay
+from defenses.training.job import TrainingJob, TrainOptions, prepare
+from defenses.training.runtime import Runtime, start_runtime
+from defenses.training.seeds import parse_seeds, summarise, write_summary
+from defenses.training.signals import InterruptHandler, TrainingInterrupted
+from defenses.training.trainer import TrainingOutcome, train
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import format_fraction
 
 
-def run(options: Options, console: Console, *, seeds: str | None, threads: int | None) -> list[Outcome]:
+def run(
+    options: TrainOptions, console: Console, *, seeds: str | None, threads: int | None
+) -> list[TrainingOutcome]:
     """Train as the options say and print what came of it; exit code 130 after Ctrl-C."""
     if threads is not None:
         if threads < 1:
@@ -29,14 +31,14 @@ def run(options: Options, console: Console, *, seeds: str | None, threads: int |
         torch.set_num_threads(threads)
     if seeds is not None and options.seed:
         raise UserError("--seed and --seeds contradict each other: give one of them.")
-    chosen = many.parse_seeds(seeds) if seeds is not None else (options.seed,)
+    chosen = parse_seeds(seeds) if seeds is not None else (options.seed,)
     if len(chosen) > 1 and options.out is not None:
         variants = [replace(options, seed=s, out=options.out / f"s{s}") for s in chosen]
     else:
         variants = [replace(options, seed=s) for s in chosen]
     jobs = [prepare(variants[0])]
-    runtime = start(options.device, options.precision, options.devices, options.nodes)
-    outcomes: list[Outcome] = []
+    runtime = start_runtime(options.device, options.precision, options.devices, options.nodes)
+    outcomes: list[TrainingOutcome] = []
     for variant in variants:
         job = jobs.pop() if jobs else prepare(variant)
         outcomes.append(_one(_continued(job) if len(chosen) > 1 else job, runtime, console))
@@ -45,21 +47,23 @@ def run(options: Options, console: Console, *, seeds: str | None, threads: int |
     return outcomes
 
 
-def _continued(job: Job) -> Job:
+def _continued(job: TrainingJob) -> TrainingJob:
     """One of several seeds: with --resume, those that were begun go on and the others begin."""
     begun = (job.folder / resume_file.FILE).exists()
     return replace(job, options=replace(job.options, resume=job.options.resume and begun))
 
 
-def _one(job: Job, runtime: Runtime, console: Console) -> Outcome:
-    stopper = Stopper()
-    display: Display = Lines(console) if runtime.rank == 0 else Silent()
+def _one(job: TrainingJob, runtime: Runtime, console: Console) -> TrainingOutcome:
+    stopper = InterruptHandler()
+    display: TrainingDisplay = (
+        ConsoleTrainingDisplay(console) if runtime.rank == 0 else SilentTrainingDisplay()
+    )
     if runtime.rank == 0:
         _introduce(console, job, runtime)
     try:
         with stopper.listening():
             outcome = train(job, runtime, display, stopper)
-    except (Stopped, KeyboardInterrupt):
+    except (TrainingInterrupted, KeyboardInterrupt):
         console.print(
             f"\nStopped; the state is in {escape(str(job.folder))}: the same command with --resume goes on."
         )
@@ -69,7 +73,7 @@ def _one(job: Job, runtime: Runtime, console: Console) -> Outcome:
     return outcome
 
 
-def _introduce(console: Console, job: Job, runtime: Runtime) -> None:
+def _introduce(console: Console, job: TrainingJob, runtime: Runtime) -> None:
     recipe, options = job.recipe, job.options
     lines = {
         "recipe": f"{recipe.name}: {recipe.title}",
@@ -84,7 +88,7 @@ def _introduce(console: Console, job: Job, runtime: Runtime) -> None:
         console.print(f"  {name:12}{text}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _sizes(job: Job) -> str:
+def _sizes(job: TrainingJob) -> str:
     named = {
         "training": job.train,
         "validation": job.validation,
@@ -95,7 +99,7 @@ def _sizes(job: Job) -> str:
     return f"{sizes} ({job.left_out} held-out or test images left out)" if job.left_out else sizes
 
 
-def _report(console: Console, job: Job, outcome: Outcome) -> None:
+def _report(console: Console, job: TrainingJob, outcome: TrainingOutcome) -> None:
     for name, row in (("best", outcome.best), ("last", outcome.last)):
         steps = job.recipe.selection.steps
         figures = [
@@ -115,8 +119,10 @@ def _report(console: Console, job: Job, outcome: Outcome) -> None:
     console.print(f"\nWritten: {escape(str(outcome.folder / 'best.pt'))} and the rest of that folder")
 
 
-def _report_seeds(console: Console, seeds: Sequence[int], outcomes: Sequence[Outcome], job: Job) -> None:
-    for which, figures in many.summarise(outcomes).items():
+def _report_seeds(
+    console: Console, seeds: Sequence[int], outcomes: Sequence[TrainingOutcome], job: TrainingJob
+) -> None:
+    for which, figures in summarise(outcomes).items():
         for name, found in figures.items():
             console.print(
                 f"  {which:5} {name:12} {100 * found.mean:6.2f} ± {100 * found.sd:.2f}  "
@@ -126,5 +132,5 @@ def _report_seeds(console: Console, seeds: Sequence[int], outcomes: Sequence[Out
     last = outcomes[-1].folder
     stem = job.folder.name.removesuffix(f"-s{seeds[-1]}") if job.options.out is None else "seeds"
     path = last.parent / f"{stem}-{len(seeds)}-seeds.json" if stem != "seeds" else last.parent / "seeds.json"
-    many.write_summary(path, seeds, outcomes)
+    write_summary(path, seeds, outcomes)
     console.print(f"\nWritten: {escape(str(path))}")

@@ -1,8 +1,7 @@
-"""Writing files so that a full disk or a crash leaves the previous one intact."""
+"""Names of files in a run folder, the check that it can be written, and reserved disk space."""
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -12,22 +11,6 @@ from robust_eval.core.errors import UserError
 RECORD = "run.json"
 CURVE = "curve.csv"
 """The last that an epoch writes before its state."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """``content`` under ``path``, or the old file and an OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def make_folder(path: Path) -> None:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from defenses.recipes.resolve import resolve
-from defenses.runs.files import make_folder, write_atomically
+from defenses.runs.files import make_folder
 from defenses.sweeps.axes import Place
 from defenses.training import resume_file
-from defenses.training.display import Display
-from defenses.training.job import Job, Options, prepare
+from defenses.training.display import TrainingDisplay
+from defenses.training.job import TrainingJob, TrainOptions, prepare
 from defenses.training.runtime import Runtime
-from defenses.training.signals import Stopper, UntrainableError
+from defenses.training.signals import InterruptHandler, UntrainableError
 from defenses.training.trainer import train
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 
 FILE = "outcome.json"
 
@@ -39,13 +40,13 @@ class Trained:
     last: Mapping[str, float]
 
 
-def options_of(base: Options, place: Place, seed: int, out: Path) -> Options:
+def options_of(base: TrainOptions, place: Place, seed: int, out: Path) -> TrainOptions:
     """``base`` as typed, with the point's fields set after the user's own ``--set``."""
     choices = replace(base.choices, sets=(*base.choices.sets, *place.sets))
     return replace(base, recipe=place.recipe, choices=choices, seed=seed, out=out / place.folder(seed))
 
 
-def check(base: Options, places: Sequence[Place]) -> None:
+def check(base: TrainOptions, places: Sequence[Place]) -> None:
     """Resolve every point before the first is trained: a wrong value costs nothing then."""
     for place in places:
         options = options_of(base, place, 0, Path())
@@ -59,21 +60,21 @@ def check(base: Options, places: Sequence[Place]) -> None:
 
 
 def run(
-    base: Options,
+    base: TrainOptions,
     places: Sequence[Place],
     seeds: Sequence[int],
     out: Path,
     runtime: Runtime,
     *,
-    display: Display,
-    stopper: Stopper,
+    display: TrainingDisplay,
+    stopper: InterruptHandler,
     told: Callable[[Trained, bool], None] = lambda _trained, _known: None,
 ) -> list[Trained]:
     """Every point and seed; what is finished in ``out`` is not trained again.
 
     ``told`` hears of each, and whether it was there already. A point that cannot be trained is recorded and
-    the sweep goes on. Raises Stopped on a signal with the run's state saved, and :class:`UserError` where
-    ``out`` cannot be written or holds other runs.
+    the sweep goes on. Raises TrainingInterrupted on a signal with the run's state saved, and
+    :class:`UserError` where ``out`` cannot be written or holds other runs.
     """
     make_folder(out)
     found = []
@@ -91,7 +92,9 @@ def run(
     return found
 
 
-def _train(job: Job, place: Place, runtime: Runtime, display: Display, stopper: Stopper) -> Trained:
+def _train(
+    job: TrainingJob, place: Place, runtime: Runtime, display: TrainingDisplay, stopper: InterruptHandler
+) -> Trained:
     going_on = (job.folder / resume_file.FILE).exists()
     job = replace(job, options=replace(job.options, resume=going_on))
     blank = Trained(place.recipe, dict(place.values), job.options.seed, job.folder.name, None, {}, {})
@@ -102,16 +105,17 @@ def _train(job: Job, place: Place, runtime: Runtime, display: Display, stopper: 
     return replace(blank, best=outcome.best, last=outcome.last)
 
 
-def _digest(job: Job) -> str:
+def _digest(job: TrainingJob) -> str:
     return hashlib.sha256(json.dumps(job.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def _write(job: Job, trained: Trained) -> None:
+def _write(job: TrainingJob, trained: Trained) -> None:
     value = {"identity": _digest(job), **asdict(trained)}
-    write_atomically(job.folder / FILE, (json.dumps(value, indent=1) + "\n").encode())
+    with atomic(job.folder / FILE) as file:
+        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
-def _read(job: Job, place: Place) -> Trained | None:
+def _read(job: TrainingJob, place: Place) -> Trained | None:
     """The stored outcome; None where there is none yet, or a damaged one."""
     try:
         value: dict[str, Any] = strict_json.read(job.folder / FILE)

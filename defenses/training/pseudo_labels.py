@@ -1,4 +1,4 @@
-"""Hard labels for unlabelled images from a trained model: the second step of RST (Carmon et al. 2019)."""
+"""Label unlabelled images with a trained model: the second step of RST (Carmon et al. 2019)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from defenses.runs.files import make_folder, write_atomically
+from defenses.runs.files import make_folder
 from robust_eval import data
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 from robust_eval.data import ImageSet
 from robust_eval.models.loading import checkpoint
 
@@ -22,18 +23,19 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """What was written."""
+class PseudoLabelSummary:
+    """The written file and its statistics."""
 
     path: Path
     kept: int
     seen: int
     mean_confidence: float
+    """Over all images seen."""
     classes: tuple[int, ...]
-    """How many kept images each class has."""
+    """Number of kept images of each class."""
 
 
-def pseudo_label(
+def write_pseudo_labels(
     source: str,
     spec: str,
     out: Path,
@@ -41,11 +43,12 @@ def pseudo_label(
     data_root: Path | None = None,
     min_confidence: float = 0.0,
     device: str = "cpu",
-) -> Labelled:
-    """Label the images of ``spec`` with the model's likeliest class, in eval mode; labels there play no part.
+) -> PseudoLabelSummary:
+    """Label the images of ``spec`` with the class of highest probability; existing labels are ignored.
 
-    Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability
-    is below ``min_confidence`` are left out; Carmon et al. keep all of their (pre-selected) images.
+    Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability is
+    below ``min_confidence`` are left out; Carmon et al. keep all of their (pre-selected) images. Raises
+    UserError if an argument is invalid, no image is left or ``out`` exists or cannot be written.
     """
     if not 0 <= min_confidence < 1:
         raise UserError(f"--min-confidence must be at least 0 and below 1, got {min_confidence}.")
@@ -56,13 +59,13 @@ def pseudo_label(
     if out.exists():
         raise UserError(f"--out {out} exists: choose another name, or remove it first.")
     images = unlabelled_images(spec, data_root)
-    place = torch.device(device)
-    loaded = checkpoint.load(source, images=None, device=place)
+    target = torch.device(device)
+    loaded = checkpoint.load(source, images=None, device=target)
     x_NCHW, _ = images.tensors()
     try:
         with torch.no_grad():
             probabilities = torch.cat(
-                [loaded.model(part.to(place)).softmax(1).cpu() for part in torch.split(x_NCHW, BATCH)]
+                [loaded.model(part.to(target)).softmax(1).cpu() for part in torch.split(x_NCHW, BATCH)]
             )
     except RuntimeError:
         height, width = images.image_size
@@ -78,11 +81,13 @@ def pseudo_label(
     names = np.array([str(k) for k in range(loaded.ref.classes)])
     _write(out, images.x_NHWC[kept_N], y_N.numpy()[kept_N], names)
     counts = np.bincount(y_N.numpy()[kept_N], minlength=loaded.ref.classes)
-    return Labelled(out, int(kept_N.sum()), images.n, float(confidence_N.mean()), tuple(counts.tolist()))
+    return PseudoLabelSummary(
+        out, int(kept_N.sum()), images.n, float(confidence_N.mean()), tuple(counts.tolist())
+    )
 
 
 def unlabelled_images(spec: str, root: Path | None) -> ImageSet:
-    """``spec`` as any data set, but an archive may lack ``y`` and a folder may hold images directly."""
+    """Load ``spec`` like any dataset; an archive may lack ``y``, and a folder may contain images directly."""
     scheme, _, argument = spec.partition(":")
     path = Path(argument).expanduser()
     if scheme == "npz" and _lacks_labels(path):
@@ -109,6 +114,7 @@ def _write(path: Path, x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64], names:
     content = io.BytesIO()
     np.savez(content, x=x_NHWC, y=y_N, class_names=names)
     try:
-        write_atomically(path, content.getvalue())
+        with atomic(path) as file:
+            file.write(content.getvalue())
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror}): choose another --out.") from None

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from defenses.recipes.resolve import Choices
-from defenses.training.display import Silent
-from defenses.training.job import EvaluationOptions, Job, prepare
-from defenses.training.runtime import start
-from defenses.training.signals import Stopper
-from defenses.training.state import Run
-from defenses.training.trainer import Outcome, train
+from defenses.training.display import SilentTrainingDisplay
+from defenses.training.job import TrainingJob, TrainOptions, prepare
+from defenses.training.runtime import start_runtime
+from defenses.training.signals import InterruptHandler
+from defenses.training.state import TrainingProgress
+from defenses.training.trainer import TrainingOutcome, train
 from robust_eval.models.loading import checkpoint
 
-MakeJob = Callable[..., Job]
+MakeJob = Callable[..., TrainingJob]
 SMALL = (
     "architecture_arguments.width=4",
     "architecture_arguments.hidden=8",
@@ -28,18 +28,20 @@ SMALL = (
 )
 
 
-class StopAfter(Silent):
-    """Asks a run to stop after so many updates, as Ctrl-C would."""
+class StopAfter(SilentTrainingDisplay):
+    """Interrupts a run after ``updates`` updates, as Ctrl-C would."""
 
-    def __init__(self, stopper: Stopper, updates: int) -> None:
-        self._stopper, self._left = stopper, updates
+    def __init__(self, interrupt: InterruptHandler, updates: int) -> None:
+        self._interrupt, self._remaining = interrupt, updates
 
-    def update(self, run: Run, loss: float, accuracy: float) -> None:
-        self._left -= 1
-        self._stopper.asked = self._left <= 0
+    def update(self, progress: TrainingProgress, loss: float, accuracy: float) -> None:
+        self._remaining -= 1
+        self._interrupt.requested = self._remaining <= 0
 
 
-def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int = 32, **options: Any) -> Job:
+def make_job(
+    folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int = 32, **options: Any
+) -> TrainingJob:
     """``make_job(tmp_path, "at", "inner.steps=3")``: a job on the first digits."""
     attack = () if recipe == "natural" else ("inner.steps=2",)
     choices = Choices(
@@ -50,15 +52,22 @@ def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int =
         sets=(*SMALL, *attack, *sets),
     )
     job = prepare(
-        EvaluationOptions(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options})
+        TrainOptions(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options})
     )
     validation = job.validation.take(held_out) if job.validation is not None and held_out else None
     return replace(job, train=job.train.take(n), validation=validation)
 
 
-def run(job: Job, stopper: Stopper | None = None, display: Silent | None = None) -> Outcome:
-    """Train without a word, on one process."""
-    return train(job, start("cpu", job.options.precision, 1), display or Silent(), stopper or Stopper())
+def run(
+    job: TrainingJob, interrupt: InterruptHandler | None = None, display: SilentTrainingDisplay | None = None
+) -> TrainingOutcome:
+    """Train silently in one process."""
+    return train(
+        job,
+        start_runtime("cpu", job.options.precision, 1),
+        display or SilentTrainingDisplay(),
+        interrupt or InterruptHandler(),
+    )
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -67,5 +76,5 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Bit for bit."""
+    """Whether two state dicts are identical bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

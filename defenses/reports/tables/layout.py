@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from defenses.recipes.resolve import leaves
 from defenses.reports.tables.entries import Entry
 from defenses.reports.tables.published import Figure, PublishedTable
-from defenses.training.seeds import spread
+from defenses.training.seeds import seed_statistics
 from robust_eval.core.errors import UserError
 
 # What may differ between seeds of one cell, or says nothing about how it was trained.
@@ -78,7 +78,7 @@ def _new_rows(
 
 
 def _figure(entries: Sequence[Entry], column: str) -> Figure:
-    found = spread([entry.values[column] for entry in entries])
+    found = seed_statistics([entry.values[column] for entry in entries])
     return Figure(found.mean, found.sd if len(entries) > 1 else None, len(entries))
 
 

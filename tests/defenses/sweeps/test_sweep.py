@@ -17,24 +17,24 @@ from defenses.reports.figures import sweep
 from defenses.sweeps import axes, training
 from defenses.sweeps.axes import Axis, Place
 from defenses.sweeps.training import Trained
-from defenses.training.display import Silent
-from defenses.training.job import Options
-from defenses.training.runtime import start
-from defenses.training.signals import Stopped, Stopper
+from defenses.training.display import SilentTrainingDisplay
+from defenses.training.job import TrainOptions
+from defenses.training.runtime import start_runtime
+from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from robust_eval.core.errors import UserError
 
 FAST = ["inner.steps=1", "selection.validation=40", "selection.train_images=40", "training.batch_size=512"]
 
 
-def base(*sets: str, epochs: int = 2) -> Options:
+def base(*sets: str, epochs: int = 2) -> TrainOptions:
     choices = Choices(data="digits", epochs=epochs, sets=(*SMALL, *FAST, *sets))
-    return Options(recipe="at-awp", choices=choices, tensorboard=False)
+    return TrainOptions(recipe="at-awp", choices=choices, tensorboard=False)
 
 
-def run(options: Options, over: str, out: Path, **others: Any) -> list[Trained]:
+def run(options: TrainOptions, over: str, out: Path, **others: Any) -> list[Trained]:
     places = axes.grid(["at-awp"], [axes.parse(over)])
-    settings: dict[str, Any] = {"display": Silent(), "stopper": Stopper(), **others}
-    return training.run(options, places, [0], out, start("cpu", "32", 1), **settings)
+    settings: dict[str, Any] = {"display": SilentTrainingDisplay(), "stopper": InterruptHandler(), **others}
+    return training.run(options, places, [0], out, start_runtime("cpu", "32", 1), **settings)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     options = base()
     whole = run(options, "gamma=0,0.01", tmp_path / "whole")
-    stopper, told = Stopper(), []
-    with pytest.raises(Stopped):
+    stopper, told = InterruptHandler(), []
+    with pytest.raises(TrainingInterrupted):
         # Three updates an epoch, two epochs: in the middle of the second point.
         run(
             options,

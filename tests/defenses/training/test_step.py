@@ -1,4 +1,4 @@
-"""One training step: the order of things, BatchNorm's modes, the penalties, the flatness regulariser."""
+"""One training step: order of the passes, BatchNorm modes, penalties, flatness regulariser."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from defenses.recipes.resolve import Choices, resolve
 from defenses.training import optimiser
-from defenses.training.step import Step
+from defenses.training.step import TrainingStep
 
 
 class Recorder(nn.Module):
-    """A network that notes in which mode, and at which weights, it is called."""
+    """A network that records in which mode each forward pass was made."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,11 +32,11 @@ class Recorder(nn.Module):
         return logits
 
 
-def step(name: str, *sets: str) -> tuple[Step, Recorder]:
+def step(name: str, *sets: str) -> tuple[TrainingStep, Recorder]:
     small = ("inner.steps=3", "perturbation.warmup=0", *sets)
     recipe = resolve(name, Choices(data="digits", sets=small)).recipe
     model = Recorder()
-    return Step(recipe, model, optimiser.build(model, recipe.optimiser), nullcontext), model
+    return TrainingStep(recipe, model, optimiser.build_optimiser(model, recipe.optimiser), nullcontext), model
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def batch() -> tuple[Tensor, Tensor]:
 def take(name: str, *sets: str, perturb: bool = True) -> Recorder:
     made, model = step(name, *sets)
     torch.manual_seed(1)
-    made(*batch(), budget=1.0, perturb=perturb)
+    made(*batch(), epsilon_fraction=1.0, perturb=perturb)
     return model
 
 
@@ -59,7 +59,7 @@ TRAIN, EVAL, FROZEN = (True, True), (False, True), (True, False)
     [
         ("at", [TRAIN] * 3 + [TRAIN]),
         ("at-awp", [TRAIN] * 3 + [FROZEN] + [TRAIN]),
-        # TRADES: the natural forward of the attack once, not once per step; x' and x once each in the loss.
+        # TRADES: one natural pass for the whole attack; x' and x once each in the loss.
         ("trades", [EVAL] * 4 + [TRAIN] * 2),
         ("trades-awp", [EVAL] * 4 + [FROZEN] * 2 + [TRAIN] * 2),
         ("mart", [EVAL] * 3 + [TRAIN] * 2),
@@ -71,7 +71,7 @@ def test_forwards_and_their_modes(name: str, expected: list[tuple[bool, bool]]) 
     assert take(name).calls == expected
 
 
-def test_turns_attack_afresh_at_the_perturbed_weights() -> None:
+def test_each_alternation_attacks_at_the_perturbed_weights() -> None:
     calls = take("at-awp", "perturbation.alternations=2", "perturbation.steps=2").calls
     assert calls == ([TRAIN] * 3 + [FROZEN] * 2) * 2 + [TRAIN]
 
@@ -102,7 +102,7 @@ def test_a_step_that_raises_leaves_the_weights_as_they_were() -> None:
 
     made._backward = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError):
-        made(*batch(), budget=1.0, perturb=True)
+        made(*batch(), epsilon_fraction=1.0, perturb=True)
     assert seen == [False]
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
@@ -119,26 +119,26 @@ def test_the_l1_penalty_adds_its_sign_to_the_gradient() -> None:
     torch.testing.assert_close(l1.fc.bias, plain.fc.bias)
 
 
-def test_l2_spares_biases_and_batch_norm() -> None:
+def test_l2_does_not_apply_to_biases_and_batch_norm() -> None:
     made, model = step("at-l2")
-    decay = optimiser.decay_of(made.optimiser)
+    decay = optimiser.weight_decay_of(made.optimiser)
     assert (decay(model.conv.weight), decay(model.conv.bias), decay(model.bn.weight)) == (5e-3, 0.0, 0.0)
-    optimiser.set_rate(made.optimiser, 0.01)
+    optimiser.set_learning_rate(made.optimiser, 0.01)
     assert [group["lr"] for group in made.optimiser.param_groups] == [0.01, 0.01]
     made, _ = step("at-l2", "optimiser.undecayed_lr=constant")
-    optimiser.set_rate(made.optimiser, 0.01)
+    optimiser.set_learning_rate(made.optimiser, 0.01)
     assert [group["lr"] for group in made.optimiser.param_groups] == [0.01, 0.1]
 
 
 def test_weight_decay_reaches_every_parameter_by_default() -> None:
     made, model = step("at")
-    decay = optimiser.decay_of(made.optimiser)
+    decay = optimiser.weight_decay_of(made.optimiser)
     assert {decay(p) for p in model.parameters()} == {5e-4}
 
 
 @pytest.mark.parametrize("kind", ["absolute", "square"])
 def test_the_flatness_regulariser_has_the_gradient_of_its_formula(kind: str) -> None:
-    """rho(w) + s |rho(w+v) - rho(w)| (or squared), v held fixed, by plain automatic differentiation."""
+    """Compared with automatic differentiation of rho(w) + s |rho(w+v) - rho(w)| (or squared), v fixed."""
     strength, gamma, x, y = 0.7, 0.05, *batch()
     made, model = step(
         "at-awp",
@@ -160,6 +160,6 @@ def test_the_flatness_regulariser_has_the_gradient_of_its_formula(kind: str) -> 
     assert rise > 0
     (at_w + strength * (rise.abs() if kind == "absolute" else rise**2)).backward()
 
-    made(x, y, budget=1.0, perturb=True)
+    made(x, y, epsilon_fraction=1.0, perturb=True)
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, parameters[name].grad, rtol=1e-3, atol=1e-5, msg=name)
