@@ -16,7 +16,7 @@ DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds the datas
 Arch = Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")]
 Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
 Eps = Annotated[
-    str | None, typer.Option(help="Budget in [0, 1] pixels, for example 8/255; steps scale with it.")
+    str | None, typer.Option(help="EpsilonSchedule in [0, 1] pixels, for example 8/255; steps scale with it.")
 ]
 Epochs = Annotated[int | None, typer.Option(help="Length of the run; schedules and warm-ups scale with it.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per update.")]

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from defenses.recipes.resolve import Resolved, leaves, read
+from defenses.recipes.resolve import ResolvedRecipe, flatten, read_recipe
 from defenses.recipes.schedules import warmup_epochs
 from robust_eval.core.discovery import config_ids
 from robust_eval.core.threat import format_fraction
@@ -20,12 +20,12 @@ def list_recipes(console: Console) -> None:
     table.add_column("what it is")
     table.add_column("extends", no_wrap=True, style="dim")
     for name in config_ids("recipes"):
-        own = read(name)
+        own = read_recipe(name)
         table.add_row(name, escape(own["title"]), own.get("extends", ""))
     console.print(table)
 
 
-def show_recipe(console: Console, resolved: Resolved, data: str) -> None:
+def show_recipe(console: Console, resolved: ResolvedRecipe, data: str) -> None:
     """Every field, its value (with what it comes to), and where it comes from."""
     recipe = resolved.recipe
     console.print(f"[bold]{recipe.name}[/bold]  {escape(recipe.title)}", highlight=False)
@@ -35,7 +35,7 @@ def show_recipe(console: Console, resolved: Resolved, data: str) -> None:
     table.add_column("field", no_wrap=True)
     table.add_column("value", no_wrap=True, style="bold")
     table.add_column("source", style="dim", overflow="fold")
-    for name, value in leaves(recipe.model_dump(mode="json")):
+    for name, value in flatten(recipe.model_dump(mode="json")):
         if name in HEADINGS:
             continue
         note = f" ({meanings[name]})" if name in meanings else ""
@@ -49,7 +49,7 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _meanings(resolved: Resolved) -> dict[str, str]:
+def _meanings(resolved: ResolvedRecipe) -> dict[str, str]:
     """What fractions come to under this epsilon and this many epochs."""
     recipe = resolved.recipe
     eps, epochs = recipe.threat.eps, recipe.training.epochs

@@ -26,7 +26,7 @@ from defenses.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from defenses.sweeps.training import Trained
+    from defenses.sweeps.training import SweepRun
 
 
 def sweep(
@@ -72,7 +72,7 @@ def sweep(
     if at not in ("best", "last"):
         raise unknown("epoch", at, ("best", "last"))
     when: drawing.When = "best" if at == "best" else "last"
-    wanted = [axes.parse(text) for text in over]
+    wanted = [axes.parse_axis(text) for text in over]
     places, many = axes.grid(recipes, wanted), parse_seeds(seeds)
     base = Options(
         recipe=recipes[0],
@@ -98,7 +98,7 @@ def sweep(
     count = len(places) * len(many)
     console.print(f"  {count} run{'s' if count > 1 else ''} in {escape(str(folder))}\n", highlight=False)
 
-    def told(trained: Trained, known: bool) -> None:
+    def told(trained: SweepRun, known: bool) -> None:
         console.print(_line(trained, when, known), highlight=False, markup=False, soft_wrap=True)
 
     try:
@@ -125,7 +125,7 @@ def sweep(
     console.print(f"\nWritten: {escape(', '.join(map(str, paths)))}", highlight=False)
 
 
-def _line(trained: Trained, when: str, known: bool) -> str:
+def _line(trained: SweepRun, when: str, known: bool) -> str:
     name = f"{trained.folder}{' (already there)' if known else ''}"
     if trained.failed is not None:
         return f"  {name}: did not train. {trained.failed}"

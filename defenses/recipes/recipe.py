@@ -12,7 +12,7 @@ from defenses.objectives import ObjectiveParams, Section, parse_objective
 from defenses.recipes.schedules import ends_period
 from defenses.recipes.sections import (
     Augment,
-    Budget,
+    EpsilonSchedule,
     Inner,
     Optimiser,
     Perturbation,
@@ -41,7 +41,7 @@ class Recipe(Section):
     perturbation: Perturbation
     optimiser: Optimiser
     schedule: Schedule
-    budget: Budget
+    budget: EpsilonSchedule
     augment: Augment
     training: Training
     selection: Selection

@@ -24,7 +24,7 @@ NOT_FIELDS = ("extends", "variants", "sources", "architectures")
 
 @dataclass(frozen=True)
 class Choices:
-    """What the command line says about a recipe; None leaves the recipe's own."""
+    """What the command line says about a recipe; None keeps the recipe's own value."""
 
     data: str = "cifar10"
     norm: str | None = None
@@ -36,13 +36,13 @@ class Choices:
 
 
 @dataclass
-class Resolved:
+class ResolvedRecipe:
     recipe: Recipe
     sources: Mapping[str, str] = field(default_factory=dict)
     """Dotted field -> where its value comes from."""
 
 
-def resolve(name: str, choices: Choices) -> Resolved:
+def resolve(name: str, choices: Choices) -> ResolvedRecipe:
     """The recipe ``name`` (an id, or a path to a TOML file) under the command line's choices."""
     typed = list(_typed(choices))
     norm = next((v for k, v in reversed(typed) if k == "threat.norm"), None)
@@ -59,10 +59,10 @@ def resolve(name: str, choices: Choices) -> Resolved:
             f"inner.steps=0 trains on clean images, which is no longer {recipe.name}: use the recipe "
             "natural, or one step or more."
         )
-    return Resolved(recipe, {d: sources.get(d, "") for d, _ in leaves(recipe.model_dump())})
+    return ResolvedRecipe(recipe, {d: sources.get(d, "") for d, _ in flatten(recipe.model_dump())})
 
 
-def read(name: str) -> Table:
+def read_recipe(name: str) -> Table:
     """A recipe file as it stands."""
     if name.endswith(".toml"):
         return read_toml(Path(name))
@@ -75,7 +75,7 @@ def _layer(name: str, data: str, norm: object, seen: tuple[str, ...] = ()) -> tu
     """The merged table of a recipe and its parents, and the source of each of its fields."""
     if name in seen:
         raise UserError(f"Recipe {name} extends itself, by way of {' and '.join(seen)}.")
-    own = read(name)
+    own = read_recipe(name)
     parent = own.get("extends")
     if not isinstance(parent, str | None):
         raise UserError(f'{name}: extends = {parent} is not a recipe\'s name, such as "at-awp".')
@@ -86,7 +86,7 @@ def _layer(name: str, data: str, norm: object, seen: tuple[str, ...] = ()) -> tu
     named = Path(name).stem
     said = {k: str(v) for k, v in own.get("sources", {}).items()}
     table = _merge(table, {k: v for k, v in own.items() if k not in ("extends", "variants", "sources")})
-    sources |= {d: _source(named, said, d) for d, _ in leaves(own) if d.split(".")[0] not in NOT_FIELDS}
+    sources |= {d: _source(named, said, d) for d, _ in flatten(own) if d.split(".")[0] not in NOT_FIELDS}
     if data in table.get("architectures", {}):
         _put(table, "architecture", table["architectures"][data])
         sources["architecture"] = f"this project's network for {data}"
@@ -97,7 +97,7 @@ def _layer(name: str, data: str, norm: object, seen: tuple[str, ...] = ()) -> tu
         said = {k: str(v) for k, v in extra.get("sources", {}).items()}
         sources |= {
             d: _source(f"{named} for {variant}", said, d)
-            for d, _ in leaves(extra)
+            for d, _ in flatten(extra)
             if not d.startswith("sources.")
         }
     return table, sources
@@ -170,10 +170,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     return merged
 
 
-def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value of nested tables under its dotted name."""
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from defenses.recipes.sections import Budget, Schedule
+from defenses.recipes.sections import EpsilonSchedule, Schedule
 
 
-def now(schedule: Schedule, epoch: int, iteration: int, iterations: int) -> float:
+def epochs_elapsed(schedule: Schedule, epoch: int, iteration: int, iterations: int) -> float:
     """The time of an update, in epochs.
 
     ``iteration`` (Rice et al., AWP's AT): after this update, so the last update of an epoch already
@@ -48,7 +48,7 @@ def learning_rate(schedule: Schedule, highest: float, epochs: int, t: float) -> 
     return highest
 
 
-def budget(config: Budget, periods: Sequence[Fraction], epochs: int, epoch: int) -> float:
+def epsilon_fraction(config: EpsilonSchedule, periods: Sequence[Fraction], epochs: int, epoch: int) -> float:
     """The fraction of epsilon in force in a 0-based epoch (Liu et al. 2020), in [0, 1]."""
     if config.kind == "constant":
         return 1.0

@@ -108,7 +108,7 @@ class Schedule(Section):
     """Where the schedule starts afresh, as fractions of the run; a snapshot is kept at each end."""
 
 
-class Budget(Section):
+class EpsilonSchedule(Section):
     """Epsilon over time, within each period; fractions of the full epsilon, capped at 1."""
 
     kind: Literal["constant", "linear", "cosine"]

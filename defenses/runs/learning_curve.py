@@ -51,7 +51,7 @@ def is_written(path: Path, rows: Sequence[Row]) -> bool:
         return False
 
 
-class Board(Protocol):
+class TensorBoardWriter(Protocol):
     def add(self, row: Row) -> None: ...
 
     def close(self) -> None: ...
@@ -80,7 +80,7 @@ class TensorBoard:
             self._writer.close()
 
 
-class NoBoard:
+class NoTensorBoard:
     def add(self, row: Row) -> None: ...
 
     def close(self) -> None: ...

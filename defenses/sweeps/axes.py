@@ -31,7 +31,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Place:
+class GridPoint:
     """One point of the grid; several seeds of it are several runs."""
 
     recipe: str
@@ -49,7 +49,7 @@ class Place:
         return "-".join("".join(c if c.isalnum() or c in "._+-" else "-" for c in part) for part in parts)
 
 
-def parse(text: str) -> Axis:
+def parse_axis(text: str) -> Axis:
     """``awp.gamma=0,1e-3``: a field by its name, its last part, or the paper's letter, and its values."""
     name, equals, listed = text.partition("=")
     values = tuple(value.strip() for value in listed.split(","))
@@ -59,10 +59,10 @@ def parse(text: str) -> Axis:
         )
     if len(set(values)) < len(values):
         raise UserError(f"--over {text} names a value twice: each value is one point.")
-    return Axis(field(name.strip()), values)
+    return Axis(field_name(name.strip()), values)
 
 
-def field(name: str) -> str:
+def field_name(name: str) -> str:
     """The recipe's own name of a field; a UserError, with a suggestion, for none or several."""
     known = known_fields()
     section, dot, last = name.rpartition(".")
@@ -80,11 +80,11 @@ def field(name: str) -> str:
     raise unknown("field", name, known)
 
 
-def grid(recipes: Sequence[str], axes: Sequence[Axis]) -> list[Place]:
+def grid(recipes: Sequence[str], axes: Sequence[Axis]) -> list[GridPoint]:
     """Every recipe at every combination of values."""
     twice = [axis.field for axis in axes if [a.field for a in axes].count(axis.field) > 1]
     if twice:
         raise UserError(f"--over names {twice[0]} twice: give all its values in one list.")
     combinations = itertools.product(*(axis.values for axis in axes))
     pairs = [tuple(zip((axis.field for axis in axes), values, strict=True)) for values in combinations]
-    return [Place(recipe, values) for recipe in dict.fromkeys(recipes) for values in pairs]
+    return [GridPoint(recipe, values) for recipe in dict.fromkeys(recipes) for values in pairs]

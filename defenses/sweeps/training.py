@@ -11,7 +11,7 @@ from typing import Any
 
 from defenses.recipes.resolve import resolve
 from defenses.runs.files import make_folder, write_atomically
-from defenses.sweeps.axes import Place
+from defenses.sweeps.axes import GridPoint
 from defenses.training import resume_file
 from defenses.training.display import Display
 from defenses.training.job import Job, Options, prepare
@@ -25,7 +25,7 @@ FILE = "outcome.json"
 
 
 @dataclass(frozen=True)
-class Trained:
+class SweepRun:
     """How one run of a sweep ended."""
 
     recipe: str
@@ -39,13 +39,13 @@ class Trained:
     last: Mapping[str, float]
 
 
-def options_of(base: Options, place: Place, seed: int, out: Path) -> Options:
+def options_of(base: Options, place: GridPoint, seed: int, out: Path) -> Options:
     """``base`` as typed, with the point's fields set after the user's own ``--set``."""
     choices = replace(base.choices, sets=(*base.choices.sets, *place.sets))
     return replace(base, recipe=place.recipe, choices=choices, seed=seed, out=out / place.folder(seed))
 
 
-def check(base: Options, places: Sequence[Place]) -> None:
+def check(base: Options, places: Sequence[GridPoint]) -> None:
     """Resolve every point before the first is trained: a wrong value costs nothing then."""
     for place in places:
         options = options_of(base, place, 0, Path())
@@ -60,15 +60,15 @@ def check(base: Options, places: Sequence[Place]) -> None:
 
 def run(
     base: Options,
-    places: Sequence[Place],
+    places: Sequence[GridPoint],
     seeds: Sequence[int],
     out: Path,
     runtime: Runtime,
     *,
     display: Display,
     stopper: Stopper,
-    told: Callable[[Trained, bool], None] = lambda _trained, _known: None,
-) -> list[Trained]:
+    told: Callable[[SweepRun, bool], None] = lambda _trained, _known: None,
+) -> list[SweepRun]:
     """Every point and seed; what is finished in ``out`` is not trained again.
 
     ``told`` hears of each, and whether it was there already. A point that cannot be trained is recorded and
@@ -91,10 +91,10 @@ def run(
     return found
 
 
-def _train(job: Job, place: Place, runtime: Runtime, display: Display, stopper: Stopper) -> Trained:
+def _train(job: Job, place: GridPoint, runtime: Runtime, display: Display, stopper: Stopper) -> SweepRun:
     going_on = (job.folder / resume_file.FILE).exists()
     job = replace(job, options=replace(job.options, resume=going_on))
-    blank = Trained(place.recipe, dict(place.values), job.options.seed, job.folder.name, None, {}, {})
+    blank = SweepRun(place.recipe, dict(place.values), job.options.seed, job.folder.name, None, {}, {})
     try:
         outcome = train(job, runtime, display, stopper)
     except UntrainableError as error:
@@ -106,17 +106,17 @@ def _digest(job: Job) -> str:
     return hashlib.sha256(json.dumps(job.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def _write(job: Job, trained: Trained) -> None:
+def _write(job: Job, trained: SweepRun) -> None:
     value = {"identity": _digest(job), **asdict(trained)}
     write_atomically(job.folder / FILE, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def _read(job: Job, place: Place) -> Trained | None:
+def _read(job: Job, place: GridPoint) -> SweepRun | None:
     """The stored outcome; None where there is none yet, or a damaged one."""
     try:
         value: dict[str, Any] = strict_json.read(job.folder / FILE)
         digest = value.pop("identity")
-        trained = Trained(**value)
+        trained = SweepRun(**value)
     except (UserError, TypeError, AttributeError, KeyError):
         return None
     if digest != _digest(job) or trained.values != dict(place.values):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def budget(run: Run) -> float:
     recipe = run.job.recipe
-    return schedules.budget(
+    return schedules.epsilon_fraction(
         recipe.budget, recipe.schedule.periods, recipe.training.epochs, run.progress.epoch
     )
 
@@ -40,7 +40,7 @@ def perturbs(run: Run) -> bool:
 
 def rate(run: Run, iteration: int) -> float:
     recipe = run.job.recipe
-    t = schedules.now(recipe.schedule, run.progress.epoch, iteration, run.mix.iterations)
+    t = schedules.epochs_elapsed(recipe.schedule, run.progress.epoch, iteration, run.mix.iterations)
     return schedules.learning_rate(recipe.schedule, recipe.optimiser.lr, recipe.training.epochs, t)
 
 

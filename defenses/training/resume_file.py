@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from defenses.recipes.resolve import leaves
+from defenses.recipes.resolve import flatten
 from defenses.runs.files import write_atomically
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading.file_reader import damaged_part
@@ -71,7 +71,7 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    before, now = dict(leaves(theirs)), dict(leaves(ours))
+    before, now = dict(flatten(theirs)), dict(flatten(ours))
     for name in sorted(before.keys() | now.keys()):
         if name == "devices" or (name not in before and LATER.get(name) == now[name]):
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from defenses.runs.learning_curve import Board, NoBoard, TensorBoard
+from defenses.runs.learning_curve import NoTensorBoard, TensorBoard, TensorBoardWriter
 from defenses.training import early_stopping, snapshot_ensemble
 from defenses.training import epoch as epochs
 from defenses.training.accuracy import Measured
@@ -40,7 +40,7 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
     first = runtime.rank == 0
     keeper = Keeper(run, writes=first)
     keeper.open()
-    board: Board = NoBoard()
+    board: TensorBoardWriter = NoTensorBoard()
     if first and job.options.tensorboard:
         board = TensorBoard(job.folder / "tensorboard", run.progress.epoch + 1)
     try:
@@ -62,7 +62,7 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
     return Outcome(job.folder, best, rows[-1], ensemble, run.progress.epoch)
 
 
-def _epoch(run: Run, keeper: Keeper, board: Board, display: Display, stopper: Stopper) -> None:
+def _epoch(run: Run, keeper: Keeper, board: TensorBoardWriter, display: Display, stopper: Stopper) -> None:
     def safe_point() -> None:
         """Between updates the run is whole: heed a signal, and save now and then."""
         if run.runtime.world > 1:

@@ -20,7 +20,7 @@ SETTING = ("data", "threat", "attack", "seed", "batch_size", "precision", "direc
 
 
 @dataclass(frozen=True)
-class Spot:
+class MeasuredCheckpoint:
     """One checkpoint of one run."""
 
     run: str
@@ -69,7 +69,9 @@ def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
     return found
 
 
-def match(runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[str, float]) -> list[Spot]:
+def match(
+    runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[str, float]
+) -> list[MeasuredCheckpoint]:
     """The measured checkpoints that lie in the runs' folders, by epoch; a UserError where there is none.
 
     The gap is that of the accuracies the checkpoint recorded when it was saved, on test images where every
@@ -88,8 +90,10 @@ def match(runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[s
     return spots
 
 
-def _spots(run: FinishedRun, name: str, flatness: Mapping[str, float], part: str) -> Iterator[Spot]:
-    found: dict[float, Spot] = {}
+def _spots(
+    run: FinishedRun, name: str, flatness: Mapping[str, float], part: str
+) -> Iterator[MeasuredCheckpoint]:
+    found: dict[float, MeasuredCheckpoint] = {}
     for path in sorted(run.folder.glob("*.pt")):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,11 +103,11 @@ def _spots(run: FinishedRun, name: str, flatness: Mapping[str, float], part: str
         if "train_pgd" in metrics and f"{part}_pgd" in metrics:
             epoch = float(metrics["epoch"])
             gap = 100 * (float(metrics["train_pgd"]) - float(metrics[f"{part}_pgd"]))
-            found.setdefault(epoch, Spot(name, path.name, epoch, flatness[digest], gap))
+            found.setdefault(epoch, MeasuredCheckpoint(name, path.name, epoch, flatness[digest], gap))
     return iter([found[epoch] for epoch in sorted(found)])
 
 
-def correlation(spots: Sequence[Spot]) -> Correlation:
+def correlation(spots: Sequence[MeasuredCheckpoint]) -> Correlation:
     """Spearman's rank correlation (order alone) and Pearson's of gap and sharpness."""
     from scipy.stats import pearsonr, spearmanr
 
@@ -113,7 +117,7 @@ def correlation(spots: Sequence[Spot]) -> Correlation:
     return Correlation(float(spearmanr(sharp, gap)[0]), float(pearsonr(sharp, gap)[0]), len(spots))
 
 
-def draw(spots: Sequence[Spot]) -> Figure:
+def draw(spots: Sequence[MeasuredCheckpoint]) -> Figure:
     """A marker per checkpoint, larger for later epochs, joined within a run."""
     found = correlation(spots)
     last = max(spot.epoch for spot in spots)
@@ -134,7 +138,7 @@ def draw(spots: Sequence[Spot]) -> Figure:
     return canvas
 
 
-def data(spots: Sequence[Spot]) -> dict[str, Any]:
+def data(spots: Sequence[MeasuredCheckpoint]) -> dict[str, Any]:
     """Everything the figure shows."""
     return {
         "kind": "gap-against-flatness",

@@ -23,7 +23,7 @@ LONGEST = 28
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveLine:
     """One run in the figure. Each panel holds (epoch, percent) pairs; empty where nothing is known."""
 
     name: str
@@ -35,14 +35,14 @@ class Line:
 
 def lines(
     runs: Sequence[FinishedRun], names: Sequence[str], references: Sequence[Reference]
-) -> tuple[list[Line], str]:
+) -> tuple[list[CurveLine], str]:
     """What to draw, and which unseen images it shows: ``test`` if every run measured those, else ``val``."""
     part = "test" if all(run.test_measured for run in runs) else "val"
     found = [_of_run(run, name, part) for run, name in zip(runs, names, strict=True)]
     return found + [_of_reference(reference) for reference in references], part
 
 
-def _of_run(run: FinishedRun, name: str, part: str) -> Line:
+def _of_run(run: FinishedRun, name: str, part: str) -> CurveLine:
     gap = [
         (row["epoch"], row["train_pgd"] - row[f"{part}_pgd"])
         for row in run.rows
@@ -54,10 +54,10 @@ def _of_run(run: FinishedRun, name: str, part: str) -> Line:
         "gap": gap,
         "natural": run.measured(f"{part}_clean"),
     }
-    return Line(name, _percent(panels), float(run.recipe["training"]["epochs"]), False)
+    return CurveLine(name, _percent(panels), float(run.recipe["training"]["epochs"]), False)
 
 
-def _of_reference(log: Reference) -> Line:
+def _of_reference(log: Reference) -> CurveLine:
     train = log.train_robust or ()
     panels = {
         "train_robust": list(zip(log.epochs, train, strict=False)),
@@ -65,14 +65,14 @@ def _of_reference(log: Reference) -> Line:
         "gap": [(e, a - b) for e, a, b in zip(log.epochs, train, log.robust, strict=False)],
         "natural": list(zip(log.epochs, log.natural, strict=True)),
     }
-    return Line(log.name, _percent(panels), log.epochs[-1], True)
+    return CurveLine(log.name, _percent(panels), log.epochs[-1], True)
 
 
 def _percent(panels: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
     return {name: [(epoch, 100 * value) for epoch, value in pairs] for name, pairs in panels.items()}
 
 
-def draw(found: Sequence[Line]) -> Figure:
+def draw(found: Sequence[CurveLine]) -> Figure:
     """Four panels over epochs, or over the share of training where runs differ in length."""
     same = len({line.epochs for line in found}) == 1
     with figure_style.style():
@@ -93,14 +93,14 @@ def draw(found: Sequence[Line]) -> Figure:
     return canvas
 
 
-def _look(place: int, line: Line, count: int) -> dict[str, Any]:
+def _look(place: int, line: CurveLine, count: int) -> dict[str, Any]:
     """Runs solid, references dashed; markers where there are few points to mark."""
     if line.reference:
         return figure_style.reference(place)
     return figure_style.line(place, markers=count <= LONGEST) | {"linestyle": "-"}
 
 
-def data(found: Sequence[Line], part: str, runs: Sequence[FinishedRun]) -> dict[str, Any]:
+def data(found: Sequence[CurveLine], part: str, runs: Sequence[FinishedRun]) -> dict[str, Any]:
     """Everything the figure shows."""
     recipes = {
         line.name: {

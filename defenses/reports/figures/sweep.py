@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from defenses.sweeps.axes import Axis
-from defenses.sweeps.training import Trained
+from defenses.sweeps.training import SweepRun
 from defenses.training.seeds import Spread, spread
 from robust_eval.core import figure_style
 
@@ -29,7 +29,7 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class Mark:
+class SweepMark:
     """One point of a line: percent, over the seeds that could be trained."""
 
     value: str
@@ -43,10 +43,10 @@ class Mark:
 @dataclass(frozen=True)
 class Series:
     name: str
-    marks: tuple[Mark, ...]
+    marks: tuple[SweepMark, ...]
 
 
-def series(found: Sequence[Trained], axes: Sequence[Axis], when: When) -> tuple[list[Series], str]:
+def series(found: Sequence[SweepRun], axes: Sequence[Axis], when: When) -> tuple[list[Series], str]:
     """A line for each recipe and each combination of the axes after the first, over the first.
 
     Also which unseen images the figures are of: ``test`` if every run measured those, else ``val``.
@@ -54,7 +54,7 @@ def series(found: Sequence[Trained], axes: Sequence[Axis], when: When) -> tuple[
     whole = [one for one in found if one.failed is None]
     part = "test" if whole and all("test_pgd" in getattr(one, when) for one in whole) else "val"
     recipes = len({one.recipe for one in found}) > 1
-    lines: dict[str, dict[str, list[Trained]]] = {}
+    lines: dict[str, dict[str, list[SweepRun]]] = {}
     for one in found:
         others = [f"{axis.short} {one.values[axis.field]}" for axis in axes[1:]]
         name = ", ".join([*([one.recipe] if recipes or not others else []), *others])
@@ -65,10 +65,10 @@ def series(found: Sequence[Trained], axes: Sequence[Axis], when: When) -> tuple[
     ], part
 
 
-def _mark(value: str, runs: Sequence[Trained], when: When, part: str) -> Mark:
+def _mark(value: str, runs: Sequence[SweepRun], when: When, part: str) -> SweepMark:
     rows: list[Mapping[str, float]] = [getattr(one, when) for one in runs if one.failed is None]
     failed = sum(one.failed is not None for one in runs)
-    return Mark(
+    return SweepMark(
         value,
         _percent(rows, f"{part}_pgd"),
         _percent(rows, "train_pgd"),
@@ -147,7 +147,7 @@ def _axis(axes: Axes, axis: Axis, places: Mapping[str, float]) -> None:
 
 
 def data(
-    found: Sequence[Trained], lines: Sequence[Series], axes: Sequence[Axis], when: When, part: str
+    found: Sequence[SweepRun], lines: Sequence[Series], axes: Sequence[Axis], when: When, part: str
 ) -> dict[str, Any]:
     """Everything the figure shows, and every run."""
     return {

@@ -27,7 +27,7 @@ NORM_OF = {"4": "Linf", "5": "L2"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One seed's figures, in percent, for one row of a table."""
 
     source: str
@@ -42,7 +42,7 @@ class Entry:
     """What besides the recipe is the same for all seeds of a row."""
 
 
-def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
+def from_run(number: str, run: FinishedRun, *, replicate: bool) -> TableEntry | str:
     """The entry of a training run, from its learning curve; or why the table has no place for it.
 
     ``replicate``: best as the paper took it, each figure's maximum over epochs on the test set.
@@ -73,7 +73,7 @@ def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
     group = run.norm if number == "1" else f"{data} {run.norm}"
     values = {column: 100 * value for column, value in figures.items()}
     how = _training(run.recipe) + _measuring(run, part)
-    return Entry(
+    return TableEntry(
         str(run.folder),
         group,
         method,
@@ -104,7 +104,7 @@ def _measuring(run: FinishedRun, part: str) -> str:
     return f"; PGD-{selection['steps']} on {images} images"
 
 
-def from_result(path: Path) -> Entry | str:
+def from_result(path: Path) -> TableEntry | str:
     """The entry of an evaluation for Table 2; or why the table has no place for it."""
     result = read_result(path)
     trained = result.checkpoint.trained_with or {}
@@ -120,7 +120,7 @@ def from_result(path: Path) -> Entry | str:
     group = f"{published.dataset(result.data.name)} {result.threat.norm}"
     provenance = trained.get("provenance") or {}
     seed = provenance.get("seed")
-    return Entry(
+    return TableEntry(
         str(path),
         group,
         method,

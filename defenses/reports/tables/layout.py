@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from defenses.recipes.resolve import leaves
-from defenses.reports.tables.entries import Entry
-from defenses.reports.tables.published import Figure, PublishedTable
+from defenses.recipes.resolve import flatten
+from defenses.reports.tables.entries import TableEntry
+from defenses.reports.tables.published import PublishedTable, TableValue
 from defenses.training.seeds import spread
 from robust_eval.core.errors import UserError
 
@@ -19,9 +19,9 @@ _NAMES = ("name", "title", "citation")
 class TableRow:
     group: str
     method: str
-    ours: Mapping[str, Figure]
-    paper: Mapping[str, Figure]
-    logged: Mapping[str, Figure]
+    ours: Mapping[str, TableValue]
+    paper: Mapping[str, TableValue]
+    logged: Mapping[str, TableValue]
     """The released logs' natural accuracy at the most robust epoch: what ours is to be compared with."""
 
 
@@ -37,7 +37,11 @@ class Table:
 
 
 def lay_out(
-    table: PublishedTable, entries: Sequence[Entry], left_out: Sequence[str] = (), *, replicate: bool = False
+    table: PublishedTable,
+    entries: Sequence[TableEntry],
+    left_out: Sequence[str] = (),
+    *,
+    replicate: bool = False,
 ) -> Table:
     """Every row and column of the paper, then those that only we have.
 
@@ -47,7 +51,7 @@ def lay_out(
         named = f" Left out: {'; '.join(left_out)}." if left_out else ""
         methods = ", ".join(dict.fromkeys(row.method for row in table.rows))
         raise UserError(f"No run named matches table {table.number}, which has {methods}.{named}")
-    cells: dict[tuple[str, str, str], list[Entry]] = {}
+    cells: dict[tuple[str, str, str], list[TableEntry]] = {}
     for entry in entries:
         for column in entry.values:
             cells.setdefault((entry.group, entry.method, column), []).append(entry)
@@ -68,7 +72,7 @@ def lay_out(
 
 
 def _new_rows(
-    known: Sequence[tuple[str, str]], methods: Sequence[str], entries: Sequence[Entry]
+    known: Sequence[tuple[str, str]], methods: Sequence[str], entries: Sequence[TableEntry]
 ) -> list[tuple[str, str]]:
     """Rows that the paper does not have, group by group, methods in the paper's order."""
     order = list(dict.fromkeys([method for _, method in known] + list(methods)))
@@ -77,12 +81,12 @@ def _new_rows(
     return [(g, m) for g in groups for m in order if (g, m) in ours and (g, m) not in known]
 
 
-def _figure(entries: Sequence[Entry], column: str) -> Figure:
+def _figure(entries: Sequence[TableEntry], column: str) -> TableValue:
     found = spread([entry.values[column] for entry in entries])
-    return Figure(found.mean, found.sd if len(entries) > 1 else None, len(entries))
+    return TableValue(found.mean, found.sd if len(entries) > 1 else None, len(entries))
 
 
-def _check_seeds(cell: str, members: Sequence[Entry]) -> None:
+def _check_seeds(cell: str, members: Sequence[TableEntry]) -> None:
     first = members[0]
     theirs = _settings(first)
     for other in members[1:]:
@@ -103,12 +107,12 @@ def _check_seeds(cell: str, members: Sequence[Entry]) -> None:
             )
 
 
-def _settings(entry: Entry) -> dict[str, object]:
-    recipe = {name: value for name, value in leaves(entry.recipe) if name not in _NAMES}
+def _settings(entry: TableEntry) -> dict[str, object]:
+    recipe = {name: value for name, value in flatten(entry.recipe) if name not in _NAMES}
     return {**recipe, **entry.terms, "what was measured": entry.how}
 
 
-def _sources(entries: Sequence[Entry]) -> tuple[str, ...]:
+def _sources(entries: Sequence[TableEntry]) -> tuple[str, ...]:
     seeds: dict[str, list[int]] = {}
     for entry in entries:
         seeds.setdefault(f"{entry.method}, {entry.group}: {entry.how}", []).append(entry.seed)

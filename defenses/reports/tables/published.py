@@ -15,7 +15,7 @@ NUMBERS = ("1", "2", "3", "4", "5")
 
 
 @dataclass(frozen=True)
-class Figure:
+class TableValue:
     """Percent."""
 
     mean: float
@@ -30,9 +30,9 @@ class PublishedRow:
     group: str
     """The threat model in Table 1, data set and norm elsewhere."""
     method: str
-    values: Mapping[str, Figure]
+    values: Mapping[str, TableValue]
     """By column."""
-    logged: Mapping[str, Figure]
+    logged: Mapping[str, TableValue]
     """From the released training logs: the natural accuracy of the most robust epoch."""
 
 
@@ -60,11 +60,11 @@ def read(number: str) -> PublishedTable:
     logs = _file()["natural_at_robust_best"]["values"]
     rows = []
     for row in found["rows"]:
-        values = {column: Figure(*value) for column, value in row["values"].items()}
+        values = {column: TableValue(*value) for column, value in row["values"].items()}
         known = logs.get(f"{row['group']} {row['method']}") if "natural/best" in found["columns"] else None
         rows.append(
             PublishedRow(
-                row["group"], row["method"], values, {"natural/best": Figure(known)} if known else {}
+                row["group"], row["method"], values, {"natural/best": TableValue(known)} if known else {}
             )
         )
     return PublishedTable(

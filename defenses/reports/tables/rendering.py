@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from defenses.reports.tables.layout import Table
-from defenses.reports.tables.published import Figure
+from defenses.reports.tables.published import TableValue
 
 SOURCE = "Wu, Xia, Wang: Adversarial Weight Perturbation Helps Robust Generalization (NeurIPS 2020)"
 
@@ -35,7 +35,7 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(figures: Mapping[str, Figure], column: str) -> str:
+def _cell(figures: Mapping[str, TableValue], column: str) -> str:
     found = figures.get(column)
     if found is None:
         return ""

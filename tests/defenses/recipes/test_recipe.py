@@ -10,7 +10,7 @@ import pytest
 
 from defenses.cli.show import HEADINGS
 from defenses.recipes.recipe import Recipe
-from defenses.recipes.resolve import Choices, leaves, read, resolve
+from defenses.recipes.resolve import Choices, flatten, read_recipe, resolve
 from robust_eval.core.discovery import config_ids
 from robust_eval.core.errors import UserError
 
@@ -33,7 +33,7 @@ def test_table_2_and_its_comparisons_are_there() -> None:
 @pytest.mark.parametrize(("data", "norm"), [("cifar10", None), ("svhn", "L2"), ("mnist", None)])
 def test_every_field_of_every_recipe_has_a_source(name: str, data: str, norm: str | None) -> None:
     found = resolve(name, Choices(data=data, norm=norm))
-    fields = [field for field, _ in leaves(found.recipe.model_dump()) if field not in HEADINGS]
+    fields = [field for field, _ in flatten(found.recipe.model_dump()) if field not in HEADINGS]
     told = (":", "project", "command line")
     bare = [field for field in fields if not any(word in found.sources[field] for word in told)]
     assert not bare
@@ -41,16 +41,16 @@ def test_every_field_of_every_recipe_has_a_source(name: str, data: str, norm: st
 
 @pytest.mark.parametrize("name", IDS)
 def test_a_source_belongs_to_a_field_of_its_file(name: str) -> None:
-    own = read(name)
+    own = read_recipe(name)
     for table in (own, *own.get("variants", {}).values()):
-        fields = [field for field, _ in leaves(table) if not field.startswith(("variants.", "sources."))]
+        fields = [field for field, _ in flatten(table) if not field.startswith(("variants.", "sources."))]
         for key in table.get("sources", {}):
             assert any(field == key or field.startswith(f"{key}.") for field in fields), f"{name}: {key}"
 
 
 @pytest.mark.parametrize("name", TABLE_2)
 def test_a_pair_differs_in_the_perturbation_alone(name: str) -> None:
-    plain, awp = (dict(leaves(recipe(n).model_dump())) for n in (name, f"{name}-awp"))
+    plain, awp = (dict(flatten(recipe(n).model_dump())) for n in (name, f"{name}-awp"))
     differing = {field for field in plain if plain[field] != awp[field]} - set(HEADINGS)
     assert differing <= {"perturbation.kind", "perturbation.gamma", "perturbation.warmup"}
 

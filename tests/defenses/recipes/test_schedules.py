@@ -9,7 +9,7 @@ import pytest
 
 from defenses.recipes import schedules
 from defenses.recipes.resolve import Choices, resolve
-from defenses.recipes.sections import Budget, Schedule
+from defenses.recipes.sections import EpsilonSchedule, Schedule
 
 PIECEWISE = {
     "kind": "piecewise",
@@ -28,7 +28,7 @@ def schedule(**changes: Any) -> Schedule:
 
 
 def rate(config: Schedule, epoch: int, iteration: int, highest: float = 0.1, epochs: int = 200) -> float:
-    t = schedules.now(config, epoch, iteration, ITERATIONS)
+    t = schedules.epochs_elapsed(config, epoch, iteration, ITERATIONS)
     return schedules.learning_rate(config, highest, epochs, t)
 
 
@@ -115,9 +115,9 @@ def test_short_runs_have_one_end_per_period(epochs: int) -> None:
     ],
 )
 def test_budget(kind: str, start: object, peak: object, expected: dict[int, float]) -> None:
-    config = Budget.model_validate({"kind": kind, "start": start, "peak": peak})
+    config = EpsilonSchedule.model_validate({"kind": kind, "start": start, "peak": peak})
     periods = (Fraction(1, 2), Fraction(3, 4))
-    found = {epoch: schedules.budget(config, periods, 200, epoch) for epoch in expected}
+    found = {epoch: schedules.epsilon_fraction(config, periods, 200, epoch) for epoch in expected}
     assert found == pytest.approx(expected, abs=1e-6)
 
 

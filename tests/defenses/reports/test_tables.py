@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from defenses.cli import main
 from defenses.reports.tables import published
-from defenses.reports.tables.published import NUMBERS, Figure
+from defenses.reports.tables.published import NUMBERS, TableValue
 from defenses.runs.reading import find_runs, read_run
 from robust_eval.core.discovery import config_ids
 from robust_eval.core.errors import UserError
@@ -42,9 +42,9 @@ def test_the_published_values() -> None:
         for row in published.read(number).rows:
             assert set(row.values) == set(published.read(number).columns)
             assert published.method(row.method.lower().replace("+", "-").replace("pre-", "pre")) == row.method
-    assert published.read("2").rows[3].values["AA"] == Figure(56.17)
-    assert published.read("3").rows[4].values["robust/best"] == Figure(52.79, 0.21)
-    assert published.read("3").rows[4].logged == {"natural/best": Figure(81.7)}
+    assert published.read("2").rows[3].values["AA"] == TableValue(56.17)
+    assert published.read("3").rows[4].values["robust/best"] == TableValue(52.79, 0.21)
+    assert published.read("3").rows[4].logged == {"natural/best": TableValue(81.7)}
     # Tables 1, 3 and 4 print the same runs.
     first, third = published.read("1").rows[0], published.read("3").rows[0]
     assert first.values["SVHN/last"].mean == third.values["robust/last"].mean

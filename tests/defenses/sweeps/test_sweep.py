@@ -15,8 +15,8 @@ from defenses.cli import main
 from defenses.recipes.resolve import Choices
 from defenses.reports.figures import sweep
 from defenses.sweeps import axes, training
-from defenses.sweeps.axes import Axis, Place
-from defenses.sweeps.training import Trained
+from defenses.sweeps.axes import Axis, GridPoint
+from defenses.sweeps.training import SweepRun
 from defenses.training.display import Silent
 from defenses.training.job import Options
 from defenses.training.runtime import start
@@ -31,8 +31,8 @@ def base(*sets: str, epochs: int = 2) -> Options:
     return Options(recipe="at-awp", choices=choices, tensorboard=False)
 
 
-def run(options: Options, over: str, out: Path, **others: Any) -> list[Trained]:
-    places = axes.grid(["at-awp"], [axes.parse(over)])
+def run(options: Options, over: str, out: Path, **others: Any) -> list[SweepRun]:
+    places = axes.grid(["at-awp"], [axes.parse_axis(over)])
     settings: dict[str, Any] = {"display": Silent(), "stopper": Stopper(), **others}
     return training.run(options, places, [0], out, start("cpu", "32", 1), **settings)
 
@@ -53,7 +53,7 @@ def run(options: Options, over: str, out: Path, **others: Any) -> list[Trained]:
     ],
 )
 def test_fields_by_any_of_their_names(name: str, field: str) -> None:
-    assert axes.parse(f"{name}=1,2") == Axis(field, ("1", "2"))
+    assert axes.parse_axis(f"{name}=1,2") == Axis(field, ("1", "2"))
 
 
 @pytest.mark.parametrize(
@@ -69,18 +69,18 @@ def test_fields_by_any_of_their_names(name: str, field: str) -> None:
 )
 def test_fields_that_are_none(text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence.replace("?", r"\?")):
-        axes.parse(text)
+        axes.parse_axis(text)
 
 
 def test_the_grid_is_every_combination() -> None:
-    two = [axes.parse("gamma=0,0.01"), axes.parse("awp.norm=L1,L2")]
+    two = [axes.parse_axis("gamma=0,0.01"), axes.parse_axis("awp.norm=L1,L2")]
     places = axes.grid(["at-awp", "at-rwp", "at-awp"], two)
     assert len(places) == 8
     assert places[1].sets == ("perturbation.gamma=0", "perturbation.size=L2")
     assert places[1].folder(3) == "at-awp-gamma-0-size-L2-s3"
     assert len({place.folder(0) for place in places}) == 8
     with pytest.raises(UserError, match=r"--over names perturbation.gamma twice"):
-        axes.grid(["at-awp"], [axes.parse("gamma=1"), axes.parse("awp.gamma=2")])
+        axes.grid(["at-awp"], [axes.parse_axis("gamma=1"), axes.parse_axis("awp.gamma=2")])
 
 
 def test_a_wrong_value_is_found_before_anything_is_trained(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_field_that_the_recipe_does_not_use(tmp_path: Path) -> None:
     result = CliRunner().invoke(main.app, words)
     assert isinstance(result.exception, UserError)
     assert "at perturbs no weights, so perturbation.gamma changes nothing: sweep" in str(result.exception)
-    training.check(replace(base(), recipe="at"), axes.grid(["at"], [axes.parse("awp.kind=none,awp")]))
+    training.check(replace(base(), recipe="at"), axes.grid(["at"], [axes.parse_axis("awp.kind=none,awp")]))
 
 
 def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
@@ -167,10 +167,10 @@ def test_a_point_that_cannot_be_trained_is_recorded_and_not_tried_again(tmp_path
     assert "The loss became" in str(found[1].failed)
     assert run(base(), "lr=0.01,1e6", tmp_path / "s", told=lambda _, known: told.append(known)) == found
     assert told == [False, False, True, True]
-    lines, part = sweep.series(found, [axes.parse("lr=0.01,1e6")], "last")
+    lines, part = sweep.series(found, [axes.parse_axis("lr=0.01,1e6")], "last")
     assert lines[0].marks[1].failed == 1
     assert lines[0].marks[1].unseen is None
-    canvas = sweep.draw(lines, axes.parse("lr=0.01,1e6"), part)
+    canvas = sweep.draw(lines, axes.parse_axis("lr=0.01,1e6"), part)
     assert "did not train" in [t.get_text() for t in canvas.axes[0].get_legend().get_texts()]
 
 
@@ -190,13 +190,13 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
         run(base(), "gamma=0", tmp_path / "file" / "s")
 
 
-def made(recipe: str, gamma: str, pgd: float, **others: str) -> Trained:
+def made(recipe: str, gamma: str, pgd: float, **others: str) -> SweepRun:
     row = {"epoch": 1.0, "val_pgd": pgd, "train_pgd": pgd + 0.1, "val_clean": 0.9}
-    return Trained(recipe, {"perturbation.gamma": gamma, **others}, 0, "x", None, row, row)
+    return SweepRun(recipe, {"perturbation.gamma": gamma, **others}, 0, "x", None, row, row)
 
 
 def test_lines_are_recipes_and_further_axes() -> None:
-    over = [axes.parse("gamma=0,0.01"), axes.parse("awp.norm=L1,L2")]
+    over = [axes.parse_axis("gamma=0,0.01"), axes.parse_axis("awp.norm=L1,L2")]
     found = [
         made("at-awp", gamma, pgd, **{"perturbation.size": size})
         for gamma, size, pgd in (("0", "L1", 0.4), ("0", "L2", 0.5), ("0.01", "L1", 0.6), ("0.01", "L2", 0.7))
@@ -216,4 +216,4 @@ def test_zero_stands_left_of_a_logarithmic_axis() -> None:
     assert places["0"] < -3
     assert sweep._places(("1", "5", "10")) == {"1": 1, "5": 5, "10": 10}
     assert sweep._places(("L1", "L2")) == {"L1": 0, "L2": 1}
-    assert Place("my/recipe.toml", (("optimiser.lr", "0.1"),)).folder(0) == "recipe-lr-0.1-s0"
+    assert GridPoint("my/recipe.toml", (("optimiser.lr", "0.1"),)).folder(0) == "recipe-lr-0.1-s0"
