@@ -11,7 +11,7 @@ import torch
 
 from defenses.recipes.resolve import Choices
 from defenses.training.display import Silent
-from defenses.training.job import EvaluationOptions, Job, prepare
+from defenses.training.job import Options, Job, prepare
 from defenses.training.runtime import start
 from defenses.training.signals import Stopper
 from defenses.training.state import Run
@@ -50,7 +50,7 @@ def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int =
         sets=(*SMALL, *attack, *sets),
     )
     job = prepare(
-        EvaluationOptions(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options})
+        Options(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options})
     )
     validation = job.validation.take(held_out) if job.validation is not None and held_out else None
     return replace(job, train=job.train.take(n), validation=validation)

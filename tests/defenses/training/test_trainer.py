@@ -244,7 +244,7 @@ def test_collapse_names_the_epoch_to_look_at(tmp_path: Path) -> None:
     progress = Progress(epoch=7, one_class=3)
     with pytest.raises(
         UserError,
-        match=r"one class for every image since epoch 5.*ModelReport at epoch 4.*perturbation.gamma",
+        match=r"one class for every image since epoch 5.*Look at epoch 4.*perturbation.gamma",
     ):
         check_collapse(progress, job.recipe, tmp_path)
     check_collapse(progress, make_job(tmp_path, "at", "selection.collapse_after=0").recipe, tmp_path)
