@@ -53,11 +53,12 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
     """Train once, or take up where an earlier command stopped, and judge the last epoch."""
     import torch
 
-    from defenses.recipes.resolve import Choices
+    from defenses.recipes.choices import Choices
     from defenses.training.accuracy import measure
     from defenses.training.batches import pool
     from defenses.training.display import Lines
-    from defenses.training.job import Options, prepare
+    from defenses.training.job import prepare
+    from defenses.training.options import TrainOptions
     from defenses.training.resume_file import FILE
     from defenses.training.runtime import start
     from defenses.training.signals import Stopper
@@ -67,7 +68,7 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
 
     folder = given.out / f"{given.recipe}-{precision}-s{seed}"
     choices = Choices(data=given.data, arch=given.arch, epochs=given.epochs, sets=tuple(given.set))
-    asked = Options(
+    asked = TrainOptions(
         recipe=given.recipe,
         choices=choices,
         data_root=given.data_root,

@@ -19,7 +19,8 @@ from benchmarks.evaluation import matrix_rate
 from benchmarks.evaluation.side import peak_mib
 from benchmarks.options import guarded
 from benchmarks.training.two_network_awp import TwoNetworks
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
 from defenses.training.step import Step
 from robust_eval.models import architectures

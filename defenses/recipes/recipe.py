@@ -23,6 +23,9 @@ from defenses.recipes.sections import (
 )
 from robust_eval.core.errors import UserError, unknown
 
+DESCRIPTIVE_FIELDS = ("name", "title", "citation")
+"""Fields that do not change what is trained."""
+
 
 class Recipe(Section):
     """One defense with every number spelled out; TOML files give all of them, nothing has a default here."""

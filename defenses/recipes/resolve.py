@@ -8,11 +8,12 @@ its variants, the file, the file's variants, the command line.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from defenses.recipes.choices import Choices
 from defenses.recipes.recipe import Recipe, known_fields, parse_recipe
 from robust_eval.core.discovery import config, config_ids, read_toml
 from robust_eval.core.errors import UserError, unknown
@@ -20,19 +21,6 @@ from robust_eval.core.threat import parse_norm
 
 Table = dict[str, Any]
 NOT_FIELDS = ("extends", "variants", "sources", "architectures")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the command line says about a recipe; None keeps the recipe's own value."""
-
-    data: str = "cifar10"
-    norm: str | None = None
-    eps: str | None = None
-    arch: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    sets: Sequence[str] = ()
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defenses.recipes.recipe import Recipe
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.resolve import resolve
 from defenses.training import initial_weights
 from defenses.training.batches import check_alike
+from defenses.training.options import TrainOptions
 from defenses.training.runtime import PRECISIONS
 from robust_eval import data
 from robust_eval.core import image_sketch
@@ -28,32 +29,10 @@ from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """``defenses train`` as typed."""
-
-    recipe: str
-    choices: Choices = field(default_factory=Choices)
-    data_root: Path | None = None
-    init: str | None = None
-    extra_data: str | None = None
-    unlabelled: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "32"
-    compile: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    out: Path | None = None
-    resume: bool = False
-    tensorboard: bool = True
-    command: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Job:
     """A training run, fully decided; nothing has been computed yet."""
 
-    options: Options
+    options: TrainOptions
     recipe: Recipe
     sources: Mapping[str, str]
     folder: Path
@@ -101,7 +80,7 @@ class Job:
         }
 
 
-def prepare(options: Options) -> Job:
+def prepare(options: TrainOptions) -> Job:
     resolved = resolve(options.recipe, options.choices)
     recipe, spec = resolved.recipe, options.choices.data
     if options.precision not in PRECISIONS:
@@ -156,7 +135,7 @@ def prepare(options: Options) -> Job:
     )
 
 
-def default_folder(options: Options, recipe: Recipe) -> Path:
+def default_folder(options: TrainOptions, recipe: Recipe) -> Path:
     """``runs/<recipe>-<data>-<architecture>-s<seed>``."""
     scheme, _, argument = options.choices.data.partition(":")
     parts = [recipe.name, Path(argument).stem or scheme, Path(recipe.architecture).stem, f"s{options.seed}"]
@@ -182,7 +161,7 @@ def _more(spec: str | None, option: str, base: ImageSet, root: Path | None) -> I
     return images
 
 
-def _test_split(whole: ImageSet, options: Options) -> ImageSet | None:
+def _test_split(whole: ImageSet, options: TrainOptions) -> ImageSet | None:
     """The test images that belong to ``whole``; None where there are none."""
     if whole.split == "all":
         return None
@@ -219,7 +198,7 @@ def _suitable(recipe: Recipe, images: ImageSet, spec: str) -> None:
             )
 
 
-def _no_contradictions(recipe: Recipe, options: Options) -> None:
+def _no_contradictions(recipe: Recipe, options: TrainOptions) -> None:
     named = {"--init": options.init, "--extra-data": options.extra_data, "--unlabelled": options.unlabelled}
     for option, value in named.items():
         if value is not None and not value.strip():

@@ -13,7 +13,8 @@ from rich.console import Console
 from benchmarks.training.side import operations
 from benchmarks.training.step import main, parse, table
 from benchmarks.training.two_network_awp import TwoNetworks
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
 from defenses.training.weight_perturbation import WeightPerturbation
 from robust_eval.models import architectures
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from defenses.recipes.resolve import Choices
+from defenses.recipes.choices import Choices
 from defenses.training.display import Silent
-from defenses.training.job import Options, Job, prepare
+from defenses.training.job import Job, prepare
+from defenses.training.options import TrainOptions
 from defenses.training.runtime import start
 from defenses.training.signals import Stopper
 from defenses.training.state import Run
@@ -50,7 +51,7 @@ def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int =
         sets=(*SMALL, *attack, *sets),
     )
     job = prepare(
-        Options(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options})
+        TrainOptions(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options})
     )
     validation = job.validation.take(held_out) if job.validation is not None and held_out else None
     return replace(job, train=job.train.take(n), validation=validation)

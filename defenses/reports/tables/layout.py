@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from defenses.recipes.recipe import DESCRIPTIVE_FIELDS
 from defenses.recipes.resolve import flatten
 from defenses.reports.tables.entries import TableEntry
 from defenses.reports.tables.published import PublishedTable, TableValue
 from defenses.training.seeds import spread
 from robust_eval.core.errors import UserError
-
-# What may differ between seeds of one cell, or says nothing about how it was trained.
-_NAMES = ("name", "title", "citation")
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def _check_seeds(cell: str, members: Sequence[TableEntry]) -> None:
 
 
 def _settings(entry: TableEntry) -> dict[str, object]:
-    recipe = {name: value for name, value in flatten(entry.recipe) if name not in _NAMES}
+    recipe = {name: value for name, value in flatten(entry.recipe) if name not in DESCRIPTIVE_FIELDS}
     return {**recipe, **entry.terms, "what was measured": entry.how}
 
 

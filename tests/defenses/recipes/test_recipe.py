@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from defenses.cli.show import HEADINGS
-from defenses.recipes.recipe import Recipe
-from defenses.recipes.resolve import Choices, flatten, read_recipe, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.recipe import DESCRIPTIVE_FIELDS, Recipe
+from defenses.recipes.resolve import flatten, read_recipe, resolve
 from robust_eval.core.discovery import config_ids
 from robust_eval.core.errors import UserError
 
@@ -33,7 +33,7 @@ def test_table_2_and_its_comparisons_are_there() -> None:
 @pytest.mark.parametrize(("data", "norm"), [("cifar10", None), ("svhn", "L2"), ("mnist", None)])
 def test_every_field_of_every_recipe_has_a_source(name: str, data: str, norm: str | None) -> None:
     found = resolve(name, Choices(data=data, norm=norm))
-    fields = [field for field, _ in flatten(found.recipe.model_dump()) if field not in HEADINGS]
+    fields = [field for field, _ in flatten(found.recipe.model_dump()) if field not in DESCRIPTIVE_FIELDS]
     told = (":", "project", "command line")
     bare = [field for field in fields if not any(word in found.sources[field] for word in told)]
     assert not bare
@@ -51,7 +51,7 @@ def test_a_source_belongs_to_a_field_of_its_file(name: str) -> None:
 @pytest.mark.parametrize("name", TABLE_2)
 def test_a_pair_differs_in_the_perturbation_alone(name: str) -> None:
     plain, awp = (dict(flatten(recipe(n).model_dump())) for n in (name, f"{name}-awp"))
-    differing = {field for field in plain if plain[field] != awp[field]} - set(HEADINGS)
+    differing = {field for field in plain if plain[field] != awp[field]} - set(DESCRIPTIVE_FIELDS)
     assert differing <= {"perturbation.kind", "perturbation.gamma", "perturbation.warmup"}
 
 

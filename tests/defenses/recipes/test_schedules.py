@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from defenses.recipes import schedules
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
 from defenses.recipes.sections import EpsilonSchedule, Schedule
 
 PIECEWISE = {

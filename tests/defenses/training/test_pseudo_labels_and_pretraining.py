@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.small_jobs import make_job, run, weights
 
-from defenses.recipes.resolve import Choices
+from defenses.recipes.choices import Choices
 from defenses.training import initial_weights
-from defenses.training.job import Options, prepare
+from defenses.training.job import prepare
+from defenses.training.options import TrainOptions
 from defenses.training.pseudo_labels import pseudo_label, unlabelled_images
 from defenses.training.runtime import start
 from defenses.training.state import begin
@@ -164,7 +165,7 @@ def test_no_training_sees_the_images_that_measure_it(tmp_path: Path) -> None:
     test = load("digits", split="test")
     images = np.concatenate([test.x_NHWC[:20], DIGITS.x_NHWC[:60]])
     extra = archive(tmp_path / "extra.npz", images, np.concatenate([test.y_N[:20], DIGITS.y_N[:60]]))
-    job = prepare(Options(recipe="at", choices=Choices(data="digits"), extra_data=extra))
+    job = prepare(TrainOptions(recipe="at", choices=Choices(data="digits"), extra_data=extra))
     assert job.extra is not None
     trained_on = image_sketch.hashes(np.concatenate([job.train.x_NHWC, job.extra.x_NHWC]))
     measured_on = image_sketch.hashes(np.concatenate([job.validation.x_NHWC, test.x_NHWC]))
@@ -173,7 +174,7 @@ def test_no_training_sees_the_images_that_measure_it(tmp_path: Path) -> None:
     assert job.left_out >= 20
     alone = archive(tmp_path / "alone.npz", test.x_NHWC[:5], test.y_N[:5])
     with pytest.raises(UserError, match="--extra-data holds held-out and test images of the data alone"):
-        prepare(Options(recipe="at", choices=Choices(data="digits"), extra_data=alone))
+        prepare(TrainOptions(recipe="at", choices=Choices(data="digits"), extra_data=alone))
 
 
 def test_a_test_set_that_is_measured_in_part_is_left_out_whole(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_test_set_that_is_measured_in_part_is_left_out_whole(tmp_path: Path) -
     beyond = archive(tmp_path / "extra.npz", test.x_NHWC[-30:], test.y_N[-30:])
     choices = Choices(data="digits", sets=("selection.test_images=10",))
     with pytest.raises(UserError, match="--extra-data holds held-out and test images of the data alone"):
-        prepare(Options(recipe="at", choices=choices, extra_data=beyond))
+        prepare(TrainOptions(recipe="at", choices=choices, extra_data=beyond))
 
 
 def test_a_model_judged_on_its_training_images_is_flagged(natural: Path) -> None:
@@ -207,7 +208,7 @@ REFUSED = [
 @pytest.mark.parametrize(("recipe", "options", "sentence"), REFUSED)
 def test_contradictions(recipe: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        prepare(Options(recipe=recipe, choices=Choices(data="digits"), **options))  # type: ignore[arg-type]
+        prepare(TrainOptions(recipe=recipe, choices=Choices(data="digits"), **options))  # type: ignore[arg-type]
 
 
 def test_images_of_another_kind_are_refused(tmp_path: Path) -> None:
