@@ -1,4 +1,4 @@
-"""Runs laid out as the paper's tables: the arithmetic, what is refused, what is published."""
+"""The paper's tables filled with runs: arithmetic, rejected input, published values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def invoke(*words: str | Path) -> str:
 
 
 def cells(text: str, *names: str) -> list[str]:
-    """The cells of the Markdown row that opens with these."""
+    """The remaining cells of the Markdown row whose first cells are ``names``."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     found = next(row for row in rows if tuple(row[: len(names)]) == names)
     return found[len(names) :]
@@ -51,19 +51,19 @@ def test_the_published_values() -> None:
 
 
 @pytest.mark.parametrize("number", config_ids("recipes"))
-def test_every_published_method_is_a_recipe_or_the_recipe_is_not_in_the_tables(number: str) -> None:
+def test_a_recipe_with_a_published_name_is_in_a_table(number: str) -> None:
     method = published.method(number)
     rows = {row.method for n in NUMBERS for row in published.read(n).rows}
     assert method is None or method in rows
 
 
-def test_mean_and_spread_over_seeds_beside_the_published_values(tmp_path: Path) -> None:
+def test_mean_and_standard_deviation_over_seeds_next_to_the_published_values(tmp_path: Path) -> None:
     for seed, shift in enumerate((0.0, 0.02, 0.04)):
         make_run(tmp_path / f"s{seed}", "at-awp", seed, gamma=0.01, shift=shift)
     make_run(tmp_path / "at", "at")
     make_run(tmp_path / "other", "at-rwp")
     text = invoke("4", tmp_path, "--out", tmp_path / "table")
-    # The epoch chosen on held-out images is the second, whatever the test set says.
+    # The second epoch is the best one on held-out images, although not on the test set.
     assert cells(text, "CIFAR-10 Linf", "AT-AWP", "ours") == [
         "51.00 ± 2.00",
         "52.00 ± 2.00",
@@ -82,7 +82,7 @@ def test_mean_and_spread_over_seeds_beside_the_published_values(tmp_path: Path) 
     assert text.startswith((tmp_path / "table.md").read_text())
 
 
-def test_table_1_gains_columns_for_data_that_the_paper_does_not_have(tmp_path: Path) -> None:
+def test_table_1_gets_columns_for_data_sets_that_are_not_in_the_paper(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "at", data="mnist", norm="L2", test_measured=False)
     text = invoke("1", tmp_path / "a")
     assert "MNIST best | MNIST last" in text
@@ -131,7 +131,7 @@ def test_table_2_comes_from_results(tmp_path: Path) -> None:
         ({"train": "b"}, r"differ in train images \(a, b\)"),
     ],
 )
-def test_evaluations_that_do_not_compare_share_no_cell(
+def test_evaluations_that_differ_cannot_share_a_cell(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     trained: list[dict[str, Any]] = [
@@ -152,7 +152,7 @@ def test_evaluations_that_do_not_compare_share_no_cell(
         invoke("2", tmp_path)
 
 
-def test_runs_that_are_not_seeds_of_one_recipe(tmp_path: Path) -> None:
+def test_runs_of_different_recipes_cannot_share_a_cell(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "at-awp", 0, gamma=0.01)
     make_run(tmp_path / "b", "at-awp", 1, gamma=0.005)
     with pytest.raises(
@@ -162,11 +162,11 @@ def test_runs_that_are_not_seeds_of_one_recipe(tmp_path: Path) -> None:
     make_run(tmp_path / "c", "at-awp", 0, gamma=0.01)
     with pytest.raises(UserError, match=r"a and .*c both give AT-AWP, Linf, seed 0: name one of them"):
         invoke("1", tmp_path / "a", tmp_path / "c")
-    # The same folder named twice is one run.
+    # A folder that is named twice counts once.
     assert len(find_runs([tmp_path / "a", tmp_path / "a"])) == 1
 
 
-def test_nothing_that_fits(tmp_path: Path) -> None:
+def test_no_run_matches_the_table(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "at-rwp")
     with pytest.raises(
         UserError, match=r"No run named matches table 1, which has AT, AT-AWP\. Left out: a \(at-rwp"
@@ -180,7 +180,7 @@ def test_nothing_that_fits(tmp_path: Path) -> None:
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Unknown table '6'. Known: 1, 2, 3, 4, 5"):
         invoke("6", tmp_path)
-    with pytest.raises(UserError, match="is no run folder of defenses train: it holds no run.json"):
+    with pytest.raises(UserError, match="is not a run folder of defenses train: it contains no run.json"):
         invoke("1", tmp_path)
     with pytest.raises(UserError, match="There is no folder .*nowhere"):
         invoke("1", tmp_path / "nowhere")
@@ -203,7 +203,7 @@ def test_bad_input(tmp_path: Path) -> None:
         read_run(run)
 
 
-def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_output_is_rejected(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Cannot write to .*file"):
