@@ -54,14 +54,14 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
     import torch
 
     from defenses.recipes.choices import Choices
-    from defenses.training.accuracy import measure
-    from defenses.training.batches import pool
-    from defenses.training.display import Lines
+    from defenses.training.accuracy import measure_accuracies
+    from defenses.training.batches import build_pool
+    from defenses.training.display import ConsoleTrainingDisplay
     from defenses.training.job import prepare
     from defenses.training.options import TrainOptions
     from defenses.training.resume_file import FILE
-    from defenses.training.runtime import start
-    from defenses.training.signals import Stopper
+    from defenses.training.runtime import start_runtime
+    from defenses.training.signals import InterruptHandler
     from defenses.training.trainer import train
     from robust_eval import data
     from robust_eval.models.loading import checkpoint
@@ -80,8 +80,8 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
         resume=(folder / FILE).exists(),
         tensorboard=False,
     )
-    job, runtime = prepare(asked), start(given.device, precision, 1)
-    outcome = train(job, runtime, Lines(console), Stopper())
+    job, runtime = prepare(asked), start_runtime(given.device, precision, 1)
+    outcome = train(job, runtime, ConsoleTrainingDisplay(console), InterruptHandler())
     test = data.load(given.data, root=given.data_root, split="test")
     images = test.take(min(given.examples, test.n))
     loaded = checkpoint.load(str(folder / "last.pt"), images=images, device=runtime.device)
@@ -90,7 +90,7 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
         logits_NK: torch.Tensor = loaded.model(x_NCHW)
         return logits_NK
 
-    found = measure(loaded.model, pool([images], runtime.device), job.recipe, forward)
+    found = measure_accuracies(loaded.model, build_pool([images], runtime.device), job.recipe, forward)
     seconds = sum(float(line.split(",")[-1]) for line in (folder / "curve.csv").read_text().splitlines()[1:])
     return {
         "seed": seed,

@@ -22,7 +22,7 @@ from benchmarks.training.two_network_awp import TwoNetworks
 from defenses.recipes.choices import Choices
 from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
-from defenses.training.step import Step
+from defenses.training.step import TrainingStep
 from robust_eval.models import architectures
 from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
@@ -37,15 +37,15 @@ def ours(given: argparse.Namespace, network: nn.Module, device: torch.device, co
     recipe = resolve("at-awp" if given.awp else "at", Choices(data="cifar10", sets=sets)).recipe
     network.to(memory_format=torch.channels_last)
     model = Normalised(network, NORMALISATIONS["cifar10"]).to(device)
-    step = Step(
+    step = TrainingStep(
         recipe,
         model,
-        optimiser.build(network, recipe.optimiser),
+        optimiser.build_optimiser(network, recipe.optimiser),
         lambda: autocast(given, device),
-        compiled_rows=given.batch_size if compiled else None,
+        compiled_batch_size=given.batch_size if compiled else None,
     )
     return lambda x, y: step(
-        x.contiguous(memory_format=torch.channels_last), y, budget=1.0, perturb=bool(given.awp)
+        x.contiguous(memory_format=torch.channels_last), y, epsilon_fraction=1.0, perturb=bool(given.awp)
     )
 
 

@@ -23,11 +23,11 @@ def pseudo_label(
     """Label images with the predictions of a model, for `defenses train rst --unlabelled`."""
     from rich.markup import escape
 
-    from defenses.training import pseudo_labels
+    from defenses.training.pseudo_labels import write_pseudo_labels
     from robust_eval.core import terminal
     from robust_eval.core.devices import pick_device
 
-    labelled = pseudo_labels.pseudo_label(
+    labelled = write_pseudo_labels(
         checkpoint,
         data,
         out,

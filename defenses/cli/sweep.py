@@ -55,11 +55,11 @@ def sweep(
 
     from defenses.reports.figures.sweep import Epoch, draw_sweep, sweep_record, sweep_series
     from defenses.sweeps import axes, training
-    from defenses.training.display import Lines
+    from defenses.training.display import ConsoleTrainingDisplay
     from defenses.training.options import TrainOptions
-    from defenses.training.runtime import start
+    from defenses.training.runtime import start_runtime
     from defenses.training.seeds import parse_seeds
-    from defenses.training.signals import Stopped, Stopper
+    from defenses.training.signals import InterruptHandler, TrainingInterrupted
     from robust_eval.core import figure_style, terminal
     from robust_eval.core.errors import unknown
 
@@ -74,7 +74,7 @@ def sweep(
     training.check(options, points)
     set_threads(threads)
     folder = out or Path("runs") / "-".join(["sweep", *(Path(name).stem for name in recipes), swept[0].short])
-    console, stopper = terminal.console(), Stopper()
+    console, stopper = terminal.console(), InterruptHandler()
     count = len(points) * len(seed_list)
     console.print(f"  {count} run{'s' if count > 1 else ''} in {escape(str(folder))}\n", highlight=False)
 
@@ -88,12 +88,12 @@ def sweep(
                 points,
                 seed_list,
                 folder,
-                start(machine.device, machine.precision, 1),
-                display=Lines(console),
+                start_runtime(machine.device, machine.precision, 1),
+                display=ConsoleTrainingDisplay(console),
                 stopper=stopper,
                 on_run=on_run,
             )
-    except (Stopped, KeyboardInterrupt):
+    except (TrainingInterrupted, KeyboardInterrupt):
         console.print(
             f"\nInterrupted. Finished runs and the state of the current one are in {escape(str(folder))}; "
             "repeat the command to continue."

@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from defenses.training import resume_file
-from defenses.training.display import Display, Lines, Silent
-from defenses.training.job import Job, prepare
+from defenses.training.display import ConsoleTrainingDisplay, SilentTrainingDisplay, TrainingDisplay
+from defenses.training.job import TrainingJob, prepare
 from defenses.training.options import TrainOptions
-from defenses.training.runtime import Runtime, start
+from defenses.training.runtime import Runtime, start_runtime
 from defenses.training.seeds import parse_seeds, summarise, write_summary
-from defenses.training.signals import Stopped, Stopper
-from defenses.training.trainer import Outcome, train
+from defenses.training.signals import InterruptHandler, TrainingInterrupted
+from defenses.training.trainer import TrainingOutcome, train
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import format_fraction
 
 
-def train_runs(options: TrainOptions, console: Console, *, seeds: str | None) -> list[Outcome]:
+def train_runs(options: TrainOptions, console: Console, *, seeds: str | None) -> list[TrainingOutcome]:
     """Train one run per seed, and print the result of each and their mean.
 
     ``seeds`` is a list such as ``0,1,2``; None trains ``options.seed`` alone. Exits with 130 after Ctrl-C.
@@ -35,8 +35,8 @@ def train_runs(options: TrainOptions, console: Console, *, seeds: str | None) ->
         variants = [replace(options, seed=s) for s in chosen]
     # Errors in the options are reported before the other processes start.
     jobs = [prepare(variants[0])]
-    runtime = start(options.device, options.precision, options.devices, options.nodes)
-    outcomes: list[Outcome] = []
+    runtime = start_runtime(options.device, options.precision, options.devices, options.nodes)
+    outcomes: list[TrainingOutcome] = []
     for variant in variants:
         job = jobs.pop() if jobs else prepare(variant)
         outcomes.append(_train_one(_continued(job) if len(chosen) > 1 else job, runtime, console))
@@ -45,21 +45,23 @@ def train_runs(options: TrainOptions, console: Console, *, seeds: str | None) ->
     return outcomes
 
 
-def _continued(job: Job) -> Job:
+def _continued(job: TrainingJob) -> TrainingJob:
     """The job of one of several seeds: --resume applies only to seeds with a resume file."""
     begun = (job.folder / resume_file.FILE).exists()
     return replace(job, options=replace(job.options, resume=job.options.resume and begun))
 
 
-def _train_one(job: Job, runtime: Runtime, console: Console) -> Outcome:
-    stopper = Stopper()
-    display: Display = Lines(console) if runtime.rank == 0 else Silent()
+def _train_one(job: TrainingJob, runtime: Runtime, console: Console) -> TrainingOutcome:
+    stopper = InterruptHandler()
+    display: TrainingDisplay = (
+        ConsoleTrainingDisplay(console) if runtime.rank == 0 else SilentTrainingDisplay()
+    )
     if runtime.rank == 0:
         _introduce(console, job, runtime)
     try:
         with stopper.listening():
             outcome = train(job, runtime, display, stopper)
-    except (Stopped, KeyboardInterrupt):
+    except (TrainingInterrupted, KeyboardInterrupt):
         console.print(
             f"\nInterrupted. The state is in {escape(str(job.folder))}; repeat the command with --resume to "
             "continue."
@@ -70,7 +72,7 @@ def _train_one(job: Job, runtime: Runtime, console: Console) -> Outcome:
     return outcome
 
 
-def _introduce(console: Console, job: Job, runtime: Runtime) -> None:
+def _introduce(console: Console, job: TrainingJob, runtime: Runtime) -> None:
     recipe, options = job.recipe, job.options
     lines = {
         "recipe": f"{recipe.name}: {recipe.title}",
@@ -85,7 +87,7 @@ def _introduce(console: Console, job: Job, runtime: Runtime) -> None:
         console.print(f"  {name:12}{text}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _sizes(job: Job) -> str:
+def _sizes(job: TrainingJob) -> str:
     named = {
         "training": job.train,
         "validation": job.validation,
@@ -96,7 +98,7 @@ def _sizes(job: Job) -> str:
     return f"{sizes} ({job.left_out} held-out or test images left out)" if job.left_out else sizes
 
 
-def _report(console: Console, job: Job, outcome: Outcome) -> None:
+def _report(console: Console, job: TrainingJob, outcome: TrainingOutcome) -> None:
     for name, row in (("best", outcome.best), ("last", outcome.last)):
         steps = job.recipe.selection.steps
         figures = [
@@ -116,7 +118,9 @@ def _report(console: Console, job: Job, outcome: Outcome) -> None:
     console.print(f"\nWritten: {escape(str(outcome.folder / 'best.pt'))} and other files in that folder")
 
 
-def _report_seeds(console: Console, seeds: Sequence[int], outcomes: Sequence[Outcome], job: Job) -> None:
+def _report_seeds(
+    console: Console, seeds: Sequence[int], outcomes: Sequence[TrainingOutcome], job: TrainingJob
+) -> None:
     for which, figures in summarise(outcomes).items():
         for name, found in figures.items():
             console.print(

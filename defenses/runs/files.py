@@ -1,8 +1,7 @@
-"""Files of a run folder: their names, atomic writing, and reserved disk space."""
+"""The run folder: names of its files, creating it, and reserved disk space."""
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -11,23 +10,6 @@ from robust_eval.core.errors import UserError
 RECORD = "run.json"
 CURVE = "curve.csv"
 """Written at the end of an epoch, after its checkpoints and before the resume file."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers of a full disk."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``. If that fails, the old file is unchanged and an OSError is raised."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def make_folder(path: Path) -> None:

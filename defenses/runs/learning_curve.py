@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from defenses.runs.files import write_atomically
+from robust_eval.core.files import atomic
 
 Row = Mapping[str, float]
 TIMES = ("images_per_second", "seconds")
@@ -92,4 +92,5 @@ class NoTensorBoard:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    write_atomically(path, csv_text(rows).encode())
+    with atomic(path) as file:
+        file.write(csv_text(rows).encode())

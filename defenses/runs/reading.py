@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from defenses.runs.learning_curve import COLUMNS
 from defenses.runs.files import CURVE, RECORD
+from defenses.runs.learning_curve import COLUMNS
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 

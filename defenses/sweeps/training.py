@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from defenses.recipes.resolve import resolve
-from defenses.runs.files import make_folder, write_atomically
+from defenses.runs.files import make_folder
 from defenses.sweeps.axes import GridPoint
 from defenses.training import resume_file
-from defenses.training.display import Display
-from defenses.training.job import Job, prepare
+from defenses.training.display import TrainingDisplay
+from defenses.training.job import TrainingJob, prepare
 from defenses.training.options import TrainOptions
 from defenses.training.runtime import Runtime
-from defenses.training.signals import Stopper, UntrainableError
+from defenses.training.signals import InterruptHandler, UntrainableError
 from defenses.training.trainer import train
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 
 FILE = "outcome.json"
 
@@ -69,14 +70,14 @@ def train_sweep(
     out: Path,
     runtime: Runtime,
     *,
-    display: Display,
-    stopper: Stopper,
+    display: TrainingDisplay,
+    stopper: InterruptHandler,
     on_run: Callable[[SweepRun, bool], None] = lambda _run, _stored: None,
 ) -> list[SweepRun]:
     """Train every point with every seed; runs that are finished in ``out`` are read instead.
 
     ``on_run`` is called after each run, with True if the run was already stored. A point that cannot be
-    trained is recorded, and the sweep continues. Raises ``Stopped`` on a signal, after saving the state of
+    trained is recorded, and the sweep continues. Raises ``TrainingInterrupted`` on a signal, after saving the state of
     the run, and :class:`UserError` if ``out`` cannot be written or contains other runs.
     """
     make_folder(out)
@@ -95,7 +96,9 @@ def train_sweep(
     return runs
 
 
-def _train(job: Job, point: GridPoint, runtime: Runtime, display: Display, stopper: Stopper) -> SweepRun:
+def _train(
+    job: TrainingJob, point: GridPoint, runtime: Runtime, display: TrainingDisplay, stopper: InterruptHandler
+) -> SweepRun:
     begun = (job.folder / resume_file.FILE).exists()
     job = replace(job, options=replace(job.options, resume=begun))
     blank = SweepRun(point.recipe, dict(point.values), job.options.seed, job.folder.name, None, {}, {})
@@ -106,16 +109,17 @@ def _train(job: Job, point: GridPoint, runtime: Runtime, display: Display, stopp
     return replace(blank, best=outcome.best, last=outcome.last)
 
 
-def _digest(job: Job) -> str:
+def _digest(job: TrainingJob) -> str:
     return hashlib.sha256(json.dumps(job.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def _write(job: Job, run: SweepRun) -> None:
+def _write(job: TrainingJob, run: SweepRun) -> None:
     value = {"identity": _digest(job), **asdict(run)}
-    write_atomically(job.folder / FILE, (json.dumps(value, indent=1) + "\n").encode())
+    with atomic(job.folder / FILE) as file:
+        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
-def _read(job: Job, point: GridPoint) -> SweepRun | None:
+def _read(job: TrainingJob, point: GridPoint) -> SweepRun | None:
     """The stored outcome; None if it is missing or damaged."""
     try:
         value: dict[str, Any] = strict_json.read(job.folder / FILE)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from defenses.objectives import Forward
 from defenses.recipes.recipe import Recipe
 from defenses.recipes.sections import Inner
-from defenses.training.batches import Pool
+from defenses.training.batches import ImagePool
 from defenses.training.inner_maximisation import maximise
 from defenses.training.runtime import Runtime
 from robust_eval.core.seeds import derive
@@ -27,7 +27,7 @@ BATCH = 250
 
 
 @dataclass(frozen=True)
-class Measured:
+class Accuracies:
     """Fractions of all images; an image that is wrong without an attack is not robust."""
 
     clean: float
@@ -49,14 +49,14 @@ def attack(recipe: Recipe) -> Inner:
     )
 
 
-def measure(
+def measure_accuracies(
     model: nn.Module,
-    pool: Pool,
+    pool: ImagePool,
     recipe: Recipe,
     forward: Forward,
     check: Callable[[], None] = lambda: None,
     runtime: Runtime | None = None,
-) -> Measured:
+) -> Accuracies:
     """Clean and PGD accuracy under the full epsilon, whatever the schedule's budget.
 
     ``forward`` may compute in reduced precision and only guides the attack; predictions are the
@@ -85,7 +85,7 @@ def measure(
         model.train(was_training)
     clean, robust, n, first, second = (runtime.add(counts) if runtime is not None else counts).tolist()
     # No spread: one class for all.
-    return Measured(clean / max(n, 1), robust / max(n, 1), n > 0 and n * second == first**2)
+    return Accuracies(clean / max(n, 1), robust / max(n, 1), n > 0 and n * second == first**2)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from robust_eval.data import ImageSet
 
 
 @dataclass(frozen=True)
-class Pool:
+class ImagePool:
     """Images held as bytes; a batch becomes float32 in [0, 1] when it is drawn."""
 
     x_NCHW: Tensor
@@ -35,11 +35,11 @@ class Pool:
         return self.x_NCHW[indices].float().div_(255), self.y_N[indices]
 
 
-def pool(sets: list[ImageSet], device: torch.device) -> Pool:
+def build_pool(sets: list[ImageSet], device: torch.device) -> ImagePool:
     x_NHWC = np.concatenate([images.x_NHWC for images in sets])
     y_N = np.concatenate([images.y_N for images in sets])
     x_NCHW = torch.from_numpy(np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2)))
-    return Pool(x_NCHW.to(device), torch.from_numpy(y_N.astype(np.int64)).to(device))
+    return ImagePool(x_NCHW.to(device), torch.from_numpy(y_N.astype(np.int64)).to(device))
 
 
 def check_alike(base: ImageSet, other: ImageSet, option: str) -> None:
@@ -57,7 +57,7 @@ def check_alike(base: ImageSet, other: ImageSet, option: str) -> None:
 
 
 @dataclass(frozen=True)
-class Mix:
+class BatchSampler:
     """Batches of ``batch_size``; ``unlabelled`` of each comes from the pseudo-labelled pool.
 
     An epoch has ceil(labelled / batch_size) batches. Without a pseudo-labelled pool every image comes
@@ -65,8 +65,8 @@ class Mix:
     a fresh permutation and draws the pseudo-labelled ones with replacement (RST authors' code).
     """
 
-    labelled: Pool
-    pseudo: Pool | None
+    labelled: ImagePool
+    pseudo: ImagePool | None
     batch_size: int
     unlabelled: int
     seed: int

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from defenses.runs import learning_curve
-from defenses.runs.files import RECORD, write_atomically
-from defenses.training.job import Job
+from defenses.runs.files import RECORD
+from defenses.training.job import TrainingJob
 from robust_eval.core.devices import device_name, pick_device
+from robust_eval.core.files import atomic
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Architecture
 from robust_eval.models.loading import checkpoint, python_architecture
@@ -25,7 +26,7 @@ Selected = Literal["validation", "last", "unknown"]
 
 
 def save_model(
-    job: Job,
+    job: TrainingJob,
     path: Path,
     network: nn.Module,
     metrics: Metrics,
@@ -84,7 +85,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def write_record(job: Job, identity: Mapping[str, Any]) -> None:
+def write_record(job: TrainingJob, identity: Mapping[str, Any]) -> None:
     """``run.json``: the resolved recipe with the source of every field, data, seed, versions, command."""
     sets = {"train": job.train, "validation": job.validation, "extra": job.extra, "pseudo": job.pseudo}
     record = {
@@ -95,4 +96,5 @@ def write_record(job: Job, identity: Mapping[str, Any]) -> None:
         **identity,
         "sources": dict(job.sources),
     }
-    write_atomically(job.folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    with atomic(job.folder / RECORD) as file:
+        file.write((json.dumps(record, indent=2) + "\n").encode())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from defenses.training.job import Job
+from defenses.training.job import TrainingJob
 from defenses.training.runtime import Runtime
 from robust_eval.models.acceleration import compilation, tuning
 from robust_eval.models.loading import python_architecture
@@ -17,7 +17,7 @@ LONG = {"cpu": 1e15, "cuda": 1e17}
 at what two CPU cores reach in bfloat16, a quarter of one on a large GPU."""
 
 
-def compiled_rows(job: Job, runtime: Runtime, model: nn.Module) -> tuple[int | None, str]:
+def compiled_batch_size(job: TrainingJob, runtime: Runtime, model: nn.Module) -> tuple[int | None, str]:
     """(images in a batch to compile for, or None; a line that says so, or '').
 
     On a CPU without bfloat16 tiles the eager step already runs at 95% of the matrix rate, and compiled
@@ -44,7 +44,7 @@ def _has_tiles() -> bool:
     return bool(known.get("amx_bf16"))
 
 
-def planned(job: Job, runtime: Runtime, model: nn.Module) -> float:
+def planned(job: TrainingJob, runtime: Runtime, model: nn.Module) -> float:
     """Operations of all updates, roughly: an attack's step counts two forward passes, an update's three."""
     recipe, images = job.recipe, job.train
     x_NCHW = torch.zeros(1, images.channels, *images.image_size, device=runtime.device)

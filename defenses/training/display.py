@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from defenses.training.state import Run
 
 
-class Display(Protocol):
+class TrainingDisplay(Protocol):
     def begin(self, run: Run) -> None: ...
 
     def update(self, run: Run, loss: float, accuracy: float) -> None: ...
@@ -21,7 +21,7 @@ class Display(Protocol):
     def end(self) -> None: ...
 
 
-class Silent:
+class SilentTrainingDisplay:
     """For calls from code, and for all processes but the first."""
 
     def begin(self, run: Run) -> None: ...
@@ -33,7 +33,7 @@ class Silent:
     def end(self) -> None: ...
 
 
-class Lines:
+class ConsoleTrainingDisplay:
     """A line per epoch, and one a minute in between; with a live bar where there is a terminal."""
 
     EVERY = 60.0

@@ -1,16 +1,18 @@
-"""Which epoch is the best, and when a run has stopped being worth its time. Changes ``Progress`` alone."""
+"""Which epoch is the best, and when a run has stopped being worth its time. Changes ``TrainingProgress`` alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from defenses.recipes.recipe import Recipe
-from defenses.training.accuracy import Measured
+from defenses.training.accuracy import Accuracies
 from defenses.training.signals import UntrainableError
-from defenses.training.state import Progress
+from defenses.training.state import TrainingProgress
 
 
-def judge(progress: Progress, recipe: Recipe, found: dict[str, Measured], *, held_out: bool) -> bool:
+def select_checkpoint(
+    progress: TrainingProgress, recipe: Recipe, found: dict[str, Accuracies], *, held_out: bool
+) -> bool:
     """Whether the epoch under way is the best so far, by strict improvement on the validation images.
 
     The score is PGD accuracy, or clean accuracy where the recipe trains without an attack. Where no
@@ -33,11 +35,11 @@ def judge(progress: Progress, recipe: Recipe, found: dict[str, Measured], *, hel
     return False
 
 
-def out_of_patience(progress: Progress, recipe: Recipe) -> bool:
+def patience_exhausted(progress: TrainingProgress, recipe: Recipe) -> bool:
     return 0 < recipe.selection.patience <= progress.worse
 
 
-def check_collapse(progress: Progress, recipe: Recipe, folder: Path) -> None:
+def check_collapse(progress: TrainingProgress, recipe: Recipe, folder: Path) -> None:
     """Raise once every image has been given the same class often enough in a row."""
     limit = recipe.selection.collapse_after
     if not limit or progress.one_class < limit:

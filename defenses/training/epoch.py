@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from defenses.recipes import schedules
 from defenses.training import optimiser
-from defenses.training.accuracy import Measured, measure
+from defenses.training.accuracy import Accuracies, measure_accuracies
 from defenses.training.augmentation import augment, mixup
-from defenses.training.forward_passes import Passes
+from defenses.training.forward_passes import ForwardPasses
 from defenses.training.signals import UntrainableError
 from defenses.training.state import Run
 from robust_eval.core.seeds import derive
 from robust_eval.models.normalisation import Normalised
 
 if TYPE_CHECKING:
-    from defenses.training.display import Display
+    from defenses.training.display import TrainingDisplay
 
 
 def budget(run: Run) -> float:
@@ -44,7 +44,7 @@ def rate(run: Run, iteration: int) -> float:
     return schedules.learning_rate(recipe.schedule, recipe.optimiser.lr, recipe.training.epochs, t)
 
 
-def train_epoch(run: Run, display: Display, safe_point: Callable[[], None]) -> None:
+def train_epoch(run: Run, display: TrainingDisplay, safe_point: Callable[[], None]) -> None:
     """The epoch's updates from where the run stands; ``safe_point`` is called after each and may raise."""
     progress, mix, runtime = run.progress, run.mix, run.runtime
     fraction, perturb = budget(run), perturbs(run)
@@ -57,10 +57,10 @@ def train_epoch(run: Run, display: Display, safe_point: Callable[[], None]) -> N
             derive(run.job.options.seed, "update", str(progress.epoch), str(i), str(runtime.rank))
         )
         x_NCHW, y = _augmented(run, x_NCHW, y_N)
-        optimiser.set_rate(run.step.optimiser, rate(run, i))
+        optimiser.set_learning_rate(run.step.optimiser, rate(run, i))
         size = mix.size(i)
         run.step.share = len(y_N) * runtime.world / size
-        terms = run.step(x_NCHW, y, budget=fraction, perturb=perturb)
+        terms = run.step(x_NCHW, y, epsilon_fraction=fraction, perturb=perturb)
         if runtime.reduce is not None:
             runtime.reduce([terms.loss])
         # The one place where an update waits for the device.
@@ -107,16 +107,18 @@ def due(run: Run) -> bool:
     return done % recipe.selection.every == 0 or done == recipe.training.epochs
 
 
-def measured(run: Run, check: Callable[[], None]) -> dict[str, Measured]:
+def measured(run: Run, check: Callable[[], None]) -> dict[str, Accuracies]:
     if not due(run):
         return {}
     network = run.judged
     model = run.model if network is run.network else _wrapped(run, network)
 
-    forward = Passes(model, run.runtime.autocast).frozen()
+    forward = ForwardPasses(model, run.runtime.autocast).frozen()
     alone = run.runtime.world == 1
     return {
-        name: measure(model, found, run.job.recipe, forward, check if alone else _no_check, run.runtime)
+        name: measure_accuracies(
+            model, found, run.job.recipe, forward, check if alone else _no_check, run.runtime
+        )
         for name, found in run.pools.items()
     }
 
@@ -129,7 +131,7 @@ def _wrapped(run: Run, network: nn.Module) -> nn.Module:
     return Normalised(network, run.job.normalisation).to(run.runtime.device)
 
 
-def row(run: Run, found: dict[str, Measured]) -> dict[str, float]:
+def row(run: Run, found: dict[str, Accuracies]) -> dict[str, float]:
     """The learning curve's row for the epoch under way, whose updates are all done."""
     progress = run.progress
     values: dict[str, float] = {

@@ -23,10 +23,10 @@ _CAST = (_ConvNd, nn.Linear)
 """The layers whose weights autocast casts; BatchNorm's scale and shift stay float32."""
 
 
-class Passes:
+class ForwardPasses:
     """``model``: x_NCHW in [0, 1] to logits_NK. Logits come back in float32.
 
-    ``compiled_rows``: compile for batches of that many images, None for never. Others, such as an
+    ``compiled_batch_size``: compile for batches of that many images, None for never. Others, such as an
     epoch's last, and passes without any gradient are not worth code of their own.
     """
 
@@ -34,10 +34,10 @@ class Passes:
         self,
         model: nn.Module,
         autocast: Callable[[], AbstractContextManager[object]],
-        compiled_rows: int | None = None,
+        compiled_batch_size: int | None = None,
     ) -> None:
-        self.model, self.autocast, self.compiled_rows = model, autocast, compiled_rows
-        if compiled_rows is not None:
+        self.model, self.autocast, self.compiled_batch_size = model, autocast, compiled_batch_size
+        if compiled_batch_size is not None:
             # Code is kept by function, not by model: that of an earlier run would count against a limit.
             torch.compiler.reset()
             self._compiled = torch.compile(self._call, dynamic=False, fullgraph=True)
@@ -75,7 +75,7 @@ class Passes:
 
         Compiled passes would need other code to leave them alone, so there they are put back.
         """
-        return (frozen_statistics if self.compiled_rows is None else restored_statistics)(self.model)
+        return (frozen_statistics if self.compiled_batch_size is None else restored_statistics)(self.model)
 
     def _call(self, weights: Mapping[str, Tensor], x_NCHW: Tensor) -> Tensor:
         logits_NK: Tensor = functional_call(self.model, dict(weights), (x_NCHW,))
@@ -93,13 +93,15 @@ class Passes:
             raise UserError(f"This network cannot be compiled ({problem}): use --compile off.") from error
 
     def _quick(self, x_NCHW: Tensor) -> bool:
-        return len(x_NCHW) == self.compiled_rows and torch.is_grad_enabled()
+        return len(x_NCHW) == self.compiled_batch_size and torch.is_grad_enabled()
 
     @torch.no_grad()
     def _weights(self) -> dict[str, Tensor]:
         """Detached weights, cast where autocast would; empty where that would change nothing."""
         parameters = dict(self.model.named_parameters())
-        kept = {} if self.compiled_rows is None else {name: p.detach() for name, p in parameters.items()}
+        kept = (
+            {} if self.compiled_batch_size is None else {name: p.detach() for name, p in parameters.items()}
+        )
         with self.autocast():
             device = next(iter(parameters.values())).device.type if parameters else "cpu"
             if not torch.is_autocast_enabled(device):

@@ -29,7 +29,7 @@ from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """A training run, fully decided; nothing has been computed yet."""
 
     options: TrainOptions
@@ -80,7 +80,7 @@ class Job:
         }
 
 
-def prepare(options: TrainOptions) -> Job:
+def prepare(options: TrainOptions) -> TrainingJob:
     resolved = resolve(options.recipe, options.choices)
     recipe, spec = resolved.recipe, options.choices.data
     if options.precision not in PRECISIONS:
@@ -120,7 +120,7 @@ def prepare(options: TrainOptions) -> Job:
         forbidden = image_sketch.hashes_of(s.x_NHWC for s in unseen)
         kept_extra = _without(extra, forbidden, "--extra-data")
         kept_pseudo = _without(pseudo, forbidden, "--unlabelled")
-    return Job(
+    return TrainingJob(
         options=options,
         recipe=recipe,
         sources=resolved.sources,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from defenses.recipes import sections
 
 
-def build(network: nn.Module, config: sections.Optimiser) -> torch.optim.Optimizer:
+def build_optimiser(network: nn.Module, config: sections.Optimiser) -> torch.optim.Optimizer:
     """SGD or Adam; a group may keep its first rate (``constant``), which the schedule then leaves alone."""
     weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
@@ -25,13 +25,13 @@ def build(network: nn.Module, config: sections.Optimiser) -> torch.optim.Optimiz
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
         if group["scheduled"]:
             group["lr"] = rate
 
 
-def decay_of(optimiser: torch.optim.Optimizer) -> Callable[[Tensor], float]:
+def weight_decay_of(optimiser: torch.optim.Optimizer) -> Callable[[Tensor], float]:
     """A function from a parameter to its weight decay."""
     table = {id(p): float(g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
     return lambda parameter: table.get(id(parameter), 0.0)

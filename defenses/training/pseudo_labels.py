@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from defenses.runs.files import make_folder, write_atomically
+from defenses.runs.files import make_folder
 from robust_eval import data
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 from robust_eval.data import ImageSet
 from robust_eval.models.loading import checkpoint
 
@@ -22,7 +23,7 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Labelled:
+class PseudoLabelSummary:
     """What was written."""
 
     path: Path
@@ -33,7 +34,7 @@ class Labelled:
     """How many kept images each class has."""
 
 
-def pseudo_label(
+def write_pseudo_labels(
     source: str,
     spec: str,
     out: Path,
@@ -41,7 +42,7 @@ def pseudo_label(
     data_root: Path | None = None,
     min_confidence: float = 0.0,
     device: str = "cpu",
-) -> Labelled:
+) -> PseudoLabelSummary:
     """Label the images of ``spec`` with the model's likeliest class, in eval mode; labels there play no part.
 
     Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability
@@ -78,7 +79,9 @@ def pseudo_label(
     names = np.array([str(k) for k in range(loaded.ref.classes)])
     _write(out, images.x_NHWC[kept_N], y_N.numpy()[kept_N], names)
     counts = np.bincount(y_N.numpy()[kept_N], minlength=loaded.ref.classes)
-    return Labelled(out, int(kept_N.sum()), images.n, float(confidence_N.mean()), tuple(counts.tolist()))
+    return PseudoLabelSummary(
+        out, int(kept_N.sum()), images.n, float(confidence_N.mean()), tuple(counts.tolist())
+    )
 
 
 def unlabelled_images(spec: str, root: Path | None) -> ImageSet:
@@ -109,6 +112,7 @@ def _write(path: Path, x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64], names:
     content = io.BytesIO()
     np.savez(content, x=x_NHWC, y=y_N, class_names=names)
     try:
-        write_atomically(path, content.getvalue())
+        with atomic(path) as file:
+            file.write(content.getvalue())
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror}): choose another --out.") from None

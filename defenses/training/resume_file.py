@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from defenses.recipes.resolve import flatten
-from defenses.runs.files import write_atomically
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 from robust_eval.models.loading.file_reader import damaged_part
 
 FORMAT = "defenses-resume"
@@ -31,7 +31,8 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
     torch.save(
         {"format": FORMAT, "version": VERSION, "identity": json.dumps(identity), "state": state}, content
     )
-    write_atomically(folder / FILE, content.getvalue())
+    with atomic(folder / FILE) as file:
+        file.write(content.getvalue())
     return content.tell()
 
 

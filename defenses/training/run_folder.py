@@ -22,7 +22,7 @@ def snapshot_path(folder: Path, number: int) -> Path:
     return folder / f"snapshot-{number}.pt"
 
 
-class Keeper:
+class RunFolder:
     """Writes whole files only. A write that fails ends the run after its state has been saved.
 
     Of several processes only the first ``writes``; the others read, to resume.

@@ -50,7 +50,7 @@ class Runtime:
         return bool(self.add(torch.tensor([int(here)], device=self.device)))
 
 
-def start(device: str, precision: str, devices: int, nodes: int = 1) -> Runtime:
+def start_runtime(device: str, precision: str, devices: int, nodes: int = 1) -> Runtime:
     """The runtime for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; starts the other processes if any.
 
     ``devices`` processes on each of ``nodes`` machines. Of several machines each must have been given the

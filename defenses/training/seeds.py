@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from defenses.runs.files import write_atomically
-from defenses.training.trainer import Outcome
+from defenses.training.trainer import TrainingOutcome
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedStatistics:
     """Of one figure over seeds; ``sd`` is the sample standard deviation, 0 for one seed."""
 
     mean: float
@@ -40,23 +40,23 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def spread(values: Sequence[float]) -> Spread:
+def seed_statistics(values: Sequence[float]) -> SeedStatistics:
     sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return Spread(statistics.fmean(values), sd, min(values), max(values))
+    return SeedStatistics(statistics.fmean(values), sd, min(values), max(values))
 
 
-def summarise(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Spread]]:
+def summarise(outcomes: Sequence[TrainingOutcome]) -> dict[str, dict[str, SeedStatistics]]:
     """For the best and the last epoch, every accuracy that all runs measured."""
-    table: dict[str, dict[str, Spread]] = {}
+    table: dict[str, dict[str, SeedStatistics]] = {}
     for which in ("best", "last"):
         rows: list[dict[str, float]] = [getattr(outcome, which) for outcome in outcomes]
         shared = set.intersection(*(set(row) for row in rows))
         names = sorted(n for n in shared if n.endswith(("_clean", "_pgd", "_gap")))
-        table[which] = {name: spread([row[name] for row in rows]) for name in names}
+        table[which] = {name: seed_statistics([row[name] for row in rows]) for name in names}
     return table
 
 
-def write_summary(path: Path, seeds: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+def write_summary(path: Path, seeds: Sequence[int], outcomes: Sequence[TrainingOutcome]) -> None:
     summary = {
         "seeds": list(seeds),
         "runs": [outcome.folder.name for outcome in outcomes],
@@ -65,4 +65,5 @@ def write_summary(path: Path, seeds: Sequence[int], outcomes: Sequence[Outcome])
             for which, figures in summarise(outcomes).items()
         },
     }
-    write_atomically(path, (json.dumps(summary, indent=2) + "\n").encode())
+    with atomic(path) as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())

@@ -11,7 +11,7 @@ from types import FrameType
 from robust_eval.core.errors import UserError
 
 
-class Stopped(Exception):  # noqa: N818 (a request, not an error)
+class TrainingInterrupted(Exception):  # noqa: N818 (a request, not an error)
     """Raised at a safe point after a signal; the run's state is whole."""
 
 
@@ -19,7 +19,7 @@ class UntrainableError(UserError):
     """These settings train to nothing: the loss is not finite, or every image gets the same class."""
 
 
-class Stopper:
+class InterruptHandler:
     """Remembers a signal until the run asks; a second one interrupts at once."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Stopper:
 
     def check(self) -> None:
         if self.asked:
-            raise Stopped
+            raise TrainingInterrupted
 
     @contextmanager
     def listening(self) -> Iterator[None]:

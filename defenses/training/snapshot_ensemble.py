@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from defenses.training.accuracy import Measured, measure
+from defenses.training.accuracy import Accuracies, measure_accuracies
 from defenses.training.checkpoints import save_model
 from defenses.training.run_folder import snapshot_path
 from defenses.training.state import Run
@@ -11,7 +11,7 @@ from robust_eval.models.loading import checkpoint
 from robust_eval.models.normalisation import Normalised
 
 
-def finish(run: Run) -> Measured | None:
+def finish(run: Run) -> Accuracies | None:
     """Write ``ensemble.pt`` from the snapshots of all periods and measure it on the validation images.
 
     None for a recipe without periods, and where a period's snapshot is missing (early stopping).
@@ -26,7 +26,7 @@ def finish(run: Run) -> Measured | None:
     ensemble = Ensemble(members)
     model = Normalised(ensemble, job.normalisation).to(device)
     pool = run.pools.get("val")
-    found = measure(model, pool, recipe, model) if pool else None
+    found = measure_accuracies(model, pool, recipe, model) if pool else None
     metrics = {} if found is None else {"val_clean": found.clean, "val_pgd": found.pgd}
     save_model(job, job.folder / "ensemble.pt", ensemble, metrics, members=count)
     return found

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from defenses.training import compilation, initial_weights, optimiser
-from defenses.training.batches import Mix, Pool, pool
+from defenses.training.batches import BatchSampler, ImagePool, build_pool
 from defenses.training.batchnorm import synchronised
-from defenses.training.job import Job
+from defenses.training.job import TrainingJob
 from defenses.training.runtime import Runtime
-from defenses.training.step import Step
-from defenses.training.weight_averaging import Average
+from defenses.training.step import TrainingStep
+from defenses.training.weight_averaging import WeightAverage
 from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import derive, seed_everything
 from robust_eval.models import architectures
@@ -23,7 +23,7 @@ from robust_eval.models.normalisation import Normalised
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where the run stands; plain numbers."""
 
     epoch: int = 0
@@ -45,22 +45,22 @@ class Progress:
 
 @dataclass
 class Run:
-    job: Job
+    job: TrainingJob
     runtime: Runtime
     network: nn.Module
     model: nn.Module
-    step: Step
-    mix: Mix
-    average: Average | None
-    pools: dict[str, Pool]
+    step: TrainingStep
+    mix: BatchSampler
+    average: WeightAverage | None
+    pools: dict[str, ImagePool]
     """What is measured: ``train``, ``val``, ``test``."""
-    progress: Progress
+    progress: TrainingProgress
     notes: tuple[str, ...] = ()
     """What was decided for this run, a line each."""
 
     def identity(self) -> dict[str, Any]:
         """The job's; compiled passes round differently, so they are part of it."""
-        return self.job.identity() | ({"compiled": True} if self.step.compiled_rows is not None else {})
+        return self.job.identity() | ({"compiled": True} if self.step.compiled_batch_size is not None else {})
 
     @property
     def judged(self) -> nn.Module:
@@ -87,7 +87,7 @@ class Run:
         self.step.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
-        self.progress = Progress(**state["progress"])
+        self.progress = TrainingProgress(**state["progress"])
         before, now = state.get("world", 1), self.runtime.world
         if before != now:
             self.notes += (
@@ -102,7 +102,7 @@ class Run:
             )
 
 
-def begin(job: Job, runtime: Runtime) -> Run:
+def begin(job: TrainingJob, runtime: Runtime) -> Run:
     """A fresh run at its first update, its weights drawn from the seed or read from ``--init``."""
     recipe, images = job.recipe, job.train
     seed_everything(derive(job.options.seed, "weights"))
@@ -120,7 +120,7 @@ def begin(job: Job, runtime: Runtime) -> Run:
     model = Normalised(network, job.normalisation).to(device)
     measured = {"train": recipe.selection.train_images, "val": images.n, "test": images.n}
     sets = {"train": job.train, "val": job.validation, "test": job.test}
-    rows, note = compilation.compiled_rows(job, runtime, model)
+    rows, note = compilation.compiled_batch_size(job, runtime, model)
     if recipe.training.sync_batch_norm and runtime.world > 1:
         synchronised(network)
         rows, note = None, "BatchNorm is synchronised" + ("; not compiled" if rows else "")
@@ -129,33 +129,33 @@ def begin(job: Job, runtime: Runtime) -> Run:
         runtime=runtime,
         network=network,
         model=model,
-        step=Step(
+        step=TrainingStep(
             recipe,
             model,
-            optimiser.build(network, recipe.optimiser),
+            optimiser.build_optimiser(network, recipe.optimiser),
             runtime.autocast,
             reduce=runtime.reduce,
-            compiled_rows=rows,
+            compiled_batch_size=rows,
         ),
-        mix=Mix(
-            labelled=pool([s for s in (job.train, job.extra) if s], device),
-            pseudo=pool([job.pseudo], device) if job.pseudo else None,
+        mix=BatchSampler(
+            labelled=build_pool([s for s in (job.train, job.extra) if s], device),
+            pseudo=build_pool([job.pseudo], device) if job.pseudo else None,
             batch_size=recipe.training.batch_size,
             unlabelled=round(recipe.training.unlabelled * recipe.training.batch_size),
             seed=job.options.seed,
         ),
-        average=Average(network, recipe.training.ema) if recipe.training.ema else None,
+        average=WeightAverage(network, recipe.training.ema) if recipe.training.ema else None,
         pools={
-            name: pool([found.take(min(measured[name], found.n))], device)
+            name: build_pool([found.take(min(measured[name], found.n))], device)
             for name, found in sets.items()
             if found is not None and measured[name]
         },
-        progress=Progress(),
+        progress=TrainingProgress(),
         notes=(note,) if note else (),
     )
 
 
-def _network(job: Job) -> nn.Module:
+def _network(job: TrainingJob) -> nn.Module:
     recipe, images = job.recipe, job.train
     shape: dict[str, Any] = {
         "classes": images.classes,

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from defenses.objectives import Objective, Terms, objective_module
 from defenses.recipes.recipe import Recipe
-from defenses.training import optimiser as optimisers
 from defenses.training.batchnorm import unsynchronised
-from defenses.training.forward_passes import Passes
+from defenses.training.forward_passes import ForwardPasses
 from defenses.training.inner_maximisation import maximise
+from defenses.training.optimiser import l1_penalty, weight_decay_of
 from defenses.training.weight_perturbation import Reduce, WeightPerturbation
 
 
 @dataclass
-class Step:
+class TrainingStep:
     """Everything a step works on. ``model``: images in [0, 1] to logits; it holds ``network``."""
 
     recipe: Recipe
@@ -30,29 +30,33 @@ class Step:
     autocast: Callable[[], AbstractContextManager[object]]
     reduce: Reduce | None = None
     """Averages gradients over processes, in place; None for one process."""
-    compiled_rows: int | None = None
+    compiled_batch_size: int | None = None
     """Compile the passes for batches of that many images; None for never."""
     share: float = 1.0
     """This process's images over the mean of all processes': weighted so, losses average to the batch's."""
 
     def __post_init__(self) -> None:
-        self.passes = Passes(self.model, self.autocast, self.compiled_rows)
+        self.passes = ForwardPasses(self.model, self.autocast, self.compiled_batch_size)
         self.objective = cast(Objective, objective_module(self.recipe.objective.name))
         self.perturbation = WeightPerturbation(self.model, self.recipe.perturbation, self.reduce)
 
-    def __call__(self, x_NCHW: Tensor, y: Tensor, *, budget: float, perturb: bool) -> Terms:
-        """Update the weights once on a batch; ``budget`` is the fraction of epsilon in force.
+    def __call__(self, x_NCHW: Tensor, y: Tensor, *, epsilon_fraction: float, perturb: bool) -> Terms:
+        """Update the weights once on a batch; ``epsilon_fraction`` is the fraction of epsilon in force.
 
         The order within a batch is the authors': attack at w, v from x', loss and gradient at w+v.
         """
         regularised = perturb and self.recipe.perturbation.regulariser != "none"
         self.optimiser.zero_grad(set_to_none=True)
         with self.perturbation.scope():
-            adv_NCHW = self._perturb(x_NCHW, y, budget) if perturb else self.attack(x_NCHW, y, budget)
+            adv_NCHW = (
+                self._perturb(x_NCHW, y, epsilon_fraction)
+                if perturb
+                else self.attack(x_NCHW, y, epsilon_fraction)
+            )
             with self.passes.still() if regularised else nullcontext():
                 terms = self._backward(x_NCHW, adv_NCHW, y)
             if not regularised:
-                self.perturbation.carry_decay(optimisers.decay_of(self.optimiser))
+                self.perturbation.carry_decay(weight_decay_of(self.optimiser))
         if regularised:
             terms = self._regularise(terms, x_NCHW, adv_NCHW, y)
         if self.reduce is not None:
@@ -63,7 +67,7 @@ class Step:
                 self.passes.updating(x_NCHW)
         return terms
 
-    def attack(self, x_NCHW: Tensor, y: Tensor, budget: float) -> Tensor:
+    def attack(self, x_NCHW: Tensor, y: Tensor, epsilon_fraction: float) -> Tensor:
         """Training images x' at the weights as they stand; the model is left in train mode."""
         recipe = self.recipe
         adv_NCHW = x_NCHW
@@ -71,7 +75,7 @@ class Step:
             self.model.train(recipe.inner.batch_norm == "train")
             forward = self.passes.frozen()
             loss = self.objective.attack_loss(forward, x_NCHW, y, recipe.objective)
-            radius = float(recipe.threat.eps) * budget
+            radius = float(recipe.threat.eps) * epsilon_fraction
             with unsynchronised(self.model):
                 adv_NCHW = maximise(
                     forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=recipe.inner
@@ -82,10 +86,10 @@ class Step:
     def _terms(self, x_NCHW: Tensor, adv_NCHW: Tensor, y: Tensor) -> Terms:
         return self.objective.loss(self.passes.updating, x_NCHW, adv_NCHW, y, self.recipe.objective)
 
-    def _perturb(self, x_NCHW: Tensor, y: Tensor, budget: float) -> Tensor:
+    def _perturb(self, x_NCHW: Tensor, y: Tensor, epsilon_fraction: float) -> Tensor:
         """Algorithm 2: x' and v in turns. The passes for v leave BatchNorm's statistics untouched."""
         for _ in range(self.recipe.perturbation.alternations):
-            adv_NCHW = self.attack(x_NCHW, y, budget)
+            adv_NCHW = self.attack(x_NCHW, y, epsilon_fraction)
             with self.passes.still():
                 self.perturbation.ascend(partial(self._loss, x_NCHW, adv_NCHW, y))
         return adv_NCHW
@@ -98,7 +102,7 @@ class Step:
         terms = self._terms(x_NCHW, adv_NCHW, y)
         total = loss = terms.loss * self.share
         if self.recipe.optimiser.l1:
-            total = total + optimisers.l1_penalty(self.model, self.recipe.optimiser.l1)
+            total = total + l1_penalty(self.model, self.recipe.optimiser.l1)
         torch.autograd.backward(total)
         return Terms(loss.detach(), terms.logits_NK.detach())
 

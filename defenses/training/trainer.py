@@ -10,35 +10,37 @@ import torch
 from defenses.runs.learning_curve import NoTensorBoard, TensorBoard, TensorBoardWriter
 from defenses.training import early_stopping, snapshot_ensemble
 from defenses.training import epoch as epochs
-from defenses.training.accuracy import Measured
-from defenses.training.display import Display
-from defenses.training.job import Job
-from defenses.training.run_folder import Keeper
+from defenses.training.accuracy import Accuracies
+from defenses.training.display import TrainingDisplay
+from defenses.training.job import TrainingJob
+from defenses.training.run_folder import RunFolder
 from defenses.training.runtime import Runtime
-from defenses.training.signals import Stopped, Stopper
+from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from defenses.training.state import Run, begin
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """How a run ended: the learning curve's rows of the best and the last epoch."""
 
     folder: Path
     best: dict[str, float]
     last: dict[str, float]
-    ensemble: Measured | None
+    ensemble: Accuracies | None
     epochs: int
 
 
-def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Outcome:
+def train(
+    job: TrainingJob, runtime: Runtime, display: TrainingDisplay, stopper: InterruptHandler
+) -> TrainingOutcome:
     """Train a job to its end in its folder.
 
-    Raises UserError on NaN, collapse or a full disk and Stopped on a signal; the state is saved in each
+    Raises UserError on NaN, collapse or a full disk and TrainingInterrupted on a signal; the state is saved in each
     case but NaN, where the last whole epoch's stands. Only the first of several processes writes.
     """
     run = begin(job, runtime)
     first = runtime.rank == 0
-    keeper = Keeper(run, writes=first)
+    keeper = RunFolder(run, writes=first)
     keeper.open()
     board: TensorBoardWriter = NoTensorBoard()
     if first and job.options.tensorboard:
@@ -46,10 +48,10 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
     try:
         display.begin(run)
         while run.progress.epoch < job.recipe.training.epochs:
-            if early_stopping.out_of_patience(run.progress, job.recipe):
+            if early_stopping.patience_exhausted(run.progress, job.recipe):
                 break
             _epoch(run, keeper, board, display, stopper)
-    except Stopped:
+    except TrainingInterrupted:
         keeper.state()
         raise
     finally:
@@ -59,10 +61,12 @@ def train(job: Job, runtime: Runtime, display: Display, stopper: Stopper) -> Out
     ensemble = snapshot_ensemble.finish(run) if first else None
     rows = run.progress.rows
     best = next(row for row in rows if row["epoch"] == run.progress.best_epoch)
-    return Outcome(job.folder, best, rows[-1], ensemble, run.progress.epoch)
+    return TrainingOutcome(job.folder, best, rows[-1], ensemble, run.progress.epoch)
 
 
-def _epoch(run: Run, keeper: Keeper, board: TensorBoardWriter, display: Display, stopper: Stopper) -> None:
+def _epoch(
+    run: Run, keeper: RunFolder, board: TensorBoardWriter, display: TrainingDisplay, stopper: InterruptHandler
+) -> None:
     def safe_point() -> None:
         """Between updates the run is whole: heed a signal, and save now and then."""
         if run.runtime.world > 1:
@@ -75,7 +79,7 @@ def _epoch(run: Run, keeper: Keeper, board: TensorBoardWriter, display: Display,
     _share_statistics(run)
     found = epochs.measured(run, stopper.check)
     row = epochs.row(run, found)
-    better = early_stopping.judge(progress, run.job.recipe, found, held_out="val" in run.pools)
+    better = early_stopping.select_checkpoint(progress, run.job.recipe, found, held_out="val" in run.pools)
     progress.rows.append(row)
     progress.epoch += 1
     progress.iteration, progress.loss_sum, progress.images, progress.seconds = 0, 0.0, 0, 0.0

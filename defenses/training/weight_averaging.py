@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class WeightAverage:
     """``decay`` * average + (1 - decay) * weights after every update; BatchNorm's statistics likewise."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:

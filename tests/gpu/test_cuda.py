@@ -8,9 +8,9 @@ import pytest
 import torch
 from support.small_jobs import make_job
 
-from defenses.training.display import Silent
-from defenses.training.runtime import start
-from defenses.training.signals import Stopper
+from defenses.training.display import SilentTrainingDisplay
+from defenses.training.runtime import start_runtime
+from defenses.training.signals import InterruptHandler
 from defenses.training.trainer import train
 from robust_eval import data, evaluate
 from robust_eval.evaluation import attack_copy
@@ -93,5 +93,5 @@ def test_auto_precision_is_bfloat16_on_a_recent_card() -> None:
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_a_defense_trains(tmp_path: Path, precision: str) -> None:
     job = make_job(tmp_path, "at-awp", precision=precision)
-    train(job, start("cuda", precision, 1), Silent(), Stopper())
+    train(job, start_runtime("cuda", precision, 1), SilentTrainingDisplay(), InterruptHandler())
     assert (tmp_path / "last.pt").exists()

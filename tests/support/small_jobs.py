@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from defenses.recipes.choices import Choices
-from defenses.training.display import Silent
-from defenses.training.job import Job, prepare
+from defenses.training.display import SilentTrainingDisplay
+from defenses.training.job import TrainingJob, prepare
 from defenses.training.options import TrainOptions
-from defenses.training.runtime import start
-from defenses.training.signals import Stopper
+from defenses.training.runtime import start_runtime
+from defenses.training.signals import InterruptHandler
 from defenses.training.state import Run
-from defenses.training.trainer import Outcome, train
+from defenses.training.trainer import TrainingOutcome, train
 from robust_eval.models.loading import checkpoint
 
-MakeJob = Callable[..., Job]
+MakeJob = Callable[..., TrainingJob]
 SMALL = (
     "architecture_arguments.width=4",
     "architecture_arguments.hidden=8",
@@ -29,10 +29,10 @@ SMALL = (
 )
 
 
-class StopAfter(Silent):
+class StopAfter(SilentTrainingDisplay):
     """Asks a run to stop after so many updates, as Ctrl-C would."""
 
-    def __init__(self, stopper: Stopper, updates: int) -> None:
+    def __init__(self, stopper: InterruptHandler, updates: int) -> None:
         self._stopper, self._left = stopper, updates
 
     def update(self, run: Run, loss: float, accuracy: float) -> None:
@@ -40,7 +40,9 @@ class StopAfter(Silent):
         self._stopper.asked = self._left <= 0
 
 
-def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int = 32, **options: Any) -> Job:
+def make_job(
+    folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int = 32, **options: Any
+) -> TrainingJob:
     """``make_job(tmp_path, "at", "inner.steps=3")``: a job on the first digits."""
     attack = () if recipe == "natural" else ("inner.steps=2",)
     choices = Choices(
@@ -57,9 +59,16 @@ def make_job(folder: Path, recipe: str, *sets: str, n: int = 64, held_out: int =
     return replace(job, train=job.train.take(n), validation=validation)
 
 
-def run(job: Job, stopper: Stopper | None = None, display: Silent | None = None) -> Outcome:
+def run(
+    job: TrainingJob, stopper: InterruptHandler | None = None, display: SilentTrainingDisplay | None = None
+) -> TrainingOutcome:
     """Train without a word, on one process."""
-    return train(job, start("cpu", job.options.precision, 1), display or Silent(), stopper or Stopper())
+    return train(
+        job,
+        start_runtime("cpu", job.options.precision, 1),
+        display or SilentTrainingDisplay(),
+        stopper or InterruptHandler(),
+    )
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

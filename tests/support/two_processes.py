@@ -13,9 +13,9 @@ import torch
 import torch.distributed as processes
 
 from defenses.training import epoch, trainer
-from defenses.training.display import Silent
+from defenses.training.display import SilentTrainingDisplay
 from defenses.training.runtime import Runtime
-from defenses.training.signals import Stopper
+from defenses.training.signals import InterruptHandler
 from defenses.training.state import begin
 from support.small_jobs import make_job
 
@@ -57,7 +57,7 @@ def _one_epoch(
     torch.set_num_threads(1)
     job = make_job(Path(folder) / "run", recipe, *sets, **options)
     run = begin(job, _runtime(rank, world, port))
-    epoch.train_epoch(run, Silent(), lambda: None)
+    epoch.train_epoch(run, SilentTrainingDisplay(), lambda: None)
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     trainer._share_statistics(run)
     found = epoch.measured(run, lambda: None)
@@ -77,7 +77,7 @@ def _one_epoch(
 def _whole(rank: int, world: int, port: int, folder: str, recipe: str, options: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     job = make_job(Path(folder) / "run", recipe, **options)
-    trainer.train(job, _runtime(rank, world, port), Silent(), Stopper())
+    trainer.train(job, _runtime(rank, world, port), SilentTrainingDisplay(), InterruptHandler())
 
 
 def _together(target: Any, world: int, *arguments: Any) -> None:

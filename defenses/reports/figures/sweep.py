@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from defenses.sweeps.axes import Axis
 from defenses.sweeps.training import SweepRun
-from defenses.training.seeds import Spread, spread
+from defenses.training.seeds import SeedStatistics, seed_statistics
 from robust_eval.core import figure_style
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class SweepMark:
     """One value on a line: accuracies in percent, over the seeds that could be trained."""
 
     value: str
-    unseen: Spread | None
-    train: Spread | None
-    natural: Spread | None
+    unseen: SeedStatistics | None
+    train: SeedStatistics | None
+    natural: SeedStatistics | None
     failed: int
     """Number of seeds that could not be trained."""
 
@@ -80,9 +80,9 @@ def _mark(value: str, runs: Sequence[SweepRun], epoch: Epoch, part: str) -> Swee
     )
 
 
-def _percent(rows: Sequence[Mapping[str, float]], name: str) -> Spread | None:
+def _percent(rows: Sequence[Mapping[str, float]], name: str) -> SeedStatistics | None:
     values = [100 * row[name] for row in rows if name in row]
-    return spread(values) if values and len(values) == len(rows) else None
+    return seed_statistics(values) if values and len(values) == len(rows) else None
 
 
 def draw_sweep(lines: Sequence[Series], axis: Axis, part: str) -> Figure:

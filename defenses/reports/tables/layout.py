@@ -9,7 +9,7 @@ from defenses.recipes.recipe import DESCRIPTIVE_FIELDS
 from defenses.recipes.resolve import flatten
 from defenses.reports.tables.entries import TableEntry
 from defenses.reports.tables.published import PublishedTable, TableValue
-from defenses.training.seeds import spread
+from defenses.training.seeds import seed_statistics
 from robust_eval.core.errors import UserError
 
 
@@ -80,7 +80,7 @@ def _new_rows(
 
 
 def _figure(entries: Sequence[TableEntry], column: str) -> TableValue:
-    found = spread([entry.values[column] for entry in entries])
+    found = seed_statistics([entry.values[column] for entry in entries])
     return TableValue(found.mean, found.sd if len(entries) > 1 else None, len(entries))
 
 

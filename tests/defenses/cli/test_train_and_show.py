@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from defenses.cli import main
 from defenses.training import seeds
-from defenses.training.runtime import start
-from defenses.training.seeds import Spread, parse_seeds, spread
+from defenses.training.runtime import start_runtime
+from defenses.training.seeds import SeedStatistics, parse_seeds, seed_statistics
 from robust_eval.core.discovery import config_ids
 from robust_eval.core.errors import UserError
 
@@ -75,8 +75,10 @@ def test_a_run_and_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_spread_is_the_sample_standard_deviation() -> None:
-    assert spread([0.5, 0.6, 0.7]) == Spread(pytest.approx(0.6), pytest.approx(0.1), 0.5, 0.7)
-    assert spread([0.5]) == Spread(0.5, 0.0, 0.5, 0.5)
+    assert seed_statistics([0.5, 0.6, 0.7]) == SeedStatistics(
+        pytest.approx(0.6), pytest.approx(0.1), 0.5, 0.7
+    )
+    assert seed_statistics([0.5]) == SeedStatistics(0.5, 0.0, 0.5, 0.5)
     assert parse_seeds("0,1,5") == (0, 1, 5)
     assert parse_seeds("0-3") == (0, 1, 2, 3)
 
@@ -98,7 +100,7 @@ DEVICES = [
 @pytest.mark.parametrize(("device", "precision", "devices", "sentence"), DEVICES)
 def test_devices(device: str, precision: str, devices: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        start(device, precision, devices)
+        start_runtime(device, precision, devices)
 
 
 def test_threads() -> None:

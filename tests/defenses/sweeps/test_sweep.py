@@ -17,10 +17,10 @@ from defenses.reports.figures.sweep import _positions, draw_sweep, sweep_series
 from defenses.sweeps import axes, training
 from defenses.sweeps.axes import Axis, GridPoint
 from defenses.sweeps.training import SweepRun
-from defenses.training.display import Silent
+from defenses.training.display import SilentTrainingDisplay
 from defenses.training.options import TrainOptions
-from defenses.training.runtime import start
-from defenses.training.signals import Stopped, Stopper
+from defenses.training.runtime import start_runtime
+from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from robust_eval.core.errors import UserError
 
 FAST = ["inner.steps=1", "selection.validation=40", "selection.train_images=40", "training.batch_size=512"]
@@ -36,10 +36,10 @@ def run(
 ) -> list[SweepRun]:
     """Run a sweep of AT-AWP; ``reported`` receives, for each run, whether it was already stored."""
     points = axes.grid(["at-awp"], [axes.parse_axis(over)])
-    settings: dict[str, Any] = {"display": Silent(), "stopper": Stopper(), **others}
+    settings: dict[str, Any] = {"display": SilentTrainingDisplay(), "stopper": InterruptHandler(), **others}
     if reported is not None:
         settings["on_run"] = lambda _run, stored: reported.append(stored)
-    return training.train_sweep(options, points, [0], out, start("cpu", "32", 1), **settings)
+    return training.train_sweep(options, points, [0], out, start_runtime("cpu", "32", 1), **settings)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
 def test_an_interrupted_sweep_continues_where_it_stopped(tmp_path: Path) -> None:
     options = base()
     whole = run(options, "gamma=0,0.01", tmp_path / "whole")
-    stopper, reported = Stopper(), []
-    with pytest.raises(Stopped):
+    stopper, reported = InterruptHandler(), []
+    with pytest.raises(TrainingInterrupted):
         # Three updates an epoch, two epochs: in the middle of the second point.
         run(
             options,

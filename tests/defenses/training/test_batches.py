@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.training.batches import Mix, Pool, check_alike
+from defenses.training.batches import BatchSampler, ImagePool, check_alike
 from defenses.training.job import hold_out
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
 
 
-def pool(n: int, offset: int = 0) -> Pool:
+def pool(n: int, offset: int = 0) -> ImagePool:
     """Image i is filled with the value i, so that a batch tells where it came from."""
     values = torch.arange(offset, offset + n)
-    return Pool(values.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous(), values)
+    return ImagePool(values.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous(), values)
 
 
 def images(n: int = 10, classes: int = 3, size: int = 4, labels: list[int] | None = None) -> ImageSet:
@@ -22,7 +22,7 @@ def images(n: int = 10, classes: int = 3, size: int = 4, labels: list[int] | Non
 
 
 def test_every_image_comes_once_in_an_order_of_the_epochs_own() -> None:
-    mix = Mix(pool(50), None, 16, 0, seed=0)
+    mix = BatchSampler(pool(50), None, 16, 0, seed=0)
     epochs = [torch.cat([y for _, y in mix.batches(epoch)]) for epoch in (0, 1)]
     assert all(sorted(order.tolist()) == list(range(50)) for order in epochs)
     assert not torch.equal(*epochs)
@@ -31,14 +31,14 @@ def test_every_image_comes_once_in_an_order_of_the_epochs_own() -> None:
 
 
 def test_batches_are_pixels_in_0_to_1_with_their_labels() -> None:
-    x, y = next(Mix(pool(50), None, 16, 0, seed=0).batches(0))
+    x, y = next(BatchSampler(pool(50), None, 16, 0, seed=0).batches(0))
     torch.testing.assert_close(x[:, 0, 0, 0] * 255, y.float())
     assert x.dtype == torch.float32
 
 
 @pytest.mark.parametrize("unlabelled", [0, 8])
 def test_a_resumed_epoch_draws_the_rest_of_the_same_batches(unlabelled: int) -> None:
-    mix = Mix(pool(50), pool(30, 100) if unlabelled else None, 16, unlabelled, seed=3)
+    mix = BatchSampler(pool(50), pool(30, 100) if unlabelled else None, 16, unlabelled, seed=3)
     whole, rest = list(mix.batches(2)), list(mix.batches(2, start=2))
     assert len(whole) == len(rest) + 2
     assert all(torch.equal(a[1], b[1]) for a, b in zip(whole[2:], rest, strict=True))
@@ -46,7 +46,7 @@ def test_a_resumed_epoch_draws_the_rest_of_the_same_batches(unlabelled: int) -> 
 
 def test_half_of_each_batch_is_pseudo_labelled_and_drawn_with_replacement() -> None:
     """RST: ceil(n / batch) batches; the labelled half walks through a fresh permutation."""
-    mix = Mix(pool(64), pool(10, 100), 16, 8, seed=0)
+    mix = BatchSampler(pool(64), pool(10, 100), 16, 8, seed=0)
     batches = [y for _, y in mix.batches(0)]
     assert len(batches) == mix.iterations == 4
     labelled = torch.cat([y[y < 100] for y in batches])
@@ -57,7 +57,7 @@ def test_half_of_each_batch_is_pseudo_labelled_and_drawn_with_replacement() -> N
 
 
 def test_processes_share_each_batch() -> None:
-    mix = Mix(pool(32), None, 16, 0, seed=0)
+    mix = BatchSampler(pool(32), None, 16, 0, seed=0)
     parts = [list(mix.batches(0, rank=rank, world=2)) for rank in (0, 1)]
     for (_, a), (_, b), (_, whole) in zip(*parts, mix.batches(0), strict=True):
         assert sorted([*a.tolist(), *b.tolist()]) == sorted(whole.tolist())

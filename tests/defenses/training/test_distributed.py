@@ -13,8 +13,8 @@ import torch
 from support.small_jobs import make_job
 from support.two_processes import NETWORK, one_epoch, whole_run
 
-from defenses.training.batches import Mix, Pool
-from defenses.training.runtime import start
+from defenses.training.batches import BatchSampler, ImagePool
+from defenses.training.runtime import start_runtime
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
 
@@ -103,7 +103,7 @@ def test_the_average_that_is_judged_shares_its_statistics_too(tmp_path: Path, ne
 
 @pytest.mark.parametrize("n", [7, 64, 65, 66])
 def test_parts_of_batches_are_disjoint_and_complete(n: int) -> None:
-    mix = Mix(Pool(torch.zeros(n, 1, 1, 1), torch.arange(n)), None, 8, 0, 0)
+    mix = BatchSampler(ImagePool(torch.zeros(n, 1, 1, 1), torch.arange(n)), None, 8, 0, 0)
     parts = [list(mix.batches(3, 0, rank, 3)) for rank in range(3)]
     assert len({len(part) for part in parts}) == 1, "as many updates everywhere"
     labels = [int(y) for part in parts for _, y_N in part for y in y_N]
@@ -133,7 +133,7 @@ def test_what_a_resumed_run_says_of_another_number(tmp_path: Path) -> None:
     from defenses.training.runtime import Runtime
     from defenses.training.state import begin
 
-    run = begin(make_job(tmp_path, "at"), start("cpu", "32", 1))
+    run = begin(make_job(tmp_path, "at"), start_runtime("cpu", "32", 1))
     state = {**run.state(), "world": 4}
     run.restore(state)
     assert "trained on 4 processes so far, now on 1: the batches stay the same" in run.notes[-1]
@@ -147,9 +147,9 @@ def test_bad_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="--nodes must be at least 1, got 0"):
-        start("cpu", "32", 1, 0)
+        start_runtime("cpu", "32", 1, 0)
     with pytest.raises(UserError, match="--nodes 2 needs to know where the nodes meet: start the command on"):
-        start("cpu", "32", 1, 2)
+        start_runtime("cpu", "32", 1, 2)
     with pytest.raises(UserError, match="training.batch_size is 32, too few for 17 processes"):
         make_job(tmp_path, "at", devices=17)
 
@@ -161,10 +161,10 @@ def test_torchrun_with_another_number_of_processes(monkeypatch: pytest.MonkeyPat
     for devices in (1, 3):
         said = f"torchrun has started 2 processes, but --devices and --nodes make {devices}: add --devices 2."
         with pytest.raises(UserError, match=said):
-            start("cpu", "32", devices)
+            start_runtime("cpu", "32", devices)
     monkeypatch.setenv("WORLD_SIZE", "8")
     with pytest.raises(UserError, match="add --devices 2 --nodes 4"):
-        start("cpu", "32", 2)
+        start_runtime("cpu", "32", 2)
 
 
 @pytest.mark.slow

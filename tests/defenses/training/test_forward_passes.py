@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from defenses.training import compilation
 from defenses.training.batchnorm import frozen_statistics, restored_statistics
-from defenses.training.forward_passes import Passes
-from defenses.training.job import Job
-from defenses.training.runtime import start
-from defenses.training.signals import Stopped, Stopper
+from defenses.training.forward_passes import ForwardPasses
+from defenses.training.job import TrainingJob
+from defenses.training.runtime import start_runtime
+from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from robust_eval.core.errors import UserError
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
@@ -48,7 +48,7 @@ def slope(forward: Callable[[Tensor], Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("autocast", [nullcontext, bf16])
 def test_frozen_passes_are_the_same_to_the_bit(autocast: Autocast) -> None:
-    passes = Passes(network(), autocast)
+    passes = ForwardPasses(network(), autocast)
     for training in (True, False):
         passes.model.train(training)
         assert torch.equal(slope(passes.frozen()), slope(passes.updating))
@@ -59,7 +59,7 @@ def test_frozen_passes_are_the_same_to_the_bit(autocast: Autocast) -> None:
 
 
 def test_frozen_passes_write_batch_norms_statistics_and_none_else() -> None:
-    one, other = Passes(network().train(), bf16), Passes(network().train(), bf16)
+    one, other = ForwardPasses(network().train(), bf16), ForwardPasses(network().train(), bf16)
     before = {name: p.detach().clone() for name, p in one.model.named_parameters()}
     one.frozen()(images())
     other.updating(images())
@@ -69,7 +69,7 @@ def test_frozen_passes_write_batch_norms_statistics_and_none_else() -> None:
 
 
 def test_frozen_passes_see_the_weights_as_they_stand_when_asked_for() -> None:
-    passes = Passes(network().eval(), bf16)
+    passes = ForwardPasses(network().eval(), bf16)
     before = slope(passes.frozen())
     with torch.no_grad():
         passes.model[0].weight.mul_(2)  # type: ignore[index, operator, union-attr]
@@ -90,15 +90,15 @@ def test_passes_that_leave_no_trace(still: Callable[[nn.Module], AbstractContext
 
 def job_of(
     folder: Path, *sets: str, precision: str = "32", asked: str = "auto", arch: str | None = None
-) -> Job:
+) -> TrainingJob:
     return make_job(folder, "at-awp", *sets, precision=precision, compile=asked, arch=arch)
 
 
-def decided(job: Job) -> tuple[int | None, str]:
-    return compilation.compiled_rows(job, start("cpu", job.options.precision, 1), _model(job))
+def decided(job: TrainingJob) -> tuple[int | None, str]:
+    return compilation.compiled_batch_size(job, start_runtime("cpu", job.options.precision, 1), _model(job))
 
 
-def _model(job: Job) -> nn.Module:
+def _model(job: TrainingJob) -> nn.Module:
     return nn.Sequential(nn.Conv2d(job.train.channels, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.ReLU())
 
 
@@ -110,7 +110,7 @@ def test_the_planned_work_is_counted(tmp_path: Path) -> None:
     job = job_of(tmp_path)
     forward = 2 * 4 * 9 * 64  # one 3x3 convolution, 8x8 pixels, four channels out
     passes = 2 * 2 + 3 + 3  # two attack steps, the weights' gradient twice
-    found = compilation.planned(job, start("cpu", "32", 1), _model(job))
+    found = compilation.planned(job, start_runtime("cpu", "32", 1), _model(job))
     assert found == forward * passes * 64 * 2
 
 
@@ -143,7 +143,7 @@ def test_a_network_that_cannot_be_compiled() -> None:
             torch._dynamo.graph_break()
             return super().forward(x.flatten(1))
 
-    passes = Passes(Stubborn(36, 3), nullcontext, compiled_rows=8)
+    passes = ForwardPasses(Stubborn(36, 3), nullcontext, compiled_batch_size=8)
     with pytest.raises(UserError, match=r"This network cannot be compiled \(.*\): use --compile off\."):
         passes.updating(images())
 
@@ -152,7 +152,10 @@ def test_a_network_that_cannot_be_compiled() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("autocast", [nullcontext, bf16])
 def test_compiled_passes_agree(autocast: Autocast) -> None:
-    plain, quick = Passes(network().train(), autocast), Passes(network().train(), autocast, compiled_rows=8)
+    plain, quick = (
+        ForwardPasses(network().train(), autocast),
+        ForwardPasses(network().train(), autocast, compiled_batch_size=8),
+    )
     tolerance = {"rtol": 1e-4, "atol": 1e-6} if autocast is nullcontext else {"rtol": 0.1, "atol": 2e-3}
     with plain.still(), quick.still():
         torch.testing.assert_close(slope(quick.frozen()), slope(plain.frozen()), **tolerance)
@@ -173,14 +176,14 @@ def test_compiled_passes_agree(autocast: Autocast) -> None:
 def test_a_compiled_run_resumes_bit_for_bit_and_only_compiled(tmp_path: Path) -> None:
     """40 images in batches of 32: each epoch's last batch, of 8, is not compiled."""
 
-    def job(name: str, **options: object) -> Job:
+    def job(name: str, **options: object) -> TrainingJob:
         return make_job(
             tmp_path / name, "at-awp", n=40, epochs=2, precision="bf16", **{"compile": "on", **options}
         )
 
     run(job("whole"))
-    stopper = Stopper()
-    with pytest.raises(Stopped):
+    stopper = InterruptHandler()
+    with pytest.raises(TrainingInterrupted):
         run(job("parts"), stopper, StopAfter(stopper, 1))
     with pytest.raises(UserError, match="compiled was True, now None"):
         run(job("parts", compile="off", resume=True))

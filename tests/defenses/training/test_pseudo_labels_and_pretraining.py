@@ -16,8 +16,8 @@ from defenses.recipes.choices import Choices
 from defenses.training import initial_weights
 from defenses.training.job import prepare
 from defenses.training.options import TrainOptions
-from defenses.training.pseudo_labels import pseudo_label, unlabelled_images
-from defenses.training.runtime import start
+from defenses.training.pseudo_labels import unlabelled_images, write_pseudo_labels
+from defenses.training.runtime import start_runtime
 from defenses.training.state import begin
 from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
@@ -46,7 +46,7 @@ def natural(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_self_training_from_natural_to_rst_awp(natural: Path, tmp_path: Path) -> None:
-    done = pseudo_label(str(natural), archive(tmp_path / "more.npz"), tmp_path / "labelled.npz")
+    done = write_pseudo_labels(str(natural), archive(tmp_path / "more.npz"), tmp_path / "labelled.npz")
     assert (done.kept, done.seen, sum(done.classes)) == (60, 60, 60)
     labelled = load(f"npz:{tmp_path / 'labelled.npz'}")
     assert np.array_equal(labelled.x_NHWC, DIGITS.x_NHWC[:60])
@@ -55,7 +55,7 @@ def test_self_training_from_natural_to_rst_awp(natural: Path, tmp_path: Path) ->
     job = make_job(
         tmp_path / "run", "rst-awp", "perturbation.warmup=0", unlabelled=f"npz:{tmp_path / 'labelled.npz'}"
     )
-    trial = begin(job, start("cpu", "32", 1))
+    trial = begin(job, start_runtime("cpu", "32", 1))
     assert trial.mix.pseudo is not None
     assert (trial.mix.unlabelled, trial.mix.pseudo.n + job.left_out) == (16, 60)
     assert run(job).last["perturbed"] == 1.0
@@ -64,13 +64,13 @@ def test_self_training_from_natural_to_rst_awp(natural: Path, tmp_path: Path) ->
 def test_confident_images_alone(natural: Path, tmp_path: Path) -> None:
     noise = np.random.RandomState(0).randint(0, 256, (60, 8, 8, 1)).astype(np.uint8)
     source = archive(tmp_path / "more.npz", np.concatenate([DIGITS.x_NHWC[:60], noise]))
-    done = pseudo_label(str(natural), source, tmp_path / "out.npz", min_confidence=0.9)
+    done = write_pseudo_labels(str(natural), source, tmp_path / "out.npz", min_confidence=0.9)
     assert 20 < done.kept < done.seen == 120
 
 
 def test_labels_in_the_unlabelled_set_play_no_part(natural: Path, tmp_path: Path) -> None:
     wrong = archive(tmp_path / "wrong.npz", labels=np.zeros(60, np.int64))
-    done = pseudo_label(str(natural), wrong, tmp_path / "out.npz")
+    done = write_pseudo_labels(str(natural), wrong, tmp_path / "out.npz")
     assert max(done.classes) < 20
 
 
@@ -95,7 +95,7 @@ def test_pseudo_labelling_says_what_is_wrong(natural: Path, tmp_path: Path) -> N
     ]
     for spec, out, options, sentence in cases:
         with pytest.raises(UserError, match=sentence):
-            pseudo_label(str(natural), spec, out, **options)
+            write_pseudo_labels(str(natural), spec, out, **options)
 
 
 def test_fine_tuning_keeps_the_features_and_starts_a_new_last_layer(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_fine_tuning_keeps_the_features_and_starts_a_new_last_layer(tmp_path: Pa
     run(first)
     source = tmp_path / "first" / "last.pt"
     job = make_job(tmp_path / "second", "pretraining-awp", epochs=1, init=str(source))
-    fresh = begin(job, start("cpu", "32", 1)).network.state_dict()
+    fresh = begin(job, start_runtime("cpu", "32", 1)).network.state_dict()
     old = weights(source)
     assert fresh["fc2.weight"].shape[0] == 10
     assert all(torch.equal(fresh[name], old[name]) for name in old if not name.startswith("fc2."))
@@ -130,7 +130,7 @@ def test_initial_weights_that_do_not_fit(tmp_path: Path) -> None:
     for sets, sentence in sentences.items():
         job = make_job(tmp_path / "second", "at", *sets, init=source)
         with pytest.raises(UserError, match=sentence):
-            begin(job, start("cpu", "32", 1))
+            begin(job, start_runtime("cpu", "32", 1))
     with pytest.raises(UserError, match="--init nowhere.pt cannot be read"):
         initial_weights.fingerprint("nowhere.pt")
 
@@ -140,7 +140,7 @@ def test_foreign_weights_are_taken_to_be_normalised_like_the_run(tmp_path: Path)
     old = weights(tmp_path / "first" / "last.pt")
     torch.save(old, tmp_path / "bare.pt")
     job = make_job(tmp_path / "second", "at", epochs=1, init=str(tmp_path / "bare.pt"))
-    new = begin(job, start("cpu", "32", 1)).network.state_dict()
+    new = begin(job, start_runtime("cpu", "32", 1)).network.state_dict()
     assert all(torch.equal(new[name], old[name]) for name in old)
 
 
@@ -150,13 +150,13 @@ def test_an_ensemble_is_no_starting_point(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="is an ensemble: start from one of its networks, such as snapshot-1.pt"
     ):
-        begin(job, start("cpu", "32", 1))
+        begin(job, start_runtime("cpu", "32", 1))
 
 
 def test_extra_data_is_trained_on_but_not_held_out(tmp_path: Path) -> None:
     extra = archive(tmp_path / "extra.npz", labels=DIGITS.y_N[:60])
     job = make_job(tmp_path / "run", "at", extra_data=extra)
-    trial = begin(job, start("cpu", "32", 1))
+    trial = begin(job, start_runtime("cpu", "32", 1))
     assert (trial.mix.labelled.n + job.left_out, job.train.n, trial.pools["val"].n) == (124, 64, 32)
 
 

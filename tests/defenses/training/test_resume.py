@@ -10,12 +10,12 @@ import pytest
 import torch
 from support.small_jobs import StopAfter, make_job, run, same, weights
 
-from defenses.runs import files
 from defenses.training import resume_file, run_folder
-from defenses.training.job import Job
-from defenses.training.runtime import start
-from defenses.training.signals import Stopped, Stopper
+from defenses.training.job import TrainingJob
+from defenses.training.runtime import start_runtime
+from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from defenses.training.state import begin
+from robust_eval.core import files
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
 
@@ -28,13 +28,13 @@ RECIPES = [
 ]
 
 
-def interrupted(job: Job, updates: int) -> None:
-    stopper = Stopper()
-    with pytest.raises(Stopped):
+def interrupted(job: TrainingJob, updates: int) -> None:
+    stopper = InterruptHandler()
+    with pytest.raises(TrainingInterrupted):
         run(job, stopper, StopAfter(stopper, updates))
 
 
-def again(job: Job) -> Job:
+def again(job: TrainingJob) -> TrainingJob:
     return replace(job, options=replace(job.options, resume=True))
 
 
@@ -122,7 +122,7 @@ def test_a_lost_record_is_written_again(tmp_path: Path) -> None:
 def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at", epochs=1)
     run(job)
-    held = begin(job, start("cpu", "32", 1, 1))
+    held = begin(job, start_runtime("cpu", "32", 1, 1))
     state = held.state()
     held.restore(state)
     assert not any("bit for bit" in note for note in held.notes)
@@ -266,14 +266,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    files.write_atomically(path, b"old")
+    path.write_bytes(b"old")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        files.write_atomically(path, b"new")
+    with pytest.raises(OSError, match="No space left"), files.atomic(path) as file:
+        file.write(b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

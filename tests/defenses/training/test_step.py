@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from defenses.recipes.choices import Choices
 from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
-from defenses.training.step import Step
+from defenses.training.step import TrainingStep
 
 
 class Recorder(nn.Module):
@@ -33,11 +33,11 @@ class Recorder(nn.Module):
         return logits
 
 
-def step(name: str, *sets: str) -> tuple[Step, Recorder]:
+def step(name: str, *sets: str) -> tuple[TrainingStep, Recorder]:
     small = ("inner.steps=3", "perturbation.warmup=0", *sets)
     recipe = resolve(name, Choices(data="digits", sets=small)).recipe
     model = Recorder()
-    return Step(recipe, model, optimiser.build(model, recipe.optimiser), nullcontext), model
+    return TrainingStep(recipe, model, optimiser.build_optimiser(model, recipe.optimiser), nullcontext), model
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def batch() -> tuple[Tensor, Tensor]:
 def take(name: str, *sets: str, perturb: bool = True) -> Recorder:
     made, model = step(name, *sets)
     torch.manual_seed(1)
-    made(*batch(), budget=1.0, perturb=perturb)
+    made(*batch(), epsilon_fraction=1.0, perturb=perturb)
     return model
 
 
@@ -103,7 +103,7 @@ def test_a_step_that_raises_leaves_the_weights_as_they_were() -> None:
 
     made._backward = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError):
-        made(*batch(), budget=1.0, perturb=True)
+        made(*batch(), epsilon_fraction=1.0, perturb=True)
     assert seen == [False]
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
@@ -122,18 +122,18 @@ def test_the_l1_penalty_adds_its_sign_to_the_gradient() -> None:
 
 def test_l2_spares_biases_and_batch_norm() -> None:
     made, model = step("at-l2")
-    decay = optimiser.decay_of(made.optimiser)
+    decay = optimiser.weight_decay_of(made.optimiser)
     assert (decay(model.conv.weight), decay(model.conv.bias), decay(model.bn.weight)) == (5e-3, 0.0, 0.0)
-    optimiser.set_rate(made.optimiser, 0.01)
+    optimiser.set_learning_rate(made.optimiser, 0.01)
     assert [group["lr"] for group in made.optimiser.param_groups] == [0.01, 0.01]
     made, _ = step("at-l2", "optimiser.undecayed_lr=constant")
-    optimiser.set_rate(made.optimiser, 0.01)
+    optimiser.set_learning_rate(made.optimiser, 0.01)
     assert [group["lr"] for group in made.optimiser.param_groups] == [0.01, 0.1]
 
 
 def test_weight_decay_reaches_every_parameter_by_default() -> None:
     made, model = step("at")
-    decay = optimiser.decay_of(made.optimiser)
+    decay = optimiser.weight_decay_of(made.optimiser)
     assert {decay(p) for p in model.parameters()} == {5e-4}
 
 
@@ -161,6 +161,6 @@ def test_the_flatness_regulariser_has_the_gradient_of_its_formula(kind: str) -> 
     assert rise > 0
     (at_w + strength * (rise.abs() if kind == "absolute" else rise**2)).backward()
 
-    made(x, y, budget=1.0, perturb=True)
+    made(x, y, epsilon_fraction=1.0, perturb=True)
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, parameters[name].grad, rtol=1e-3, atol=1e-5, msg=name)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from defenses.recipes.choices import Choices
 from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
-from defenses.training.runtime import start
+from defenses.training.runtime import start_runtime
 from defenses.training.state import begin
-from defenses.training.step import Step
+from defenses.training.step import TrainingStep
 
 
 def operations(name: str, steps: int) -> Operations:
@@ -26,10 +26,10 @@ def operations(name: str, steps: int) -> Operations:
     model(x_NCHW)
     sets = (f"inner.steps={steps}", "perturbation.warmup=0")
     recipe = resolve(name, Choices(data="digits", sets=sets)).recipe
-    made = Step(recipe, model, optimiser.build(model, recipe.optimiser), nullcontext)
+    made = TrainingStep(recipe, model, optimiser.build_optimiser(model, recipe.optimiser), nullcontext)
     seen = Operations()
     with seen:
-        made(x_NCHW, y, budget=1.0, perturb=True)
+        made(x_NCHW, y, epsilon_fraction=1.0, perturb=True)
     return seen
 
 
@@ -51,7 +51,7 @@ def test_the_perturbation_handles_all_tensors_at_once() -> None:
 
 
 def test_networks_are_trained_channels_last(tmp_path: Path) -> None:
-    trial = begin(make_job(tmp_path, "at-awp"), start("cpu", "32", 1))
+    trial = begin(make_job(tmp_path, "at-awp"), start_runtime("cpu", "32", 1))
     weights: list[Tensor] = [m.weight for m in trial.network.modules() if isinstance(m, nn.Conv2d)]
     assert weights
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)

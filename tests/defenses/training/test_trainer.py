@@ -15,11 +15,11 @@ from torch import Tensor
 
 from defenses.runs.learning_curve import COLUMNS
 from defenses.training import accuracy
-from defenses.training.accuracy import Measured, measure
+from defenses.training.accuracy import Accuracies, measure_accuracies
 from defenses.training.checkpoints import environment
-from defenses.training.early_stopping import check_collapse, judge, out_of_patience
-from defenses.training.runtime import start
-from defenses.training.state import Progress, begin
+from defenses.training.early_stopping import check_collapse, patience_exhausted, select_checkpoint
+from defenses.training.runtime import start_runtime
+from defenses.training.state import TrainingProgress, begin
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
 from robust_eval.results import checkpoint_claims
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
 
 
 def test_accuracy_is_measured_at_w_in_eval_mode_and_leaves_no_trace(tmp_path: Path) -> None:
-    trial = begin(make_job(tmp_path, "at-awp"), start("cpu", "32", 1))
+    trial = begin(make_job(tmp_path, "at-awp"), start_runtime("cpu", "32", 1))
     model = trial.model.train()
     before = torch.random.get_rng_state()
     modes: list[bool] = []
@@ -112,12 +112,12 @@ def test_accuracy_is_measured_at_w_in_eval_mode_and_leaves_no_trace(tmp_path: Pa
         logits: Tensor = model(x)
         return logits
 
-    found = measure(model, trial.pools["val"], trial.job.recipe, forward)
+    found = measure_accuracies(model, trial.pools["val"], trial.job.recipe, forward)
     assert modes
     assert not any(modes)
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert found == measure(model, trial.pools["val"], trial.job.recipe, forward)
+    assert found == measure_accuracies(model, trial.pools["val"], trial.job.recipe, forward)
     x, y = trial.pools["val"].batch(torch.arange(32))
     model.eval()
     assert found.clean == (model(x).argmax(1) == y).float().mean().item()
@@ -143,20 +143,20 @@ def test_the_test_set_is_touched_only_when_asked_and_chooses_nothing(tmp_path: P
     assert make_job(tmp_path, "at").test is None
     run(make_job(tmp_path / "run", "at", "selection.test_images=20"))
     assert all(0 <= float(row["test_pgd"]) <= 1 for row in curve(tmp_path / "run"))
-    progress, recipe = Progress(), make_job(tmp_path, "at").recipe
-    assert judge(
-        progress, recipe, {"val": Measured(0.5, 0.3, False), "test": Measured(0, 0, False)}, held_out=True
+    progress, recipe = TrainingProgress(), make_job(tmp_path, "at").recipe
+    assert select_checkpoint(
+        progress, recipe, {"val": Accuracies(0.5, 0.3, False), "test": Accuracies(0, 0, False)}, held_out=True
     )
-    assert not judge(
-        progress, recipe, {"val": Measured(0.9, 0.3, False), "test": Measured(1, 1, False)}, held_out=True
+    assert not select_checkpoint(
+        progress, recipe, {"val": Accuracies(0.9, 0.3, False), "test": Accuracies(1, 1, False)}, held_out=True
     )
 
 
 def test_natural_training_is_chosen_by_clean_accuracy_and_claims_no_threat_model(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", "natural")
-    progress = Progress()
-    assert judge(progress, job.recipe, {"val": Measured(0.9, 0.0, False)}, held_out=True)
-    assert judge(progress, job.recipe, {"val": Measured(0.95, 0.0, False)}, held_out=True)
+    progress = TrainingProgress()
+    assert select_checkpoint(progress, job.recipe, {"val": Accuracies(0.9, 0.0, False)}, held_out=True)
+    assert select_checkpoint(progress, job.recipe, {"val": Accuracies(0.95, 0.0, False)}, held_out=True)
     run(job)
     ref = checkpoint.load(str(tmp_path / "run" / "best.pt"), images=None).ref
     assert ref.trained_with is not None
@@ -171,13 +171,13 @@ def test_without_held_out_images_the_last_epoch_is_the_best(tmp_path: Path) -> N
 
 def test_early_stopping_counts_from_its_start(tmp_path: Path) -> None:
     recipe = make_job(tmp_path, "at-es", "selection.patience=2", epochs=10).recipe
-    progress, worse = Progress(), {"val": Measured(0.5, 0.1, False)}
-    judge(progress, recipe, {"val": Measured(0.5, 0.4, False)}, held_out=True)
+    progress, worse = TrainingProgress(), {"val": Accuracies(0.5, 0.1, False)}
+    select_checkpoint(progress, recipe, {"val": Accuracies(0.5, 0.4, False)}, held_out=True)
     stops = []
     for epoch in range(1, 8):
         progress.epoch = epoch
-        judge(progress, recipe, worse, held_out=True)
-        stops.append(out_of_patience(progress, recipe))
+        select_checkpoint(progress, recipe, worse, held_out=True)
+        stops.append(patience_exhausted(progress, recipe))
     assert stops == [False] * 5 + [True] * 2
     assert progress.best_epoch == 1
 
@@ -196,7 +196,7 @@ def test_the_average_is_what_is_measured_and_saved(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["state"]
     assert same(state["network"], last)
     assert same(state["average"], averaged)
-    first = begin(plain, start("cpu", "32", 1)).network.state_dict()
+    first = begin(plain, start_runtime("cpu", "32", 1)).network.state_dict()
     # Two updates: 0.81 of the first weights remain.
     share = (averaged["fc2.weight"] - first["fc2.weight"]).norm() / (
         last["fc2.weight"] - first["fc2.weight"]
@@ -239,9 +239,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
 
 def test_collapse_names_the_epoch_to_look_at(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at-awp", "selection.collapse_after=3", epochs=9)
-    progress = Progress(epoch=6, one_class=2)
+    progress = TrainingProgress(epoch=6, one_class=2)
     check_collapse(progress, job.recipe, tmp_path)
-    progress = Progress(epoch=7, one_class=3)
+    progress = TrainingProgress(epoch=7, one_class=3)
     with pytest.raises(
         UserError,
         match=r"one class for every image since epoch 5.*Look at epoch 4.*perturbation.gamma",
