@@ -60,7 +60,7 @@ class Recipe(Section):
             raise ValueError("augment.mixup cannot be combined with mart, which needs one label per image")
         if self.inner.steps == 0 and self.objective.name != "cross-entropy":
             raise ValueError(
-                f"inner.steps=0 makes no adversarial images, which {self.objective.name} needs: set it to 1 or more"
+                f"inner.steps=0 makes no adversarial images for {self.objective.name}: set it to 1 or more"
             )
         if self.perturbation.kind != "awp" and self.perturbation.regulariser != "none":
             raise ValueError("perturbation.regulariser needs perturbation.kind=awp")
@@ -79,9 +79,7 @@ class Recipe(Section):
         if self.inner.steps and not self.inner.step_size:
             raise ValueError("inner.step_size=0 does not move the attack from its start: set it above 0")
         if not self.selection.step_size:
-            raise ValueError(
-                "selection.step_size=0 does not move the measuring attack from its start: set it above 0"
-            )
+            raise ValueError("selection.step_size=0 does not move the measuring attack: set it above 0")
         drops = [Fraction(0), *self.schedule.milestones, Fraction(1)]
         if any(a >= b for a, b in itertools.pairwise(drops)):
             raise ValueError("schedule.milestones must be increasing and between 0 and 1")

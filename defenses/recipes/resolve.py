@@ -122,7 +122,7 @@ def _overrides(choices: Choices) -> Iterator[tuple[str, object]]:
         dotted, value = dotted.strip(), _value(value_text.strip())
         if dotted in options and str(options[dotted]) != str(value):
             raise UserError(
-                f"{dotted} is {options[dotted]} by its own option and {value} by --set: give only one of them."
+                f"{dotted} is {options[dotted]} by its own option and {value} by --set: give only one."
             )
         yield dotted, value
 

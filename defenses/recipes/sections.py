@@ -148,7 +148,7 @@ class Training(Section):
     fresh_head: bool
     """With --init: replace the last layer by a newly initialised one."""
     natural_forward: bool
-    """After each update, one train-mode forward on the natural batch; it only changes BatchNorm statistics."""
+    """After each update, a train-mode forward on the natural batch, for the BatchNorm statistics."""
     ema: float = Field(ge=0, lt=1)
     """Decay of the exponential moving average of the weights, which is measured and saved; 0: none."""
     sync_batch_norm: bool

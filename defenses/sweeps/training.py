@@ -77,8 +77,8 @@ def train_sweep(
     """Train every point with every seed; runs that are finished in ``out`` are read instead.
 
     ``on_run`` is called after each run, with True if the run was already stored. A point that cannot be
-    trained is recorded, and the sweep continues. Raises ``TrainingInterrupted`` on a signal, after saving the state of
-    the run, and :class:`UserError` if ``out`` cannot be written or contains other runs.
+    trained is recorded, and the sweep continues. Raises ``TrainingInterrupted`` on a signal, after saving
+    the state of the run, and :class:`UserError` if ``out`` cannot be written or contains other runs.
     """
     make_folder(out)
     runs = []

@@ -1,4 +1,4 @@
-"""Learning curves of several runs: robustness on training and unseen images, the gap, natural accuracy."""
+"""Learning curves of several runs: robust accuracy on training and unseen images, gap, natural accuracy."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ PANELS = {
     "gap": "robust generalisation\ngap (points)",
     "natural": "natural accuracy,\nunseen images (%)",
 }
-LONGEST = 28
+MAX_MARKERS = 28
+"""Lines with more points are drawn without markers."""
 
 
 @dataclass(frozen=True)
 class CurveLine:
-    """One run in the figure. Each panel holds (epoch, percent) pairs; empty where nothing is known."""
+    """One run in the figure: (epoch, percent) pairs by panel; empty if not measured."""
 
     name: str
     panels: Mapping[str, Sequence[tuple[float, float]]]
     epochs: float
-    """Length of the run."""
+    """Length of the run in epochs."""
     reference: bool
 
 
 def lines(
     runs: Sequence[FinishedRun], names: Sequence[str], references: Sequence[Reference]
 ) -> tuple[list[CurveLine], str]:
-    """What to draw, and which unseen images it shows: ``test`` if every run measured those, else ``val``."""
+    """The lines of the figure, and its unseen images: ``test`` if every run measured them, else ``val``."""
     part = "test" if all(run.test_measured for run in runs) else "val"
     found = [_of_run(run, name, part) for run, name in zip(runs, names, strict=True)]
     return found + [_of_reference(reference) for reference in references], part
@@ -73,17 +74,17 @@ def _percent(panels: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[
 
 
 def draw(found: Sequence[CurveLine]) -> Figure:
-    """Four panels over epochs, or over the share of training where runs differ in length."""
+    """Draw four panels over epochs, or over the fraction of the run if the runs differ in length."""
     same = len({line.epochs for line in found}) == 1
     with figure_style.style():
         canvas, axes = figure_style.panels(2, 2, width=figure_style.SPREAD, height=4.2)
         for axis, (panel, title) in zip(axes, PANELS.items(), strict=True):
-            for place, line in enumerate(found):
+            for index, line in enumerate(found):
                 pairs = line.panels[panel]
                 axis.plot(
                     [epoch if same else 100 * epoch / line.epochs for epoch, _ in pairs],
                     [value for _, value in pairs],
-                    **_look(place, line, len(pairs)),
+                    **_style(index, line, len(pairs)),
                     label=line.name,
                 )
             axis.set_ylabel(title)
@@ -93,15 +94,15 @@ def draw(found: Sequence[CurveLine]) -> Figure:
     return canvas
 
 
-def _look(place: int, line: CurveLine, count: int) -> dict[str, Any]:
-    """Runs solid, references dashed; markers where there are few points to mark."""
+def _style(index: int, line: CurveLine, count: int) -> dict[str, Any]:
+    """Runs solid, references dashed; markers on lines with few points."""
     if line.reference:
-        return figure_style.reference(place)
-    return figure_style.line(place, markers=count <= LONGEST) | {"linestyle": "-"}
+        return figure_style.reference(index)
+    return figure_style.line(index, markers=count <= MAX_MARKERS) | {"linestyle": "-"}
 
 
 def data(found: Sequence[CurveLine], part: str, runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """Everything the figure shows."""
+    """The content of the figure's JSON file."""
     recipes = {
         line.name: {
             "folder": str(run.folder),

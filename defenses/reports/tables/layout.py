@@ -1,4 +1,4 @@
-"""Entries into rows: mean and spread over seeds, the paper's row below ours. Pure."""
+"""Combine table entries into rows: mean and standard deviation over seeds, next to the published values."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from robust_eval.core.errors import UserError
 
 @dataclass(frozen=True)
 class TableRow:
+    """One row of a table: our values, the published ones and those of the released logs, by column."""
+
     group: str
     method: str
     ours: Mapping[str, TableValue]
     paper: Mapping[str, TableValue]
     logged: Mapping[str, TableValue]
-    """The released logs' natural accuracy at the most robust epoch: what ours is to be compared with."""
+    """From the released logs: natural accuracy at the most robust epoch, comparable with ``ours``."""
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table of the paper with our values."""
+
     published: PublishedTable
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     sources: tuple[str, ...]
-    """How each of our rows came about."""
+    """How our values of each row were obtained."""
     left_out: tuple[str, ...]
     replicate: bool
 
@@ -41,9 +45,9 @@ def lay_out(
     *,
     replicate: bool = False,
 ) -> Table:
-    """Every row and column of the paper, then those that only we have.
+    """Fill a table of the paper with entries; rows and columns that the paper does not have come last.
 
-    Raises :class:`UserError` where nothing fits, and where runs of one cell are not seeds of one recipe.
+    Raises :class:`UserError` if no entry matches, or if the runs of a cell are not seeds of one recipe.
     """
     if not entries:
         named = f" Left out: {'; '.join(left_out)}." if left_out else ""
@@ -63,7 +67,7 @@ def lay_out(
     for group, method in keys:
         paper = known.get((group, method))
         ours = {c: _figure(cells[group, method, c], c) for c in columns if (group, method, c) in cells}
-        # The log's figure is the fair one beside ours, unless ours is a maximum too.
+        # The logs give natural accuracy at the most robust epoch, which is not comparable with maxima.
         logged = paper.logged if paper and not replicate else {}
         rows.append(TableRow(group, method, ours, paper.values if paper else {}, logged))
     return Table(table, columns, tuple(rows), _sources(entries), tuple(left_out), replicate)
@@ -72,7 +76,7 @@ def lay_out(
 def _new_rows(
     known: Sequence[tuple[str, str]], methods: Sequence[str], entries: Sequence[TableEntry]
 ) -> list[tuple[str, str]]:
-    """Rows that the paper does not have, group by group, methods in the paper's order."""
+    """Rows that the paper does not have, by group; methods in the order of the paper."""
     order = list(dict.fromkeys([method for _, method in known] + list(methods)))
     groups = dict.fromkeys(entry.group for entry in entries)
     ours = {(entry.group, entry.method) for entry in entries}

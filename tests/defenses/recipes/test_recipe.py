@@ -156,7 +156,7 @@ BAD = [
     ("at", ("objective.name=trades",), {}, "gives no value for objective.beta"),
     ("at-awp", ("augment.mixup=1.4",), {}, "augment.mixup cannot be combined with weight perturbation"),
     ("mart", ("augment.mixup=1.4",), {}, "augment.mixup cannot be combined with mart"),
-    ("trades", ("inner.steps=0",), {}, "inner.steps=0 makes no adversarial images, which trades needs"),
+    ("trades", ("inner.steps=0",), {}, "inner.steps=0 makes no adversarial images for trades"),
     (
         "at-awp",
         ("inner.steps=0",),

@@ -96,9 +96,11 @@ def test_replicate_takes_maxima_on_the_test_set(tmp_path: Path) -> None:
     assert cells(text, "CIFAR-10 Linf", "AT", "ours") == ["50.00", "50.00", "82.00", "82.00"]
     assert "maximum over epochs on the test set, as the paper took it" in text
     make_run(tmp_path / "b", "at-awp", test_measured=False)
-    with pytest.raises(UserError, match="--replicate takes maxima on the test set, which .*b never measured"):
+    with pytest.raises(
+        UserError, match="--replicate takes maxima on the test set, which .*b did not measure"
+    ):
         invoke("3", tmp_path, "--replicate")
-    with pytest.raises(UserError, match="--replicate is about learning curves"):
+    with pytest.raises(UserError, match="--replicate applies to learning curves"):
         invoke("2", tmp_path, "--replicate")
 
 
@@ -187,7 +189,9 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no .*nowhere: name result.json files"):
         invoke("2", tmp_path / "nowhere")
     run = make_run(tmp_path / "a")
-    with pytest.raises(UserError, match="a holds no result.json: table 2 is made from what robust-eval run"):
+    with pytest.raises(
+        UserError, match="a contains no result.json: table 2 is made from the results of robust-eval run"
+    ):
         invoke("2", run)
     (run / "curve.csv").write_text("epoch,val_pgd\n1,0.5\n")
     with pytest.raises(UserError, match=r"Left out: a \(its curve has no accuracies\)"):
