@@ -50,7 +50,8 @@ def curves(
         measured = gap_flatness.correlation(checkpoints)
         if measured.spearman is None:
             typer.echo(
-                f"{measured.n} checkpoints: no correlation, which needs three checkpoints with different values."
+                f"{measured.n} checkpoints: no correlation, which needs three checkpoints with different "
+                "values."
             )
         else:
             typer.echo(

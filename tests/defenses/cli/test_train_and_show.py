@@ -46,6 +46,11 @@ def test_list_names_every_recipe() -> None:
     assert all(name in output for name in config_ids("recipes"))
 
 
+def test_the_options_of_train_are_grouped_in_panels() -> None:
+    output = invoke("train", "--help")
+    assert all(f"─ {panel} ─" in output for panel in ("Data", "Recipe", "Training", "Machine", "Output"))
+
+
 def test_show_prints_values_their_meaning_and_their_sources() -> None:
     output = invoke("show", "trades-awp", "--data", "mnist", "--set", "inner.steps=7")
     flat = " ".join(output.split())
@@ -74,7 +79,7 @@ def test_train_with_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "epoch 1/1" in output
 
 
-def test_spread_is_the_sample_standard_deviation() -> None:
+def test_seed_statistics_use_the_sample_standard_deviation() -> None:
     assert seed_statistics([0.5, 0.6, 0.7]) == SeedStatistics(
         pytest.approx(0.6), pytest.approx(0.1), 0.5, 0.7
     )
