@@ -2,7 +2,7 @@
 
 Run with ``python -m benchmarks.scaling.ray CKPT``. Each side is a ``robust-eval run`` command with one thread
 per worker. ``seconds`` is the time of the command; ``working`` is the time from the first to the last unit's
-file, without starting and loading. All sides must give the same verdicts. Needs as many idle cores as workers.
+file, without starting and loading. All sides must give the same verdicts. Needs one idle core per worker.
 """
 
 from __future__ import annotations

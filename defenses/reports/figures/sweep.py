@@ -87,7 +87,7 @@ def _percent(rows: Sequence[Mapping[str, float]], name: str) -> SeedStatistics |
 
 def draw_sweep(lines: Sequence[Series], axis: Axis, part: str) -> Figure:
     """Unseen images solid, training images dashed; a cross on the axis marks values that did not train."""
-    positions = _positions(axis.values)
+    positions = axis_positions(axis.values)
     with figure_style.style():
         canvas, (axes,) = figure_style.panels(height=2.8)
         for index, line in enumerate(lines):
@@ -128,7 +128,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _positions(values: Sequence[str]) -> dict[str, float]:
+def axis_positions(values: Sequence[str]) -> dict[str, float]:
     """Positions on the x axis: numbers by value or, over a large range, by log10; other values 0, 1, ..."""
     numbers = [_number(value) for value in values]
     if any(number is None for number in numbers):

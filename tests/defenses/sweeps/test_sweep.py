@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from defenses.cli import main
 from defenses.recipes.choices import Choices
-from defenses.reports.figures.sweep import _positions, draw_sweep, sweep_series
+from defenses.reports.figures.sweep import axis_positions, draw_sweep, sweep_series
 from defenses.sweeps import axes, training
 from defenses.sweeps.axes import Axis, GridPoint
 from defenses.sweeps.training import SweepRun
@@ -215,10 +215,10 @@ def test_there_is_one_line_per_recipe_and_value_of_the_other_axes() -> None:
 
 
 def test_zero_is_drawn_left_of_the_smallest_value_on_a_logarithmic_axis() -> None:
-    points = _positions(("0", "1e-3", "1e-2", "1"))
+    points = axis_positions(("0", "1e-3", "1e-2", "1"))
     assert points["1"] == 0
     assert points["1e-3"] == pytest.approx(-3)
     assert points["0"] < -3
-    assert _positions(("1", "5", "10")) == {"1": 1, "5": 5, "10": 10}
-    assert _positions(("L1", "L2")) == {"L1": 0, "L2": 1}
+    assert axis_positions(("1", "5", "10")) == {"1": 1, "5": 5, "10": 10}
+    assert axis_positions(("L1", "L2")) == {"L1": 0, "L2": 1}
     assert GridPoint("my/recipe.toml", (("optimiser.lr", "0.1"),)).folder(0) == "recipe-lr-0.1-s0"
