@@ -1,11 +1,11 @@
-"""Training objectives, one file each: the file's stem is the id.
+"""Training objectives, one file each: the file's stem is the id. May import ``robust_eval.core``.
 
 An objective file has
 
-- ``Params``: its own numbers (a section of the recipe);
+- ``Params``: its parameters (a section of the recipe);
 - ``attack_loss(forward, x_NCHW, y, params)``: the function of the adversarial logits that the inner
-  maximisation raises, one value per image;
-- ``loss(forward, x_NCHW, adv_NCHW, y, params) -> Terms``: what the weights minimise.
+  maximisation maximises, one value per image;
+- ``loss(forward, x_NCHW, adv_NCHW, y, params) -> Terms``: the loss that training minimises.
 
 ``forward`` maps images in [0, 1] to logits_NK. ``y`` holds class ids (N,), or class probabilities
 (N, K) under mixup.
@@ -27,28 +27,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Forward = Callable[["Tensor"], "Tensor"]
+"""x_NCHW in [0, 1] to logits_NK."""
 PerImage = Callable[["Tensor"], "Tensor"]
+"""logits_NK to one loss per image, shape (N,)."""
 
 
 class Terms(NamedTuple):
+    """The training loss of a batch and the logits it was computed from."""
+
     loss: Tensor
-    """Scalar, with its graph."""
+    """Scalar, differentiable."""
     logits_NK: Tensor
     """Adversarial logits, for display."""
 
 
 class Section(ClosedModel):
-    """A table of a recipe: typed; an unknown field or a wrong type is an error."""
+    """Base class of a recipe's sections: unknown fields and wrong types are errors."""
 
     model_config = ConfigDict(strict=True)
 
 
 class ObjectiveParams(Section):
+    """Base class of an objective's parameters; ``name`` is its id."""
+
     name: str = Field(min_length=1)
 
 
 class Objective(Protocol):
-    """What an objective file offers."""
+    """The interface of an objective file."""
 
     Params: type[ObjectiveParams]
 
@@ -60,18 +66,19 @@ class Objective(Protocol):
 
 
 def objective_ids() -> tuple[str, ...]:
+    """The ids of all objectives."""
     return module_ids(__name__)
 
 
 def objective_module(name: str) -> ModuleType:
-    """The objective's file, with 'did you mean' for a name that does not exist."""
+    """Import an objective's file. Raises UserError, with a suggestion, for an unknown name."""
     if name not in objective_ids():
         raise unknown("objective", name, objective_ids())
     return module(__name__, name)
 
 
 def parse_objective(table: object) -> ObjectiveParams:
-    """The recipe's ``objective`` table, checked by the objective it names."""
+    """Validate a recipe's ``objective`` table with the parameters of the objective it names."""
     if isinstance(table, ObjectiveParams):
         return table
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):

@@ -1,7 +1,7 @@
-"""MART: boosted CE on x', and KL weighted by how wrong x is (Wang et al. 2020); AWP paper, Eq. 3.
+"""MART: boosted cross-entropy on x' plus KL weighted by 1 - p_y(x) (Wang et al. 2020); AWP paper, Eq. 3.
 
-The constants inside the logarithms and p(x) not being detached follow the authors' code. Under AWP
-every term is taken at w+v: the paper's Appendix D.3 writes w in one place, a slip.
+The constants inside the logarithms, and p(x) not being detached, follow the authors' code. With AWP every
+term is evaluated at w+v; the w in one place of the paper's Appendix D.3 is a misprint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from defenses.objectives import Forward, ObjectiveParams, PerImage, Terms
 
 class Params(ObjectiveParams):
     beta: float = Field(ge=0)
-    """The paper's lambda."""
+    """lambda in the paper."""
 
 
 def boosted_cross_entropy(logits_NK: Tensor, y_N: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ def boosted_cross_entropy(logits_NK: Tensor, y_N: Tensor) -> Tensor:
 def weighted_divergence(natural_NK: Tensor, adversarial_NK: Tensor, y_N: Tensor) -> Tensor:
     """KL(p(x) || p(x')) (1 - p_y(x)), per image; shape (N,).
 
-    log p(x) comes from the logits: the logarithm of a probability that has underflowed to 0 would
-    give NaN gradients.
+    log p(x) is computed from the logits: the logarithm of a probability that underflowed to 0 would give
+    NaN gradients.
     """
     log_p_NK = F.log_softmax(natural_NK, 1)
     p_NK = log_p_NK.exp()

@@ -1,9 +1,9 @@
 """TRADES: CE(x) + beta KL(p(x) || p(x')) (Zhang et al. 2019); AWP paper, Eq. 2.
 
-p(x) is not detached in the loss: the gradient flows through both of KL's arguments, as in the
-authors' code. The natural logits serve both terms, so there are two forwards, x' first: the order
-of the RST authors' code. (TRADES' own code makes a second natural forward, which changes nothing
-but BatchNorm's running statistics.)
+p(x) is not detached in the loss: the gradient flows through both arguments of KL, as in the authors' code.
+Both terms use the same natural logits, so there are two forward passes, x' first, in the order of the RST
+authors' code. (The TRADES authors' code makes a second natural pass, which only affects BatchNorm's
+running statistics.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def divergence(natural_NK: Tensor, adversarial_NK: Tensor) -> Tensor:
 
 
 def attack_loss(forward: Forward, x_NCHW: Tensor, y: Tensor, params: Params) -> PerImage:
-    # The weights stand still during the attack, so one natural forward serves all of its steps.
+    # The weights do not change during the attack, so one natural pass is enough for all steps.
     with torch.no_grad():
         natural_NK = forward(x_NCHW)
     return lambda logits_NK: divergence(natural_NK, logits_NK)

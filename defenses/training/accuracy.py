@@ -1,7 +1,7 @@
-"""Accuracy at the weights w themselves, in eval mode: never at w+v, never in train mode.
+"""Clean and PGD accuracy of the unperturbed weights w, in eval mode.
 
-Training columns of an AWP run that are taken from its updates are those of perturbed weights; a
-robust generalisation gap must not be read off them.
+The training accuracy of AWP's updates is that of perturbed weights w+v in train mode; it must not be used
+for the robust generalisation gap.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ BATCH = 250
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Fractions of all images; an image that is wrong without an attack is not robust."""
+    """Fractions of all images; an image that is misclassified without an attack is not robust."""
 
     clean: float
     pgd: float
     one_class: bool
-    """All clean predictions name the same class."""
+    """Whether all clean predictions are the same class."""
 
 
-def attack(recipe: Recipe) -> Inner:
-    """PGD with uniform start inside the ball, the last iterate, in eval mode."""
+def validation_attack(recipe: Recipe) -> Inner:
+    """PGD with a uniform start in the ball, last iterate, eval mode."""
     return Inner(
         steps=recipe.selection.steps,
         step_size=recipe.selection.step_size,
@@ -57,18 +57,17 @@ def measure_accuracies(
     check: Callable[[], None] = lambda: None,
     runtime: Runtime | None = None,
 ) -> Accuracies:
-    """Clean and PGD accuracy under the full epsilon, whatever the schedule's budget.
+    """Clean and PGD accuracy of ``model`` at the full epsilon, regardless of the epsilon schedule.
 
-    ``forward`` may compute in reduced precision and only guides the attack; predictions are the
-    model's own in float32. The noise is the same every time and on any number of devices. With several
-    processes (``runtime``) each takes some of the batches, every image is looked at once, and all get
-    the same figures.
-    ``check`` is called between batches and may raise. The caller's random state is kept.
+    ``forward`` is used by the attack only and may compute in reduced precision; predictions are made by
+    ``model`` in float32. The noise depends only on the position of the batch. With several processes
+    (``runtime``) each takes part of the batches and all return the same result. ``check`` is called
+    between batches and may raise. The global random state and the model's mode are restored.
     """
     was_training = model.training
     model.eval()
     rank, world = (runtime.rank, runtime.world) if runtime is not None else (0, 1)
-    # Right without an attack, right under it; images, and the sums of predictions and of their squares.
+    # Correct without attack, correct under attack, images, sum of predictions, sum of their squares.
     counts = torch.zeros(5, dtype=torch.int64, device=pool.y_N.device)
     try:
         with torch.random.fork_rng():
@@ -77,14 +76,14 @@ def measure_accuracies(
                 torch.manual_seed(derive(0, "measure", str(start)))
                 x_NCHW, y_N = pool.batch(torch.arange(start, min(start + BATCH, pool.n)))
                 predicted_N = _predict(model, x_NCHW)
-                right = predicted_N == y_N
-                robust = _survivors(model, x_NCHW[right], y_N[right], recipe, forward)
-                seen = [len(y_N), int(predicted_N.sum()), int(predicted_N.square().sum())]
-                counts += torch.tensor([int(right.sum()), robust, *seen], device=counts.device)
+                correct = predicted_N == y_N
+                robust = _count_robust(model, x_NCHW[correct], y_N[correct], recipe, forward)
+                sums = [len(y_N), int(predicted_N.sum()), int(predicted_N.square().sum())]
+                counts += torch.tensor([int(correct.sum()), robust, *sums], device=counts.device)
     finally:
         model.train(was_training)
-    clean, robust, n, first, second = (runtime.add(counts) if runtime is not None else counts).tolist()
-    # No spread: one class for all.
+    clean, robust, n, first, second = (runtime.sum(counts) if runtime is not None else counts).tolist()
+    # Zero variance of the predictions: one class for all.
     return Accuracies(clean / max(n, 1), robust / max(n, 1), n > 0 and n * second == first**2)
 
 
@@ -93,7 +92,7 @@ def _predict(model: nn.Module, x_NCHW: Tensor) -> Tensor:
     return cast(Tensor, model(x_NCHW)).argmax(1)
 
 
-def _survivors(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, forward: Forward) -> int:
+def _count_robust(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, forward: Forward) -> int:
     if not len(y_N):
         return 0
 
@@ -101,5 +100,7 @@ def _survivors(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, fo
         return F.cross_entropy(logits_NK, y_N, reduction="none")
 
     radius = float(recipe.threat.eps)
-    adv_NCHW = maximise(forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=attack(recipe))
+    adv_NCHW = maximise(
+        forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=validation_attack(recipe)
+    )
     return int((_predict(model, adv_NCHW) == y_N).sum())

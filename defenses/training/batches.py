@@ -1,6 +1,6 @@
-"""Which images make up each batch: labelled, extra and pseudo-labelled.
+"""The images of each batch: labelled, extra and pseudo-labelled.
 
-Everything random is a function of (seed, epoch), so a resumed run draws the same batches.
+The batches are a function of (seed, epoch), so a resumed run draws the same ones.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ from robust_eval.data import ImageSet
 
 @dataclass(frozen=True)
 class ImagePool:
-    """Images held as bytes; a batch becomes float32 in [0, 1] when it is drawn."""
+    """Images stored as uint8 on a device; batches are float32 in [0, 1]."""
 
     x_NCHW: Tensor
     """uint8."""
     y_N: Tensor
+    """int64."""
 
     @property
     def n(self) -> int:
         return len(self.y_N)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images x_NCHW and labels y_N at these positions."""
         indices = indices.to(self.y_N.device)
         return self.x_NCHW[indices].float().div_(255), self.y_N[indices]
 
 
 def build_pool(sets: list[ImageSet], device: torch.device) -> ImagePool:
+    """The images of all sets, in order, on ``device``."""
     x_NHWC = np.concatenate([images.x_NHWC for images in sets])
     y_N = np.concatenate([images.y_N for images in sets])
     x_NCHW = torch.from_numpy(np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2)))
     return ImagePool(x_NCHW.to(device), torch.from_numpy(y_N.astype(np.int64)).to(device))
 
 
-def check_alike(base: ImageSet, other: ImageSet, option: str) -> None:
-    """A UserError where ``other`` cannot be mixed into ``base``."""
+def check_compatible(base: ImageSet, other: ImageSet, option: str) -> None:
+    """Raise UserError if ``other`` differs from ``base`` in image size or channels or has unknown labels."""
     if (other.image_size, other.channels) != (base.image_size, base.channels):
         sizes = [f"{s.image_size[0]}x{s.image_size[1]}x{s.channels}" for s in (base, other)]
         raise UserError(
@@ -58,11 +61,11 @@ def check_alike(base: ImageSet, other: ImageSet, option: str) -> None:
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Batches of ``batch_size``; ``unlabelled`` of each comes from the pseudo-labelled pool.
+    """Batches of ``batch_size`` images, of which ``unlabelled`` come from the pseudo-labelled pool.
 
-    An epoch has ceil(labelled / batch_size) batches. Without a pseudo-labelled pool every image comes
-    once and the last batch may be smaller. With one, each epoch takes the first labelled images of
-    a fresh permutation and draws the pseudo-labelled ones with replacement (RST authors' code).
+    An epoch has ceil(labelled / batch_size) batches. Without a pseudo-labelled pool each image is used
+    once and the last batch may be smaller. With one, each epoch takes the first labelled images of a
+    new permutation and draws the pseudo-labelled ones with replacement (RST authors' code).
     """
 
     labelled: ImagePool
@@ -73,22 +76,23 @@ class BatchSampler:
 
     @property
     def iterations(self) -> int:
+        """Batches per epoch."""
         return math.ceil(self.labelled.n / self.batch_size)
 
     def size(self, i: int) -> int:
-        """Images of an epoch's batch number ``i``, in all processes together."""
-        left = self.labelled.n - i * self.batch_size
-        return self.batch_size if self.pseudo is not None else min(self.batch_size, left)
+        """The number of images in batch ``i`` of an epoch, over all processes."""
+        remaining = self.labelled.n - i * self.batch_size
+        return self.batch_size if self.pseudo is not None else min(self.batch_size, remaining)
 
     def batches(
         self, epoch: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The epoch's batches from number ``start`` on; with several processes, this one's part of each.
+        """Batches (x_NCHW, y) of an epoch from number ``start``; of each, the part of process ``rank``.
 
-        A last batch of fewer images than processes is left out.
+        A last batch with fewer images than processes is left out.
         """
         generator = torch.Generator().manual_seed(derive(self.seed, "batches", str(epoch)))
-        # Once to the device; an epoch's batches are then drawn without a transfer.
+        # Moved to the device once, so that drawing a batch needs no transfer.
         order = torch.randperm(self.labelled.n, generator=generator).to(self.labelled.y_N.device)
         if self.pseudo is None:
             for i in range(start, self.iterations):
@@ -96,13 +100,15 @@ class BatchSampler:
                     return
                 yield self.labelled.batch(order[i * self.batch_size : (i + 1) * self.batch_size][rank::world])
             return
-        own = self.batch_size - self.unlabelled
+        labelled = self.batch_size - self.unlabelled
         for i in range(self.iterations):
             drawn = torch.randint(self.pseudo.n, (self.unlabelled,), generator=generator)
             if i < start:
                 continue
             x1, y1 = self.labelled.batch(
-                order[torch.arange(i * own, (i + 1) * own, device=order.device) % len(order)][rank::world]
+                order[torch.arange(i * labelled, (i + 1) * labelled, device=order.device) % len(order)][
+                    rank::world
+                ]
             )
             x2, y2 = self.pseudo.batch(drawn[rank::world])
             yield torch.cat([x1, x2]), torch.cat([y1, y2])

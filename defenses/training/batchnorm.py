@@ -1,6 +1,4 @@
-"""BatchNorm: running statistics kept still during a pass that must leave no trace, and statistics of a
-batch that is spread over several processes.
-"""
+"""BatchNorm: passes that do not change the running statistics, and statistics over several processes."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Train-mode forwards inside use the batch's statistics and write no buffer, without any copy."""
+    """Train-mode passes inside normalise by the batch's statistics and do not update the running ones."""
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
@@ -29,7 +27,7 @@ def frozen_statistics(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def restored_statistics(network: nn.Module) -> Iterator[None]:
-    """The same result by a copy, for compiled code: a changed flag would have it compiled anew."""
+    """Like :func:`frozen_statistics`, by copying the buffers: a changed flag would trigger recompilation."""
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     buffers = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
     saved = [buffer.clone() for buffer in buffers]
@@ -41,7 +39,7 @@ def restored_statistics(network: nn.Module) -> Iterator[None]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes, forwards and backwards: every process's loss depends on every addend."""
+    """The sum over processes, also of gradients: every process's loss depends on every addend."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -57,9 +55,9 @@ class _Sum(torch.autograd.Function):
 
 
 class _Synchronised(_BatchNorm):
-    """Normalises by mean and variance of all processes' images together, on any device.
+    """Normalises by mean and variance of the joined batch of all processes, on any device.
 
-    torch's own SyncBatchNorm needs CUDA, and synchronises in every pass: the attack's must not.
+    torch's SyncBatchNorm needs CUDA and also synchronises in the passes of the attack.
     """
 
     synchronise = True
@@ -71,24 +69,26 @@ class _Synchronised(_BatchNorm):
         dimensions = [d for d in range(x.dim()) if d != 1]
         shape = [1, -1, *[1] * (x.dim() - 2)]
         wide = x.float()
-        # Around the running mean, so that no digits are lost to E[x^2] - E[x]^2.
-        around = self.running_mean if self.running_mean is not None else torch.zeros_like(wide[0, :, 0])
-        around = around.detach().clone()
-        moved = wide - around.view(shape)
+        # Centred at the running mean: E[x^2] - E[x]^2 would lose digits otherwise.
+        centre = self.running_mean if self.running_mean is not None else torch.zeros_like(wide[0, :, 0])
+        centre = centre.detach().clone()
+        centred = wide - centre.view(shape)
         count = torch.full((1,), float(x.numel() // x.shape[1]), device=x.device)
-        sums = _Sum.apply(torch.cat([moved.sum(dimensions), moved.square().sum(dimensions), count]))
+        sums = _Sum.apply(torch.cat([centred.sum(dimensions), centred.square().sum(dimensions), count]))
         total, (first, second) = sums[-1].detach(), sums[:-1].view(2, -1) / sums[-1].detach()
         variance = second - first.square()
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            self._remember(first.detach() + around, variance.detach() * total / (total - 1).clamp_min(1))
-        normalised = (moved - first.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+            self._update_running(
+                first.detach() + centre, variance.detach() * total / (total - 1).clamp_min(1)
+            )
+        normalised = (centred - first.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
         out: Tensor = normalised.to(x.dtype)
         return out
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -104,8 +104,8 @@ class _Synchronised1d(_Synchronised, nn.BatchNorm1d): ...
 class _Synchronised2d(_Synchronised, nn.BatchNorm2d): ...
 
 
-def synchronised(network: nn.Module) -> None:
-    """Have the network's BatchNorm layers see the whole batch; names and tensors stay what they are."""
+def synchronise_batchnorm(network: nn.Module) -> None:
+    """Make the network's BatchNorm layers use the joined batch, in place; the state dict is unchanged."""
     kinds: dict[type, type] = {nn.BatchNorm1d: _Synchronised1d, nn.BatchNorm2d: _Synchronised2d}
     for layer in network.modules():
         if type(layer) in kinds:
@@ -114,7 +114,7 @@ def synchronised(network: nn.Module) -> None:
 
 @contextmanager
 def unsynchronised(network: nn.Module) -> Iterator[None]:
-    """Passes inside do not wait for other processes: each normalises by its own images."""
+    """Passes inside do not synchronise: each process normalises by its own images."""
     layers = [layer for layer in network.modules() if isinstance(layer, _Synchronised)]
     for layer in layers:
         layer.synchronise = False

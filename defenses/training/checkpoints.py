@@ -1,4 +1,4 @@
-"""The checkpoints a run leaves, and the record of what was run."""
+"""Write the checkpoints of a run and its record (``run.json``)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from robust_eval.models.loading import checkpoint, python_architecture
 
 Metrics = Mapping[str, Any]
 Selected = Literal["validation", "last", "unknown"]
+"""How the epoch of a checkpoint was selected."""
 
 
 def save_model(
@@ -34,10 +35,10 @@ def save_model(
     members: int = 0,
     selected: Selected = "unknown",
 ) -> None:
-    """A checkpoint that ``robust-eval run`` loads with no further argument.
+    """Write a checkpoint that ``robust-eval run`` loads without further arguments.
 
-    ``members`` above 0: ``network`` is an ensemble of so many of the recipe's networks. ``selected``: how
-    this epoch was chosen; leaderboards show it, whatever the file is called later.
+    ``members`` > 0: ``network`` is an ensemble of this many networks of the recipe. ``selected``: how this
+    epoch was selected; leaderboards show it, independently of the file's name.
     """
     recipe, images = job.recipe, job.train
     architecture = Architecture(
@@ -57,22 +58,22 @@ def save_model(
         dataset=images.name,
         threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
         recipe=recipe.model_dump(mode="json"),
-        # Without times: the same run makes the same file, and a board knows it by its hash.
+        # Without times, so that repeating a run gives the same file; leaderboards identify it by its hash.
         metrics={name: value for name, value in metrics.items() if name not in learning_curve.TIMES},
         provenance={
             "seed": job.options.seed,
             "precision": job.options.precision,
             "selected": selected,
             "trained_on": job.trained_on,
-            **job.drawn_from,
+            **job.inputs,
             **environment(pick_device(job.options.device)),
         },
     )
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """What else the bits of the weights depend on. A processor's sums round by the number of its threads."""
-    on: dict[str, str | int] = (
+    """Versions and hardware that change the rounding of the weights; on a CPU also the number of threads."""
+    hardware: dict[str, str | int] = (
         {"device": device_name(device)}
         if device.type == "cuda"
         else {"device": platform.machine(), "threads": torch.get_num_threads()}
@@ -81,17 +82,17 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "robust_eval": version("robust-eval"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        **on,
+        **hardware,
     }
 
 
 def write_record(job: TrainingJob, identity: Mapping[str, Any]) -> None:
-    """``run.json``: the resolved recipe with the source of every field, data, seed, versions, command."""
+    """Write ``run.json``: resolved recipe with the source of each field, data, seed, versions, command."""
     sets = {"train": job.train, "validation": job.validation, "extra": job.extra, "pseudo": job.pseudo}
     record = {
         "command": job.options.command,
         "dataset": job.train.name,
-        "images": {name: found.n for name, found in sets.items() if found is not None},
+        "images": {name: images.n for name, images in sets.items() if images is not None},
         "environment": environment(pick_device(job.options.device)),
         **identity,
         "sources": dict(job.sources),

@@ -1,8 +1,8 @@
-"""How a training step calls the model: in reduced precision, with weights cast once per attack, compiled.
+"""Forward passes of a training step: reduced precision, weights cast once per attack, compilation.
 
-Two kinds of pass. ``updating`` lets gradients reach the weights. ``frozen`` serves an attack, whose
-many passes meet the same weights: those of convolutions and linear layers are cast once, and none
-gets a gradient. (Autocast would cast them again in every pass.) Neither changes a result by a bit.
+``with_weight_gradients``: gradients reach the weights. ``with_frozen_weights``: for an attack, whose many
+passes use the same weights; those of convolutions and linear layers are cast once and get no gradient
+(autocast would cast them again in every pass). Results are identical bit for bit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _CAST = (_ConvNd, nn.Linear)
 
 
 class ForwardPasses:
-    """``model``: x_NCHW in [0, 1] to logits_NK. Logits come back in float32.
+    """Calls ``model`` (x_NCHW in [0, 1] to logits_NK) under ``autocast``; logits are returned in float32.
 
-    ``compiled_batch_size``: compile for batches of that many images, None for never. Others, such as an
-    epoch's last, and passes without any gradient are not worth code of their own.
+    ``compiled_batch_size``: compile for batches of this many images; None: do not compile. Batches of
+    other sizes (an epoch's last) and passes without gradients are not compiled.
     """
 
     def __init__(
@@ -38,42 +38,43 @@ class ForwardPasses:
     ) -> None:
         self.model, self.autocast, self.compiled_batch_size = model, autocast, compiled_batch_size
         if compiled_batch_size is not None:
-            # Code is kept by function, not by model: that of an earlier run would count against a limit.
+            # Torch limits compiled versions per function; those of an earlier run would count.
             torch.compiler.reset()
             self._compiled = torch.compile(self._call, dynamic=False, fullgraph=True)
 
-    def updating(self, x_NCHW: Tensor) -> Tensor:
-        """Logits, differentiable with respect to the weights as well.
+    def with_weight_gradients(self, x_NCHW: Tensor) -> Tensor:
+        """Logits that are differentiable with respect to the weights and the images.
 
-        Autocast is entered per pass: its cache of cast weights would otherwise outlive the moment
-        they are perturbed.
+        Autocast is entered in each pass: its cache of cast weights must not survive a perturbation of
+        the weights.
         """
         with self.autocast():
             logits_NK: Tensor
-            if self._quick(x_NCHW):
+            if self._uses_compiled(x_NCHW):
                 logits_NK = self._compiled_call(dict(self.model.named_parameters()), x_NCHW)
             else:
                 logits_NK = self.model(x_NCHW)
         return logits_NK.float()
 
-    def frozen(self) -> Forward:
-        """The forward pass at the weights as they now stand, differentiable with respect to images alone."""
+    def with_frozen_weights(self) -> Forward:
+        """A forward pass at the current weights, differentiable with respect to the images only."""
         weights = self._weights()
         if not weights:
-            return self.updating
+            return self.with_weight_gradients
 
         def forward(x_NCHW: Tensor) -> Tensor:
-            call = self._compiled_call if self._quick(x_NCHW) else self._call
+            call = self._compiled_call if self._uses_compiled(x_NCHW) else self._call
             with self.autocast():
                 logits_NK = call(weights, x_NCHW)
             return logits_NK.float()
 
         return forward
 
-    def still(self) -> AbstractContextManager[None]:
-        """Passes inside leave BatchNorm's running statistics as they are.
+    def frozen_batchnorm_stats(self) -> AbstractContextManager[None]:
+        """Passes inside do not change BatchNorm's running statistics.
 
-        Compiled passes would need other code to leave them alone, so there they are put back.
+        With compiled passes the statistics are restored on exit: freezing them would need a second
+        compilation.
         """
         return (frozen_statistics if self.compiled_batch_size is None else restored_statistics)(self.model)
 
@@ -85,30 +86,30 @@ class ForwardPasses:
         try:
             return self._compiled(weights, x_NCHW)
         except RuntimeError as error:
-            from torch._dynamo.exc import TorchDynamoException  # loaded by now; seconds if it were not
+            from torch._dynamo.exc import TorchDynamoException  # takes seconds if not loaded yet
 
             if not isinstance(error, TorchDynamoException):
                 raise
             problem = str(error).strip().splitlines()[0]
             raise UserError(f"This network cannot be compiled ({problem}): use --compile off.") from error
 
-    def _quick(self, x_NCHW: Tensor) -> bool:
+    def _uses_compiled(self, x_NCHW: Tensor) -> bool:
         return len(x_NCHW) == self.compiled_batch_size and torch.is_grad_enabled()
 
     @torch.no_grad()
     def _weights(self) -> dict[str, Tensor]:
-        """Detached weights, cast where autocast would; empty where that would change nothing."""
+        """Detached weights, cast as autocast would; empty if that would change nothing."""
         parameters = dict(self.model.named_parameters())
-        kept = (
-            {} if self.compiled_batch_size is None else {name: p.detach() for name, p in parameters.items()}
-        )
+        weights = {}
+        if self.compiled_batch_size is not None:
+            weights = {name: p.detach() for name, p in parameters.items()}
         with self.autocast():
             device = next(iter(parameters.values())).device.type if parameters else "cpu"
             if not torch.is_autocast_enabled(device):
-                return kept
+                return weights
             dtype = torch.get_autocast_dtype(device)
         for prefix, layer in self.model.named_modules():
             if isinstance(layer, _CAST):
                 for name, p in layer.named_parameters(prefix, recurse=False):
-                    kept[name] = p.to(dtype)
-        return kept
+                    weights[name] = p.to(dtype)
+        return weights

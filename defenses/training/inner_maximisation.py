@@ -1,6 +1,6 @@
-"""The one projected-ascent loop of training: x' inside the ball that raises the method's loss.
+"""Projected gradient ascent on the images: x' in the ball that maximises the objective's attack loss.
 
-It shares ``core.norms`` with the evaluation attacks and nothing else: a common bug would hide itself.
+It shares only ``core.norms`` with the attacks of the evaluation, so that a bug here is not repeated there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from defenses.recipes.sections import Inner
 from robust_eval.core.norms import norm_per_image, project
 from robust_eval.core.threat import Norm
 
-# Below this there is no budget to spend (Liu et al.'s warm-up starts at 0).
-NO_BUDGET = 1e-6
+MIN_RADIUS = 1e-6
+"""No attack below this radius; the epsilon schedule of Liu et al. starts at 0."""
 
 
 def maximise(
@@ -22,12 +22,12 @@ def maximise(
 ) -> Tensor:
     """Adversarial images for ``x_NCHW`` (float32 in [0, 1]), within ``radius`` and the box; detached.
 
-    ``loss`` maps logits_NK to one value per image. The last iterate is returned, as all the
-    reproduced methods do; of several restarts, per image the one with the highest final loss.
-    Gradients are taken with respect to the images alone: the same images as a backward pass
-    through the weights too, for about a third less work. Draws from torch's global generator.
+    ``loss`` maps logits_NK to one value per image. Returns the last iterate, as all reproduced methods
+    do; with restarts, for each image the one with the highest final loss. Gradients are taken with
+    respect to the images only, which saves about a third of the work of a full backward pass. Draws from
+    torch's global generator.
     """
-    if inner.steps == 0 or radius < NO_BUDGET:
+    if inner.steps == 0 or radius < MIN_RADIUS:
         return x_NCHW.detach()
     best = _ascend(forward, loss, x_NCHW, norm, radius, inner)
     if inner.restarts == 1:
@@ -49,7 +49,7 @@ def _ascend(
     adv = (x_NCHW + _start(x_NCHW, norm, radius, inner)).clamp_(0, 1)
     for _ in range(inner.steps):
         adv.requires_grad_(True)
-        # The sum over images: a mean would only shrink the gradients toward underflow.
+        # The sum over images: a mean would move small gradients towards underflow.
         (gradient,) = torch.autograd.grad(loss(forward(adv)).sum(), adv)
         with torch.no_grad():
             delta = adv + step * direction(gradient, norm) - x_NCHW
@@ -58,7 +58,7 @@ def _ascend(
 
 
 def direction(gradient_NCHW: Tensor, norm: Norm) -> Tensor:
-    """Steepest ascent of unit length; 0 where the gradient is 0 or not finite."""
+    """Direction of steepest ascent with unit norm; 0 for gradient entries that are 0 or not finite."""
     gradient_NCHW = torch.nan_to_num(gradient_NCHW, nan=0.0, posinf=0.0, neginf=0.0)
     if norm == "Linf":
         return gradient_NCHW.sign()
@@ -66,7 +66,7 @@ def direction(gradient_NCHW: Tensor, norm: Norm) -> Tensor:
 
 
 def _start(x_NCHW: Tensor, norm: Norm, radius: float, inner: Inner) -> Tensor:
-    """The first perturbation: uniform in the ball (L2: a random direction, length uniform), or noise."""
+    """Initial perturbation: 0, Gaussian, or uniform in the ball (L2: random direction, uniform length)."""
     size = float(inner.start_size)
     if inner.start == "none":
         return torch.zeros_like(x_NCHW)

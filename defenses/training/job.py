@@ -1,4 +1,4 @@
-"""From what a user typed to a job: load the data, split it, refuse what cannot work."""
+"""Turn the options of ``defenses train`` into a job: resolve the recipe, check, load and split the images."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from numpy.typing import NDArray
 from defenses.recipes.recipe import Recipe
 from defenses.recipes.resolve import resolve
 from defenses.training import initial_weights
-from defenses.training.batches import check_alike
+from defenses.training.batches import check_compatible
+from defenses.training.job_checks import check_batch_size, check_images, check_options
 from defenses.training.options import TrainOptions
-from defenses.training.runtime import PRECISIONS
 from robust_eval import data
 from robust_eval.core import image_sketch
-from robust_eval.core.devices import pick_device
-from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.errors import UserError
 from robust_eval.core.types import Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.acceleration import compilation
 from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """A training run, fully decided; nothing has been computed yet."""
+    """Everything that determines a training run; nothing has been computed yet."""
 
     options: TrainOptions
     recipe: Recipe
@@ -44,16 +42,16 @@ class TrainingJob:
     pseudo: ImageSet | None
     normalisation: Normalisation
     left_out: int = 0
-    """Extra and pseudo-labelled images that are among the held-out or the test images."""
+    """Number of extra and pseudo-labelled images removed because they are validation or test images."""
 
     @cached_property
     def trained_on(self) -> dict[str, Any]:
-        """A sketch of every image that is trained on, for the checkpoints."""
+        """Sketch (hashes) of all training images; checkpoints store it to detect overlap with test images."""
         return image_sketch.sketch(s.x_NHWC for s in (self.train, self.extra, self.pseudo) if s is not None)
 
     @cached_property
-    def drawn_from(self) -> dict[str, Any]:
-        """Fingerprints of the image sets, and the hash of the initial weights."""
+    def inputs(self) -> dict[str, Any]:
+        """Fingerprints of the image sets and the hash of the initial weights."""
         sets = {
             "train": self.train,
             "validation": self.validation,
@@ -69,11 +67,11 @@ class TrainingJob:
     def identity(self) -> dict[str, Any]:
         """Everything the result depends on; a run folder belongs to one identity."""
         options, architecture = self.options, self.recipe.architecture
-        own = python_architecture.is_python_file(architecture)
+        python_file = python_architecture.is_python_file(architecture)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            **({"code_sha256": python_architecture.sha256(architecture)} if own else {}),
-            **self.drawn_from,
+            **({"code_sha256": python_architecture.sha256(architecture)} if python_file else {}),
+            **self.inputs,
             "seed": options.seed,
             "precision": options.precision,
             "devices": options.devices * options.nodes,
@@ -81,45 +79,20 @@ class TrainingJob:
 
 
 def prepare(options: TrainOptions) -> TrainingJob:
+    """Resolve the recipe, check the options, load and split the images.
+
+    Raises UserError if the options contradict each other or do not fit the recipe or the images.
+    """
     resolved = resolve(options.recipe, options.choices)
-    recipe, spec = resolved.recipe, options.choices.data
-    if options.precision not in PRECISIONS:
-        raise unknown("precision", options.precision, PRECISIONS)
-    compilation.parse(options.compile, pick_device(options.device))
-    if options.seed < 0:
-        raise UserError(f"--seed must be 0 or more, got {options.seed}.")
-    _no_contradictions(recipe, options)
-    whole = data.load(spec, root=options.data_root, split="train")
-    _suitable(recipe, whole, spec)
-    train, validation = hold_out(whole, recipe.selection.validation)
-    test, whole_test = None, None
-    if recipe.selection.test_images:
-        if whole.split == "all":
-            raise UserError(
-                f"{spec} has no test images of its own, and selection.test_images would measure training "
-                "images: set it to 0, or give a folder with train and test."
-            )
-        whole_test = data.load(spec, root=options.data_root, split="test")
-        test = whole_test.take(min(recipe.selection.test_images, whole_test.n))
-    world = options.devices * options.nodes
-    if world > 1 and recipe.training.batch_size < 2 * world:
-        raise UserError(
-            f"training.batch_size is {recipe.training.batch_size}, too few for {world} processes: give each "
-            "at least two images, or use fewer --devices."
-        )
-    if recipe.training.batch_size > train.n:
-        raise UserError(
-            f"training.batch_size is {recipe.training.batch_size}, but {train.n} training images are left "
-            f"of {spec}: set a smaller one."
-        )
-    extra = _more(options.extra_data, "--extra-data", whole, options.data_root)
-    pseudo = _more(options.unlabelled, "--unlabelled", whole, options.data_root)
-    kept_extra, kept_pseudo = extra, pseudo
-    if extra is not None or pseudo is not None:
-        unseen = [s for s in (validation, whole_test or _test_split(whole, options)) if s is not None]
-        forbidden = image_sketch.hashes_of(s.x_NHWC for s in unseen)
-        kept_extra = _without(extra, forbidden, "--extra-data")
-        kept_pseudo = _without(pseudo, forbidden, "--unlabelled")
+    recipe = resolved.recipe
+    check_options(recipe, options)
+    images = data.load(options.choices.data, root=options.data_root, split="train")
+    check_images(recipe, images, options.choices.data)
+    train, validation = hold_out(images, recipe.selection.validation)
+    test_split = _load_measured_test_split(recipe, images, options)
+    check_batch_size(recipe, options, train)
+    additional = _load_additional(images, options)
+    clean = _without_unseen(additional, images, (validation, test_split), options)
     return TrainingJob(
         options=options,
         recipe=recipe,
@@ -127,11 +100,11 @@ def prepare(options: TrainOptions) -> TrainingJob:
         folder=options.out or default_folder(options, recipe),
         train=train,
         validation=validation,
-        test=test,
-        extra=kept_extra,
-        pseudo=kept_pseudo,
-        normalisation=_normalisation(recipe, whole),
-        left_out=_count(extra, pseudo) - _count(kept_extra, kept_pseudo),
+        test=test_split.take(min(recipe.selection.test_images, test_split.n)) if test_split else None,
+        extra=clean.extra,
+        pseudo=clean.pseudo,
+        normalisation=_normalisation(recipe, images),
+        left_out=additional.n - clean.n,
     )
 
 
@@ -143,7 +116,7 @@ def default_folder(options: TrainOptions, recipe: Recipe) -> Path:
 
 
 def hold_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet | None]:
-    """Training and validation images: n of a seed-0 permutation (Rice et al.), at most a fifth."""
+    """Training and validation images: n of a seed-0 permutation (Rice et al. 2020), at most a fifth."""
     n = min(n, images.n // 5)
     if not n:
         return images, None
@@ -151,73 +124,82 @@ def hold_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet | None]:
     return images.subset(np.sort(order[n:])), images.subset(np.sort(order[:n]))
 
 
-def _more(spec: str | None, option: str, base: ImageSet, root: Path | None) -> ImageSet | None:
-    if spec is None:
+def _load_measured_test_split(recipe: Recipe, images: ImageSet, options: TrainOptions) -> ImageSet | None:
+    """The test images if ``selection.test_images`` asks for their accuracy."""
+    if not recipe.selection.test_images:
         return None
-    images = data.load(
-        spec if ":" in spec or not spec.endswith(".npz") else f"npz:{spec}", root=root, split="train"
+    spec = options.choices.data
+    if images.split == "all":
+        raise UserError(
+            f"{spec} has no test images of its own, and selection.test_images would measure training "
+            "images: set it to 0, or give a folder with train and test."
+        )
+    return data.load(spec, root=options.data_root, split="test")
+
+
+@dataclass(frozen=True)
+class _Additional:
+    """Labelled and pseudo-labelled images beside the dataset's own."""
+
+    extra: ImageSet | None
+    pseudo: ImageSet | None
+
+    @property
+    def n(self) -> int:
+        return sum(images.n for images in (self.extra, self.pseudo) if images is not None)
+
+
+def _load_additional(images: ImageSet, options: TrainOptions) -> _Additional:
+    def load(spec: str | None, option: str) -> ImageSet | None:
+        if spec is None:
+            return None
+        spec = spec if ":" in spec or not spec.endswith(".npz") else f"npz:{spec}"
+        loaded = data.load(spec, root=options.data_root, split="train")
+        check_compatible(images, loaded, option)
+        return loaded
+
+    extra = load(options.extra_data, "--extra-data")
+    return _Additional(extra, load(options.unlabelled, "--unlabelled"))
+
+
+def _without_unseen(
+    additional: _Additional,
+    images: ImageSet,
+    unseen: tuple[ImageSet | None, ImageSet | None],
+    options: TrainOptions,
+) -> _Additional:
+    """The additional images that are neither validation nor test images, compared by hash.
+
+    ``unseen``: validation and test images; test images are loaded here if they were not measured.
+    """
+    if additional.extra is None and additional.pseudo is None:
+        return additional
+    validation, test = unseen
+    sets = [s for s in (validation, test or _load_test_split(images, options)) if s is not None]
+    forbidden = image_sketch.hashes_of(s.x_NHWC for s in sets)
+    return _Additional(
+        _without(additional.extra, forbidden, "--extra-data"),
+        _without(additional.pseudo, forbidden, "--unlabelled"),
     )
-    check_alike(base, images, option)
-    return images
 
 
-def _test_split(whole: ImageSet, options: TrainOptions) -> ImageSet | None:
-    """The test images that belong to ``whole``; None where there are none."""
-    if whole.split == "all":
+def _load_test_split(images: ImageSet, options: TrainOptions) -> ImageSet | None:
+    """The test images of the same dataset; None if it has none."""
+    if images.split == "all":
         return None
     try:
         return data.load(options.choices.data, root=options.data_root, split="test")
-    except UserError:  # a folder may have a train folder alone
+    except UserError:  # a folder may contain only a train folder
         return None
 
 
-def _without(more: ImageSet | None, forbidden: NDArray[np.uint64], option: str) -> ImageSet | None:
-    """``more`` without the images, by hash, that choose the epoch or belong to the test."""
-    if more is None:
+def _without(images: ImageSet | None, forbidden: NDArray[np.uint64], option: str) -> ImageSet | None:
+    if images is None:
         return None
-    kept = np.flatnonzero(~np.isin(image_sketch.hashes(more.x_NHWC), forbidden))
-    if not len(kept):
-        raise UserError(f"{option} holds held-out and test images of the data alone: give others.")
-    return more if len(kept) == more.n else more.subset(kept)
-
-
-def _count(*sets: ImageSet | None) -> int:
-    return sum(images.n for images in sets if images is not None)
-
-
-def _suitable(recipe: Recipe, images: ImageSet, spec: str) -> None:
-    """A UserError where the images cannot be learned from, or the augmentation hides them."""
-    if images.classes < 2:
-        raise UserError(f"{spec} has one class: training needs at least two.")
-    side = min(images.image_size)
-    for name in ("cutout", "crop_padding"):
-        if getattr(recipe.augment, name) >= side:
-            raise UserError(
-                f"augment.{name} = {getattr(recipe.augment, name)} can hide a whole image of {spec} "
-                f"({side} pixels): set it below {side}."
-            )
-
-
-def _no_contradictions(recipe: Recipe, options: TrainOptions) -> None:
-    named = {"--init": options.init, "--extra-data": options.extra_data, "--unlabelled": options.unlabelled}
-    for option, value in named.items():
-        if value is not None and not value.strip():
-            raise UserError(f"{option} is empty: name a file, or leave it out.")
-    if recipe.training.unlabelled and options.unlabelled is None:
-        raise UserError(
-            f"Recipe {recipe.name} needs pseudo-labelled images: make them with defenses pseudo-label and "
-            "give them with --unlabelled FILE, or set training.unlabelled=0."
-        )
-    if options.unlabelled is not None and not recipe.training.unlabelled:
-        raise UserError(
-            f"Recipe {recipe.name} uses no pseudo-labelled images: choose rst or rst-awp, set "
-            "training.unlabelled=1/2, or give the file with --extra-data."
-        )
-    if recipe.training.fresh_head and options.init is None:
-        raise UserError(
-            f"Recipe {recipe.name} starts from a pre-trained network: give it with --init ckpt.pt, or set "
-            "training.fresh_head=false to start from scratch."
-        )
+    allowed = np.flatnonzero(~np.isin(image_sketch.hashes(images.x_NHWC), forbidden))
+    if not len(allowed):
+        raise UserError(f"{option} contains only validation and test images of the data: give others.")
+    return images if len(allowed) == images.n else images.subset(allowed)
 
 
 def _normalisation(recipe: Recipe, images: ImageSet) -> Normalisation:

@@ -11,13 +11,16 @@ from defenses.recipes import sections
 
 
 def build_optimiser(network: nn.Module, config: sections.Optimiser) -> torch.optim.Optimizer:
-    """SGD or Adam; a group may keep its first rate (``constant``), which the schedule then leaves alone."""
+    """SGD or Adam over two groups: multi-dimensional weights, and biases and BatchNorm parameters.
+
+    With ``undecayed_lr`` = ``constant`` the learning-rate schedule does not change the second group.
+    """
     weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
-    spared = 0.0 if config.decay == "weights" else config.weight_decay
+    others_decay = 0.0 if config.decay == "weights" else config.weight_decay
     groups = [
         {"params": weights, "weight_decay": config.weight_decay, "scheduled": True},
-        {"params": others, "weight_decay": spared, "scheduled": config.undecayed_lr == "scheduled"},
+        {"params": others, "weight_decay": others_decay, "scheduled": config.undecayed_lr == "scheduled"},
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "adam":
@@ -26,18 +29,19 @@ def build_optimiser(network: nn.Module, config: sections.Optimiser) -> torch.opt
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of the groups that follow the schedule."""
     for group in optimiser.param_groups:
         if group["scheduled"]:
             group["lr"] = rate
 
 
 def weight_decay_of(optimiser: torch.optim.Optimizer) -> Callable[[Tensor], float]:
-    """A function from a parameter to its weight decay."""
+    """A function from a parameter to its weight decay; 0 for parameters that are not optimised."""
     table = {id(p): float(g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
     return lambda parameter: table.get(id(parameter), 0.0)
 
 
 def l1_penalty(network: nn.Module, strength: float) -> Tensor:
-    """strength * sum of absolute values of the multi-dimensional tensors (no biases, no BatchNorm)."""
+    """strength * sum of absolute values of multi-dimensional parameters (no biases, no BatchNorm)."""
     sizes = [p.abs().sum() for p in network.parameters() if p.dim() > 1]
     return strength * torch.stack(sizes).sum()

@@ -1,4 +1,4 @@
-"""Hard labels for unlabelled images from a trained model: the second step of RST (Carmon et al. 2019)."""
+"""Label unlabelled images with a trained model: the second step of RST (Carmon et al. 2019)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class PseudoLabelSummary:
-    """What was written."""
+    """The written file and its statistics."""
 
     path: Path
     kept: int
     seen: int
     mean_confidence: float
+    """Over all images seen."""
     classes: tuple[int, ...]
-    """How many kept images each class has."""
+    """Number of kept images of each class."""
 
 
 def write_pseudo_labels(
@@ -43,10 +44,11 @@ def write_pseudo_labels(
     min_confidence: float = 0.0,
     device: str = "cpu",
 ) -> PseudoLabelSummary:
-    """Label the images of ``spec`` with the model's likeliest class, in eval mode; labels there play no part.
+    """Label the images of ``spec`` with the class of highest probability; existing labels are ignored.
 
-    Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability
-    is below ``min_confidence`` are left out; Carmon et al. keep all of their (pre-selected) images.
+    Writes ``out`` as an .npz that ``--unlabelled`` and ``npz:`` read. Images whose highest probability is
+    below ``min_confidence`` are left out; Carmon et al. keep all of their (pre-selected) images. Raises
+    UserError if an argument is invalid, no image is left or ``out`` exists or cannot be written.
     """
     if not 0 <= min_confidence < 1:
         raise UserError(f"--min-confidence must be at least 0 and below 1, got {min_confidence}.")
@@ -57,13 +59,13 @@ def write_pseudo_labels(
     if out.exists():
         raise UserError(f"--out {out} exists: choose another name, or remove it first.")
     images = unlabelled_images(spec, data_root)
-    place = torch.device(device)
-    loaded = checkpoint.load(source, images=None, device=place)
+    target = torch.device(device)
+    loaded = checkpoint.load(source, images=None, device=target)
     x_NCHW, _ = images.tensors()
     try:
         with torch.no_grad():
             probabilities = torch.cat(
-                [loaded.model(part.to(place)).softmax(1).cpu() for part in torch.split(x_NCHW, BATCH)]
+                [loaded.model(part.to(target)).softmax(1).cpu() for part in torch.split(x_NCHW, BATCH)]
             )
     except RuntimeError:
         height, width = images.image_size
@@ -85,7 +87,7 @@ def write_pseudo_labels(
 
 
 def unlabelled_images(spec: str, root: Path | None) -> ImageSet:
-    """``spec`` as any data set, but an archive may lack ``y`` and a folder may hold images directly."""
+    """Load ``spec`` like any dataset; an archive may lack ``y``, and a folder may contain images directly."""
     scheme, _, argument = spec.partition(":")
     path = Path(argument).expanduser()
     if scheme == "npz" and _lacks_labels(path):

@@ -1,6 +1,6 @@
-"""The resume file: everything a run needs to go on as if it had not stopped.
+"""The resume file: everything a run needs to continue as if it had not been interrupted.
 
-A dict of tensors, numbers and strings, read with the weights-only reader.
+A dict of tensors, numbers and strings, read with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from robust_eval.models.loading.file_reader import damaged_part
 FORMAT = "defenses-resume"
 VERSION = 1
 FILE = "resume.pt"
-# Fields that runs from before they existed behaved as if they had.
-LATER = {"recipe.training.sync_batch_norm": False}
+DEFAULTS_OF_NEW_FIELDS = {"recipe.training.sync_batch_norm": False}
+"""The value that older resume files, which lack the field, correspond to."""
 
 
 def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> int:
-    """Write the state in one step; returns the file's size in bytes. Raises OSError."""
+    """Write the state atomically; returns the file's size in bytes. Raises OSError."""
     content = io.BytesIO()
     torch.save(
         {"format": FORMAT, "version": VERSION, "identity": json.dumps(identity), "state": state}, content
@@ -37,19 +37,19 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
 
 
 def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The state of a run with this identity; a UserError says why there is none."""
+    """The saved state. Raises UserError if the file is missing, damaged, or of a run of another identity."""
     path = folder / FILE
     if not path.exists():
         raise UserError(f"There is nothing to resume in {folder}: {FILE} is missing. Leave --resume out.")
     part = damaged_part(path)
     try:
         content = None if part else torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a damaged zip raises whatever its bytes happen to hit
+    except Exception as error:  # a damaged zip file may raise any exception
         part = type(error).__name__
     if part:
         raise UserError(
-            f"{path} is damaged ({part}) and cannot be resumed. last.pt holds the weights of the last epoch: "
-            "start from them with --init, in another folder (--out)."
+            f"{path} is damaged ({part}) and cannot be resumed. last.pt contains the weights of the last "
+            "epoch: start from them with --init, in another folder (--out)."
         )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
@@ -59,8 +59,8 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
         raise UserError(
             f"{path} was written by a newer version (format {content['version']}): update this one."
         )
-    theirs = json.loads(content["identity"])
-    changed = list(_differences(theirs, json.loads(json.dumps(identity))))
+    saved_identity = json.loads(content["identity"])
+    changed = list(_differences(saved_identity, json.loads(json.dumps(identity))))
     if changed:
         listed = "; ".join([*changed[:3], *(["..."] if changed[3:] else [])])
         raise UserError(
@@ -71,14 +71,15 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
     return state
 
 
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    before, now = dict(flatten(theirs)), dict(flatten(ours))
+def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[str]:
+    """One phrase per field that differs. The number of devices may change."""
+    before, now = dict(flatten(saved)), dict(flatten(current))
     for name in sorted(before.keys() | now.keys()):
-        if name == "devices" or (name not in before and LATER.get(name) == now[name]):
+        if name == "devices" or (name not in before and DEFAULTS_OF_NEW_FIELDS.get(name) == now[name]):
             continue
         if before.get(name) != now.get(name):
-            short = name.removeprefix("recipe.")
-            if short.startswith("data."):
-                yield f"its {short.removeprefix('data.')} images are not the same"
+            field = name.removeprefix("recipe.")
+            if field.startswith("data."):
+                yield f"its {field.removeprefix('data.')} images are not the same"
             else:
-                yield f"{short} was {before.get(name)}, now {now.get(name)}"
+                yield f"{field} was {before.get(name)}, now {now.get(name)}"

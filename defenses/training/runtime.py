@@ -1,6 +1,6 @@
 """Device, precision and processes: Lightning Fabric, or plain torch for one process on the CPU.
 
-Importing Fabric takes seconds, and one process on the CPU needs nothing of it.
+Importing Fabric takes seconds, and one process on the CPU does not need it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from robust_eval.core.errors import UserError, unknown
 
 Precision = Literal["32", "bf16"]
 PRECISIONS = ("32", "bf16")
-# Set by torchrun, by SLURM, or by hand.
 _RENDEZVOUS = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
+"""Environment variables of which one is set if several nodes can find each other."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how to compute. Gradients are averaged by ``reduce``, not by a wrapper of the network:
-    the attack's backward passes must not synchronise, and several forwards per update must be possible.
+    """Where and how to compute.
+
+    Gradients are averaged by ``reduce``, not by a wrapper of the network: the attack's backward passes
+    must not synchronise, and an update may need several forward passes.
     """
 
     device: torch.device
@@ -34,10 +36,10 @@ class Runtime:
     rank: int = 0
     world: int = 1
     reduce: Callable[[Sequence[Tensor]], None] | None = None
-    """The mean over processes, in place; None for one process."""
+    """Replaces tensors by their mean over processes, in place; None for one process."""
 
-    def add(self, values: Tensor) -> Tensor:
-        """The sum over processes: counts of images that each has looked at a part of."""
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over processes of integer counts."""
         if self.reduce is None:
             return values
         # Counts stay far below 2**53.
@@ -45,16 +47,17 @@ class Runtime:
         self.reduce([summed])
         return (summed * self.world).round().to(values.dtype)
 
-    def any(self, here: bool) -> bool:
-        """Whether any process says so: all must stop at the same update, or some would wait for ever."""
-        return bool(self.add(torch.tensor([int(here)], device=self.device)))
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is True in any process; used to stop all processes at the same update."""
+        return bool(self.sum(torch.tensor([int(flag)], device=self.device)))
 
 
 def start_runtime(device: str, precision: str, devices: int, nodes: int = 1) -> Runtime:
-    """The runtime for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; starts the other processes if any.
+    """The runtime for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; starts the other processes if needed.
 
-    ``devices`` processes on each of ``nodes`` machines. Of several machines each must have been given the
-    command, by torchrun, SLURM or hand, with a rendezvous in the environment.
+    ``devices`` processes on each of ``nodes`` machines. With several machines the command must be started
+    on each of them (torchrun, SLURM or by hand) with a rendezvous in the environment. Raises UserError if
+    an argument is invalid or does not match the environment.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
@@ -64,7 +67,7 @@ def start_runtime(device: str, precision: str, devices: int, nodes: int = 1) -> 
         raise UserError(f"--nodes must be at least 1, got {nodes}.")
     if nodes > 1 and not any(name in os.environ for name in _RENDEZVOUS):
         raise UserError(
-            f"--nodes {nodes} needs to know where the nodes meet: start the command on every node with srun "
+            f"--nodes {nodes} needs a rendezvous address: start the command on every node with srun "
             "or torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK there."
         )
     _check_torchrun(devices, nodes)
@@ -75,16 +78,19 @@ def start_runtime(device: str, precision: str, devices: int, nodes: int = 1) -> 
 
 
 def _check_torchrun(devices: int, nodes: int) -> None:
-    """Else each of torchrun's processes might train the whole run, into one folder."""
+    """Raise UserError if torchrun started another number of processes.
+
+    Each of them would otherwise train the complete run, in the same folder.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != devices * nodes:
-        each = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
-        more = f" --nodes {world // each}" if world > each else ""
+        per_node = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+        more = f" --nodes {world // per_node}" if world > per_node else ""
         raise UserError(
             f"torchrun has started {world} processes, but --devices and --nodes make {devices * nodes}: add "
-            f"--devices {each}{more}."
+            f"--devices {per_node}{more}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Several seeds of one recipe, reported as mean and spread: never one lucky run."""
+"""Mean and standard deviation over several seeds of one recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robust_eval.core.files import atomic
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """Of one figure over seeds; ``sd`` is the sample standard deviation, 0 for one seed."""
+    """Statistics of one value over seeds; ``sd`` is the sample standard deviation, 0 for one seed."""
 
     mean: float
     sd: float
@@ -24,7 +24,7 @@ class SeedStatistics:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``0,1,2`` or ``0-4`` as distinct seeds."""
+    """Distinct seeds from ``0,1,2`` or ``0-4``. Raises UserError otherwise."""
     seeds: list[int] = []
     try:
         for part in text.split(","):
@@ -32,11 +32,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             seeds += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
         raise UserError(f"--seeds {text} is not a list of seeds: write for example 0,1,2.") from None
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if twice:
-        raise UserError(f"--seeds {text} names {twice[0]} twice: write for example 0,1,2.")
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise UserError(f"--seeds {text} contains {repeated[0]} twice: write for example 0,1,2.")
     if not seeds:
-        raise UserError(f"--seeds {text} names no seed: write for example 0,1,2.")
+        raise UserError(f"--seeds {text} contains no seed: write for example 0,1,2.")
     return tuple(seeds)
 
 
@@ -46,7 +46,7 @@ def seed_statistics(values: Sequence[float]) -> SeedStatistics:
 
 
 def summarise(outcomes: Sequence[TrainingOutcome]) -> dict[str, dict[str, SeedStatistics]]:
-    """For the best and the last epoch, every accuracy that all runs measured."""
+    """Statistics of every accuracy that all runs measured, by epoch (``best``, ``last``) and name."""
     table: dict[str, dict[str, SeedStatistics]] = {}
     for which in ("best", "last"):
         rows: list[dict[str, float]] = [getattr(outcome, which) for outcome in outcomes]
@@ -57,12 +57,13 @@ def summarise(outcomes: Sequence[TrainingOutcome]) -> dict[str, dict[str, SeedSt
 
 
 def write_summary(path: Path, seeds: Sequence[int], outcomes: Sequence[TrainingOutcome]) -> None:
+    """Write the seeds, their run folders and the statistics as JSON."""
     summary = {
         "seeds": list(seeds),
         "runs": [outcome.folder.name for outcome in outcomes],
         **{
-            which: {name: asdict(found) for name, found in figures.items()}
-            for which, figures in summarise(outcomes).items()
+            which: {name: asdict(statistic) for name, statistic in by_name.items()}
+            for which, by_name in summarise(outcomes).items()
         },
     }
     with atomic(path) as file:

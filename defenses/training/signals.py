@@ -1,4 +1,4 @@
-"""What ends a run before its time: a signal, at the next safe point; or settings that cannot be trained."""
+"""Reasons to end a run early: a signal, handled at the next safe point, or failed training."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from robust_eval.core.errors import UserError
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (a request, not an error)
-    """Raised at a safe point after a signal; the run's state is whole."""
+    """Raised at a safe point after a signal; the state of the run is consistent."""
 
 
 class UntrainableError(UserError):
-    """These settings train to nothing: the loss is not finite, or every image gets the same class."""
+    """Training failed with these settings: the loss is not finite, or the network has collapsed."""
 
 
 class InterruptHandler:
-    """Remembers a signal until the run asks; a second one interrupts at once."""
+    """Records SIGINT and SIGTERM until ``check`` is called; a second signal raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def check(self) -> None:
-        if self.asked:
+        """Raise TrainingInterrupted after a signal."""
+        if self.requested:
             raise TrainingInterrupted
 
     @contextmanager
     def listening(self) -> Iterator[None]:
+        """Handle signals inside; does nothing outside the main thread, which alone may install handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

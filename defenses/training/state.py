@@ -1,4 +1,4 @@
-"""A run in progress: what it holds, and how it becomes a resume file and back."""
+"""What changes during training and is saved in the resume file."""
 
 from __future__ import annotations
 
@@ -8,166 +8,89 @@ from typing import Any
 import torch
 from torch import nn
 
-from defenses.training import compilation, initial_weights, optimiser
-from defenses.training.batches import BatchSampler, ImagePool, build_pool
-from defenses.training.batchnorm import synchronised
-from defenses.training.job import TrainingJob
 from defenses.training.runtime import Runtime
-from defenses.training.step import TrainingStep
 from defenses.training.weight_averaging import WeightAverage
-from robust_eval.core.errors import UserError
-from robust_eval.core.seeds import derive, seed_everything
-from robust_eval.models import architectures
-from robust_eval.models.loading import python_architecture
-from robust_eval.models.normalisation import Normalised
 
 
 @dataclass
 class TrainingProgress:
-    """Where the run stands; plain numbers."""
+    """Counters, sums and learning-curve rows; plain numbers. The resume file uses these field names."""
 
     epoch: int = 0
-    """Epochs whose updates and measurement are done."""
+    """Completed epochs: updates and measurement done."""
     iteration: int = 0
-    """Updates done in the epoch after those."""
+    """Updates done in the current epoch."""
     loss_sum: float = 0.0
+    """Of the current epoch, over images; likewise ``images`` and ``seconds``."""
     images: int = 0
     seconds: float = 0.0
-    """Of the epoch after those, so far."""
     best: float = -1.0
+    """Highest validation score so far."""
     best_epoch: int = 0
+    """Counted from 1; 0 before the first selection."""
     worse: int = 0
     """Measurements since the best."""
     one_class: int = 0
-    """Measurements in a row that saw one class alone."""
+    """Consecutive measurements in which the network predicted a single class."""
     rows: list[dict[str, float]] = field(default_factory=list)
+
+    def finish_epoch(self, row: dict[str, float]) -> None:
+        """Add the epoch's row and start counting the next epoch."""
+        self.rows.append(row)
+        self.epoch += 1
+        self.iteration, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
 
 
 @dataclass
-class Run:
-    job: TrainingJob
-    runtime: Runtime
-    network: nn.Module
-    model: nn.Module
-    step: TrainingStep
-    mix: BatchSampler
-    average: WeightAverage | None
-    pools: dict[str, ImagePool]
-    """What is measured: ``train``, ``val``, ``test``."""
-    progress: TrainingProgress
-    notes: tuple[str, ...] = ()
-    """What was decided for this run, a line each."""
+class TrainingState:
+    """Network, optimiser, weight average and progress.
 
-    def identity(self) -> dict[str, Any]:
-        """The job's; compiled passes round differently, so they are part of it."""
-        return self.job.identity() | ({"compiled": True} if self.step.compiled_batch_size is not None else {})
+    No random generator is part of it: every random draw is seeded by (seed, epoch, iteration).
+    """
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: WeightAverage | None
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is measured and saved: the average where there is one."""
+    def eval_network(self) -> nn.Module:
+        """The network that is measured and saved: the weight average if the recipe keeps one."""
         return self.average.network if self.average else self.network
 
-    def state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings alone, readable with ``weights_only=True``.
-
-        No generator's state: every random draw is seeded by (seed, epoch, iteration).
-        """
+    def saved(self, runtime: Runtime) -> dict[str, Any]:
+        """The content of the resume file: tensors, numbers and strings (``weights_only=True`` reads it)."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict() if self.average else None,
-            "optimiser": self.step.optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "progress": vars(self.progress),
-            "world": self.runtime.world,
+            "world": runtime.world,
             "threads": torch.get_num_threads(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """The state of an interrupted run; KeyError, ValueError or RuntimeError where it does not fit."""
-        self.network.load_state_dict(state["network"])
-        self.step.optimiser.load_state_dict(state["optimiser"])
+    def restore(self, saved: dict[str, Any], runtime: Runtime) -> tuple[str, ...]:
+        """Load the state of an interrupted run; returns notes on what differs from that run.
+
+        Raises:
+            KeyError, ValueError, TypeError, RuntimeError: the saved state does not fit this run.
+        """
+        self.network.load_state_dict(saved["network"])
+        self.optimiser.load_state_dict(saved["optimiser"])
         if self.average is not None:
-            self.average.network.load_state_dict(state["average"])
-        self.progress = TrainingProgress(**state["progress"])
-        before, now = state.get("world", 1), self.runtime.world
+            self.average.network.load_state_dict(saved["average"])
+        self.progress = TrainingProgress(**saved["progress"])
+        notes: list[str] = []
+        before, now = saved.get("world", 1), runtime.world
         if before != now:
-            self.notes += (
+            notes.append(
                 f"trained on {before} process{'es' * (before > 1)} so far, now on {now}: the batches stay "
-                "the same, but the attacks' noise differs, and what BatchNorm sees unless it is synchronised",
+                "the same, but the noise of the attacks and unsynchronised BatchNorm statistics differ"
             )
-        theirs, ours = state.get("threads"), torch.get_num_threads()
-        if self.runtime.device.type == "cpu" and theirs not in (None, ours):
-            self.notes += (
-                f"trained on {theirs} thread{'s' * (theirs > 1)} so far, now on {ours}: sums round "
-                "differently, so the run goes on, but not bit for bit",
+        threads, threads_now = saved.get("threads"), torch.get_num_threads()
+        if runtime.device.type == "cpu" and threads not in (None, threads_now):
+            notes.append(
+                f"trained on {threads} thread{'s' * (threads > 1)} so far, now on {threads_now}: sums round "
+                "differently, so the result will not be identical bit for bit"
             )
-
-
-def begin(job: TrainingJob, runtime: Runtime) -> Run:
-    """A fresh run at its first update, its weights drawn from the seed or read from ``--init``."""
-    recipe, images = job.recipe, job.train
-    seed_everything(derive(job.options.seed, "weights"))
-    network = _network(job)
-    if job.options.init:
-        initial_weights.load_into(
-            network,
-            job.options.init,
-            fresh_head=recipe.training.fresh_head,
-            architecture=recipe.architecture,
-            normalisation=job.normalisation,
-        )
-    device = runtime.device
-    network = network.to(device).to(memory_format=torch.channels_last)
-    model = Normalised(network, job.normalisation).to(device)
-    measured = {"train": recipe.selection.train_images, "val": images.n, "test": images.n}
-    sets = {"train": job.train, "val": job.validation, "test": job.test}
-    rows, note = compilation.compiled_batch_size(job, runtime, model)
-    if recipe.training.sync_batch_norm and runtime.world > 1:
-        synchronised(network)
-        rows, note = None, "BatchNorm is synchronised" + ("; not compiled" if rows else "")
-    return Run(
-        job=job,
-        runtime=runtime,
-        network=network,
-        model=model,
-        step=TrainingStep(
-            recipe,
-            model,
-            optimiser.build_optimiser(network, recipe.optimiser),
-            runtime.autocast,
-            reduce=runtime.reduce,
-            compiled_batch_size=rows,
-        ),
-        mix=BatchSampler(
-            labelled=build_pool([s for s in (job.train, job.extra) if s], device),
-            pseudo=build_pool([job.pseudo], device) if job.pseudo else None,
-            batch_size=recipe.training.batch_size,
-            unlabelled=round(recipe.training.unlabelled * recipe.training.batch_size),
-            seed=job.options.seed,
-        ),
-        average=WeightAverage(network, recipe.training.ema) if recipe.training.ema else None,
-        pools={
-            name: build_pool([found.take(min(measured[name], found.n))], device)
-            for name, found in sets.items()
-            if found is not None and measured[name]
-        },
-        progress=TrainingProgress(),
-        notes=(note,) if note else (),
-    )
-
-
-def _network(job: TrainingJob) -> nn.Module:
-    recipe, images = job.recipe, job.train
-    shape: dict[str, Any] = {
-        "classes": images.classes,
-        "channels": images.channels,
-        "image_size": images.image_size,
-    }
-    if python_architecture.is_python_file(recipe.architecture):
-        return python_architecture.build(recipe.architecture, {**shape, "num_classes": images.classes})
-    try:
-        return architectures.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
-    except TypeError as error:
-        raise UserError(
-            f"{recipe.architecture} cannot be built with {recipe.architecture_arguments} ({error}): check "
-            "architecture_arguments."
-        ) from None
+        return tuple(notes)

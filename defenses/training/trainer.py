@@ -1,4 +1,4 @@
-"""The loop over epochs: train, measure, keep, and stop when there is reason to."""
+"""The loop over epochs: train, measure, select, save; stop early if the recipe or the user asks for it."""
 
 from __future__ import annotations
 
@@ -8,89 +8,102 @@ from pathlib import Path
 import torch
 
 from defenses.runs.learning_curve import NoTensorBoard, TensorBoard, TensorBoardWriter
-from defenses.training import early_stopping, snapshot_ensemble
-from defenses.training import epoch as epochs
 from defenses.training.accuracy import Accuracies
+from defenses.training.context import TrainingContext, begin
 from defenses.training.display import TrainingDisplay
+from defenses.training.early_stopping import check_collapse, patience_exhausted, select_checkpoint
+from defenses.training.epoch import curve_row, measure_epoch, train_epoch
 from defenses.training.job import TrainingJob
 from defenses.training.run_folder import RunFolder
 from defenses.training.runtime import Runtime
 from defenses.training.signals import InterruptHandler, TrainingInterrupted
-from defenses.training.state import Run, begin
+from defenses.training.snapshot_ensemble import build_ensemble
+from defenses.training.state import TrainingState
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """How a run ended: the learning curve's rows of the best and the last epoch."""
+    """The result of a run: the learning curve's rows of the best and the last epoch."""
 
     folder: Path
     best: dict[str, float]
     last: dict[str, float]
     ensemble: Accuracies | None
+    """On the validation images; None without an ensemble or without validation images."""
     epochs: int
 
 
 def train(
-    job: TrainingJob, runtime: Runtime, display: TrainingDisplay, stopper: InterruptHandler
+    job: TrainingJob, runtime: Runtime, display: TrainingDisplay, interrupt: InterruptHandler
 ) -> TrainingOutcome:
-    """Train a job to its end in its folder.
+    """Train a job to its end in its folder. Only the first of several processes writes.
 
-    Raises UserError on NaN, collapse or a full disk and TrainingInterrupted on a signal; the state is saved in each
-    case but NaN, where the last whole epoch's stands. Only the first of several processes writes.
+    Raises:
+        UserError: the loss is not finite, the network collapsed, or the disk is full.
+        TrainingInterrupted: a signal arrived.
+    The state is saved in all cases except a non-finite loss, where the state of the last epoch remains.
     """
-    run = begin(job, runtime)
+    context, state = begin(job, runtime)
     first = runtime.rank == 0
-    keeper = RunFolder(run, writes=first)
-    keeper.open()
+    folder = RunFolder(context, state, writes=first)
+    notes = context.notes + folder.open()
     board: TensorBoardWriter = NoTensorBoard()
     if first and job.options.tensorboard:
-        board = TensorBoard(job.folder / "tensorboard", run.progress.epoch + 1)
+        board = TensorBoard(job.folder / "tensorboard", state.progress.epoch + 1)
     try:
-        display.begin(run)
-        while run.progress.epoch < job.recipe.training.epochs:
-            if early_stopping.patience_exhausted(run.progress, job.recipe):
+        display.begin(context, state.progress, notes)
+        while state.progress.epoch < job.recipe.training.epochs:
+            if patience_exhausted(state.progress, job.recipe):
                 break
-            _epoch(run, keeper, board, display, stopper)
+            row, better = _run_epoch(context, state, folder, display, interrupt)
+            board.add(row)
+            display.epoch(state.progress, row, better)
+            check_collapse(state.progress, job.recipe, job.folder)
     except TrainingInterrupted:
-        keeper.state()
+        folder.save_state()
         raise
     finally:
         display.end()
         board.close()
-        keeper.close()
-    ensemble = snapshot_ensemble.finish(run) if first else None
-    rows = run.progress.rows
-    best = next(row for row in rows if row["epoch"] == run.progress.best_epoch)
-    return TrainingOutcome(job.folder, best, rows[-1], ensemble, run.progress.epoch)
+        folder.close()
+    ensemble = build_ensemble(context) if first else None
+    rows = state.progress.rows
+    best = next(row for row in rows if row["epoch"] == state.progress.best_epoch)
+    return TrainingOutcome(job.folder, best, rows[-1], ensemble, state.progress.epoch)
 
 
-def _epoch(
-    run: Run, keeper: RunFolder, board: TensorBoardWriter, display: TrainingDisplay, stopper: InterruptHandler
-) -> None:
+def _run_epoch(
+    context: TrainingContext,
+    state: TrainingState,
+    folder: RunFolder,
+    display: TrainingDisplay,
+    interrupt: InterruptHandler,
+) -> tuple[dict[str, float], bool]:
+    """Train, measure and save one epoch; returns its row and whether it is the best so far."""
+    runtime = context.runtime
+
     def safe_point() -> None:
-        """Between updates the run is whole: heed a signal, and save now and then."""
-        if run.runtime.world > 1:
-            stopper.asked = run.runtime.any(stopper.asked)
-        stopper.check()
-        keeper.now_and_then()
+        """Between updates: stop after a signal (all processes together), save long epochs."""
+        if runtime.world > 1:
+            interrupt.requested = runtime.any(interrupt.requested)
+        interrupt.check()
+        folder.save_if_due()
 
-    progress = run.progress
-    epochs.train_epoch(run, display, safe_point)
-    _share_statistics(run)
-    found = epochs.measured(run, stopper.check)
-    row = epochs.row(run, found)
-    better = early_stopping.select_checkpoint(progress, run.job.recipe, found, held_out="val" in run.pools)
-    progress.rows.append(row)
-    progress.epoch += 1
-    progress.iteration, progress.loss_sum, progress.images, progress.seconds = 0, 0.0, 0, 0.0
-    keeper.epoch(row, better)
-    board.add(row)
-    display.epoch(run, row, better)
-    early_stopping.check_collapse(progress, run.job.recipe, run.job.folder)
+    train_epoch(context, state, display, safe_point)
+    average_running_statistics(context, state)
+    accuracies = measure_epoch(context, state, interrupt.check)
+    row = curve_row(context, state.progress, accuracies)
+    better = select_checkpoint(
+        state.progress, context.job.recipe, accuracies, held_out="val" in context.pools
+    )
+    state.progress.finish_epoch(row)
+    folder.save_epoch(row, better)
+    return row, better
 
 
-def _share_statistics(run: Run) -> None:
-    """BatchNorm's running statistics averaged over processes: all then measure the same model."""
-    if run.runtime.reduce is not None:
-        networks = dict.fromkeys((run.network, run.judged))
-        run.runtime.reduce([b for one in networks for b in one.buffers() if torch.is_floating_point(b)])
+def average_running_statistics(context: TrainingContext, state: TrainingState) -> None:
+    """Average BatchNorm's running statistics over processes, so that all measure the same model."""
+    if context.runtime.reduce is not None:
+        networks = dict.fromkeys((state.network, state.eval_network))
+        buffers = [buffer for network in networks for buffer in network.buffers()]
+        context.runtime.reduce([buffer for buffer in buffers if torch.is_floating_point(buffer)])

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, judged and saved in their stead."""
+"""An exponential moving average of the weights, which is measured and saved instead of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class WeightAverage:
-    """``decay`` * average + (1 - decay) * weights after every update; BatchNorm's statistics likewise."""
+    """average <- decay * average + (1 - decay) * weights; the same for BatchNorm's running statistics."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -17,6 +17,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
+        """Average in the current weights of ``network``; integer buffers are copied."""
         current = network.state_dict()
         for name, average in self.network.state_dict().items():
             value = current[name]

@@ -1,23 +1,23 @@
 """Adversarial and random weight perturbation, in place on the model's own weights.
 
-AWP (Wu, Xia, Wang 2020), Eq. 7-11 and Algorithm 2. The authors find v with a second network that is
-overwritten and stepped in every batch; the direction it ends up with is the gradient's, so here v
-is built from the gradient itself, without the second network and without the rounding of a
-difference of nearly equal weights. What is perturbed and how far follows their code: tensors named
-``weight`` with more than one dimension (not biases, not BatchNorm's), each relative to its own norm.
+AWP (Wu, Xia, Wang 2020), Eq. 7-11 and Algorithm 2. The authors compute v as the update of a second
+network, a copy that takes one optimiser step in every batch. The direction of that update is the
+gradient's, so here v is computed from the gradient, without the second network and without the rounding
+error of a difference of nearly equal weights. As in their code, tensors named ``weight`` with more than
+one dimension are perturbed (no biases, no BatchNorm), each relative to its own norm.
 
-The piece wraps any objective and knows none:
+It works with any objective:
 
-    with perturbation.scope():                       # on leaving: the weights, bit for bit
-        perturbation.ascend(loss)                    # w -> w + v
-        loss().backward()                            # gradients at w + v
-        perturbation.carry_decay(decay_of)           # weight decay acts on w + v too
+    with perturbation.scope():                            # on exit the weights are restored bit for bit
+        perturbation.ascend(loss)                         # w -> w + v
+        loss().backward()                                 # gradients at w + v
+        perturbation.add_decay_of_perturbation(decay_of)  # weight decay acts on w + v too
     optimiser.step()
 
 The authors step at w+v and subtract v afterwards: (w+v) - lr*u - v, with u the optimiser's update
-from the gradient and the weight decay at w+v. That is w - lr*u, up to the rounding of adding and
-subtracting v. Here w is restored from its copy first and then stepped, so v leaves no rounding
-behind, and a step that raises leaves w as it was.
+from the gradient and the weight decay at w+v. That equals w - lr*u up to the rounding of adding and
+subtracting v. Here w is restored from its copy before the step, which avoids that rounding and leaves
+w unchanged if the step raises.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Reduce = Callable[[Sequence[Tensor]], None]
 
 
 def perturbed_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Multi-dimensional ``weight`` tensors: convolutions and linear layers, the classifier included."""
+    """Multi-dimensional ``weight`` tensors: convolutions and linear layers, including the classifier."""
     return [
         parameter
         for name, parameter in network.named_parameters()
@@ -44,7 +44,7 @@ def perturbed_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 class WeightPerturbation:
-    """Perturbs the network's weights inside ``scope``; keeps one copy of them there and nothing else."""
+    """Perturbs the network's weights inside ``scope``; the only memory it needs is one copy of them."""
 
     def __init__(self, network: nn.Module, config: Perturbation, reduce: Reduce | None = None) -> None:
         active = config.kind != "none" and config.gamma > 0
@@ -56,7 +56,7 @@ class WeightPerturbation:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """On leaving, also by an exception, every perturbed weight is exactly what it was."""
+        """On exit, also after an exception, every perturbed weight has exactly its former value."""
         try:
             yield
         finally:
@@ -66,25 +66,26 @@ class WeightPerturbation:
                 self._saved = []
 
     def ascend(self, loss: Callable[[], Tensor]) -> None:
-        """One turn: K2 steps (AWP, along the gradient of ``loss``) or a random draw (RWP) on v.
+        """One alternation: update v by K2 steps along the gradient of ``loss`` (AWP) or a random draw (RWP).
 
-        ``loss`` is evaluated at the weights as they stand, so a second turn continues from the first.
+        ``loss`` is evaluated at the current weights, so a second alternation continues from the first.
         """
         if not self.parameters:
             return
         if self.config.kind == "rwp":
             drawn = [torch.randn_like(p) for p in self.parameters]
             if self._reduce is not None:
-                # The mean of several draws is one too; of its own v's, each process would perturb less.
+                # Averaged before normalisation: averaging the processes' v would shrink the perturbation.
                 self._reduce(drawn)
             self._move(drawn, self.config.gamma)
             return
         fraction = float(self.config.step_size) or 1 / (self.config.alternations * self.config.steps)
         for _ in range(self.config.steps):
-            # A tensor the loss does not reach (TRADES' unused block) gets no gradient and no v.
-            found = torch.autograd.grad(loss(), self.parameters, allow_unused=True)
+            # A tensor that the loss does not depend on (the unused block of TRADES' network) gets v = 0.
+            gradients = torch.autograd.grad(loss(), self.parameters, allow_unused=True)
             directions = [
-                torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(self.parameters, gradients, strict=True)
             ]
             if self._reduce is not None:
                 self._reduce(directions)
@@ -92,7 +93,7 @@ class WeightPerturbation:
 
     @torch.no_grad()
     def _move(self, directions: list[Tensor], size: float) -> None:
-        """w+v <- w+v + size * norm(w) * d / norm(d), then v back to at most gamma * norm(w); Eq. 10."""
+        """w+v <- w+v + size * norm(w) * d / norm(d), then project v to norm(v) <= gamma * norm(w); Eq. 10."""
         if not self._saved:
             self._saved = [p.clone() for p in self.parameters]
         lengths = torch._foreach_norm(directions, self._order)
@@ -104,15 +105,15 @@ class WeightPerturbation:
         ]
         torch._foreach_mul_(directions, scales)
         torch._foreach_add_(self.parameters, directions)
-        if self._may_leave():
+        if self._may_exceed_gamma():
             self._project(weights)
 
-    def _may_leave(self) -> bool:
-        """The default steps add up to gamma at most (triangle inequality): nothing to project."""
+    def _may_exceed_gamma(self) -> bool:
+        """Steps of the default size add up to at most gamma (triangle inequality), so need no projection."""
         return float(self.config.step_size) * self.config.alternations * self.config.steps > 1
 
     def _project(self, weights: Sequence[Tensor]) -> None:
-        """v onto the sphere norm(v) = gamma * norm(w) where it lies outside; Eq. 8."""
+        """Project v onto the sphere norm(v) = gamma * norm(w) if it is outside; Eq. 8."""
         differences = torch._foreach_sub(self.parameters, self._saved)
         lengths = torch._foreach_norm(differences, self._order)
         for p, saved, v, length, weight in zip(
@@ -121,12 +122,12 @@ class WeightPerturbation:
             p.copy_(saved).add_(v * (self.config.gamma * weight / length.clamp_min(1e-30)).clamp_max(1.0))
 
     @torch.no_grad()
-    def carry_decay(self, decay_of: Callable[[Tensor], float]) -> None:
+    def add_decay_of_perturbation(self, decay_of: Callable[[Tensor], float]) -> None:
         """Add decay * v to the gradients, so that weight decay acts on w+v as in the authors' code.
 
-        The optimiser adds decay * w itself once the weights are back. Eq. 11 has no decay term.
+        The optimiser adds decay * w itself after the weights are restored. Eq. 11 has no decay term.
         """
-        for parameter, saved in zip(self.parameters, self._saved, strict=False):  # none saved: not perturbed
+        for parameter, saved in zip(self.parameters, self._saved, strict=False):  # empty if not perturbed
             decay = decay_of(parameter)
             if decay and parameter.grad is not None:
                 parameter.grad.add_(parameter, alpha=decay).sub_(saved, alpha=decay)

@@ -15,7 +15,7 @@ from defenses.training.job import TrainingJob, prepare
 from defenses.training.options import TrainOptions
 from defenses.training.runtime import start_runtime
 from defenses.training.signals import InterruptHandler
-from defenses.training.state import Run
+from defenses.training.state import TrainingProgress
 from defenses.training.trainer import TrainingOutcome, train
 from robust_eval.models.loading import checkpoint
 
@@ -30,14 +30,14 @@ SMALL = (
 
 
 class StopAfter(SilentTrainingDisplay):
-    """Asks a run to stop after so many updates, as Ctrl-C would."""
+    """Interrupts a run after ``updates`` updates, as Ctrl-C would."""
 
-    def __init__(self, stopper: InterruptHandler, updates: int) -> None:
-        self._stopper, self._left = stopper, updates
+    def __init__(self, interrupt: InterruptHandler, updates: int) -> None:
+        self._interrupt, self._remaining = interrupt, updates
 
-    def update(self, run: Run, loss: float, accuracy: float) -> None:
-        self._left -= 1
-        self._stopper.asked = self._left <= 0
+    def update(self, progress: TrainingProgress, loss: float, accuracy: float) -> None:
+        self._remaining -= 1
+        self._interrupt.requested = self._remaining <= 0
 
 
 def make_job(
@@ -60,14 +60,14 @@ def make_job(
 
 
 def run(
-    job: TrainingJob, stopper: InterruptHandler | None = None, display: SilentTrainingDisplay | None = None
+    job: TrainingJob, interrupt: InterruptHandler | None = None, display: SilentTrainingDisplay | None = None
 ) -> TrainingOutcome:
-    """Train without a word, on one process."""
+    """Train silently in one process."""
     return train(
         job,
         start_runtime("cpu", job.options.precision, 1),
         display or SilentTrainingDisplay(),
-        stopper or InterruptHandler(),
+        interrupt or InterruptHandler(),
     )
 
 
@@ -77,5 +77,5 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Bit for bit."""
+    """Whether two state dicts are identical bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

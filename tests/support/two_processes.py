@@ -1,4 +1,4 @@
-"""An epoch of training in several processes of this machine, or in one, and what each ends up with."""
+"""Train an epoch, or a complete run, in one or several processes of this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 import torch.distributed as processes
 
 from defenses.training import epoch, trainer
+from defenses.training.context import begin
 from defenses.training.display import SilentTrainingDisplay
 from defenses.training.runtime import Runtime
 from defenses.training.signals import InterruptHandler
-from defenses.training.state import begin
 from support.small_jobs import make_job
 
 NETWORK = """
@@ -40,8 +40,8 @@ def free_port() -> int:
 def _runtime(rank: int, world: int, port: int) -> Runtime:
     if world == 1:
         return Runtime(torch.device("cpu"), nullcontext)
-    place = f"tcp://127.0.0.1:{port}"
-    processes.init_process_group("gloo", init_method=place, rank=rank, world_size=world)
+    address = f"tcp://127.0.0.1:{port}"
+    processes.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
 
     def reduce(tensors: Sequence[torch.Tensor]) -> None:
         for tensor in tensors:
@@ -56,31 +56,33 @@ def _one_epoch(
 ) -> None:
     torch.set_num_threads(1)
     job = make_job(Path(folder) / "run", recipe, *sets, **options)
-    run = begin(job, _runtime(rank, world, port))
-    epoch.train_epoch(run, SilentTrainingDisplay(), lambda: None)
-    before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    trainer._share_statistics(run)
-    found = epoch.measured(run, lambda: None)
+    context, state = begin(job, _runtime(rank, world, port))
+    epoch.train_epoch(context, state, SilentTrainingDisplay(), lambda: None)
+    before = {name: value.clone() for name, value in state.network.state_dict().items()}
+    trainer.average_running_statistics(context, state)
+    accuracies = epoch.measure_epoch(context, state, lambda: None)
     torch.save(
         {
             "trained": before,
-            "shared": run.network.state_dict(),
-            "judged": run.judged.state_dict(),
-            "measured": {name: [value.clean, value.pgd] for name, value in found.items()},
-            "loss": run.progress.loss_sum / run.progress.images,
-            "images": run.progress.images,
+            "shared": state.network.state_dict(),
+            "evaluated": state.eval_network.state_dict(),
+            "measured": {name: [value.clean, value.pgd] for name, value in accuracies.items()},
+            "loss": state.progress.loss_sum / state.progress.images,
+            "images": state.progress.images,
         },
         Path(folder) / f"{rank}-of-{world}.pt",
     )
 
 
-def _whole(rank: int, world: int, port: int, folder: str, recipe: str, options: dict[str, Any]) -> None:
+def _complete_run(
+    rank: int, world: int, port: int, folder: str, recipe: str, options: dict[str, Any]
+) -> None:
     torch.set_num_threads(1)
     job = make_job(Path(folder) / "run", recipe, **options)
     trainer.train(job, _runtime(rank, world, port), SilentTrainingDisplay(), InterruptHandler())
 
 
-def _together(target: Any, world: int, *arguments: Any) -> None:
+def _in_processes(target: Any, world: int, *arguments: Any) -> None:
     port, context = free_port(), multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "defenses.training.trainer"])
     started = [context.Process(target=target, args=(rank, world, port, *arguments)) for rank in range(world)]
@@ -92,13 +94,13 @@ def _together(target: Any, world: int, *arguments: Any) -> None:
 
 
 def one_epoch(world: int, folder: Path, recipe: str, *sets: str, **options: Any) -> list[dict[str, Any]]:
-    """What each of ``world`` processes has after an epoch of the small job."""
+    """Train an epoch of a small job in ``world`` processes; returns the tensors and sums of each."""
     folder.mkdir(exist_ok=True)
-    _together(_one_epoch, world, str(folder), recipe, sets, options)
+    _in_processes(_one_epoch, world, str(folder), recipe, sets, options)
     return [torch.load(folder / f"{rank}-of-{world}.pt", weights_only=True) for rank in range(world)]
 
 
-def whole_run(world: int, folder: Path, recipe: str, **options: Any) -> None:
-    """A run from its first epoch, or from where it stopped, to its last."""
+def complete_run(world: int, folder: Path, recipe: str, **options: Any) -> None:
+    """Train to the last epoch in ``world`` processes, from the start or with ``resume=True``."""
     folder.mkdir(exist_ok=True)
-    _together(_whole, world, str(folder), recipe, options)
+    _in_processes(_complete_run, world, str(folder), recipe, options)

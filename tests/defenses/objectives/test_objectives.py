@@ -1,4 +1,4 @@
-"""Losses against values worked out by hand."""
+"""Losses compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def forward(x: Tensor) -> Tensor:
     return NATURAL if x.sum() == 0 else ADVERSARIAL
 
 
-def test_cross_entropy_looks_at_the_adversarial_image_alone() -> None:
+def test_cross_entropy_uses_only_the_adversarial_image() -> None:
     terms = cross_entropy.loss(forward, X, ADV, Y, cross_entropy.Params(name="cross-entropy"))
     assert terms.loss.item() == pytest.approx(math.log(2))
     assert torch.equal(terms.logits_NK, ADVERSARIAL)
@@ -57,7 +57,7 @@ def test_mart() -> None:
     assert terms.loss.item() == pytest.approx(boosted + 6 * KL * (1.0000001 - 0.75), rel=1e-5)
 
 
-def test_the_boost_takes_the_largest_other_class() -> None:
+def test_boosted_cross_entropy_uses_the_largest_other_class() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]])
     p = logits.softmax(1)
     expected = [

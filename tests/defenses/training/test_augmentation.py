@@ -17,7 +17,7 @@ def config(**changes: object) -> Augment:
     return Augment.model_validate(values | changes)
 
 
-def test_nothing_asked_nothing_changed() -> None:
+def test_without_augmentation_images_are_unchanged() -> None:
     assert torch.equal(augment(X, config()), X)
 
 
@@ -29,7 +29,7 @@ def test_a_crop_is_a_window_of_the_padded_image() -> None:
         windows = padded.unfold(2, 8, 1).unfold(3, 8, 1).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
         matches = (windows == cropped[:, None]).flatten(2).all(2)
         assert matches.any(1).all()
-        # Every one of the 25 windows is possible, and images draw their own.
+        # All 25 windows are possible, and each image draws its own.
         assert len(set(matches.int().argmax(1).tolist())) > 10
 
 
@@ -46,7 +46,7 @@ def test_about_half_of_the_images_are_flipped() -> None:
     assert 8 < int(mirrored.sum()) < 32
 
 
-def test_cutout_blackens_one_square_wholly_inside() -> None:
+def test_cutout_blackens_one_square_entirely_inside() -> None:
     torch.manual_seed(0)
     black = (cutout(X, 3) == 0).all(1)
     assert (black.flatten(1).sum(1) == 9).all()
@@ -65,17 +65,17 @@ def test_rotation_is_bounded_and_keeps_the_centre() -> None:
     edge = torch.zeros(50, 1, 9, 9)
     edge[:, :, 4, 8] = 1.0
     turned = random_rotation(edge, 15.0).nonzero()
-    assert len({tuple(place.tolist()) for place in turned[:, 2:]}) > 1
+    assert len({tuple(position.tolist()) for position in turned[:, 2:]}) > 1
     assert (turned[:, 2] - 4).abs().max() <= 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 33), (17, 65), (65, 17)])
-def test_rotation_turns_images_that_are_not_square(height: int, width: int) -> None:
-    """A bar through the centre lies at the angle it was turned by, and keeps its length."""
+def test_rotation_of_images_that_are_not_square(height: int, width: int) -> None:
+    """A bar through the centre is rotated by the drawn angle and keeps its length."""
     torch.manual_seed(0)
     bar = torch.zeros(1, 1, height, width)
-    reach = min(height, width) // 2
-    bar[0, 0, height // 2, width // 2 - reach : width // 2 + reach + 1] = 1.0
+    half = min(height, width) // 2
+    bar[0, 0, height // 2, width // 2 - half : width // 2 + half + 1] = 1.0
     for _ in range(5):
         state = torch.get_rng_state()
         angle = float((torch.rand(1) * 2 - 1) * math.radians(30))
@@ -84,10 +84,10 @@ def test_rotation_turns_images_that_are_not_square(height: int, width: int) -> N
         y, x = y - height // 2, x - width // 2
         found = torch.atan2((x * y).sum() * 2, (x * x - y * y).sum()) / 2
         assert abs(abs(float(found)) - abs(angle)) < math.radians(2)
-        assert float((x * x + y * y).max()) ** 0.5 == pytest.approx(reach, abs=1.5)
+        assert float((x * x + y * y).max()) ** 0.5 == pytest.approx(half, abs=1.5)
 
 
-def test_mixup_mixes_images_and_labels_alike() -> None:
+def test_mixup_mixes_images_and_labels_equally() -> None:
     torch.manual_seed(0)
     y = torch.arange(40) % 5
     mixed, labels = mixup(X, y, 1.4, 5)

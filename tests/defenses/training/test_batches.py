@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.training.batches import BatchSampler, ImagePool, check_alike
+from defenses.training.batches import BatchSampler, ImagePool, check_compatible
 from defenses.training.job import hold_out
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
 
 
 def pool(n: int, offset: int = 0) -> ImagePool:
-    """Image i is filled with the value i, so that a batch tells where it came from."""
+    """Image i is filled with the value i, so that images can be identified in a batch."""
     values = torch.arange(offset, offset + n)
     return ImagePool(values.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous(), values)
 
@@ -21,13 +21,13 @@ def images(n: int = 10, classes: int = 3, size: int = 4, labels: list[int] | Non
     return ImageSet("toy", "all", np.zeros((n, size, size, 1), np.uint8), y, tuple(map(str, range(classes))))
 
 
-def test_every_image_comes_once_in_an_order_of_the_epochs_own() -> None:
-    mix = BatchSampler(pool(50), None, 16, 0, seed=0)
-    epochs = [torch.cat([y for _, y in mix.batches(epoch)]) for epoch in (0, 1)]
+def test_each_epoch_uses_every_image_once_in_its_own_order() -> None:
+    sampler = BatchSampler(pool(50), None, 16, 0, seed=0)
+    epochs = [torch.cat([y for _, y in sampler.batches(epoch)]) for epoch in (0, 1)]
     assert all(sorted(order.tolist()) == list(range(50)) for order in epochs)
     assert not torch.equal(*epochs)
-    assert [len(y) for _, y in mix.batches(0)] == [16, 16, 16, 2]
-    assert mix.iterations == 4
+    assert [len(y) for _, y in sampler.batches(0)] == [16, 16, 16, 2]
+    assert sampler.iterations == 4
 
 
 def test_batches_are_pixels_in_0_to_1_with_their_labels() -> None:
@@ -38,17 +38,17 @@ def test_batches_are_pixels_in_0_to_1_with_their_labels() -> None:
 
 @pytest.mark.parametrize("unlabelled", [0, 8])
 def test_a_resumed_epoch_draws_the_rest_of_the_same_batches(unlabelled: int) -> None:
-    mix = BatchSampler(pool(50), pool(30, 100) if unlabelled else None, 16, unlabelled, seed=3)
-    whole, rest = list(mix.batches(2)), list(mix.batches(2, start=2))
+    sampler = BatchSampler(pool(50), pool(30, 100) if unlabelled else None, 16, unlabelled, seed=3)
+    whole, rest = list(sampler.batches(2)), list(sampler.batches(2, start=2))
     assert len(whole) == len(rest) + 2
     assert all(torch.equal(a[1], b[1]) for a, b in zip(whole[2:], rest, strict=True))
 
 
-def test_half_of_each_batch_is_pseudo_labelled_and_drawn_with_replacement() -> None:
-    """RST: ceil(n / batch) batches; the labelled half walks through a fresh permutation."""
-    mix = BatchSampler(pool(64), pool(10, 100), 16, 8, seed=0)
-    batches = [y for _, y in mix.batches(0)]
-    assert len(batches) == mix.iterations == 4
+def test_pseudo_labelled_images_are_half_of_each_batch_and_drawn_with_replacement() -> None:
+    """RST: ceil(n / batch) batches; the labelled half follows a new permutation."""
+    sampler = BatchSampler(pool(64), pool(10, 100), 16, 8, seed=0)
+    batches = [y for _, y in sampler.batches(0)]
+    assert len(batches) == sampler.iterations == 4
     labelled = torch.cat([y[y < 100] for y in batches])
     pseudo = torch.cat([y[y >= 100] for y in batches])
     assert len(labelled) == len(pseudo) == 32
@@ -57,14 +57,14 @@ def test_half_of_each_batch_is_pseudo_labelled_and_drawn_with_replacement() -> N
 
 
 def test_processes_share_each_batch() -> None:
-    mix = BatchSampler(pool(32), None, 16, 0, seed=0)
-    parts = [list(mix.batches(0, rank=rank, world=2)) for rank in (0, 1)]
-    for (_, a), (_, b), (_, whole) in zip(*parts, mix.batches(0), strict=True):
+    sampler = BatchSampler(pool(32), None, 16, 0, seed=0)
+    parts = [list(sampler.batches(0, rank=rank, world=2)) for rank in (0, 1)]
+    for (_, a), (_, b), (_, whole) in zip(*parts, sampler.batches(0), strict=True):
         assert sorted([*a.tolist(), *b.tolist()]) == sorted(whole.tolist())
         assert len(a) == len(b)
 
 
-def test_held_out_images_are_apart_and_at_most_a_fifth() -> None:
+def test_validation_images_are_disjoint_and_at_most_a_fifth() -> None:
     whole = images(50)
     whole = ImageSet(
         "toy", "all", np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), whole.y_N, whole.class_names
@@ -81,6 +81,6 @@ def test_held_out_images_are_apart_and_at_most_a_fifth() -> None:
 
 def test_images_of_another_size_or_label_are_refused() -> None:
     with pytest.raises(UserError, match=r"--extra-data holds images of 8x8x1, but toy has 4x4x1"):
-        check_alike(images(), images(size=8), "--extra-data")
+        check_compatible(images(), images(size=8), "--extra-data")
     with pytest.raises(UserError, match=r"--unlabelled has a label 3, but toy has 3 classes"):
-        check_alike(images(), images(4, 4), "--unlabelled")
+        check_compatible(images(), images(4, 4), "--unlabelled")

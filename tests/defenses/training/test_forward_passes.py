@@ -1,4 +1,4 @@
-"""Passes in reduced precision and compiled: the same figures, the same statistics, the same resumption."""
+"""Passes in reduced precision and compiled: same results, same BatchNorm statistics, same resumed run."""
 
 from __future__ import annotations
 
@@ -47,41 +47,43 @@ def slope(forward: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("autocast", [nullcontext, bf16])
-def test_frozen_passes_are_the_same_to_the_bit(autocast: Autocast) -> None:
+def test_passes_with_frozen_weights_are_identical_bit_for_bit(autocast: Autocast) -> None:
     passes = ForwardPasses(network(), autocast)
     for training in (True, False):
         passes.model.train(training)
-        assert torch.equal(slope(passes.frozen()), slope(passes.updating))
-    forward = passes.frozen()
+        assert torch.equal(slope(passes.with_frozen_weights()), slope(passes.with_weight_gradients))
+    forward = passes.with_frozen_weights()
     logits = forward(images())
     assert logits.dtype == torch.float32
-    assert torch.equal(logits, passes.updating(images()))
+    assert torch.equal(logits, passes.with_weight_gradients(images()))
 
 
-def test_frozen_passes_write_batch_norms_statistics_and_none_else() -> None:
+def test_passes_with_frozen_weights_change_only_batchnorm_statistics() -> None:
     one, other = ForwardPasses(network().train(), bf16), ForwardPasses(network().train(), bf16)
     before = {name: p.detach().clone() for name, p in one.model.named_parameters()}
-    one.frozen()(images())
-    other.updating(images())
+    one.with_frozen_weights()(images())
+    other.with_weight_gradients(images())
     for mine, theirs in zip(one.model.buffers(), other.model.buffers(), strict=True):
         assert torch.equal(mine, theirs)
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in one.model.named_parameters())
 
 
-def test_frozen_passes_see_the_weights_as_they_stand_when_asked_for() -> None:
+def test_frozen_weights_are_those_at_the_time_of_the_call() -> None:
     passes = ForwardPasses(network().eval(), bf16)
-    before = slope(passes.frozen())
+    before = slope(passes.with_frozen_weights())
     with torch.no_grad():
         passes.model[0].weight.mul_(2)  # type: ignore[index, operator, union-attr]
-    assert not torch.equal(slope(passes.frozen()), before)
-    assert torch.equal(slope(passes.frozen()), slope(passes.updating))
+    assert not torch.equal(slope(passes.with_frozen_weights()), before)
+    assert torch.equal(slope(passes.with_frozen_weights()), slope(passes.with_weight_gradients))
 
 
-@pytest.mark.parametrize("still", [frozen_statistics, restored_statistics])
-def test_passes_that_leave_no_trace(still: Callable[[nn.Module], AbstractContextManager[None]]) -> None:
+@pytest.mark.parametrize("unchanged", [frozen_statistics, restored_statistics])
+def test_passes_that_do_not_change_the_statistics(
+    unchanged: Callable[[nn.Module], AbstractContextManager[None]],
+) -> None:
     net = network().train()
     before = {name: value.clone() for name, value in net.named_buffers()}
-    with still(net):
+    with unchanged(net):
         inside = net(images())
     assert all(torch.equal(value, before[name]) for name, value in net.named_buffers())
     assert torch.equal(net(images()), inside)
@@ -89,39 +91,41 @@ def test_passes_that_leave_no_trace(still: Callable[[nn.Module], AbstractContext
 
 
 def job_of(
-    folder: Path, *sets: str, precision: str = "32", asked: str = "auto", arch: str | None = None
+    folder: Path, *sets: str, precision: str = "32", mode: str = "auto", arch: str | None = None
 ) -> TrainingJob:
-    return make_job(folder, "at-awp", *sets, precision=precision, compile=asked, arch=arch)
+    return make_job(folder, "at-awp", *sets, precision=precision, compile=mode, arch=arch)
 
 
 def decided(job: TrainingJob) -> tuple[int | None, str]:
-    return compilation.compiled_batch_size(job, start_runtime("cpu", job.options.precision, 1), _model(job))
+    return compilation.choose_compiled_batch_size(
+        job, start_runtime("cpu", job.options.precision, 1), _model(job)
+    )
 
 
 def _model(job: TrainingJob) -> nn.Module:
     return nn.Sequential(nn.Conv2d(job.train.channels, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.ReLU())
 
 
-def test_short_work_is_not_compiled(tmp_path: Path) -> None:
+def test_short_runs_are_not_compiled(tmp_path: Path) -> None:
     assert decided(job_of(tmp_path, precision="bf16")) == (None, "")
 
 
-def test_the_planned_work_is_counted(tmp_path: Path) -> None:
+def test_planned_operations(tmp_path: Path) -> None:
     job = job_of(tmp_path)
     forward = 2 * 4 * 9 * 64  # one 3x3 convolution, 8x8 pixels, four channels out
     passes = 2 * 2 + 3 + 3  # two attack steps, the weights' gradient twice
-    found = compilation.planned(job, start_runtime("cpu", "32", 1), _model(job))
-    assert found == forward * passes * 64 * 2
+    operations = compilation.planned_operations(job, start_runtime("cpu", "32", 1), _model(job))
+    assert operations == forward * passes * 64 * 2
 
 
-def test_long_work_is_compiled_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "LONG", {"cpu": 1.0})
+def test_long_runs_are_compiled_if_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "MIN_OPERATIONS", {"cpu": 1.0})
     monkeypatch.setattr(compilation, "_has_tiles", lambda: True)
     monkeypatch.setattr("robust_eval.models.acceleration.compilation.unavailable", lambda device: "")
     assert decided(job_of(tmp_path, precision="bf16")) == (32, "compiled: the first update takes minutes")
-    assert decided(job_of(tmp_path, precision="bf16", asked="off")) == (None, "")
+    assert decided(job_of(tmp_path, precision="bf16", mode="off")) == (None, "")
     assert decided(job_of(tmp_path)) == (None, "")
-    assert decided(job_of(tmp_path, asked="on")) == (32, "compiled")
+    assert decided(job_of(tmp_path, mode="on")) == (32, "compiled")
     monkeypatch.setattr(compilation, "_has_tiles", lambda: False)
     assert decided(job_of(tmp_path, precision="bf16")) == (None, "")
     monkeypatch.setattr(compilation, "_has_tiles", lambda: True)
@@ -129,39 +133,42 @@ def test_long_work_is_compiled_where_it_can_be(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("robust_eval.models.acceleration.compilation.unavailable", lambda device: problem)
     assert decided(job_of(tmp_path, precision="bf16")) == (None, f"not compiled: {problem}")
     with pytest.raises(UserError, match=r"Compiling is not possible here: there is no C\+\+ compiler"):
-        job_of(tmp_path, asked="on")
+        job_of(tmp_path, mode="on")
 
 
-def test_unknown_compile(tmp_path: Path) -> None:
+def test_an_unknown_compile_mode(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="compile mode 'yes'"):
-        job_of(tmp_path, asked="yes")
+        job_of(tmp_path, mode="yes")
 
 
 def test_a_network_that_cannot_be_compiled() -> None:
-    class Stubborn(nn.Linear):
+    class GraphBreak(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             torch._dynamo.graph_break()
             return super().forward(x.flatten(1))
 
-    passes = ForwardPasses(Stubborn(36, 3), nullcontext, compiled_batch_size=8)
+    passes = ForwardPasses(GraphBreak(36, 3), nullcontext, compiled_batch_size=8)
     with pytest.raises(UserError, match=r"This network cannot be compiled \(.*\): use --compile off\."):
-        passes.updating(images())
+        passes.with_weight_gradients(images())
 
 
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("autocast", [nullcontext, bf16])
-def test_compiled_passes_agree(autocast: Autocast) -> None:
+def test_compiled_passes_agree_with_eager_ones(autocast: Autocast) -> None:
     plain, quick = (
         ForwardPasses(network().train(), autocast),
         ForwardPasses(network().train(), autocast, compiled_batch_size=8),
     )
     tolerance = {"rtol": 1e-4, "atol": 1e-6} if autocast is nullcontext else {"rtol": 0.1, "atol": 2e-3}
-    with plain.still(), quick.still():
-        torch.testing.assert_close(slope(quick.frozen()), slope(plain.frozen()), **tolerance)
+    with plain.frozen_batchnorm_stats(), quick.frozen_batchnorm_stats():
+        torch.testing.assert_close(
+            slope(quick.with_frozen_weights()), slope(plain.with_frozen_weights()), **tolerance
+        )
         found = [
             torch.autograd.grad(
-                F.cross_entropy(p.updating(images()), torch.arange(8) % 3), list(p.model.parameters())
+                F.cross_entropy(p.with_weight_gradients(images()), torch.arange(8) % 3),
+                list(p.model.parameters()),
             )
             for p in (quick, plain)
         ]
@@ -181,11 +188,11 @@ def test_a_compiled_run_resumes_bit_for_bit_and_only_compiled(tmp_path: Path) ->
             tmp_path / name, "at-awp", n=40, epochs=2, precision="bf16", **{"compile": "on", **options}
         )
 
-    run(job("whole"))
-    stopper = InterruptHandler()
+    run(job("uninterrupted"))
+    interrupt = InterruptHandler()
     with pytest.raises(TrainingInterrupted):
-        run(job("parts"), stopper, StopAfter(stopper, 1))
+        run(job("resumed"), interrupt, StopAfter(interrupt, 1))
     with pytest.raises(UserError, match="compiled was True, now None"):
-        run(job("parts", compile="off", resume=True))
-    run(job("parts", resume=True))
-    assert same(weights(tmp_path / "whole" / "last.pt"), weights(tmp_path / "parts" / "last.pt"))
+        run(job("resumed", compile="off", resume=True))
+    run(job("resumed", resume=True))
+    assert same(weights(tmp_path / "uninterrupted" / "last.pt"), weights(tmp_path / "resumed" / "last.pt"))

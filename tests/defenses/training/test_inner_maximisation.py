@@ -1,4 +1,4 @@
-"""The inner maximisation: inside ball and box, and at the optimum where that is known."""
+"""The inner maximisation: stays in ball and box, and reaches the optimum of a linear model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def problem(n: int = 20) -> tuple[Tensor, Tensor, Any]:
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_it_reaches_the_closed_form_optimum_on_a_linear_model(norm: Norm) -> None:
-    """Two linear classes: the best x' moves against w_y - w_k by the radius, in the dual norm."""
+    """Two linear classes: the optimal x' moves along w_k - w_y by the radius, in the dual norm."""
     x, y, loss = problem()
     adv = maximise(forward, loss, x, norm=norm, radius=RADIUS[norm], inner=inner(steps=20, step_size="1/3"))
     away = (W[1 - y] - W[y]).view(-1, 1, 2, 2)
@@ -82,12 +82,12 @@ def test_n_fgsm_leaves_the_ball_but_not_the_box() -> None:
         radius=0.2,
         inner=inner(steps=1, step_size=1, start_size=2, project=False),
     )
-    far = distance(adv, x, "Linf").max()
-    assert 0.2 < far <= 0.6 + 1e-6
+    largest = distance(adv, x, "Linf").max()
+    assert 0.2 < largest <= 0.6 + 1e-6
     assert in_box(adv).all()
 
 
-def test_no_budget_or_no_steps_returns_the_images() -> None:
+def test_zero_radius_or_no_steps_returns_the_images() -> None:
     x, _, loss = problem()
     assert torch.equal(maximise(forward, loss, x, norm="Linf", radius=1e-9, inner=inner()), x)
     assert torch.equal(maximise(forward, loss, x, norm="Linf", radius=0.1, inner=inner(steps=0)), x)
@@ -107,7 +107,7 @@ def test_restarts_keep_the_highest_loss_per_image() -> None:
     assert (loss(forward(many)) > one + 1e-3).any()
 
 
-def test_gradients_that_are_not_finite_move_nothing() -> None:
+def test_gradients_that_are_not_finite_are_ignored() -> None:
     x, _, _ = problem()
     adv = maximise(
         forward,

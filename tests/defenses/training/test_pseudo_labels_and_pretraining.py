@@ -1,4 +1,4 @@
-"""The long pipelines: self-training on unlabelled images, fine-tuning, extra data."""
+"""Pseudo-labels (RST), fine-tuning from a checkpoint, extra data, and checks of the options."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from support.small_jobs import make_job, run, weights
 
 from defenses.recipes.choices import Choices
 from defenses.training import initial_weights
+from defenses.training.context import begin
 from defenses.training.job import prepare
 from defenses.training.options import TrainOptions
 from defenses.training.pseudo_labels import unlabelled_images, write_pseudo_labels
 from defenses.training.runtime import start_runtime
-from defenses.training.state import begin
 from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
 from robust_eval.data import load
@@ -55,20 +55,20 @@ def test_self_training_from_natural_to_rst_awp(natural: Path, tmp_path: Path) ->
     job = make_job(
         tmp_path / "run", "rst-awp", "perturbation.warmup=0", unlabelled=f"npz:{tmp_path / 'labelled.npz'}"
     )
-    trial = begin(job, start_runtime("cpu", "32", 1))
-    assert trial.mix.pseudo is not None
-    assert (trial.mix.unlabelled, trial.mix.pseudo.n + job.left_out) == (16, 60)
+    sampler = begin(job, start_runtime("cpu", "32", 1))[0].sampler
+    assert sampler.pseudo is not None
+    assert (sampler.unlabelled, sampler.pseudo.n + job.left_out) == (16, 60)
     assert run(job).last["perturbed"] == 1.0
 
 
-def test_confident_images_alone(natural: Path, tmp_path: Path) -> None:
+def test_images_below_the_minimum_confidence_are_left_out(natural: Path, tmp_path: Path) -> None:
     noise = np.random.RandomState(0).randint(0, 256, (60, 8, 8, 1)).astype(np.uint8)
     source = archive(tmp_path / "more.npz", np.concatenate([DIGITS.x_NHWC[:60], noise]))
     done = write_pseudo_labels(str(natural), source, tmp_path / "out.npz", min_confidence=0.9)
     assert 20 < done.kept < done.seen == 120
 
 
-def test_labels_in_the_unlabelled_set_play_no_part(natural: Path, tmp_path: Path) -> None:
+def test_labels_in_the_unlabelled_set_are_ignored(natural: Path, tmp_path: Path) -> None:
     wrong = archive(tmp_path / "wrong.npz", labels=np.zeros(60, np.int64))
     done = write_pseudo_labels(str(natural), wrong, tmp_path / "out.npz")
     assert max(done.classes) < 20
@@ -82,7 +82,7 @@ def test_a_folder_of_images_without_classes(tmp_path: Path) -> None:
     assert np.array_equal(found.x_NHWC, DIGITS.x_NHWC[:3])
 
 
-def test_pseudo_labelling_says_what_is_wrong(natural: Path, tmp_path: Path) -> None:
+def test_invalid_pseudo_labelling(natural: Path, tmp_path: Path) -> None:
     source = archive(tmp_path / "more.npz")
     big = archive(tmp_path / "big.npz", np.zeros((4, 28, 28, 1), np.uint8))
     cases: list[tuple[str, Path, dict[str, float], str]] = [
@@ -99,13 +99,13 @@ def test_pseudo_labelling_says_what_is_wrong(natural: Path, tmp_path: Path) -> N
 
 
 def test_fine_tuning_keeps_the_features_and_starts_a_new_last_layer(tmp_path: Path) -> None:
-    """Another data set with other classes: only the last layer is new."""
+    """From a dataset with other classes: only the last layer is new."""
     five = archive(tmp_path / "five.npz", DIGITS.x_NHWC[:200], DIGITS.y_N[:200] % 5)
     first = make_job(tmp_path / "first", "at", "normalisation=2x-1", arch="digits-cnn", data=five, epochs=1)
     run(first)
     source = tmp_path / "first" / "last.pt"
     job = make_job(tmp_path / "second", "pretraining-awp", epochs=1, init=str(source))
-    fresh = begin(job, start_runtime("cpu", "32", 1)).network.state_dict()
+    fresh = begin(job, start_runtime("cpu", "32", 1))[1].network.state_dict()
     old = weights(source)
     assert fresh["fc2.weight"].shape[0] == 10
     assert all(torch.equal(fresh[name], old[name]) for name in old if not name.startswith("fc2."))
@@ -125,7 +125,7 @@ def test_initial_weights_that_do_not_fit(tmp_path: Path) -> None:
         (
             "architecture_arguments.width=8",
             "training.fresh_head=true",
-        ): r"does not fit: convolutions\.0\.bias is .*there: {'width': 4",
+        ): r"does not fit: convolutions\.0\.bias has .*of the checkpoint: {'width': 4",
     }
     for sets, sentence in sentences.items():
         job = make_job(tmp_path / "second", "at", *sets, init=source)
@@ -135,16 +135,16 @@ def test_initial_weights_that_do_not_fit(tmp_path: Path) -> None:
         initial_weights.fingerprint("nowhere.pt")
 
 
-def test_foreign_weights_are_taken_to_be_normalised_like_the_run(tmp_path: Path) -> None:
+def test_weights_without_a_normalisation_are_assumed_to_use_that_of_the_run(tmp_path: Path) -> None:
     run(make_job(tmp_path / "first", "at", epochs=1))
     old = weights(tmp_path / "first" / "last.pt")
     torch.save(old, tmp_path / "bare.pt")
     job = make_job(tmp_path / "second", "at", epochs=1, init=str(tmp_path / "bare.pt"))
-    new = begin(job, start_runtime("cpu", "32", 1)).network.state_dict()
+    new = begin(job, start_runtime("cpu", "32", 1))[1].network.state_dict()
     assert all(torch.equal(new[name], old[name]) for name in old)
 
 
-def test_an_ensemble_is_no_starting_point(tmp_path: Path) -> None:
+def test_initial_weights_from_an_ensemble_are_refused(tmp_path: Path) -> None:
     run(make_job(tmp_path / "first", "at-pas", epochs=4))
     job = make_job(tmp_path / "second", "at", epochs=1, init=str(tmp_path / "first" / "ensemble.pt"))
     with pytest.raises(
@@ -153,15 +153,16 @@ def test_an_ensemble_is_no_starting_point(tmp_path: Path) -> None:
         begin(job, start_runtime("cpu", "32", 1))
 
 
-def test_extra_data_is_trained_on_but_not_held_out(tmp_path: Path) -> None:
+def test_extra_data_is_used_for_training_but_not_for_validation(tmp_path: Path) -> None:
     extra = archive(tmp_path / "extra.npz", labels=DIGITS.y_N[:60])
     job = make_job(tmp_path / "run", "at", extra_data=extra)
-    trial = begin(job, start_runtime("cpu", "32", 1))
-    assert (trial.mix.labelled.n + job.left_out, job.train.n, trial.pools["val"].n) == (124, 64, 32)
+    context, _ = begin(job, start_runtime("cpu", "32", 1))
+    sizes = (context.sampler.labelled.n + job.left_out, job.train.n, context.pools["val"].n)
+    assert sizes == (124, 64, 32)
 
 
-def test_no_training_sees_the_images_that_measure_it(tmp_path: Path) -> None:
-    """Extra and unlabelled images that choose the epoch, or that the test split holds, are left out."""
+def test_validation_and_test_images_are_never_trained_on(tmp_path: Path) -> None:
+    """Extra and unlabelled images that are validation or test images are left out."""
     test = load("digits", split="test")
     images = np.concatenate([test.x_NHWC[:20], DIGITS.x_NHWC[:60]])
     extra = archive(tmp_path / "extra.npz", images, np.concatenate([test.y_N[:20], DIGITS.y_N[:60]]))
@@ -173,19 +174,19 @@ def test_no_training_sees_the_images_that_measure_it(tmp_path: Path) -> None:
     assert job.extra.n + job.left_out == 80
     assert job.left_out >= 20
     alone = archive(tmp_path / "alone.npz", test.x_NHWC[:5], test.y_N[:5])
-    with pytest.raises(UserError, match="--extra-data holds held-out and test images of the data alone"):
+    with pytest.raises(UserError, match="--extra-data contains only validation and test images of the data"):
         prepare(TrainOptions(recipe="at", choices=Choices(data="digits"), extra_data=alone))
 
 
-def test_a_test_set_that_is_measured_in_part_is_left_out_whole(tmp_path: Path) -> None:
+def test_the_complete_test_set_is_left_out_even_if_only_a_part_is_measured(tmp_path: Path) -> None:
     test = load("digits", split="test")
     beyond = archive(tmp_path / "extra.npz", test.x_NHWC[-30:], test.y_N[-30:])
     choices = Choices(data="digits", sets=("selection.test_images=10",))
-    with pytest.raises(UserError, match="--extra-data holds held-out and test images of the data alone"):
+    with pytest.raises(UserError, match="--extra-data contains only validation and test images of the data"):
         prepare(TrainOptions(recipe="at", choices=choices, extra_data=beyond))
 
 
-def test_a_model_judged_on_its_training_images_is_flagged(natural: Path) -> None:
+def test_a_model_evaluated_on_its_training_images_is_flagged(natural: Path) -> None:
     for split, expected in (("train", True), ("test", False)):
         job = evaluation.prepare(
             EvaluationOptions(
@@ -206,12 +207,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("recipe", "options", "sentence"), REFUSED)
-def test_contradictions(recipe: str, options: dict[str, Any], sentence: str) -> None:
+def test_contradicting_options(recipe: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         prepare(TrainOptions(recipe=recipe, choices=Choices(data="digits"), **options))  # type: ignore[arg-type]
 
 
-def test_images_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_extra_images_of_another_size_or_label_are_refused(tmp_path: Path) -> None:
     big = archive(tmp_path / "big.npz", np.zeros((4, 28, 28, 1), np.uint8), np.zeros(4, np.int64))
     many = archive(tmp_path / "many.npz", labels=np.full(60, 11))
     for spec, sentence in ((big, "holds images of 28x28x1, but digits has 8x8x1"), (many, "has a label 11")):
@@ -219,7 +220,7 @@ def test_images_of_another_kind_are_refused(tmp_path: Path) -> None:
             make_job(tmp_path / "run", "at", extra_data=spec)
 
 
-def test_images_that_nothing_can_be_learned_from(tmp_path: Path) -> None:
+def test_images_that_cannot_be_trained_on(tmp_path: Path) -> None:
     one = archive(tmp_path / "one.npz", labels=np.zeros(60, np.int64))
     with pytest.raises(UserError, match="has one class: training needs at least two"):
         make_job(tmp_path / "run", "at", data=one)

@@ -1,4 +1,4 @@
-"""Interrupted runs go on as if nothing had happened; nothing trained is lost."""
+"""Interrupted runs continue bit for bit; failed writes lose no training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from support.small_jobs import StopAfter, make_job, run, same, weights
 
 from defenses.training import resume_file, run_folder
+from defenses.training.context import begin
 from defenses.training.job import TrainingJob
 from defenses.training.runtime import start_runtime
 from defenses.training.signals import InterruptHandler, TrainingInterrupted
-from defenses.training.state import begin
 from robust_eval.core import files
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
@@ -29,9 +29,9 @@ RECIPES = [
 
 
 def interrupted(job: TrainingJob, updates: int) -> None:
-    stopper = InterruptHandler()
+    interrupt = InterruptHandler()
     with pytest.raises(TrainingInterrupted):
-        run(job, stopper, StopAfter(stopper, updates))
+        run(job, interrupt, StopAfter(interrupt, updates))
 
 
 def again(job: TrainingJob) -> TrainingJob:
@@ -39,14 +39,14 @@ def again(job: TrainingJob) -> TrainingJob:
 
 
 def figures(folder: Path) -> list[list[str]]:
-    """The curve without its last two columns, which are times."""
+    """The learning curve without its last two columns, which are times."""
     return [line.split(",")[:-2] for line in (folder / "curve.csv").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(("name", "sets"), RECIPES)
 @pytest.mark.parametrize("updates", [3, 4])
 def test_resuming_is_bit_for_bit(name: str, sets: tuple[str, ...], updates: int, tmp_path: Path) -> None:
-    """Stopped in the middle of an epoch (3 of 2 x 2 updates) and at the end of its updates (4)."""
+    """Interrupted within an epoch (after update 3; epochs have 2) and at the end of one (after update 4)."""
     whole = make_job(tmp_path / "whole", name, *sets, epochs=4)
     parts = make_job(tmp_path / "parts", name, *sets, epochs=4)
     run(whole)
@@ -77,7 +77,7 @@ def test_a_used_folder_is_not_overwritten(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at", epochs=1)
     run(job)
     before = weights(tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"already holds a run: go on with it with --resume"):
+    with pytest.raises(UserError, match=r"already holds a run: continue it with --resume"):
         run(job)
     assert same(before, weights(tmp_path / "last.pt"))
 
@@ -97,7 +97,7 @@ def test_a_damaged_resume_file(content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_resume_file_with_one_byte_changed(tmp_path: Path) -> None:
-    """torch.load would read it without a word, and the run would go on from ruined weights."""
+    """torch.load does not detect it, and the run would continue from damaged weights."""
     job = make_job(tmp_path, "at", epochs=1)
     run(job)
     before = weights(tmp_path / "last.pt")
@@ -110,7 +110,7 @@ def test_a_resume_file_with_one_byte_changed(tmp_path: Path) -> None:
     assert same(before, weights(tmp_path / "last.pt"))
 
 
-def test_a_lost_record_is_written_again(tmp_path: Path) -> None:
+def test_a_missing_record_is_written_again(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at", epochs=1)
     run(job)
     before = (tmp_path / "run.json").read_text()
@@ -119,15 +119,14 @@ def test_a_lost_record_is_written_again(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").read_text() == before
 
 
-def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+def test_a_resumed_run_notes_another_number_of_threads(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at", epochs=1)
     run(job)
-    held = begin(job, start_runtime("cpu", "32", 1, 1))
-    state = held.state()
-    held.restore(state)
-    assert not any("bit for bit" in note for note in held.notes)
-    held.restore(state | {"threads": state["threads"] + 1})
-    assert held.notes[-1].startswith(f"trained on {state['threads'] + 1} threads so far, now on")
+    context, state = begin(job, start_runtime("cpu", "32", 1, 1))
+    saved = state.saved(context.runtime)
+    assert not any("bit for bit" in note for note in state.restore(saved, context.runtime))
+    notes = state.restore(saved | {"threads": saved["threads"] + 1}, context.runtime)
+    assert notes[-1].startswith(f"trained on {saved['threads'] + 1} threads so far, now on")
 
 
 def test_a_truncated_resume_file(tmp_path: Path) -> None:
@@ -150,7 +149,7 @@ def test_a_foreign_resume_file(tmp_path: Path) -> None:
         run(again(job))
 
 
-def test_edited_network_code_does_not_go_on(tmp_path: Path) -> None:
+def test_a_run_with_edited_network_code_is_not_resumed(tmp_path: Path) -> None:
     code = (
         "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
@@ -162,7 +161,7 @@ def test_edited_network_code_does_not_go_on(tmp_path: Path) -> None:
         run(again(job))
 
 
-def test_another_runs_folder(tmp_path: Path) -> None:
+def test_the_folder_of_another_run(tmp_path: Path) -> None:
     run(make_job(tmp_path, "at", epochs=1))
     other = make_job(tmp_path, "at", "optimiser.lr=0.05", epochs=1, seed=3)
     with pytest.raises(
@@ -174,8 +173,8 @@ def test_another_runs_folder(tmp_path: Path) -> None:
         run(again(shorter))
 
 
-def test_a_full_disk_in_mid_run_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills up before the third epoch is saved; the space set aside holds its state."""
+def test_a_full_disk_during_a_run_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full before the third epoch is saved; its state is written to the reserved space."""
     whole, parts = (make_job(tmp_path / name, "at-awp", epochs=4) for name in ("whole", "parts"))
     run(whole)
     save = checkpoint.save
@@ -201,10 +200,10 @@ def test_a_full_disk_in_mid_run_loses_nothing(tmp_path: Path, monkeypatch: pytes
     assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
 
 
-def test_a_disk_that_fills_up_between_the_files_of_an_epoch(
+def test_a_disk_that_becomes_full_between_the_files_of_an_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """last.pt is of the new epoch already, best.pt and the curve are not: both are made up for."""
+    """Only last.pt is written; resuming writes best.pt and the curve of that epoch."""
     whole, parts = (make_job(tmp_path / name, "at", epochs=3) for name in ("whole", "parts"))
     run(whole)
     save = checkpoint.save
@@ -225,9 +224,7 @@ def test_a_disk_that_fills_up_between_the_files_of_an_epoch(
     assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
 
 
-def test_a_disk_so_full_that_even_the_state_does_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_too_full_for_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(tmp_path, "at", epochs=4)
     saved = resume_file.save
 
@@ -245,7 +242,7 @@ def test_a_disk_so_full_that_even_the_state_does_not_fit(
 
 
 def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is promised that is not there, and the advice works."""
+    """The message does not claim that a state was saved, and its advice works."""
     job = make_job(tmp_path, "at", epochs=1)
 
     def full(_: int) -> None:
@@ -253,16 +250,16 @@ def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patched:
         patched.setattr(files.os, "fsync", full)
-        with pytest.raises(UserError) as found:
+        with pytest.raises(UserError) as raised:
             run(job)
-    said = str(found.value)
-    assert said.endswith(
-        "(No space left on device). Nothing had been saved yet: make room and give the same command again."
+    assert str(raised.value).endswith(
+        "(No space left on device). Nothing had been saved yet: "
+        "free disk space and run the same command again."
     )
     assert run(job).epochs == 1
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
@@ -284,8 +281,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         run(make_job(tmp_path / "taken" / "run", "at"))
 
 
-def test_long_epochs_are_saved_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "EVERY_SECONDS", -1.0)
+def test_the_state_is_saved_within_long_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "SAVE_EVERY_SECONDS", -1.0)
     seen: list[int] = []
     original = resume_file.save
 

@@ -1,4 +1,4 @@
-"""One training step: the order of things, BatchNorm's modes, the penalties, the flatness regulariser."""
+"""One training step: order of the passes, BatchNorm modes, penalties, flatness regulariser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from defenses.training.step import TrainingStep
 
 
 class Recorder(nn.Module):
-    """A network that notes in which mode, and at which weights, it is called."""
+    """A network that records in which mode each forward pass was made."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ TRAIN, EVAL, FROZEN = (True, True), (False, True), (True, False)
     [
         ("at", [TRAIN] * 3 + [TRAIN]),
         ("at-awp", [TRAIN] * 3 + [FROZEN] + [TRAIN]),
-        # TRADES: the natural forward of the attack once, not once per step; x' and x once each in the loss.
+        # TRADES: one natural pass for the whole attack; x' and x once each in the loss.
         ("trades", [EVAL] * 4 + [TRAIN] * 2),
         ("trades-awp", [EVAL] * 4 + [FROZEN] * 2 + [TRAIN] * 2),
         ("mart", [EVAL] * 3 + [TRAIN] * 2),
@@ -72,7 +72,7 @@ def test_forwards_and_their_modes(name: str, expected: list[tuple[bool, bool]]) 
     assert take(name).calls == expected
 
 
-def test_turns_attack_afresh_at_the_perturbed_weights() -> None:
+def test_each_alternation_attacks_at_the_perturbed_weights() -> None:
     calls = take("at-awp", "perturbation.alternations=2", "perturbation.steps=2").calls
     assert calls == ([TRAIN] * 3 + [FROZEN] * 2) * 2 + [TRAIN]
 
@@ -120,7 +120,7 @@ def test_the_l1_penalty_adds_its_sign_to_the_gradient() -> None:
     torch.testing.assert_close(l1.fc.bias, plain.fc.bias)
 
 
-def test_l2_spares_biases_and_batch_norm() -> None:
+def test_l2_does_not_apply_to_biases_and_batch_norm() -> None:
     made, model = step("at-l2")
     decay = optimiser.weight_decay_of(made.optimiser)
     assert (decay(model.conv.weight), decay(model.conv.bias), decay(model.bn.weight)) == (5e-3, 0.0, 0.0)
@@ -139,7 +139,7 @@ def test_weight_decay_reaches_every_parameter_by_default() -> None:
 
 @pytest.mark.parametrize("kind", ["absolute", "square"])
 def test_the_flatness_regulariser_has_the_gradient_of_its_formula(kind: str) -> None:
-    """rho(w) + s |rho(w+v) - rho(w)| (or squared), v held fixed, by plain automatic differentiation."""
+    """Compared with automatic differentiation of rho(w) + s |rho(w+v) - rho(w)| (or squared), v fixed."""
     strength, gamma, x, y = 0.7, 0.05, *batch()
     made, model = step(
         "at-awp",

@@ -1,4 +1,4 @@
-"""What a training step may not do: wait for the host, differentiate weights while it attacks, and such."""
+"""Operations that a training step must avoid, such as synchronising with the device."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from defenses.recipes.choices import Choices
 from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
+from defenses.training.context import begin
 from defenses.training.runtime import start_runtime
-from defenses.training.state import begin
 from defenses.training.step import TrainingStep
 
 
@@ -34,24 +34,24 @@ def operations(name: str, steps: int) -> Operations:
 
 
 @pytest.mark.parametrize("name", ["at-awp", "trades-awp", "mart-awp"])
-def test_nothing_waits_for_the_host(name: str) -> None:
+def test_a_step_does_not_synchronise_with_the_device(name: str) -> None:
     waiting = {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
     assert not waiting & set(operations(name, 2).names)
 
 
-def test_attacks_differentiate_no_weight() -> None:
-    """Two convolutions, once for the ascent on the weights and once for the update: not for the attack."""
+def test_attacks_compute_no_weight_gradients() -> None:
+    """Two convolutions: gradients for the weight perturbation and for the update, none for the attack."""
     assert [operations("at-awp", steps).weight_gradients for steps in (1, 5)] == [4, 4]
 
 
-def test_the_perturbation_handles_all_tensors_at_once() -> None:
+def test_the_perturbation_uses_multi_tensor_operations() -> None:
     names = operations("at-awp", 1).names
     for expected in ("_foreach_norm", "_foreach_mul_", "_foreach_add_", "_foreach_copy_"):
         assert expected in names
 
 
 def test_networks_are_trained_channels_last(tmp_path: Path) -> None:
-    trial = begin(make_job(tmp_path, "at-awp"), start_runtime("cpu", "32", 1))
-    weights: list[Tensor] = [m.weight for m in trial.network.modules() if isinstance(m, nn.Conv2d)]
+    _, state = begin(make_job(tmp_path, "at-awp"), start_runtime("cpu", "32", 1))
+    weights: list[Tensor] = [m.weight for m in state.network.modules() if isinstance(m, nn.Conv2d)]
     assert weights
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)

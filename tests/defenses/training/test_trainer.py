@@ -1,4 +1,4 @@
-"""Runs from beginning to end: the curve, which checkpoint is best, stopping, averaging, snapshots."""
+"""Complete runs: learning curve, checkpoint selection, early stopping, weight average, snapshots."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from defenses.runs.learning_curve import COLUMNS
 from defenses.training import accuracy
 from defenses.training.accuracy import Accuracies, measure_accuracies
 from defenses.training.checkpoints import environment
+from defenses.training.context import begin
 from defenses.training.early_stopping import check_collapse, patience_exhausted, select_checkpoint
 from defenses.training.runtime import start_runtime
-from defenses.training.state import TrainingProgress, begin
+from defenses.training.state import TrainingProgress
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint
 from robust_eval.results import checkpoint_claims
@@ -30,7 +31,7 @@ def curve(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_its_curve_checkpoints_and_record(tmp_path: Path) -> None:
+def test_a_run_writes_curve_checkpoints_and_record(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", "at-awp", "selection.keep_every=2", epochs=3, tensorboard=True)
     outcome = run(job)
     rows = curve(tmp_path / "run")
@@ -63,14 +64,14 @@ def test_a_run_leaves_its_curve_checkpoints_and_record(tmp_path: Path) -> None:
     assert ref.trained_with["metrics"]["epoch"] == outcome.best["epoch"]
     assert ref.trained_with["threat"] == {"norm": "Linf", "eps": "0.1"}
     assert ref.dataset == "digits"
-    on = {"device": platform.machine(), "threads": torch.get_num_threads()}
-    assert on.items() <= ref.trained_with["provenance"].items()
-    assert on.items() <= record["environment"].items()
+    hardware = {"device": platform.machine(), "threads": torch.get_num_threads()}
+    assert hardware.items() <= ref.trained_with["provenance"].items()
+    assert hardware.items() <= record["environment"].items()
     assert selected(tmp_path / "run") == {"best": "validation", "last": "last", "epoch-0002": "unknown"}
 
 
 def selected(folder: Path) -> dict[str, str]:
-    """How each checkpoint says it was chosen, once its name has been forgotten."""
+    """The selection recorded in each checkpoint, independent of its file name."""
     found = {}
     for path in folder.glob("*.pt"):
         if path.name != "resume.pt":
@@ -79,7 +80,7 @@ def selected(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_a_run_names_the_device_it_ran_on_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recorded_device_is_the_one_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU {device}")
     assert environment(torch.device("cpu"))["device"] == platform.machine()
@@ -88,7 +89,7 @@ def test_a_run_names_the_device_it_ran_on_and_no_other(monkeypatch: pytest.Monke
     assert "threads" not in found
 
 
-def test_without_held_out_images_the_best_is_the_last(tmp_path: Path) -> None:
+def test_without_validation_images_best_is_recorded_as_last(tmp_path: Path) -> None:
     run(make_job(tmp_path / "run", "at", "selection.validation=0", epochs=1))
     assert selected(tmp_path / "run")["best"] == "last"
 
@@ -101,9 +102,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not same(a, c)
 
 
-def test_accuracy_is_measured_at_w_in_eval_mode_and_leaves_no_trace(tmp_path: Path) -> None:
-    trial = begin(make_job(tmp_path, "at-awp"), start_runtime("cpu", "32", 1))
-    model = trial.model.train()
+def test_accuracy_is_measured_at_w_in_eval_mode_without_side_effects(tmp_path: Path) -> None:
+    context, _ = begin(make_job(tmp_path, "at-awp"), start_runtime("cpu", "32", 1))
+    model, pool, recipe = context.model.train(), context.pools["val"], context.job.recipe
     before = torch.random.get_rng_state()
     modes: list[bool] = []
 
@@ -112,19 +113,19 @@ def test_accuracy_is_measured_at_w_in_eval_mode_and_leaves_no_trace(tmp_path: Pa
         logits: Tensor = model(x)
         return logits
 
-    found = measure_accuracies(model, trial.pools["val"], trial.job.recipe, forward)
+    found = measure_accuracies(model, pool, recipe, forward)
     assert modes
     assert not any(modes)
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert found == measure_accuracies(model, trial.pools["val"], trial.job.recipe, forward)
-    x, y = trial.pools["val"].batch(torch.arange(32))
+    assert found == measure_accuracies(model, pool, recipe, forward)
+    x, y = pool.batch(torch.arange(32))
     model.eval()
     assert found.clean == (model(x).argmax(1) == y).float().mean().item()
     assert found.pgd <= found.clean
 
 
-def test_measuring_uses_the_full_epsilon_whatever_the_budget(
+def test_measuring_uses_the_full_epsilon_with_any_epsilon_schedule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     radii = []
@@ -139,7 +140,7 @@ def test_measuring_uses_the_full_epsilon_whatever_the_budget(
     assert set(radii) == {0.1}
 
 
-def test_the_test_set_is_touched_only_when_asked_and_chooses_nothing(tmp_path: Path) -> None:
+def test_test_images_are_measured_only_on_request_and_not_used_for_selection(tmp_path: Path) -> None:
     assert make_job(tmp_path, "at").test is None
     run(make_job(tmp_path / "run", "at", "selection.test_images=20"))
     assert all(0 <= float(row["test_pgd"]) <= 1 for row in curve(tmp_path / "run"))
@@ -152,7 +153,7 @@ def test_the_test_set_is_touched_only_when_asked_and_chooses_nothing(tmp_path: P
     )
 
 
-def test_natural_training_is_chosen_by_clean_accuracy_and_claims_no_threat_model(tmp_path: Path) -> None:
+def test_natural_training_is_selected_by_clean_accuracy_and_records_no_threat_model(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", "natural")
     progress = TrainingProgress()
     assert select_checkpoint(progress, job.recipe, {"val": Accuracies(0.9, 0.0, False)}, held_out=True)
@@ -163,13 +164,13 @@ def test_natural_training_is_chosen_by_clean_accuracy_and_claims_no_threat_model
     assert "threat" not in ref.trained_with
 
 
-def test_without_held_out_images_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+def test_without_validation_images_the_last_epoch_is_the_best(tmp_path: Path) -> None:
     outcome = run(make_job(tmp_path, "at", "selection.validation=0", "selection.train_images=0", held_out=0))
     assert outcome.best["epoch"] == 2
     assert same(weights(tmp_path / "best.pt"), weights(tmp_path / "last.pt"))
 
 
-def test_early_stopping_counts_from_its_start(tmp_path: Path) -> None:
+def test_patience_counts_from_patience_from(tmp_path: Path) -> None:
     recipe = make_job(tmp_path, "at-es", "selection.patience=2", epochs=10).recipe
     progress, worse = TrainingProgress(), {"val": Accuracies(0.5, 0.1, False)}
     select_checkpoint(progress, recipe, {"val": Accuracies(0.5, 0.4, False)}, held_out=True)
@@ -182,12 +183,12 @@ def test_early_stopping_counts_from_its_start(tmp_path: Path) -> None:
     assert progress.best_epoch == 1
 
 
-def test_a_run_stops_when_patience_ends(tmp_path: Path) -> None:
+def test_a_run_stops_when_patience_is_exhausted(tmp_path: Path) -> None:
     outcome = run(make_job(tmp_path, "at-es", "selection.patience=1", "optimiser.lr=1e-9", epochs=8))
     assert outcome.epochs < 8
 
 
-def test_the_average_is_what_is_measured_and_saved(tmp_path: Path) -> None:
+def test_the_weight_average_is_measured_and_saved(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", "at", "training.ema=0.9", epochs=1)
     plain = make_job(tmp_path / "plain", "at", epochs=1)
     run(job)
@@ -196,15 +197,15 @@ def test_the_average_is_what_is_measured_and_saved(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["state"]
     assert same(state["network"], last)
     assert same(state["average"], averaged)
-    first = begin(plain, start_runtime("cpu", "32", 1)).network.state_dict()
-    # Two updates: 0.81 of the first weights remain.
+    first = begin(plain, start_runtime("cpu", "32", 1))[1].network.state_dict()
+    # After two updates the average contains 0.81 of the first weights.
     share = (averaged["fc2.weight"] - first["fc2.weight"]).norm() / (
         last["fc2.weight"] - first["fc2.weight"]
     ).norm()
     assert 0.05 < share < 0.25
 
 
-def test_periodic_scheduling_ends_in_an_ensemble_that_loads_by_itself(tmp_path: Path) -> None:
+def test_periodic_scheduling_writes_an_ensemble_that_can_be_loaded(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", "at-pas", epochs=4)
     outcome = run(job)
     assert [float(row["budget"]) for row in curve(tmp_path / "run")] == pytest.approx([0, 1, 0, 0])
@@ -229,7 +230,7 @@ def test_bfloat16(tmp_path: Path) -> None:
     torch.testing.assert_close(low["fc2.weight"], full["fc2.weight"], rtol=0, atol=0.05)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at-awp", "optimiser.lr=1e6", epochs=4)
     with pytest.raises(
         UserError, match=r"The loss became (nan|inf) in epoch \d, update \d of 2; .*curve\.csv"
@@ -237,24 +238,24 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
         run(job)
 
 
-def test_collapse_names_the_epoch_to_look_at(tmp_path: Path) -> None:
+def test_the_collapse_message_names_the_last_good_epoch(tmp_path: Path) -> None:
     job = make_job(tmp_path, "at-awp", "selection.collapse_after=3", epochs=9)
     progress = TrainingProgress(epoch=6, one_class=2)
     check_collapse(progress, job.recipe, tmp_path)
     progress = TrainingProgress(epoch=7, one_class=3)
     with pytest.raises(
         UserError,
-        match=r"one class for every image since epoch 5.*Look at epoch 4.*perturbation.gamma",
+        match=r"predicted one class for every image since epoch 5.*Look at epoch 4.*perturbation.gamma",
     ):
         check_collapse(progress, job.recipe, tmp_path)
     check_collapse(progress, make_job(tmp_path, "at", "selection.collapse_after=0").recipe, tmp_path)
 
 
-def test_a_collapsed_run_stops_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_collapsed_run_stops_and_keeps_its_files(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", "at", "selection.collapse_after=2", "optimiser.lr=1e-9", epochs=9)
     one_class = replace(job.validation.take(32)) if job.validation else None
     assert one_class is not None
-    network_sees_one = replace(one_class, x_NHWC=one_class.x_NHWC * 0)
+    black = replace(one_class, x_NHWC=one_class.x_NHWC * 0)
     with pytest.raises(UserError, match="has collapsed"):
-        run(replace(job, validation=network_sees_one))
+        run(replace(job, validation=black))
     assert len(curve(tmp_path / "run")) == 2

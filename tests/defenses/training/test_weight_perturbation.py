@@ -1,4 +1,4 @@
-"""AWP in place against the authors' formulation: a second network, one step up, the difference rescaled."""
+"""In-place AWP compared with the authors' formulation: the rescaled update of a second network."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def weights(net: nn.Module) -> dict[str, Tensor]:
 
 
 def two_networks(net: nn.Module, lr: float = 0.01) -> dict[str, Tensor]:
-    """v as the authors find it (section 3.2 of their code's description), in float64."""
+    """v as the authors compute it with a second network, in float64."""
     proxy = copy.deepcopy(net).double().train()
     x, y = batch()
     optimiser = torch.optim.SGD(proxy.parameters(), lr=lr)
@@ -98,7 +98,7 @@ def test_only_multi_dimensional_weights_move_and_by_gamma_times_their_norm() -> 
             assert distance == pytest.approx(expected * before[name].norm().item(), rel=1e-4)
 
 
-def test_the_unused_block_of_a_network_is_left_alone() -> None:
+def test_an_unused_block_of_a_network_is_not_perturbed() -> None:
     net = network().train()
     net.add_module("unused", nn.Linear(3, 3))
     x, y = batch()
@@ -138,7 +138,7 @@ def test_the_update_is_the_authors_step_at_w_plus_v_minus_v(decay: float, moment
             with frozen_statistics(ours):
                 perturbation.ascend(loss_of(ours))
             loss_of(ours)().backward()
-            perturbation.carry_decay(lambda _: decay)
+            perturbation.add_decay_of_perturbation(lambda _: decay)
         step.step()
     for name, value in weights(ours).items():
         torch.testing.assert_close(
@@ -147,21 +147,21 @@ def test_the_update_is_the_authors_step_at_w_plus_v_minus_v(decay: float, moment
 
 
 def test_without_decay_the_step_is_gradient_descent_with_the_gradient_at_w_plus_v() -> None:
-    """Eq. 11, to the bit: w_new = w - lr * gradient(w + v)."""
+    """Eq. 11, bit for bit: w_new = w - lr * gradient(w + v)."""
     net = network().train()
     before = weights(net)
     perturbation, step = WeightPerturbation(net, config()), torch.optim.SGD(net.parameters(), lr=0.1)
     with perturbation.scope():
         perturbation.ascend(loss_of(net))
         loss_of(net)().backward()
-        perturbation.carry_decay(lambda _: 0.0)
+        perturbation.add_decay_of_perturbation(lambda _: 0.0)
     gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
     step.step()
     for name, value in weights(net).items():
         assert torch.equal(value, before[name].add(gradients[name], alpha=-0.1))
 
 
-def test_weights_come_back_bit_for_bit_also_when_the_step_raises() -> None:
+def test_weights_are_restored_bit_for_bit_also_if_the_step_raises() -> None:
     net = network().train()
     before = weights(net)
     perturbation = WeightPerturbation(net, config(gamma=0.3, steps=3, step_size=1, kind="awp"))
@@ -189,7 +189,7 @@ def test_batch_norm_statistics_are_identical_after_the_perturbation_pass() -> No
     assert not torch.equal(net[1].running_mean, before["1.running_mean"])  # type: ignore[index]
 
 
-def test_steps_and_turns_add_up_and_the_default_step_needs_no_projection() -> None:
+def test_default_steps_over_alternations_add_up_to_at_most_gamma() -> None:
     net = network().train()
     before = weights(net)
     perturbation = WeightPerturbation(net, config(alternations=2, steps=2))
@@ -199,7 +199,7 @@ def test_steps_and_turns_add_up_and_the_default_step_needs_no_projection() -> No
             perturbation.ascend(loss_of(net))
             v = net[0].weight - before["0.weight"]  # type: ignore[index]
             shares.append((v.norm() / before["0.weight"].norm()).item())
-    # Nearly parallel gradients: about half of gamma after one turn of two, at most gamma after both.
+    # Gradients are nearly parallel: about gamma / 2 after the first alternation, at most gamma after both.
     assert shares[0] == pytest.approx(GAMMA / 2, rel=0.05)
     assert GAMMA * 0.9 < shares[1] <= GAMMA * (1 + 1e-4)
 
@@ -224,7 +224,7 @@ def test_l1_size() -> None:
     assert (v.abs().sum() / before["0.weight"].abs().sum()).item() == pytest.approx(GAMMA, rel=1e-4)
 
 
-def test_awp_raises_the_loss_and_a_random_direction_of_the_same_size_hardly_does() -> None:
+def test_awp_raises_the_loss_much_more_than_a_random_direction_of_the_same_size() -> None:
     net = network().train()
     loss = loss_of(net)
     rises = {}
@@ -244,7 +244,7 @@ def test_awp_raises_the_loss_and_a_random_direction_of_the_same_size_hardly_does
 
 
 def test_processes_agree_on_a_random_direction() -> None:
-    """Each draws its own; what is added is what they agree on, at the full size."""
+    """Each process draws its own; the normalised mean is added, at full size."""
     moved = []
     for seed in (0, 1):
         net = network()
@@ -259,7 +259,7 @@ def test_processes_agree_on_a_random_direction() -> None:
 
 
 def halves_of_one_draw(drawn: Sequence[Tensor]) -> None:
-    """Stands for the mean over processes."""
+    """Replaces the mean over processes."""
     generator = torch.Generator().manual_seed(5)
     for tensor in drawn:
         tensor.copy_(torch.randn(tensor.shape, generator=generator) / 2)
@@ -274,7 +274,7 @@ def test_a_loss_without_gradient_gives_no_perturbation() -> None:
         assert all(torch.equal(value, before[name]) for name, value in weights(net).items())
 
 
-def test_it_keeps_one_copy_of_the_perturbed_weights_and_only_inside() -> None:
+def test_one_copy_of_the_perturbed_weights_is_kept_inside_the_scope_only() -> None:
     net = network().train()
     perturbation = WeightPerturbation(net, config())
     with perturbation.scope():
@@ -286,6 +286,6 @@ def test_it_keeps_one_copy_of_the_perturbed_weights_and_only_inside() -> None:
     assert perturbation._saved == []
 
 
-def test_gamma_zero_is_off() -> None:
+def test_gamma_zero_turns_the_perturbation_off() -> None:
     assert WeightPerturbation(network(), config(gamma=0.0)).parameters == []
     assert config(step_size="1/2").step_size == Fraction(1, 2)
