@@ -1,5 +1,6 @@
-"""Side-by-side measurements, run with ``python -m benchmarks`` or ``make bench``; not tests.
+"""Benchmarks of speed and memory against other implementations: ``python -m benchmarks`` or ``make bench``.
 
-Every side runs in a process of its own, so that its peak memory is its own. The parent imports
-nothing heavy: a child's peak starts from the memory of the process that started it.
+``evaluation`` measures attacks, ``training`` training steps, ``scaling`` several workers and GPUs. Each
+compared implementation (a *side*) runs in its own process, so that its peak memory is measured separately.
+The parent process imports nothing heavy, because a child's peak memory starts at that of its parent.
 """

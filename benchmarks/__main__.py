@@ -1,10 +1,18 @@
-"""Seconds, memory and verdicts beside ART, pyautoattack, torchattacks and foolbox as they come.
+"""Compare time, memory and verdicts with ART, pyautoattack, torchattacks and foolbox (unmodified).
 
 Examples:
-  python -m benchmarks                                    everything whose data is at hand
+  python -m benchmarks                                    all cases whose data is available
   python -m benchmarks --work "mnist full" --data-root DIR --examples 100
-  python -m benchmarks --cifar npz:images.npz             the ResNet-18 works, on these 32 x 32 images
+  python -m benchmarks --cifar npz:images.npz             the ResNet-18 cases, on these 32 x 32 images
   python -m benchmarks --checkpoint model.pt --data npz:images.npz --eps 8/255 --suite pgd-20
+
+Other benchmarks (each has --help):
+  benchmarks.evaluation.cost_growth      cost against examples, model size and attack steps
+  benchmarks.evaluation.spsa_queries     SPSA queries per second
+  benchmarks.training.step               time and memory of a training step
+  benchmarks.training.precision          robust accuracy after training in float32 and bfloat16
+  benchmarks.scaling.ray                 one and two Ray workers
+  benchmarks.scaling.simulate_board      simulated time of a leaderboard on 1 to 1,000 GPUs
 """
 
 from __future__ import annotations
@@ -37,24 +45,28 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", choices=[work.name for work in WORKS], help="this one alone")
-    parser.add_argument("--examples", type=options.count, help="examples of each work")
+    parser.add_argument("--work", choices=[work.name for work in WORKS], help="run only this case")
+    parser.add_argument("--examples", type=options.count, help="examples per case")
     parser.add_argument(
-        "--threads", type=options.count, help="CPU threads of each side (default: torch's choice)"
+        "--threads", type=options.count, help="CPU threads of each side (default: the choice of torch)"
     )
     parser.add_argument(
         "--device", type=options.device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
     )
-    parser.add_argument("--sides", help=f"comma-separated, of {', '.join(SIDES)}")
-    parser.add_argument("--data-root", type=Path, help="folder with the datasets' files")
+    parser.add_argument("--sides", help=f"implementations to run, comma-separated, of {', '.join(SIDES)}")
+    parser.add_argument("--data-root", type=Path, help="folder that contains the data sets")
     parser.add_argument("--cifar", help="32 x 32 colour images: npz:FILE, folder:DIR or cifar10")
-    parser.add_argument("--checkpoint", type=options.file, help="attack this file; needs --data and --eps")
-    parser.add_argument("--data", help="images for --checkpoint")
-    parser.add_argument("--eps", type=options.radius, help="Linf radius for --checkpoint")
     parser.add_argument(
-        "--suite", choices=SUITES, default="full", help="full (default) or a column, for --checkpoint"
+        "--checkpoint", type=options.file, help="attack this checkpoint; needs --data and --eps"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="models and figures")
+    parser.add_argument("--data", help="images for --checkpoint")
+    parser.add_argument("--eps", type=options.epsilon, help="Linf epsilon for --checkpoint")
+    parser.add_argument(
+        "--suite", choices=SUITES, default="full", help="full (default) or a column id, for --checkpoint"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmark"), help="folder for models and figures"
+    )
     given = parser.parse_args(words)
     if given.checkpoint and not (given.data and given.eps):
         parser.error("--checkpoint needs --data and --eps")
@@ -64,11 +76,12 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
             if side not in SIDES:
                 parser.error(f"unknown side '{side}': choose from {', '.join(SIDES)}")
         if not works(given):
-            parser.error(f"{' and '.join(given.sides)} can do none of this work: they know PGD-20 alone")
+            parser.error(f"{' and '.join(given.sides)} cannot run these cases: they only run PGD-20")
     return given
 
 
 def works(given: argparse.Namespace) -> list[Work]:
+    """The selected cases, each with the sides that can run it."""
     if given.checkpoint:
         chosen = [Work(given.checkpoint.stem, given.suite, given.data, given.eps, 100)]
     else:
@@ -76,21 +89,21 @@ def works(given: argparse.Namespace) -> list[Work]:
         chosen = [work for work in WORKS if work.name == given.work] or fits
     found = []
     for work in chosen:
-        sides = tuple(side for side in given.sides or work.sides if _can(side, work))
+        sides = tuple(side for side in given.sides or work.sides if _can_run(side, work))
         if sides:
             found.append(replace(work, examples=given.examples or work.examples, sides=sides))
     return found
 
 
-def _can(side: str, work: Work) -> bool:
+def _can_run(side: str, work: Work) -> bool:
     return not SIDES[side].peer or work.suite in PEERS_DO
 
 
 def child(
     module: Sequence[str], *words: str, threads: int | None = None, python: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module in a process of its own; what it prints is kept."""
-    # Threads that spin while they wait make small networks many times slower where cores are shared.
+    """Run a module in its own process, and capture its output."""
+    # OpenMP threads that spin while waiting slow small networks down many times on shared cores.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(Path.cwd()), **os.environ}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -99,14 +112,14 @@ def child(
 
 
 def prepare(work: Work, given: argparse.Namespace, folder: Path) -> str:
-    """Make model.pt and images.npz in the folder; why not, or ''."""
+    """Write model.pt and images.npz to the folder. Returns the reason if that is impossible, else ''."""
     data, checkpoint = work.data, given.checkpoint
     if data == "cifar":
         if given.cifar is None:
-            return "It needs --cifar IMAGES."
+            return "This case needs --cifar IMAGES."
         data, checkpoint = given.cifar, _bundled_resnet()
         if checkpoint is None:
-            return "The installed pyautoattack lacks its example model."
+            return "The installed pyautoattack does not contain its example model."
     folder.mkdir(parents=True, exist_ok=True)
     words = ["--data", data, "--eps", work.eps, "--examples", str(work.examples), "--folder", str(folder)]
     words += ["--data-root", str(given.data_root.resolve())] if given.data_root else []
@@ -122,7 +135,7 @@ def _bundled_resnet() -> Path | None:
 
 
 def measure(work: Work, given: argparse.Namespace, console: Console) -> dict[str, Report]:
-    """Every side of a work that can be had; none, after a visible line, where its inputs cannot."""
+    """Run all sides of a case. Unavailable cases and sides are reported on the console and skipped."""
     folder = (given.out / work.name.replace(" ", "-")).resolve()
     console.print(f"{work.name}: model and {work.examples} images")
     problem = prepare(work, given, folder)
@@ -153,7 +166,7 @@ def measure(work: Work, given: argparse.Namespace, console: Console) -> dict[str
 
 
 def matrix_rates(given: argparse.Namespace) -> Mapping[str, float]:
-    """Operations per second of large products, by precision; empty where they cannot be measured."""
+    """Operations per second of large matrix products, by precision; empty if the measurement fails."""
     done = child(["benchmarks.evaluation.matrix_rate"], given.device, threads=given.threads)
     rates: dict[str, float] = {} if done.returncode else json.loads(done.stdout.splitlines()[-1])
     return rates
@@ -161,7 +174,7 @@ def matrix_rates(given: argparse.Namespace) -> Mapping[str, float]:
 
 def main(words: Sequence[str] | None = None) -> None:
     given, console = parse(words), Console()
-    # Ten columns do not fit the 80 characters that are supposed of a pipe.
+    # Without a terminal rich assumes 80 characters, too few for ten columns.
     console = console if console.is_terminal else Console(width=120)
     options.folder(given.out)
     rates, figures = matrix_rates(given), []
@@ -183,13 +196,13 @@ def main(words: Sequence[str] | None = None) -> None:
     path.write_text(json.dumps({"machine": machine, "works": figures}, indent=1) + "\n", encoding="utf-8")
     console.print(f"Figures: {path}")
     if given.device != "cpu" and not given.work and not given.checkpoint:
-        # What a step on a CPU costs is a benchmark of its own, and many minutes.
+        # On a CPU, training steps take many minutes and are measured with benchmarks.training.step.
         for arch in TRAINED:
             step.main(training_words(arch, given.device, given.out))
 
 
 def training_words(arch: str, device: str, out: Path) -> list[str]:
-    """AT and AT-AWP as the papers train them, in images per second and as a share of the matrix rate."""
+    """Arguments of ``benchmarks.training.step`` for AT and AT-AWP with the settings of the papers."""
     words = ["--arch", arch, "--device", device, "--batch-size", "128", "--repeats", "20"]
     return [*words, "--out", str(out / f"training-{arch}.json")]
 

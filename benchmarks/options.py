@@ -1,4 +1,4 @@
-"""What the benchmarks' commands share: arguments that are checked, and failures told in a sentence."""
+"""Argument types of the benchmark commands, and the handling of user errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robust_eval.core.threat import parse_threat
 
 
 def guarded(work: Callable[[], None]) -> None:
-    """Do it; what the user can put right is one sentence and exit code 2."""
+    """Run a command; a UserError is printed as one line, with exit code 2."""
     try:
         work()
     except UserError as error:
@@ -29,10 +29,12 @@ def count(text: str) -> int:
 
 
 def counts(text: str) -> list[int]:
+    """Whole numbers of at least 1, separated by commas."""
     return [count(part.strip()) for part in text.split(",")]
 
 
 def positive(text: str) -> float:
+    """A finite number above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -43,7 +45,7 @@ def positive(text: str) -> float:
 
 
 def device(text: str) -> str:
-    """A device that is there; nothing is imported for the usual one."""
+    """An available device. ``cpu`` is accepted without importing torch."""
     if text != "cpu":
         from robust_eval.core.devices import pick_device
 
@@ -54,8 +56,8 @@ def device(text: str) -> str:
     return text
 
 
-def radius(text: str) -> str:
-    """An Linf radius for pixels in [0, 1]."""
+def epsilon(text: str) -> str:
+    """An Linf epsilon for pixels in [0, 1]."""
     try:
         parse_threat("Linf", text)
     except UserError as error:
@@ -64,13 +66,14 @@ def radius(text: str) -> str:
 
 
 def file(text: str) -> Path:
+    """An existing file."""
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
     return Path(text)
 
 
 def folder(path: Path) -> Path:
-    """The folder, made where it is not there. Raises :class:`UserError` where it cannot be written."""
+    """Create the folder if necessary. Raises :class:`UserError` if it cannot be written to."""
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
     refuse_unwritable(path)
@@ -78,6 +81,6 @@ def folder(path: Path) -> Path:
 
 
 def last_line(text: str) -> str:
-    """What a child process said at the end, without its ``Error:``."""
+    """The last line of a child process's output, without the prefix ``Error:``."""
     lines = text.strip().splitlines()
     return lines[-1].removeprefix("Error: ") if lines else "No reason given."

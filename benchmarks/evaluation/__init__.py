@@ -1,0 +1,1 @@
+"""Benchmarks of evaluations: time, memory and verdicts compared with other implementations."""

@@ -1,4 +1,4 @@
-"""What is measured: a suite on some images, and who does it."""
+"""The benchmark cases (``Work``) and the compared implementations (``Side``) of ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Side:
-    """A process of its own that does the work."""
+    """One of the compared implementations; it runs in its own process."""
 
     module: tuple[str, ...]
-    """For ``python -m``, with its leading arguments."""
+    """Module for ``python -m``, followed by its first arguments."""
     precision: str = "float32"
     peer: bool = False
-    """Needs the environment of ``peers.py``."""
+    """Runs in the environment of ``peer_environment.py``."""
 
 
 SIDES: Mapping[str, Side] = {
@@ -25,18 +25,21 @@ SIDES: Mapping[str, Side] = {
     "foolbox": Side(("benchmarks.evaluation.side_torchattacks_foolbox", "foolbox"), peer=True),
 }
 SUITES = ("full", "clean", "fgsm", "pgd-20", "pgd-100", "cw-inf", "spsa", "aa")
-"""What the plain script knows."""
+"""Suites that the plain script can run."""
 PEERS_DO = ("full", "pgd-20")
-"""Suites with the one column that torchattacks and foolbox fill."""
+"""Suites with PGD-20, the only column that torchattacks and foolbox run."""
 REFERENCE = "plain"
-"""The side that the others' verdicts are compared with: ART and pyautoattack as they come."""
+"""The side whose verdicts the others are compared with: ART and pyautoattack, unmodified."""
 _OWN = ("ours", "ours bf16", REFERENCE)
 _ALL = (*_OWN, "torchattacks", "foolbox")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What all sides attack. ``data`` is ``cifar`` for images named by ``--cifar``."""
+    """A benchmark case: the suite, images and epsilon that all sides attack.
+
+    ``data`` is ``cifar`` for the images of ``--cifar``.
+    """
 
     name: str
     suite: str
@@ -46,11 +49,11 @@ class Work:
     sides: tuple[str, ...] = _OWN
     batch_size: int = 250
     gpu: bool = False
-    """Too long for a CPU: there it is done only where it is asked for by name."""
+    """Too long for a CPU, where it only runs if selected with ``--work``."""
 
 
-# The undefended ResNet-18 that ships with pyautoattack is broken everywhere at 8/255: at 1/255 some
-# examples hold, so that verdicts can differ.
+# Attacks at 8/255 break all examples of the undefended ResNet-18 that pyautoattack includes. At 1/255 some
+# remain robust, so that verdicts can differ.
 WORKS = (
     Work("digits full", "full", "digits", "0.1", 200),
     Work("mnist full", "full", "mnist", "0.3", 25),

@@ -1,9 +1,9 @@
-"""How the cost of an evaluation grows: with examples, model size and attack steps, and what ``union`` saves.
+"""Cost of an evaluation against examples, model size and attack steps, and with ``full`` and ``union``.
 
-Every line is a process-second figure of this process alone, after a first short run that warms up.
+Times are processor seconds of this process, after a short warm-up run.
 
 Examples:
-  python -m benchmarks.evaluation.cost_growth                             the network of the self-test, a few minutes
+  python -m benchmarks.evaluation.cost_growth             a few minutes
   python -m benchmarks.evaluation.cost_growth --counts 100,400,1000,4000 --suite full
 """
 
@@ -35,14 +35,14 @@ STEPS = (10, 20, 50, 100)
 
 
 def images(n: int) -> tuple[Tensor, Tensor]:
-    """n digits, from the start again where the set is exhausted."""
+    """n test digits, repeated if there are fewer."""
     x, y = data.load("digits", split="test").tensors()
     chosen = torch.arange(n) % len(y)
     return x[chosen], y[chosen]
 
 
 def network(width: int) -> nn.Module:
-    """Trained for a few seconds on clean images: attacks must have something to break."""
+    """A digits-cnn, trained for a few seconds on noisy images, so that attacks find correct predictions."""
     torch.manual_seed(0)
     made = architectures.build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=width)
     x, y = data.load("digits", split="train").tensors()

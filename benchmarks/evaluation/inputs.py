@@ -1,4 +1,7 @@
-"""The inputs of a case: a model (trained here unless a checkpoint is named) and the images to attack."""
+"""Write the inputs of a case: model.pt (trained here, or a copy of a given checkpoint) and images.npz.
+
+Started by ``python -m benchmarks`` in its own process.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from robust_eval.models.loading import checkpoint
 
 @dataclass(frozen=True)
 class Training:
-    """Just enough to make attacks work for their successes; not a recipe worth a leaderboard."""
+    """A short adversarial training, enough for some robustness; not a recipe for a leaderboard."""
 
     architecture: str
     epochs: int
@@ -40,17 +43,17 @@ TRAININGS = {"digits": Training("digits-cnn", 15, 5), "mnist": Training("small-c
 
 
 def perturb(network: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int) -> Tensor:
-    """PGD in the ball around x, for training alone: the mode of the network is left as it is."""
+    """PGD in the Linf ball around x, for training; does not change the mode of the network."""
     delta = torch.empty_like(x).uniform_(-eps, eps)
     for _ in range(steps):
         adv = (x + delta).clamp(0, 1).requires_grad_()
-        (slope,) = torch.autograd.grad(cross_entropy(network(adv), y), adv)
-        delta = (adv.detach() - x + 1.5 * eps / steps * slope.sign()).clamp(-eps, eps)
+        (gradient,) = torch.autograd.grad(cross_entropy(network(adv), y), adv)
+        delta = (adv.detach() - x + 1.5 * eps / steps * gradient.sign()).clamp(-eps, eps)
     return (x + delta).clamp(0, 1)
 
 
 def train(images: ImageSet, training: Training, eps: float) -> nn.Module:
-    """Adversarial training; the radius grows over the first half of the steps."""
+    """Adversarial training; epsilon grows linearly over the first half of the steps."""
     seed_everything(SEED)
     x, y = images.tensors()
     network = architectures.build(

@@ -1,6 +1,7 @@
-"""The machine's matrix rate: large products in float32 and bfloat16, operations per second.
+"""The machine's matrix rate: operations per second of large matrix products in float32 and bfloat16.
 
-A figure for the share that a benchmark reaches of what the machine can do, measured in the same run.
+Benchmarks report their speed as a fraction of this rate. ``python -m benchmarks.evaluation.matrix_rate cpu``
+prints it as JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ def rate(
     seconds: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Operations per second of ``side`` x ``side`` products, the best of what fits into ``seconds``.
+    """Operations per second of ``side`` x ``side`` products; the best repetition within ``seconds``.
 
-    ``clock``: ``time.process_time`` gives operations per processor second, over all threads.
+    With ``clock=time.process_time``: operations per processor second, over all threads.
     """
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds

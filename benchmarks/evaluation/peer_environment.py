@@ -1,4 +1,4 @@
-"""An environment for libraries that pin old dependencies; torch and the rest are shared with ours."""
+"""A virtual environment for torchattacks and foolbox, which pin old dependencies; torch is shared."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 import sysconfig
 from pathlib import Path
 
-# torchattacks asks for requests ~= 2.25.1, which nothing else here wants: none of what they ask for is
-# installed but what they import.
+# torchattacks requires requests ~= 2.25.1. The packages are installed without their declared dependencies,
+# together with those that they import.
 PACKAGES = ("torchattacks==3.5.1", "foolbox==3.3.4", "eagerpy==0.30.0", "GitPython==3.1.45", "gitdb", "smmap")
 
 
 def python(folder: Path) -> Path:
-    """The interpreter of the environment in ``folder``, made on first use.
+    """The interpreter of the environment in ``folder``, which is created on first use.
 
-    Raises CalledProcessError where the packages cannot be had.
+    Raises CalledProcessError if the packages cannot be installed.
     """
     interpreter = folder / "bin" / "python"
     ready = folder / ".ready"
@@ -25,7 +25,7 @@ def python(folder: Path) -> Path:
     pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, *PACKAGES], check=True, stderr=subprocess.PIPE, text=True)
     (site,) = (folder / "lib").glob("python*/site-packages")
-    # The same torch on every side: what is compared is the attack code.
+    # All sides use the same torch, so that only the attack code differs.
     (site / "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
     ready.write_text("\n".join(PACKAGES))
     return interpreter

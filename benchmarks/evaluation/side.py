@@ -1,4 +1,4 @@
-"""What the sides share: the inputs they are handed and the form in which they report."""
+"""Shared by the ``side_*`` scripts: reading the inputs, and writing a report."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Measured:
-    """One column of the suite on one side."""
+    """Verdicts and time of one column on one side."""
 
     bits: str
-    """One character per example: 1 robust, 0 not."""
+    """One character per example: 1 if robust, else 0."""
     seconds: float
 
     @property
@@ -34,17 +34,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """One side of one work."""
+    """Measurements of one side on one case."""
 
     seconds: float
-    """Of the attacks and their judgement; imports and reading the model are left out."""
+    """Wall time of the attacks and their verdicts, without imports and loading the model."""
     processor_seconds: float
-    """Of the same stretch, over all threads: what other programs on the machine hardly change."""
+    """Processor time of the same, over all threads; other programs on the machine hardly affect it."""
     peak_mib: float
-    """The largest memory: of the process, imports included; on a GPU what torch held there."""
+    """Peak memory of the process, including imports; on a GPU the peak of torch's allocations."""
     columns: Mapping[str, Measured]
     operations: Mapping[str, float] = field(default_factory=dict)
-    """By precision, floating-point operations of the network's passes; empty where nobody counted."""
+    """Floating-point operations of the network's passes, by precision; empty if not counted."""
 
     @classmethod
     def read(cls, path: Path) -> Report:
@@ -54,7 +54,7 @@ class Report:
 
 
 class Stopwatch:
-    """Both clocks of a report, from its making."""
+    """Measures wall and processor time from its creation."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter(), time.process_time()
@@ -62,14 +62,14 @@ class Stopwatch:
     def write(
         self, path: Path, columns: Mapping[str, Measured], operations: Mapping[str, float] | None = None
     ) -> None:
-        """Stop, and write the report."""
+        """Stop the clocks and write the report."""
         seconds, processor = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
         report = Report(seconds, processor, peak_mib(), columns, operations or {})
         path.write_text(json.dumps(asdict(report)), encoding="utf-8")
 
 
 def peak_mib() -> float:
-    """Largest memory of this process so far: on the GPU where one was used, else resident."""
+    """Peak memory of this process in MiB: on the GPU if one was used, else resident."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return float(torch.cuda.max_memory_allocated()) / 2**20
@@ -78,7 +78,7 @@ def peak_mib() -> float:
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """``--folder`` holds model.pt and images.npz; the report goes to ``--out``."""
+    """Arguments of a side: ``--folder`` contains model.pt and images.npz; ``--out`` is the report."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--suite", required=True, help="full, or column ids")
@@ -91,24 +91,24 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 
 def inputs(folder: Path, device: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """A model from [0, 1] pixels to logits in eval mode, x_NCHW float32 and y_N int64, on the device."""
+    """The model (pixels in [0, 1] to logits, eval mode), x_NCHW float32 and y_N int64, on the device."""
     import torch
 
-    # torch loads sympy in its first backward pass of a certain kind: not while a clock runs.
+    # torch imports sympy in some backward passes; import it before time is measured.
     import torch.fx.experimental.symbolic_shapes
 
     from robust_eval import data
     from robust_eval.models.loading import checkpoint
 
-    place = torch.device(device)
+    target = torch.device(device)
     images = data.load(f"npz:{folder / 'images.npz'}")
-    loaded = checkpoint.load(str(folder / "model.pt"), images=images, device=place)
+    loaded = checkpoint.load(str(folder / "model.pt"), images=images, device=target)
     x, y = images.tensors()
-    return loaded.model, x.to(place), y.to(place)
+    return loaded.model, x.to(target), y.to(target)
 
 
 def judged(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, size: int) -> torch.Tensor:
-    """Which images the model gets right, (N,) bool, ``size`` at a time."""
+    """Whether the model classifies each image correctly, (N,) bool; ``size`` images per batch."""
     import torch
 
     with torch.no_grad():
@@ -116,4 +116,5 @@ def judged(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, size: int) -> torch.Te
 
 
 def bits(robust_N: Tensor) -> str:
+    """One character per example: 1 if robust, else 0."""
     return "".join("01"[int(bit)] for bit in robust_N)

@@ -1,7 +1,8 @@
-"""The other side: what one writes with ART and pyautoattack as they come.
+"""Side "plain": the attacks of ART and pyautoattack, called directly, without this project.
 
-The same examples, settings and batch size as this project's columns; default options otherwise, progress
-bars off. An example counts as robust when it is classified correctly before and after the attack.
+Examples, attack settings and batch size are those of this project's columns; other options have their
+defaults, without progress bars. ART has no SPSA, which is written here. An example is robust if it is
+classified correctly before and after the attack. Started by ``python -m benchmarks``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks.options import guarded
 
 
 class Margin(nn.Module):
-    """max_{k != y} z_k - z_y; ART passes one-hot labels to losses it does not know."""
+    """Mean of max_{k != y} z_k - z_y. ART passes one-hot labels to custom losses."""
 
     reduction = "mean"
 
@@ -32,32 +33,33 @@ class Margin(nn.Module):
 
 
 def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """z_y - max_{k != y} z_k, (N,)."""
     true = logits_NK.gather(1, y_N[:, None])[:, 0]
     return true - logits_NK.scatter(1, y_N[:, None], -torch.inf).amax(1)
 
 
 @torch.no_grad()
 def spsa(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, eps: float, images: int = 8) -> Tensor:
-    """100 iterations of Adam on estimates from 128 antithetic pairs, a few images at a time."""
+    """SPSA: 100 iterations of Adam on gradient estimates from 128 antithetic pairs; ``images`` per batch."""
     pairs, delta, rate = 128, 0.001, 0.01
     found = []
     for x, y in zip(x_NCHW.split(images), y_N.split(images), strict=True):
         adv, first, second = x.clone(), torch.zeros_like(x), torch.zeros_like(x)
         for step in range(1, 101):
-            alive = model(adv).argmax(1) == y
-            if not alive.any():
+            robust = model(adv).argmax(1) == y
+            if not robust.any():
                 break
-            a, repeated = adv[alive, None], y[alive].repeat_interleave(pairs)
+            a, repeated = adv[robust, None], y[robust].repeat_interleave(pairs)
             r = torch.randint(0, 2, (len(a), pairs, *x.shape[1:]), device=x.device) * 2.0 - 1
             above = margin(model((a + delta * r).flatten(0, 1)), repeated)
             below = margin(model((a - delta * r).flatten(0, 1)), repeated)
-            slope = ((above - below) / (2 * delta)).view(-1, pairs, 1, 1, 1)
-            gradient = (slope * r).mean(1)
-            first[alive] = 0.9 * first[alive] + 0.1 * gradient
-            second[alive] = 0.999 * second[alive] + 0.001 * gradient**2
-            update = first[alive] / (1 - 0.9**step) / ((second[alive] / (1 - 0.999**step)).sqrt() + 1e-8)
-            moved = (adv[alive] - rate * update - x[alive]).clamp(-eps, eps)
-            adv[alive] = (x[alive] + moved).clamp(0, 1)
+            difference = ((above - below) / (2 * delta)).view(-1, pairs, 1, 1, 1)
+            gradient = (difference * r).mean(1)
+            first[robust] = 0.9 * first[robust] + 0.1 * gradient
+            second[robust] = 0.999 * second[robust] + 0.001 * gradient**2
+            update = first[robust] / (1 - 0.9**step) / ((second[robust] / (1 - 0.999**step)).sqrt() + 1e-8)
+            moved = (adv[robust] - rate * update - x[robust]).clamp(-eps, eps)
+            adv[robust] = (x[robust] + moved).clamp(0, 1)
         found.append(adv)
     return torch.cat(found)
 

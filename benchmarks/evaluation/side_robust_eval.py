@@ -1,4 +1,7 @@
-"""This project's side: ``robust_eval.evaluate(..., suite=..., precision=...)``."""
+"""Sides "ours" and "ours bf16": ``robust_eval.evaluate`` in float32 and bfloat16.
+
+Started by ``python -m benchmarks``.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def operations(result: EvalResult, per_pass: int) -> dict[str, float]:
-    """By precision, of all passes; one back to the pixels repeats the forward's products once.
+    """Floating-point operations of all forward and backward passes, by precision.
 
-    What takes float32 for its small steps, but takes them as changes, multiplies in bfloat16.
+    A backward pass to the pixels costs as much as a forward pass. Small steps that are computed as changes
+    of activations use bfloat16, although their attack runs in float32.
     """
     from robust_eval import attacks
     from robust_eval.core.types import BFLOAT16, FLOAT32, AttackSpec
@@ -34,7 +38,7 @@ def operations(result: EvalResult, per_pass: int) -> dict[str, float]:
 
 def main() -> None:
     given = arguments(__doc__)
-    # Loaded on first use otherwise; the plain script imports its libraries before the clock starts, too.
+    # Imported before time is measured, as on the plain side.
     import pyautoattack  # noqa: F401
 
     from robust_eval import evaluate

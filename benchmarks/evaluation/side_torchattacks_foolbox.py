@@ -1,4 +1,7 @@
-"""PGD-20 by torchattacks or foolbox as they come; runs in an environment of its own (``peers.py``)."""
+"""Sides "torchattacks" and "foolbox": their PGD-20, unmodified, in the environment of peer_environment.py.
+
+Started by ``python -m benchmarks``; the first argument is the library.
+"""
 
 from __future__ import annotations
 

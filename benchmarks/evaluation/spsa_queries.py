@@ -1,10 +1,11 @@
-"""SPSA's queries per second: in float32, compiled, and as changes of activations in bfloat16.
+"""SPSA queries per second: in float32, compiled, and as changes of activations in bfloat16.
 
-A query is a step of 0.001 around an image, 256 of them around each; the error is that of the logits'
-changes, over their length, beside float64. Rates are the best of some calls, the ways in turn.
+A query is the logits of an image plus a step of 0.001; each image has 256. The error is the norm of the
+difference to float64 of the logits' changes, relative to their norm. Rates are the best of several calls;
+the variants take turns.
 
 Examples:
-  python -m benchmarks.evaluation.spsa_queries --threads 1                                  small-cnn on images of 28x28
+  python -m benchmarks.evaluation.spsa_queries --threads 1      small-cnn on images of 28x28
   python -m benchmarks.evaluation.spsa_queries --arch preact-resnet-18 --rows 64 --images 1
   python -m benchmarks.evaluation.spsa_queries --arch wrn-34-10 --device cuda --rows 1024 --images 16
 """
@@ -32,18 +33,22 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--arch", default="small-cnn", help="of images 3x32x32; small-cnn: 1x28x28")
-    parser.add_argument("--images", type=options.count, default=2, help="with 256 queries each, in a call")
-    parser.add_argument("--rows", type=options.count, default=128, help="queries in a pass of the network")
+    parser.add_argument(
+        "--arch", default="small-cnn", help="architecture for images of 3x32x32; small-cnn: 1x28x28"
+    )
+    parser.add_argument(
+        "--images", type=options.count, default=2, help="images per call, with 256 queries each"
+    )
+    parser.add_argument("--rows", type=options.count, default=128, help="queries per forward pass")
     parser.add_argument("--repeats", type=options.count, default=5)
     parser.add_argument("--device", type=options.device, default="cpu")
-    parser.add_argument("--threads", type=options.count, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=options.count, help="CPU threads (default: the choice of torch)")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     return parser.parse_args(words)
 
 
 def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """By way, queries per second (``rate``) and the error of the logits' changes (``error``)."""
+    """Queries per second (``rate``) and error of the logits' changes (``error``), by variant."""
     import torch
 
     from robust_eval.core.devices import full_precision
@@ -60,7 +65,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     network = architectures.build(given.arch, classes=10, channels=shape[0], image_size=shape[1:])
     network = network.to(given.device)
     x = torch.rand(max(given.images, 8), *shape, device=given.device)
-    # As built, some last layers answer 0 everywhere, and BatchNorm lets little through.
+    # Untrained, some last layers give logits of 0, and BatchNorm scales activations down.
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -81,7 +86,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     }
     calls = {name: partial(one.logits_at_steps, x, steps) for name, one in attack_copies.items()}
     changes = {name: call() - attack_copies["float32"](x)[:, None] for name, call in calls.items()}
-    # In turn, so that a busy machine disturbs all alike.
+    # The variants take turns, so that other load on the machine affects all of them.
     rounds = [
         {name: timing.time_call(call, x.device) for name, call in calls.items()} for _ in range(given.repeats)
     ]

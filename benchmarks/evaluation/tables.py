@@ -1,4 +1,4 @@
-"""A work's figures as a table for a terminal."""
+"""The measurements of a case as a terminal table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HEADINGS = ("", "side", "robust %", "differ", "seconds", "x", "CPU s", "CPU x", 
 
 
 def table(work: Work, reports: Mapping[str, Report], rates: Mapping[str, float]) -> Table:
-    """A row per column and side: accuracy, verdicts that differ from the reference's, seconds and ratio.
+    """One row per column and side: accuracy, verdicts that differ from the reference, seconds and speed-up.
 
-    A column's seconds are its attack and the judging; a total holds all that the side does, with ours the
-    looks at the model, its copies and, in bfloat16, the float32 sample. The last rows also hold peak
-    memory and the share of what the machine's matrix rates would allow.
+    The seconds of a column include its attack and verdicts. Totals include all work of a side: for ours
+    also the probes, the attack copies and, in bfloat16, the float32 sample. The last rows also give peak
+    memory and the speed as a fraction of the machine's matrix rate.
     """
     shown = Table(title=f"{work.name}: {work.examples} examples, Linf {work.eps}, batch {work.batch_size}")
     for heading in HEADINGS:
@@ -54,7 +54,7 @@ def _ratio(mine: float, other: float | None) -> Iterable[str]:
 
 
 def _share(report: Report, rates: Mapping[str, float]) -> str:
-    """Seconds that the counted operations would take at the matrix rates, over those they took."""
+    """Time of the counted operations at the matrix rates, as a fraction of the measured time."""
     if not report.operations or not set(report.operations) <= set(rates):
         return ""
     ideal = sum(count / rates[name] for name, count in report.operations.items())

@@ -1,0 +1,1 @@
+"""Benchmarks of several workers: Ray on one machine, and a simulation of up to 1,000 GPUs."""

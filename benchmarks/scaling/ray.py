@@ -1,8 +1,8 @@
-"""Two Ray workers against one, and one against no Ray at all: ``python -m benchmarks.scaling.ray CKPT``.
+"""Speed-up of two Ray workers over one, and overhead of one worker over a run without Ray.
 
-Every side is the command a user would type, in a process of its own, one thread a worker. ``seconds`` is the
-whole command; ``working`` the time from the first unit's file to the last, without starting and loading. The
-rows of all sides must agree verdict for verdict. Wants as many quiet cores as workers.
+Run with ``python -m benchmarks.scaling.ray CKPT``. Each side is a ``robust-eval run`` command with one thread
+per worker. ``seconds`` is the time of the command; ``working`` is the time from the first to the last unit's
+file, without starting and loading. All sides must give the same verdicts. Needs one idle core per worker.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ SIDES = {
 
 @dataclass(frozen=True)
 class Side:
+    """Times and verdicts of one command."""
+
     name: str
     seconds: float
     working: float
@@ -40,7 +42,7 @@ class Side:
 
 
 def run(name: str, words: list[str], given: argparse.Namespace, folder: Path) -> Side:
-    """One side; raises where the command fails."""
+    """Run the command of one side. Raises :class:`UserError` if it fails."""
     command = [sys.executable, "-m", "robust_eval.cli", "run", str(given.checkpoint), *words]
     command += ["--suite", given.suite, "--examples", str(given.examples), "--out", str(folder)]
     command += ["--data", given.data, "--device", "cpu"]
@@ -70,8 +72,8 @@ def main() -> None:
     parser.add_argument("--eps")
     parser.add_argument("--suite", default="full")
     parser.add_argument("--examples", type=options.count, default=128)
-    parser.add_argument("--batch-size", type=int, default=16, help="0: as chosen for the images")
-    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--batch-size", type=int, default=16, help="0: the default for the image size")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     given = parser.parse_args()
     if given.batch_size < 0:
         parser.error("--batch-size must be 0 or more")
@@ -82,7 +84,7 @@ def main() -> None:
         for number, (name, words) in enumerate(SIDES.items()):
             sides.append(run(name, words, given, Path(folder) / str(number)))
     if any(side.bits != sides[0].bits for side in sides):
-        sys.exit("The sides' verdicts differ.")
+        sys.exit("The verdicts of the sides differ.")
     alone, one, two = sides
     table = Table(title=f"{given.checkpoint.name}, {given.suite}, {given.examples} of {given.data}")
     for header in ("side", "seconds", "working", "units"):
@@ -102,8 +104,8 @@ def main() -> None:
             f"{name}: {value:.2f}x" if name.startswith("speed-up") else f"{name}: {100 * value:.1f}%"
         )
     if given.out:
-        kept = [{**asdict(side), "bits": None} for side in sides]
-        given.out.write_text(json.dumps({"sides": kept, "figures": figures}, indent=1) + "\n")
+        records = [{**asdict(side), "bits": None} for side in sides]
+        given.out.write_text(json.dumps({"sides": records, "figures": figures}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

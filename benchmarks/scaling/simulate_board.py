@@ -1,10 +1,11 @@
-"""How long a board takes on 1 to 1,000 GPUs: a simulation of the pool, driven by ``robust_eval.evaluation.planning.units`` itself.
+"""Simulate how long the evaluations of a leaderboard take on 1 to 1,000 GPUs.
 
-``python -m benchmarks.scaling.simulate_board`` plans 100 checkpoints x 10,000 images x ``full`` as ``robust-eval
-run --executor ray`` would and plays it through: the same units, the same order of tasks, one driver that
-takes one result at a time, workers that load a checkpoint before their first unit of it. Reckoned, not
-measured, is how long a GPU takes for a pass (``--tflops``); the rest is measured here (``--measure`` does it
-again), and how many images survive each attack is the AWP paper's AT-AWP row.
+``python -m benchmarks.scaling.simulate_board`` simulates ``robust-eval run --executor ray`` for 100
+checkpoints, 10,000 images and the suite ``full``: the units of ``robust_eval.evaluation.planning.units``, the
+same order of tasks, one driver that handles one result at a time, and workers that load a checkpoint before
+their first unit of it. The time of a pass on a GPU is an assumption (``--tflops``); the other times were
+measured (``--measure`` repeats it). The fraction of images that each attack leaves is that of AT-AWP in the
+AWP paper.
 """
 
 from __future__ import annotations
@@ -46,30 +47,34 @@ def show(console: Console, measured: Measured, given: argparse.Namespace) -> Non
         )
     console.print(table)
     built = simulate(measured, 8, given.runs, POLICIES[0], given.tflops)
-    per_row = built.work / given.runs
+    per_checkpoint = built.work / given.runs
     console.print(
-        f"Per row: {per_row / 3600:.2f} GPU hours, at {given.price:.2f} each "
-        f"{given.price * per_row / 3600:.2f}"
+        f"Per checkpoint: {per_checkpoint / 3600:.2f} GPU hours, at {given.price:.2f} each "
+        f"{given.price * per_checkpoint / 3600:.2f}"
     )
-    console.print(f"Longest chain of one checkpoint, a GPU for every unit: {hours(built.chain)}")
+    console.print(f"Critical path of one checkpoint, with one GPU per unit: {hours(built.chain)}")
     console.print(
-        f"Per unit: {measured.task_bytes / 1e3:.0f} kB there, at most {measured.unit_bytes / 1e6:.1f} MB "
-        f"back; {built.units} units, {built.driver / 60:.1f} min of the driver in all"
+        f"Per unit: {measured.task_bytes / 1e3:.0f} kB sent, at most {measured.unit_bytes / 1e6:.1f} MB "
+        f"returned; {built.units} units, {built.driver / 60:.1f} min of driver time in total"
     )
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", action="store_true", help="measure the input here, and keep it")
+    parser.add_argument(
+        "--measure", action="store_true", help="measure the inputs on this machine and store them"
+    )
     parser.add_argument("--runs", type=options.count, default=100)
     parser.add_argument("--gpus", type=options.counts, default=list(GPUS))
     parser.add_argument(
         "--tflops",
         type=options.positive,
         default=100.0,
-        help="what a GPU reaches in the search; an assumption",
+        help="speed of a GPU during the attacks (an assumption)",
     )
-    parser.add_argument("--price", type=options.positive, default=2.0, help="of a GPU hour; an assumption")
+    parser.add_argument(
+        "--price", type=options.positive, default=2.0, help="price of a GPU hour (an assumption)"
+    )
     given = parser.parse_args(words)
     if given.measure:
         MEASURED.write_text(json.dumps(asdict(measure()), indent=1) + "\n")

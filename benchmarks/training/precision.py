@@ -1,10 +1,10 @@
 """Robust accuracy after the same short training in float32 and in bfloat16, over several seeds.
 
-Both are judged alike: PGD-20 on test images, in float32, at the last epoch. The precisions agree where
-the difference of their means is within the spread of the seeds.
+Measured with PGD-20 in float32 on test images, at the last epoch. The precisions agree if the difference
+of their means is at most the range over the seeds.
 
 Examples:
-  python -m benchmarks.training.precision                                     digits, 15 epochs, 3 seeds
+  python -m benchmarks.training.precision                   digits, 15 epochs, 3 seeds
   python -m benchmarks.training.precision --data mnist --data-root DIR --epochs 2 --threads 2
 """
 
@@ -25,7 +25,7 @@ from benchmarks import options
 
 PRECISIONS = ("32", "bf16")
 Figures = Mapping[str, list[dict[str, float]]]
-"""By precision, one row per seed: ``clean`` and ``pgd`` as fractions, ``seconds`` of training."""
+"""One row per seed, by precision: ``clean`` and ``pgd`` as fractions, ``seconds`` of training."""
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,27 +37,30 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="at-awp")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--arch", help="default: the dataset's")
+    parser.add_argument("--arch", help="default: that of the data set")
     parser.add_argument("--epochs", type=options.count, default=15)
     parser.add_argument("--set", action="append", default=[], help="FIELD=VALUE of the recipe; repeatable")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--examples", type=options.count, default=1000, help="test images that are attacked")
+    parser.add_argument("--examples", type=options.count, default=1000, help="number of attacked test images")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", default="auto")
     parser.add_argument("--threads", type=options.count)
-    parser.add_argument("--out", type=Path, default=Path("runs/precision"), help="run folders and figures")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/precision"), help="folder for the runs and the figures"
+    )
     return parser.parse_args(words)
 
 
 def trained(given: argparse.Namespace, precision: str, seed: int, console: Console) -> dict[str, float]:
-    """Train once, or take up where an earlier command stopped, and judge the last epoch."""
+    """Train one run, or continue an interrupted one, and measure the last epoch."""
     import torch
 
-    from defenses.recipes.resolve import Choices
+    from defenses.recipes.choices import Choices
     from defenses.training.accuracy import measure_accuracies
     from defenses.training.batches import build_pool
     from defenses.training.display import ConsoleTrainingDisplay
-    from defenses.training.job import TrainOptions, prepare
+    from defenses.training.job import prepare
+    from defenses.training.options import TrainOptions
     from defenses.training.resume_file import FILE
     from defenses.training.runtime import start_runtime
     from defenses.training.signals import InterruptHandler
@@ -67,7 +70,7 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
 
     folder = given.out / f"{given.recipe}-{precision}-s{seed}"
     choices = Choices(data=given.data, arch=given.arch, epochs=given.epochs, sets=tuple(given.set))
-    asked = TrainOptions(
+    options = TrainOptions(
         recipe=given.recipe,
         choices=choices,
         data_root=given.data_root,
@@ -79,7 +82,7 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
         resume=(folder / FILE).exists(),
         tensorboard=False,
     )
-    job, runtime = prepare(asked), start_runtime(given.device, precision, 1)
+    job, runtime = prepare(options), start_runtime(given.device, precision, 1)
     outcome = train(job, runtime, ConsoleTrainingDisplay(console), InterruptHandler())
     test = data.load(given.data, root=given.data_root, split="test")
     images = test.take(min(given.examples, test.n))
@@ -101,15 +104,15 @@ def trained(given: argparse.Namespace, precision: str, seed: int, console: Conso
 
 
 def verdict(figures: Figures) -> tuple[float, float, bool]:
-    """(difference of the mean robust accuracies, spread of the seeds, within it).
+    """(difference of the mean robust accuracies, range over the seeds, whether it is within the range).
 
-    The spread is the larger range over the seeds of one precision: two means of the same
-    distribution lie closer than that nearly always.
+    The range is the larger one of the two precisions. Two means of the same distribution are almost always
+    closer than that.
     """
     values = [[row["pgd"] for row in figures[precision]] for precision in PRECISIONS]
     difference = statistics.fmean(values[1]) - statistics.fmean(values[0])
-    spread = max(max(found) - min(found) for found in values)
-    return difference, spread, abs(difference) <= spread
+    seed_range = max(max(found) - min(found) for found in values)
+    return difference, seed_range, abs(difference) <= seed_range
 
 
 def table(given: argparse.Namespace, figures: Figures) -> Table:
@@ -126,10 +129,10 @@ def table(given: argparse.Namespace, figures: Figures) -> Table:
             " ".join(f"{100 * value:.1f}" for value in pgd),
             f"{statistics.fmean(seconds):.0f}",
         )
-    difference, spread, within = verdict(figures)
+    difference, seed_range, within = verdict(figures)
     shown.caption = (
-        f"bf16 - 32: {100 * difference:+.2f} points, {'within' if within else 'beyond'} the seeds' spread of "
-        f"{100 * spread:.2f}."
+        f"bf16 - 32: {100 * difference:+.2f} points, {'within' if within else 'beyond'} the range over seeds "
+        f"of {100 * seed_range:.2f}."
     )
     return shown
 
@@ -151,10 +154,10 @@ def main(words: Sequence[str] | None = None) -> None:
             console.print(f"{given.recipe}, {given.data}, {precision}, seed {seed}")
             figures.setdefault(precision, []).append(trained(given, precision, seed, console))
     console.print(table(given, figures))
-    difference, spread, within = verdict(figures)
+    difference, seed_range, within = verdict(figures)
     settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(given).items() if n != "data_root"}
     content: dict[str, Any] = {"settings": settings, "figures": figures}
-    content |= {"difference": difference, "spread": spread, "within": within}
+    content |= {"difference": difference, "spread": seed_range, "within": within}
     path = given.out / "precision.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     console.print(f"Figures: {path}")

@@ -1,4 +1,8 @@
-"""One side of the training benchmark, in a process of its own: time, memory and operations of a step."""
+"""Measure time, memory and operations of a training step of one side.
+
+Sides: ``ours``, ``ours-compiled``, and ``two-networks`` (the formulation of the AWP authors). Started by
+``python -m benchmarks.training.step``, one process per side.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,8 @@ from benchmarks.evaluation import matrix_rate
 from benchmarks.evaluation.side import peak_mib
 from benchmarks.options import guarded
 from benchmarks.training.two_network_awp import TwoNetworks
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
 from defenses.training.step import TrainingStep
 from robust_eval.models import architectures
@@ -27,11 +32,11 @@ from robust_eval.models.normalisation import NORMALISATIONS, Normalised
 
 TakeStep = Callable[[Tensor, Tensor], object]
 COUNTED = 2
-"""Images of the step whose operations are counted; they grow with the batch."""
+"""Batch size of the step whose operations are counted; operations are proportional to it."""
 
 
 def ours(given: argparse.Namespace, network: nn.Module, device: torch.device, compiled: bool) -> TakeStep:
-    """The project's own step, as ``defenses train`` runs it."""
+    """The training step of ``defenses train``."""
     sets = (f"inner.steps={given.attack_steps}",)
     recipe = resolve("at-awp" if given.awp else "at", Choices(data="cifar10", sets=sets)).recipe
     network.to(memory_format=torch.channels_last)
@@ -49,13 +54,14 @@ def ours(given: argparse.Namespace, network: nn.Module, device: torch.device, co
 
 
 def theirs(given: argparse.Namespace, network: nn.Module, device: torch.device, compiled: bool) -> TakeStep:
+    """The training step with two networks."""
     model = Cast(Normalised(network, NORMALISATIONS["cifar10"]).to(device), given, device)
     gamma = 0.01 if given.awp else 0.0
     return TwoNetworks(model, eps=8 / 255, step=2 / 255, steps=given.attack_steps, gamma=gamma)
 
 
 class Cast(nn.Module):
-    """Each forward under an autocast of its own, whose cache of cast weights ends with it."""
+    """Runs each forward pass in its own autocast context, so that cast weights are not cached longer."""
 
     def __init__(self, model: nn.Module, given: argparse.Namespace, device: torch.device) -> None:
         super().__init__()
@@ -72,7 +78,7 @@ def autocast(given: argparse.Namespace, device: torch.device) -> AbstractContext
 
 
 class Count(TorchDispatchMode):
-    """Operations by torch's formulas: products alone. (Its own counter refuses ``autograd.grad``.)"""
+    """Counts operations of matrix products by torch's formulas; torch's counter rejects ``autograd.grad``."""
 
     total: int = 0
 
@@ -85,7 +91,7 @@ class Count(TorchDispatchMode):
 
 
 def operations(step: TakeStep, x: Tensor, y: Tensor, rows: int) -> float:
-    """Floating-point operations of a step on so many images."""
+    """Floating-point operations of a step on ``rows`` images."""
     with Count() as count:  # type: ignore[no-untyped-call]
         step(x[:COUNTED], y[:COUNTED])
     return float(count.total * rows / COUNTED)
@@ -94,19 +100,19 @@ def operations(step: TakeStep, x: Tensor, y: Tensor, rows: int) -> float:
 def reached(
     given: argparse.Namespace, device: torch.device, operations: float, wall: float, cpu: float
 ) -> float:
-    """Share of the machine's matrix rate in this precision, measured here and now.
+    """Speed of the step as a fraction of the machine's matrix rate, measured in this process and precision.
 
-    By processor seconds on a CPU, where other programs may be running, else by the clock.
+    Uses processor time on a CPU, where other programs may be running, else wall time.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
-    busy = device.type == "cpu"
+    on_cpu = device.type == "cpu"
     rate = matrix_rate.rate(
         torch.bfloat16 if given.precision == "bf16" else torch.float32,
         device,
-        side=2048 if busy else 8192,
-        clock=time.process_time if busy else time.perf_counter,
+        side=2048 if on_cpu else 8192,
+        clock=time.process_time if on_cpu else time.perf_counter,
     )
-    return operations / (cpu if busy else wall) / rate
+    return operations / (cpu if on_cpu else wall) / rate
 
 
 def parse() -> argparse.Namespace:

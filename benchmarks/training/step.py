@@ -1,7 +1,7 @@
-"""Seconds and peak memory of a training step beside the two-network formulation of AWP.
+"""Time and peak memory of a training step, compared with the two-network formulation of AWP.
 
-AT and AT-AWP (PGD-10, PreAct ResNet-18 by default) in float32 and bfloat16, each in a process of its own.
-Speed-ups are over the two networks' step in float32, which is how their authors run it.
+AT and AT-AWP (PGD-10, PreAct ResNet-18 by default) in float32 and bfloat16, each in its own process.
+Speed-ups are relative to the two-network step in float32, the setting of its authors.
 
 Examples:
   python -m benchmarks.training.step
@@ -43,12 +43,12 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=options.count, default=3, help="timed steps; their median is reported"
     )
-    parser.add_argument("--precision", choices=["32", "bf16"], help="this one alone")
-    parser.add_argument("--side", choices=SIDES, action="append", help="this one alone; repeatable")
-    parser.add_argument("--method", choices=list(METHODS), help="this one alone")
+    parser.add_argument("--precision", choices=["32", "bf16"], help="measure only this precision")
+    parser.add_argument("--side", choices=SIDES, action="append", help="measure only this side; repeatable")
+    parser.add_argument("--method", choices=list(METHODS), help="measure only this method")
     parser.add_argument("--device", type=options.device, default="cpu")
     parser.add_argument(
-        "--threads", type=options.count, help="CPU threads of each side (default: torch's choice)"
+        "--threads", type=options.count, help="CPU threads of each side (default: the choice of torch)"
     )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     return parser.parse_args(words)
@@ -59,7 +59,7 @@ def child(given: argparse.Namespace, side: str, precision: str, awp: bool) -> di
     words += ["--batch-size", str(given.batch_size), "--attack-steps", str(given.attack_steps)]
     words += ["--repeats", str(given.repeats), *(["--awp"] if awp else [])]
     command = [sys.executable, "-m", "benchmarks.training.side", *words]
-    # Threads that spin while they wait make small networks many times slower where cores are shared.
+    # OpenMP threads that spin while waiting slow small networks down many times on shared cores.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if given.threads:
         environment |= {"OMP_NUM_THREADS": str(given.threads), "MKL_NUM_THREADS": str(given.threads)}
@@ -85,9 +85,9 @@ def measure(given: argparse.Namespace, console: Console) -> list[dict[str, Any]]
 
 
 def table(given: argparse.Namespace, figures: list[dict[str, Any]]) -> Table:
-    """Seconds per step, speed over the two networks in float32, AWP's extra over AT on the same side.
+    """Seconds per step, speed-up over two networks in float32, and cost of AWP over AT on the same side.
 
-    On a busy machine the processor seconds say more than those on the clock.
+    On a busy machine, processor time is more reliable than wall time.
     """
     shown = Table(title=f"{given.arch}, PGD-{given.attack_steps}, batch {given.batch_size}, {given.device}")
     left = ("precision", "side", "method")

@@ -1,8 +1,8 @@
-"""AT and AT-AWP as the authors formulate them, written anew for the comparison.
+"""AT and AT-AWP in the two-network formulation of the authors, reimplemented for the comparison.
 
-The attack back-propagates through the weights too, keeps the loss of its last iterate, and runs in
-train mode; the weight perturbation comes from a second network that is overwritten and stepped once
-per batch; one more forward on the natural images is made for logging. Nothing is tuned.
+The attack also computes gradients of the weights, evaluates the loss of its last iterate, and runs in train
+mode. The weight perturbation comes from a second network, which is overwritten and updated once per batch.
+One more forward pass on the natural images is made for logging. The code is not optimised.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 
 class TwoNetworks:
+    """One training step: ``TwoNetworks(...)(x, y)``."""
+
     def __init__(
         self, model: nn.Module, *, eps: float, step: float, steps: int, gamma: float, lr: float = 0.1
     ) -> None:
-        """``gamma`` 0 is plain AT: there is no second network then."""
+        """``gamma=0`` is AT without weight perturbation, and without the second network."""
         self.model = model
         self.eps, self.step_size, self.steps, self.gamma = eps, step, steps, gamma
         self.optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
@@ -41,7 +43,7 @@ class TwoNetworks:
         return (x + delta).detach()
 
     def difference(self, adv: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """What one ascent step does to the second network, at the relative size of the weights."""
+        """The change of the second network by one ascent step, scaled to the norm of the weights."""
         self.proxy.load_state_dict(self.model.state_dict())
         self.proxy.train()
         self.proxy_optimiser.zero_grad()

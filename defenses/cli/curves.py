@@ -17,21 +17,22 @@ def curves(
     runs: Runs,
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help="A log of another run as CSV, or a folder of them: dashed lines; repeatable."),
+        typer.Option(help="CSV log of another run, or a folder of logs, drawn as dashed lines; repeatable."),
     ] = None,
     names: Annotated[
-        str | None, typer.Option(help="Names for the legend, separated by commas; default: the folders'.")
+        str | None,
+        typer.Option(help="Names for the legend, separated by commas (default: the folder names)."),
     ] = None,
     against_flatness: Annotated[
         list[Path] | None,
         typer.Option(
-            help="JSON of robust-eval landscape curve on these runs' checkpoints: draw their gap against "
-            "their sharpness instead, with the correlation; repeatable."
+            help="JSON file of robust-eval landscape curve for checkpoints of these runs: draw the robust "
+            "generalisation gap against sharpness instead, with the correlation; repeatable."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="OUT.png, OUT.svg and OUT.json are written.")] = Path("curves"),
+    out: Annotated[Path, typer.Option(help="Write OUT.png, OUT.svg and OUT.json.")] = Path("curves"),
 ) -> None:
-    """Learning curves of several runs in one figure, or their gap against their landscapes' flatness."""
+    """Draw the learning curves of several runs, or their robust generalisation gap against flatness."""
     from defenses.reports.figures import gap_flatness, learning_curves, references
     from defenses.runs.reading import find_runs, labels
     from robust_eval.core import figure_style
@@ -39,16 +40,19 @@ def curves(
 
     if reference and against_flatness:
         raise UserError(
-            "--reference belongs to learning curves: leave it out, or leave out --against-flatness."
+            "--reference applies to learning curves: give either --reference or --against-flatness."
         )
     found = find_runs(runs)
-    called = labels(found, names)
+    legend = labels(found, names)
     if against_flatness:
-        spots = gap_flatness.match(found, called, gap_flatness.read_flatness(against_flatness))
-        paths = figure_style.save(gap_flatness.draw(spots), out, gap_flatness.data(spots))
-        measured = gap_flatness.correlation(spots)
+        checkpoints = gap_flatness.match(found, legend, gap_flatness.read_flatness(against_flatness))
+        paths = figure_style.save(gap_flatness.draw(checkpoints), out, gap_flatness.data(checkpoints))
+        measured = gap_flatness.correlation(checkpoints)
         if measured.spearman is None:
-            typer.echo(f"{measured.n} checkpoints: too few, or too alike, for a correlation.")
+            typer.echo(
+                f"{measured.n} checkpoints: no correlation, which needs three checkpoints with different "
+                "values."
+            )
         else:
             typer.echo(
                 f"{measured.n} checkpoints: gap against sharpness, Spearman {measured.spearman:.3f}, "
@@ -56,14 +60,14 @@ def curves(
             )
     else:
         others = references.read(reference or [])
-        drawn, part = learning_curves.lines(found, called, others)
+        drawn, part = learning_curves.lines(found, legend, others)
         paths = figure_style.save(learning_curves.draw(drawn), out, learning_curves.data(drawn, part, found))
-        for run, name in zip(found, called, strict=True):
+        for run, name in zip(found, legend, strict=True):
             typer.echo(f"  {name}: {_ends(run.last, part)}; best at epoch {run.best['epoch']:.0f}")
-        silent = [other.name for other in others if other.train_robust is None]
-        if silent:
+        test_only = [other.name for other in others if other.train_robust is None]
+        if test_only:
             typer.echo(
-                f"  Only their test accuracies are drawn: {', '.join(silent)} (no training figures at w)."
+                f"  Only the test accuracies are drawn: {', '.join(test_only)} (no training accuracy at w)."
             )
     typer.echo(f"Written: {', '.join(map(str, paths))}")
 

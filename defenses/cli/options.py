@@ -1,49 +1,43 @@
-"""Options that several commands take, said in the same words."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from defenses.recipes.resolve import Choices
+from defenses.recipes.choices import DATA
+from defenses.training.options import MACHINE
+from robust_eval.core.errors import UserError
 
 Recipe = Annotated[str, typer.Argument(help="A recipe of `defenses list`, or a path to a .toml file.")]
-Data = Annotated[str, typer.Option(help="digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")]
-Arch = Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")]
-Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
-Eps = Annotated[
-    str | None, typer.Option(help="Budget in [0, 1] pixels, for example 8/255; steps scale with it.")
+Runs = Annotated[
+    list[Path], typer.Argument(help="Run folders of defenses train, or folders that contain such folders.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="Length of the run; schedules and warm-ups scale with it.")]
-BatchSize = Annotated[int | None, typer.Option(help="Images per update.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="FIELD=VALUE for any field, such as inner.steps=7; repeatable."),
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder that contains the data sets.", rich_help_panel=DATA)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
-Precision = Annotated[str, typer.Option(help="32 or bf16 (mixed).")]
-Compile = Annotated[
-    str, typer.Option(help="torch.compile for the updates: auto (where the work repays it), on or off.")
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=MACHINE)]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="CPU threads (default: the choice of torch).", rich_help_panel=MACHINE),
 ]
-Runs = Annotated[list[Path], typer.Argument(help="Run folders of defenses train, or folders that hold some.")]
 
 
-def choices(
-    data: str,
-    arch: str | None,
-    norm: str | None,
-    eps: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    sets: list[str] | None,
-) -> Choices:
-    from defenses.recipes.resolve import Choices
+def set_threads(threads: int | None) -> None:
+    """Let torch use this many CPU threads; None keeps its own choice."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise UserError(f"--threads must be at least 1, got {threads}.")
+    import torch
 
-    return Choices(
-        data=data, arch=arch, norm=norm, eps=eps, epochs=epochs, batch_size=batch_size, sets=tuple(sets or ())
-    )
+    torch.set_num_threads(threads)
+
+
+def typed_command() -> str:
+    """The command line of this process, for a run's record."""
+    return shlex.join(["defenses", *sys.argv[1:]])

@@ -2,134 +2,117 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from defenses.cli.options import (
-    Arch,
-    BatchSize,
-    Compile,
-    Data,
-    DataRoot,
-    Device,
-    Epochs,
-    Eps,
-    Norm,
-    Precision,
-    Set,
-    Threads,
-    choices,
-)
+from defenses.cli.options import Threads, set_threads, typed_command
+from defenses.recipes.choices import RECIPE, Choices
+from defenses.training.options import OUTPUT, TRAINING, MachineOptions
+from robust_eval.core.command_options import expand_options
 
 if TYPE_CHECKING:
-    from defenses.sweeps.training import Trained
+    from defenses.sweeps.training import SweepRun
 
 
+@expand_options
 def sweep(
     recipes: Annotated[list[str], typer.Argument(help="One or more recipes, or paths to .toml files.")],
     over: Annotated[
         list[str],
         typer.Option(
-            help="FIELD=VALUE,VALUE: a recipe's field, or awp.gamma, A, K1, K2, awp.norm as in the paper. "
-            "Repeated: every combination; the first is the figure's x axis."
+            help="FIELD=VALUE,VALUE: a field of the recipe, or awp.gamma, A, K1, K2, awp.norm as in the "
+            "paper. Repeatable: every combination is trained; the first field is the x axis of the figure.",
+            rich_help_panel=RECIPE,
         ),
     ],
-    data: Data = "cifar10",
-    data_root: DataRoot = None,
-    arch: Arch = None,
-    norm: Norm = None,
-    eps: Eps = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    sets: Set = None,
-    seeds: Annotated[str, typer.Option(help="Seeds of every point, such as 0,1,2: mean and spread.")] = "0",
-    at: Annotated[str, typer.Option(help="Which epoch the figure shows: best (held-out) or last.")] = "best",
-    device: Device = "auto",
-    precision: Precision = "32",
-    compile: Compile = "auto",
+    choices: Choices,
+    machine: MachineOptions,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            help="Seeds of every point, such as 0,1,2; the figure shows mean and standard deviation.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "0",
+    at: Annotated[
+        str,
+        typer.Option(help="Epoch shown in the figure: best (held-out) or last.", rich_help_panel=OUTPUT),
+    ] = "best",
     threads: Threads = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the runs and the figure; the same command continues it.")
+        Path | None,
+        typer.Option(
+            help="Folder for the runs and the figure; repeat the command to continue.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
 ) -> None:
-    """Train a recipe at several values of its fields; the figure at the end (AWP paper, Figures 2 and 3c)."""
+    """Train a recipe at several values of its fields and draw robustness against them (AWP paper, Figures 2
+    and 3c)."""
     from rich.markup import escape
 
-    from defenses.reports.figures import sweep as drawing
+    from defenses.reports.figures.sweep import Epoch, draw_sweep, sweep_record, sweep_series
     from defenses.sweeps import axes, training
     from defenses.training.display import ConsoleTrainingDisplay
-    from defenses.training.job import TrainOptions
+    from defenses.training.options import TrainOptions
     from defenses.training.runtime import start_runtime
     from defenses.training.seeds import parse_seeds
     from defenses.training.signals import InterruptHandler, TrainingInterrupted
     from robust_eval.core import figure_style, terminal
-    from robust_eval.core.errors import UserError, unknown
+    from robust_eval.core.errors import unknown
 
     if at not in ("best", "last"):
         raise unknown("epoch", at, ("best", "last"))
-    when: drawing.When = "best" if at == "best" else "last"
-    wanted = [axes.parse(text) for text in over]
-    places, many = axes.grid(recipes, wanted), parse_seeds(seeds)
-    base = TrainOptions(
-        recipe=recipes[0],
-        choices=choices(data, arch, norm, eps, epochs, batch_size, sets),
-        data_root=data_root,
-        device=device,
-        precision=precision,
-        compile=compile,
-        tensorboard=False,
-        command=shlex.join(["defenses", *sys.argv[1:]]),
+    epoch: Epoch = "best" if at == "best" else "last"
+    swept = [axes.parse_axis(text) for text in over]
+    points, seed_list = axes.grid(recipes, swept), parse_seeds(seeds)
+    options = TrainOptions(
+        recipe=recipes[0], choices=choices, tensorboard=False, command=typed_command(), **vars(machine)
     )
-    training.check(base, places)
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise UserError(f"--threads must be at least 1, got {threads}.")
-        torch.set_num_threads(threads)
-    folder = out or Path("runs") / "-".join(
-        ["sweep", *(Path(name).stem for name in recipes), wanted[0].short]
-    )
+    training.check(options, points)
+    set_threads(threads)
+    folder = out or Path("runs") / "-".join(["sweep", *(Path(name).stem for name in recipes), swept[0].short])
     console, stopper = terminal.console(), InterruptHandler()
-    count = len(places) * len(many)
+    count = len(points) * len(seed_list)
     console.print(f"  {count} run{'s' if count > 1 else ''} in {escape(str(folder))}\n", highlight=False)
 
-    def told(trained: Trained, known: bool) -> None:
-        console.print(_line(trained, when, known), highlight=False, markup=False, soft_wrap=True)
+    def on_run(run: SweepRun, stored: bool) -> None:
+        console.print(_line(run, epoch, stored), highlight=False, markup=False, soft_wrap=True)
 
     try:
         with stopper.listening():
-            found = training.run(
-                base,
-                places,
-                many,
+            runs = training.train_sweep(
+                options,
+                points,
+                seed_list,
                 folder,
-                start_runtime(device, precision, 1),
+                start_runtime(machine.device, machine.precision, 1),
                 display=ConsoleTrainingDisplay(console),
                 stopper=stopper,
-                told=told,
+                on_run=on_run,
             )
     except (TrainingInterrupted, KeyboardInterrupt):
         console.print(
-            f"\nStopped; finished runs and the state are in {escape(str(folder))}: the same command goes on."
+            f"\nInterrupted. Finished runs and the state of the current one are in {escape(str(folder))}; "
+            "repeat the command to continue."
         )
         raise typer.Exit(130) from None
-    lines, part = drawing.series(found, wanted, when)
+    series, part = sweep_series(runs, swept, epoch)
     paths = figure_style.save(
-        drawing.draw(lines, wanted[0], part), folder / "sweep", drawing.data(found, lines, wanted, when, part)
+        draw_sweep(series, swept[0], part),
+        folder / "sweep",
+        sweep_record(runs, series, swept, epoch, part),
     )
     console.print(f"\nWritten: {escape(', '.join(map(str, paths)))}", highlight=False)
 
 
-def _line(trained: Trained, when: str, known: bool) -> str:
-    name = f"{trained.folder}{' (already there)' if known else ''}"
-    if trained.failed is not None:
-        return f"  {name}: did not train. {trained.failed}"
-    row = trained.best if when == "best" else trained.last
+def _line(run: SweepRun, epoch: str, stored: bool) -> str:
+    name = f"{run.folder}{' (already there)' if stored else ''}"
+    if run.failed is not None:
+        return f"  {name}: did not train. {run.failed}"
+    row = run.best if epoch == "best" else run.last
     figures = [
         f"{part} {100 * row[f'{part}_pgd']:.1f}%" for part in ("train", "val", "test") if f"{part}_pgd" in row
     ]

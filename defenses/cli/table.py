@@ -13,18 +13,19 @@ def table(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Run folders, or folders that hold some; table 2 wants result.json files instead."
+            help="Run folders, or folders that contain some; for table 2 result.json files instead."
         ),
     ],
     replicate: Annotated[
         bool,
-        typer.Option("--replicate", help="Best as the paper took it: maxima over epochs on the test set."),
+        typer.Option("--replicate", help="Best as in the paper: maxima over epochs on the test set."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write OUT.md and OUT.json.")] = None,
 ) -> None:
-    """Runs in the shape of a table of the paper: best and last, mean and spread over seeds, published values.
+    """Lay out runs as a table of the AWP paper, with mean and standard deviation over seeds and the published
+    values.
 
-    Table 2 is made from what robust-eval run --suite full wrote; the others from the learning curves.
+    Table 2 uses the results of robust-eval run --suite full; the other tables use the learning curves.
     """
     from defenses.reports.tables import entries, layout, published, rendering
     from defenses.runs.reading import find_runs
@@ -32,21 +33,21 @@ def table(
     from robust_eval.core.figure_style import json_text, with_ending
     from robust_eval.core.files import write_text
 
-    wanted = published.read(number)
+    paper_table = published.read(number)
     if number == "2" and replicate:
-        raise UserError("--replicate is about learning curves, and table 2 has none: leave it out.")
+        raise UserError("--replicate applies to learning curves, which table 2 does not use: leave it out.")
     found = (
         [entries.from_result(path) for path in entries.results_below(runs)]
         if number == "2"
         else [entries.from_run(number, run, replicate=replicate) for run in find_runs(runs)]
     )
     left_out = [entry for entry in found if isinstance(entry, str)]
-    kept = [entry for entry in found if not isinstance(entry, str)]
-    made = layout.lay_out(wanted, kept, left_out, replicate=replicate)
-    text = rendering.markdown(made)
+    used = [entry for entry in found if not isinstance(entry, str)]
+    filled = layout.lay_out(paper_table, used, left_out, replicate=replicate)
+    text = rendering.markdown(filled)
     if out is not None:
         write_text(with_ending(out, "md"), text)
-        write_text(with_ending(out, "json"), json_text(rendering.data(made)))
+        write_text(with_ending(out, "json"), json_text(rendering.data(filled)))
     typer.echo(text, nl=False)
     if out is not None:
         typer.echo(f"\nWritten: {with_ending(out, 'md')}, {with_ending(out, 'json')}")

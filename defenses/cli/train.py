@@ -1,136 +1,36 @@
-"""One command's training: one run, or one per seed, from options to the printed summary."""
+"""``defenses train``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from defenses.training import resume_file
-from defenses.training.display import ConsoleTrainingDisplay, SilentTrainingDisplay, TrainingDisplay
-from defenses.training.job import TrainingJob, TrainOptions, prepare
-from defenses.training.runtime import Runtime, start_runtime
-from defenses.training.seeds import parse_seeds, summarise, write_summary
-from defenses.training.signals import InterruptHandler, TrainingInterrupted
-from defenses.training.trainer import TrainingOutcome, train
-from robust_eval.core.errors import UserError
-from robust_eval.core.threat import format_fraction
+from defenses.cli.options import Recipe, Threads, set_threads, typed_command
+from defenses.recipes.choices import Choices
+from defenses.training.options import TRAINING, TrainOptions
+from robust_eval.core.command_options import expand_options
 
 
-def run(
-    options: TrainOptions, console: Console, *, seeds: str | None, threads: int | None
-) -> list[TrainingOutcome]:
-    """Train as the options say and print what came of it; exit code 130 after Ctrl-C."""
-    if threads is not None:
-        if threads < 1:
-            raise UserError(f"--threads must be at least 1, got {threads}.")
-        torch.set_num_threads(threads)
-    if seeds is not None and options.seed:
-        raise UserError("--seed and --seeds contradict each other: give one of them.")
-    chosen = parse_seeds(seeds) if seeds is not None else (options.seed,)
-    if len(chosen) > 1 and options.out is not None:
-        variants = [replace(options, seed=s, out=options.out / f"s{s}") for s in chosen]
-    else:
-        variants = [replace(options, seed=s) for s in chosen]
-    jobs = [prepare(variants[0])]
-    runtime = start_runtime(options.device, options.precision, options.devices, options.nodes)
-    outcomes: list[TrainingOutcome] = []
-    for variant in variants:
-        job = jobs.pop() if jobs else prepare(variant)
-        outcomes.append(_one(_continued(job) if len(chosen) > 1 else job, runtime, console))
-    if len(chosen) > 1 and runtime.rank == 0:
-        _report_seeds(console, chosen, outcomes, job)
-    return outcomes
-
-
-def _continued(job: TrainingJob) -> TrainingJob:
-    """One of several seeds: with --resume, those that were begun go on and the others begin."""
-    begun = (job.folder / resume_file.FILE).exists()
-    return replace(job, options=replace(job.options, resume=job.options.resume and begun))
-
-
-def _one(job: TrainingJob, runtime: Runtime, console: Console) -> TrainingOutcome:
-    stopper = InterruptHandler()
-    display: TrainingDisplay = (
-        ConsoleTrainingDisplay(console) if runtime.rank == 0 else SilentTrainingDisplay()
-    )
-    if runtime.rank == 0:
-        _introduce(console, job, runtime)
-    try:
-        with stopper.listening():
-            outcome = train(job, runtime, display, stopper)
-    except (TrainingInterrupted, KeyboardInterrupt):
-        console.print(
-            f"\nStopped; the state is in {escape(str(job.folder))}: the same command with --resume goes on."
-        )
-        raise typer.Exit(130) from None
-    if runtime.rank == 0:
-        _report(console, job, outcome)
-    return outcome
-
-
-def _introduce(console: Console, job: TrainingJob, runtime: Runtime) -> None:
-    recipe, options = job.recipe, job.options
-    lines = {
-        "recipe": f"{recipe.name}: {recipe.title}",
-        "data": f"{job.train.name}, {_sizes(job)}",
-        "network": f"{recipe.architecture}, inputs normalised by {job.normalisation.name}",
-        "threat": f"{recipe.threat.norm} {format_fraction(recipe.threat.eps)}; {recipe.inner.steps} steps of "
-        f"{format_fraction(recipe.inner.step_size * recipe.threat.eps)}",
-        "compute": f"{runtime.device}, {options.precision}, seed {options.seed}",
-        "run folder": str(job.folder),
-    }
-    for name, text in lines.items():
-        console.print(f"  {name:12}{text}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _sizes(job: TrainingJob) -> str:
-    named = {
-        "training": job.train,
-        "validation": job.validation,
-        "extra": job.extra,
-        "pseudo-labelled": job.pseudo,
-    }
-    sizes = ", ".join(f"{found.n} {name}" for name, found in named.items() if found is not None)
-    return f"{sizes} ({job.left_out} held-out or test images left out)" if job.left_out else sizes
-
-
-def _report(console: Console, job: TrainingJob, outcome: TrainingOutcome) -> None:
-    for name, row in (("best", outcome.best), ("last", outcome.last)):
-        steps = job.recipe.selection.steps
-        figures = [
-            f"{part} {100 * row[f'{part}_clean']:.2f}% clean, {100 * row[f'{part}_pgd']:.2f}% PGD-{steps}"
-            for part in ("val", "test")
-            if f"{part}_clean" in row
-        ]
-        measured = "; ".join(figures) or "not measured, for want of held-out images"
-        console.print(f"  {name}.pt      epoch {row['epoch']:.0f}: {measured}", highlight=False)
-    if job.validation is None:
-        console.print("  best.pt is the last epoch: selection.validation=0 leaves nothing to choose by")
-    if outcome.ensemble is not None:
-        found = outcome.ensemble
-        console.print(
-            f"  ensemble.pt  val {100 * found.clean:.2f}% clean, {100 * found.pgd:.2f}% PGD", highlight=False
-        )
-    console.print(f"\nWritten: {escape(str(outcome.folder / 'best.pt'))} and the rest of that folder")
-
-
-def _report_seeds(
-    console: Console, seeds: Sequence[int], outcomes: Sequence[TrainingOutcome], job: TrainingJob
+@expand_options
+def train(
+    recipe: Recipe,
+    choices: Choices,
+    options: TrainOptions,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Several seeds, such as 0,1,2: one run each, then mean and standard deviation.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    threads: Threads = None,
 ) -> None:
-    for which, figures in summarise(outcomes).items():
-        for name, found in figures.items():
-            console.print(
-                f"  {which:5} {name:12} {100 * found.mean:6.2f} ± {100 * found.sd:.2f}  "
-                f"({100 * found.lowest:.2f} to {100 * found.highest:.2f}, {len(seeds)} seeds)",
-                highlight=False,
-            )
-    last = outcomes[-1].folder
-    stem = job.folder.name.removesuffix(f"-s{seeds[-1]}") if job.options.out is None else "seeds"
-    path = last.parent / f"{stem}-{len(seeds)}-seeds.json" if stem != "seeds" else last.parent / "seeds.json"
-    write_summary(path, seeds, outcomes)
-    console.print(f"\nWritten: {escape(str(path))}")
+    """Train a recipe. The run folder receives the checkpoints, the learning curve and a record of the run."""
+    from defenses.cli.train_runs import train_runs
+    from robust_eval.core import terminal
+
+    set_threads(threads)
+    options = replace(options, recipe=recipe, choices=choices, command=typed_command())
+    train_runs(options, terminal.console(), seeds=seeds)

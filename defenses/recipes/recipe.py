@@ -1,4 +1,4 @@
-"""A recipe: everything that decides what is trained, typed and checked."""
+"""The recipe: all settings that determine what is trained, as a checked model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from defenses.objectives import ObjectiveParams, Section, parse_objective
 from defenses.recipes.schedules import ends_period
 from defenses.recipes.sections import (
     Augment,
-    Budget,
+    EpsilonSchedule,
     Inner,
     Optimiser,
     Perturbation,
@@ -23,25 +23,28 @@ from defenses.recipes.sections import (
 )
 from robust_eval.core.errors import UserError, unknown
 
+DESCRIPTIVE_FIELDS = ("name", "title", "citation")
+"""Fields that do not change what is trained."""
+
 
 class Recipe(Section):
-    """One defense with every number spelled out; TOML files give all of them, nothing has a default here."""
+    """All settings of one defense. No field has a default: the TOML files give every value."""
 
     name: str
     title: str
     citation: str
     architecture: str
     architecture_arguments: dict[str, int | float | bool | str]
-    """Those of the architecture's file; dropped when another architecture is chosen."""
+    """Arguments of the architecture's ``build`` function; dropped if another architecture is chosen."""
     normalisation: str
-    """A name of the models' table, or ``dataset``: the data set's own where it has one, else none."""
+    """A known normalisation, or ``dataset``: that of the data set if it has one, else none."""
     threat: Threat
     objective: Annotated[SerializeAsAny[ObjectiveParams], BeforeValidator(parse_objective)]
     inner: Inner
     perturbation: Perturbation
     optimiser: Optimiser
     schedule: Schedule
-    budget: Budget
+    budget: EpsilonSchedule
     augment: Augment
     training: Training
     selection: Selection
@@ -50,20 +53,20 @@ class Recipe(Section):
     def _no_contradictions(self) -> Recipe:
         if self.augment.mixup and self.perturbation.kind != "none":
             raise ValueError(
-                "augment.mixup does not go with weight perturbation (the authors' code forbids it too): "
+                "augment.mixup cannot be combined with weight perturbation (nor in the authors' code): "
                 "set augment.mixup=0 or perturbation.kind=none"
             )
         if self.augment.mixup and self.objective.name == "mart":
-            raise ValueError("augment.mixup does not go with mart, which needs one label per image")
+            raise ValueError("augment.mixup cannot be combined with mart, which needs one label per image")
         if self.inner.steps == 0 and self.objective.name != "cross-entropy":
             raise ValueError(
-                f"inner.steps=0 leaves {self.objective.name} nothing to train on: set it to 1 or more"
+                f"inner.steps=0 makes no adversarial images for {self.objective.name}: set it to 1 or more"
             )
         if self.perturbation.kind != "awp" and self.perturbation.regulariser != "none":
             raise ValueError("perturbation.regulariser needs perturbation.kind=awp")
         if self.perturbation.regulariser != "none" and not self.perturbation.strength:
             raise ValueError(
-                "perturbation.strength=0 leaves perturbation.regulariser out: set it, 1 for example"
+                "perturbation.strength=0 disables perturbation.regulariser: set it above 0, for example to 1"
             )
         if self.perturbation.kind != "none" and self.perturbation.warmup == 1:
             raise ValueError(
@@ -74,19 +77,19 @@ class Recipe(Section):
                 "a random perturbation is drawn once: set perturbation.alternations and steps to 1"
             )
         if self.inner.steps and not self.inner.step_size:
-            raise ValueError("inner.step_size=0 leaves the attack where it started: set it above 0")
+            raise ValueError("inner.step_size=0 does not move the attack from its start: set it above 0")
         if not self.selection.step_size:
-            raise ValueError("selection.step_size=0 measures no attack: set it above 0")
+            raise ValueError("selection.step_size=0 does not move the measuring attack: set it above 0")
         drops = [Fraction(0), *self.schedule.milestones, Fraction(1)]
         if any(a >= b for a, b in itertools.pairwise(drops)):
-            raise ValueError("schedule.milestones must rise and lie between 0 and 1")
+            raise ValueError("schedule.milestones must be increasing and between 0 and 1")
         if self.schedule.kind == "cyclic" and self.schedule.peak in (0, 1):
-            raise ValueError("schedule.peak must lie between 0 and 1")
+            raise ValueError("schedule.peak must be between 0 and 1")
         if self.optimiser.nesterov and not self.optimiser.momentum:
             raise ValueError("optimiser.nesterov needs a momentum above 0")
         edges = [Fraction(0), *self.schedule.periods, Fraction(1)]
         if any(a >= b for a, b in itertools.pairwise(edges)):
-            raise ValueError("schedule.periods must rise and lie between 0 and 1")
+            raise ValueError("schedule.periods must be increasing and between 0 and 1")
         epochs, periods = self.training.epochs, self.schedule.periods
         if sum(ends_period(periods, epochs, epoch) for epoch in range(epochs)) <= len(periods):
             raise ValueError(f"training.epochs = {epochs} is too short for {len(periods) + 1} periods")
@@ -103,14 +106,14 @@ class Recipe(Section):
 
 
 def parse_recipe(table: dict[str, Any]) -> Recipe:
-    """A checked recipe, or a UserError that names the first wrong field."""
+    """Check the fields of a recipe. Raises :class:`UserError`, which names the first wrong field."""
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        raise _sentence(table.get("name", "?"), error) from None
+        raise _user_error(table.get("name", "?"), error) from None
 
 
-def _sentence(name: str, error: ValidationError) -> UserError:
+def _user_error(name: str, error: ValidationError) -> UserError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -129,7 +132,7 @@ def _sentence(name: str, error: ValidationError) -> UserError:
 
 
 def known_fields() -> list[str]:
-    """Dotted names of every field, objectives' own included."""
+    """Dotted names of all fields, including those of every objective."""
     from defenses.objectives import objective_ids, objective_module
 
     fields: list[str] = []

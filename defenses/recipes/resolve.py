@@ -1,18 +1,19 @@
-"""From a recipe's name and the command line to a checked recipe, with the source of every field.
+"""Resolve a recipe's name and the command line into a checked recipe, with the source of every field.
 
-A recipe file may ``extends`` another, holds ``variants`` for data sets (``svhn``), norms (``L2``) or
-both (``svhn-L2``), and ``sources`` that say where its numbers come from. Later wins: the parent with
-its variants, the file, the file's variants, the command line.
+A recipe file may name a parent (``extends``), and may contain ``variants`` for data sets (``svhn``), norms
+(``L2``) or both (``svhn-L2``), and ``sources`` of its values. Later values override earlier ones, in the
+order: the parent with its variants, the file, the file's variants, the command line.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from defenses.recipes.choices import Choices
 from defenses.recipes.recipe import Recipe, known_fields, parse_recipe
 from robust_eval.core.discovery import config, config_ids, read_toml
 from robust_eval.core.errors import UserError, unknown
@@ -22,34 +23,26 @@ Table = dict[str, Any]
 NOT_FIELDS = ("extends", "variants", "sources", "architectures")
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What the command line says about a recipe; None leaves the recipe's own."""
-
-    data: str = "cifar10"
-    norm: str | None = None
-    eps: str | None = None
-    arch: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    sets: Sequence[str] = ()
-
-
 @dataclass
-class Resolved:
+class ResolvedRecipe:
+    """A checked recipe and the source of each of its values."""
+
     recipe: Recipe
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Dotted field -> where its value comes from."""
+    """Source of each value, by dotted field."""
 
 
-def resolve(name: str, choices: Choices) -> Resolved:
-    """The recipe ``name`` (an id, or a path to a TOML file) under the command line's choices."""
-    typed = list(_typed(choices))
-    norm = next((v for k, v in reversed(typed) if k == "threat.norm"), None)
+def resolve(name: str, choices: Choices) -> ResolvedRecipe:
+    """Resolve the recipe ``name`` (an id, or a path to a TOML file) with the command line's choices.
+
+    Raises :class:`UserError` for unknown recipes and fields, and for values that cannot be used.
+    """
+    overrides = list(_overrides(choices))
+    norm = next((v for k, v in reversed(overrides) if k == "threat.norm"), None)
     table, sources = _layer(name, choices.data.partition(":")[0], norm)
     table["name"] = Path(name).stem
     attacked = bool(table.get("inner", {}).get("steps"))
-    for dotted, value in typed:
+    for dotted, value in overrides:
         _check_field(dotted)
         _put(table, dotted, value)
         sources[dotted] = "command line"
@@ -59,11 +52,11 @@ def resolve(name: str, choices: Choices) -> Resolved:
             f"inner.steps=0 trains on clean images, which is no longer {recipe.name}: use the recipe "
             "natural, or one step or more."
         )
-    return Resolved(recipe, {d: sources.get(d, "") for d, _ in leaves(recipe.model_dump())})
+    return ResolvedRecipe(recipe, {d: sources.get(d, "") for d, _ in flatten(recipe.model_dump())})
 
 
-def read(name: str) -> Table:
-    """A recipe file as it stands."""
+def read_recipe(name: str) -> Table:
+    """Read a recipe file, without resolving ``extends`` and ``variants``."""
     if name.endswith(".toml"):
         return read_toml(Path(name))
     if name not in config_ids("recipes"):
@@ -74,19 +67,21 @@ def read(name: str) -> Table:
 def _layer(name: str, data: str, norm: object, seen: tuple[str, ...] = ()) -> tuple[Table, dict[str, str]]:
     """The merged table of a recipe and its parents, and the source of each of its fields."""
     if name in seen:
-        raise UserError(f"Recipe {name} extends itself, by way of {' and '.join(seen)}.")
-    own = read(name)
+        raise UserError(
+            f"Recipe {name} extends itself (through {' and '.join(seen)}): change one of the files."
+        )
+    own = read_recipe(name)
     parent = own.get("extends")
     if not isinstance(parent, str | None):
         raise UserError(f'{name}: extends = {parent} is not a recipe\'s name, such as "at-awp".')
     if parent and parent.endswith(".toml") and name.endswith(".toml"):
-        # A file names its neighbours, wherever the command is given.
+        # Relative to the file, not to the current folder.
         parent = str((Path(name).parent / parent).resolve())
     table, sources = _layer(parent, data, norm, (*seen, name)) if parent else ({}, {})
     named = Path(name).stem
-    said = {k: str(v) for k, v in own.get("sources", {}).items()}
+    stated = {k: str(v) for k, v in own.get("sources", {}).items()}
     table = _merge(table, {k: v for k, v in own.items() if k not in ("extends", "variants", "sources")})
-    sources |= {d: _source(named, said, d) for d, _ in leaves(own) if d.split(".")[0] not in NOT_FIELDS}
+    sources |= {d: _source(named, stated, d) for d, _ in flatten(own) if d.split(".")[0] not in NOT_FIELDS}
     if data in table.get("architectures", {}):
         _put(table, "architecture", table["architectures"][data])
         sources["architecture"] = f"this project's network for {data}"
@@ -94,23 +89,23 @@ def _layer(name: str, data: str, norm: object, seen: tuple[str, ...] = ()) -> tu
     for variant in (data, str(norm), f"{data}-{norm}"):
         extra = own.get("variants", {}).get(variant, {})
         table = _merge(table, {k: v for k, v in extra.items() if k != "sources"})
-        said = {k: str(v) for k, v in extra.get("sources", {}).items()}
+        stated = {k: str(v) for k, v in extra.get("sources", {}).items()}
         sources |= {
-            d: _source(f"{named} for {variant}", said, d)
-            for d, _ in leaves(extra)
+            d: _source(f"{named} for {variant}", stated, d)
+            for d, _ in flatten(extra)
             if not d.startswith("sources.")
         }
     return table, sources
 
 
-def _source(file: str, said: Mapping[str, str], dotted: str) -> str:
-    """The longest entry of a ``sources`` table that covers the field: itself or a section it lies in."""
-    covering = [key for key in said if dotted == key or dotted.startswith(f"{key}.")]
-    return f"{file}: {said[max(covering, key=len)]}" if covering else f"{file}"
+def _source(file: str, stated: Mapping[str, str], dotted: str) -> str:
+    """The most specific entry of a ``sources`` table for a field: the field itself, or its section."""
+    covering = [key for key in stated if dotted == key or dotted.startswith(f"{key}.")]
+    return f"{file}: {stated[max(covering, key=len)]}" if covering else f"{file}"
 
 
-def _typed(choices: Choices) -> Iterator[tuple[str, object]]:
-    """The command line as dotted fields and values, ``--set`` last; the last ``--set`` of a field counts."""
+def _overrides(choices: Choices) -> Iterator[tuple[str, object]]:
+    """Dotted fields and values of the command line; ``--set`` last, in the order given."""
     options = {
         "threat.eps": choices.eps,
         "threat.norm": None if choices.norm is None else parse_norm(choices.norm),
@@ -127,13 +122,13 @@ def _typed(choices: Choices) -> Iterator[tuple[str, object]]:
         dotted, value = dotted.strip(), _value(value_text.strip())
         if dotted in options and str(options[dotted]) != str(value):
             raise UserError(
-                f"{dotted} is {options[dotted]} by its own option and {value} by --set: give one."
+                f"{dotted} is {options[dotted]} by its own option and {value} by --set: give only one."
             )
         yield dotted, value
 
 
 def _value(text: str) -> object:
-    """A TOML value where it reads as one (7, 0.1, true, [0.5, 0.75]), else the text itself."""
+    """The text as a TOML value (7, 0.1, true, [0.5, 0.75]) if it is one, else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -146,7 +141,7 @@ def _check_field(dotted: str) -> None:
 
 
 def _put(table: Table, dotted: str, value: object) -> None:
-    """Set a field; what belongs to another objective or architecture goes with it."""
+    """Set a field; a new objective or architecture removes the arguments of the old one."""
     if dotted == "objective.name" and table.get("objective", {}).get("name") != value:
         table["objective"] = {}
     if dotted == "architecture" and table.get("architecture") != value:
@@ -158,7 +153,7 @@ def _put(table: Table, dotted: str, value: object) -> None:
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """``over`` laid on ``base``, tables merged. Another objective takes its numbers with it."""
+    """``base`` updated with ``over``, recursively; a new objective removes the fields of the old one."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -170,10 +165,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     return merged
 
 
-def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested tables under its dotted name."""
+def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables with their dotted names."""
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

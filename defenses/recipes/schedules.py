@@ -1,4 +1,4 @@
-"""Learning rate and budget as pure functions of time. Time is counted in epochs, from 0."""
+"""Learning rate and epsilon as pure functions of time. Time is measured in epochs, from 0."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from defenses.recipes.sections import Budget, Schedule
+from defenses.recipes.sections import EpsilonSchedule, Schedule
 
 
-def now(schedule: Schedule, epoch: int, iteration: int, iterations: int) -> float:
-    """The time of an update, in epochs.
+def epochs_elapsed(schedule: Schedule, epoch: int, iteration: int, iterations: int) -> float:
+    """The time of an update in epochs, by ``schedule.clock``.
 
-    ``iteration`` (Rice et al., AWP's AT): after this update, so the last update of an epoch already
-    counts as the next. ``epoch`` (RST): the 0-based epoch. ``epoch-from-1`` (TRADES, MART): 1-based.
+    ``iteration`` (Rice et al.; AT of the AWP paper): the time after the update, so that the last update of
+    an epoch has the time of the next epoch. ``epoch`` (RST): the 0-based epoch. ``epoch-from-1`` (TRADES,
+    MART): the 1-based epoch.
     """
     if schedule.clock == "iteration":
         return epoch + (iteration + 1) / iterations
@@ -21,23 +22,23 @@ def now(schedule: Schedule, epoch: int, iteration: int, iterations: int) -> floa
 
 
 def period(periods: Sequence[Fraction], epochs: int, t: float) -> tuple[int, float, float]:
-    """Which period t lies in, and where that starts and ends, in epochs. The end belongs to it no more."""
+    """Index of the period that contains t, its start (inclusive) and its end (exclusive), in epochs."""
     edges = [0.0, *(float(part * epochs) for part in periods), float(epochs)]
     index = sum(t >= edge for edge in edges[1:-1])
     return index, edges[index], edges[index + 1]
 
 
 def ends_period(periods: Sequence[Fraction], epochs: int, epoch: int) -> bool:
-    """True for the last whole epoch of each period (0-based)."""
+    """Whether the 0-based epoch is the last one of its period."""
     return epoch == epochs - 1 or any(math.ceil(part * epochs) == epoch + 1 for part in periods)
 
 
 def learning_rate(schedule: Schedule, highest: float, epochs: int, t: float) -> float:
-    """The rate at time t. Piecewise, cosine and cyclic: AWP paper, sections 3 and 5.1, Appendix C.1."""
+    """Learning rate at time t (AWP paper, sections 3 and 5.1, Appendix C.1)."""
     _, start, end = period(schedule.periods, epochs, t)
     r = (t - start) / (end - start)
     if schedule.kind == "piecewise":
-        # Compared in epochs: 0.5 * 200 is exact where (t - start) / (end - start) may not be.
+        # Compared in epochs: 0.5 * 200 is exact, but (t - start) / (end - start) may be rounded.
         drops = sum(t >= start + float(m) * (end - start) for m in schedule.milestones)
         return highest * schedule.factor**drops
     if schedule.kind == "cosine":
@@ -48,8 +49,8 @@ def learning_rate(schedule: Schedule, highest: float, epochs: int, t: float) -> 
     return highest
 
 
-def budget(config: Budget, periods: Sequence[Fraction], epochs: int, epoch: int) -> float:
-    """The fraction of epsilon in force in a 0-based epoch (Liu et al. 2020), in [0, 1]."""
+def epsilon_fraction(config: EpsilonSchedule, periods: Sequence[Fraction], epochs: int, epoch: int) -> float:
+    """The fraction of epsilon, in [0, 1], that a 0-based epoch trains with (Liu et al. 2020)."""
     if config.kind == "constant":
         return 1.0
     _, start, end = period(periods, epochs, epoch)
@@ -60,5 +61,5 @@ def budget(config: Budget, periods: Sequence[Fraction], epochs: int, epoch: int)
 
 
 def warmup_epochs(warmup: Fraction, epochs: int) -> int:
-    """How many epochs come before weight perturbation starts: the nearest whole number."""
+    """Number of epochs before weight perturbation starts, rounded to the nearest integer."""
     return round(warmup * epochs)

@@ -1,7 +1,7 @@
-"""The typed sections of a recipe. Every field is a number or a choice that changes the result.
+"""The sections of a recipe. Every field changes the result.
 
-Sizes that depend on the budget are fractions of epsilon and points in time are fractions of the
-run, so that ``--eps`` and ``--epochs`` alone keep a recipe's proportions.
+Step sizes are fractions of epsilon, and points in time are fractions of the run, so that they scale with
+``--eps`` and ``--epochs``.
 """
 
 from __future__ import annotations
@@ -37,79 +37,87 @@ Ratios = Annotated[tuple[Ratio, ...], Field(strict=False)]
 
 
 class Threat(Section):
+    """The threat model: norm, and epsilon for pixels in [0, 1]."""
+
     norm: Norm
     eps: Ratio
 
 
 class Inner(Section):
-    """The attack that makes the training images (reference: section 2 of the AWP paper)."""
+    """The inner maximisation: PGD that makes the adversarial training images (AWP paper, section 2)."""
 
     steps: int = Field(ge=0)
-    """0 trains on natural images."""
+    """0: train on natural images."""
     step_size: Ratio
-    """A fraction of epsilon."""
+    """As a fraction of epsilon."""
     start: Literal["uniform", "gaussian", "none"]
     start_size: Ratio
-    """uniform: a fraction of epsilon; gaussian: the standard deviation in pixels of [0, 1]."""
+    """uniform: as a fraction of epsilon; gaussian: standard deviation in units of the pixel range [0, 1]."""
     restarts: int = Field(ge=1)
     project: bool
-    """False leaves the ball, as N-FGSM does; the box [0, 1] always holds."""
+    """False: do not project onto the epsilon ball (N-FGSM). Images are always clamped to [0, 1]."""
     batch_norm: Literal["train", "eval"]
-    """The model's mode while it is attacked; in train mode the attack moves BN's running statistics."""
+    """Mode of BatchNorm during the attack; in train mode the attack changes the running statistics."""
 
 
 class Perturbation(Section):
-    """Weight perturbation: adversarial (AWP), random (RWP) or none."""
+    """Weight perturbation: adversarial (awp), random (rwp) or none."""
 
     kind: Literal["none", "awp", "rwp"]
     gamma: float = Field(ge=0, le=10)
-    """Size of a tensor's perturbation relative to the tensor's own."""
+    """Norm of the perturbation of a weight tensor, relative to the norm of the tensor."""
     size: Literal["L1", "L2"]
     alternations: int = Field(ge=1)
-    """A: how often input and weight perturbation take turns."""
+    """A: number of alternations between input and weight perturbation (AWP paper, Algorithm 2)."""
     steps: int = Field(ge=1)
-    """K2: ascent steps on the weights in each turn."""
+    """K2: ascent steps on the weights per alternation."""
     step_size: Ratio
-    """eta2 as a fraction of gamma; 0 stands for 1/(A K2)."""
+    """eta2 as a fraction of gamma; 0 means 1/(A K2)."""
     warmup: Ratio = Field(le=1)
-    """The fraction of the run's epochs that are trained without perturbation first."""
+    """Fraction of the epochs, at the start of the run, without perturbation."""
     regulariser: Literal["none", "absolute", "square"]
-    """none minimises rho(w+v); the others rho(w) + strength * |rho(w+v) - rho(w)| or its square."""
+    """none: minimise rho(w+v); absolute: rho(w) + strength * |rho(w+v) - rho(w)|; square: its square."""
     strength: float = Field(ge=0)
 
 
 class Optimiser(Section):
+    """The optimiser of the weights."""
+
     name: Literal["sgd", "adam"]
     lr: float = Field(gt=0, le=1e6)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool
     weight_decay: float = Field(ge=0, le=1000)
     decay: Literal["all", "weights"]
-    """weights: multi-dimensional tensors alone, not biases and BatchNorm's scale and shift."""
+    """weights: only tensors with more than one dimension, not biases and BatchNorm parameters."""
     undecayed_lr: Literal["scheduled", "constant"]
-    """constant: whatever weight decay spares keeps the first lr (what Rice et al.'s L2 run did)."""
+    """constant: parameters without weight decay keep the initial rate (as in Rice et al.'s L2 run)."""
     l1: float = Field(ge=0, le=1000)
-    """Times the sum of absolute weights, added to the loss."""
+    """Factor of the L1 norm of the weights, which is added to the loss."""
 
 
 class Schedule(Section):
-    """The learning rate over time, within each period of the run."""
+    """Learning rate as a function of time, within each period of the run."""
 
     kind: Literal["constant", "piecewise", "cosine", "cyclic"]
     clock: Literal["iteration", "epoch", "epoch-from-1"]
+    """Unit of time; see :func:`defenses.recipes.schedules.epochs_elapsed`."""
     milestones: Ratios
-    """piecewise: fractions of the period after which the rate is multiplied by ``factor``."""
+    """piecewise: fractions of the period at which the rate is multiplied by ``factor``."""
     factor: float = Field(gt=0, le=1)
     peak: Ratio = Field(le=1)
-    """cyclic: where in the period the rate reaches ``optimiser.lr``."""
+    """cyclic: fraction of the period at which the rate reaches ``optimiser.lr``."""
     final: float = Field(ge=0)
-    """cosine: the rate at the end of the period."""
+    """cosine: rate at the end of the period."""
     periods: Ratios
-    """Where the schedule starts afresh, as fractions of the run; a snapshot is kept at each end."""
+    """Fractions of the run at which the schedule restarts; a snapshot is saved at the end of each period."""
 
 
-class Budget(Section):
-    """Epsilon over time, within each period; fractions of the full epsilon, capped at 1."""
+class EpsilonSchedule(Section):
+    """Epsilon as a function of time, within each period: fractions of the full epsilon, at most 1.
+
+    The section is called ``budget`` in recipes, checkpoints and learning curves.
+    """
 
     kind: Literal["constant", "linear", "cosine"]
     start: Ratio
@@ -117,51 +125,55 @@ class Budget(Section):
 
 
 class Augment(Section):
+    """Data augmentation of the training images."""
+
     crop_padding: int = Field(ge=0)
     padding: Literal["reflect", "zero"]
     flip: bool
     rotation: float = Field(ge=0, le=180)
-    """Degrees, drawn from (-rotation, rotation)."""
+    """Largest angle in degrees, in both directions."""
     cutout: int = Field(ge=0)
-    """Side of the black square; 0 for none."""
+    """Side of the black square in pixels; 0: none."""
     mixup: float = Field(ge=0)
-    """alpha of Beta(alpha, alpha); 0 for none."""
+    """alpha of Beta(alpha, alpha); 0: none."""
 
 
 class Training(Section):
+    """Length, batches and averaging of the training."""
+
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     unlabelled: Ratio = Field(lt=1)
-    """Share of each batch that is drawn from the pseudo-labelled set."""
+    """Fraction of each batch that is drawn from the pseudo-labelled images."""
     fresh_head: bool
-    """With --init: replace the last layer by a new one."""
+    """With --init: replace the last layer by a newly initialised one."""
     natural_forward: bool
-    """A train-mode forward on the natural batch after the update, for BatchNorm's statistics alone."""
+    """After each update, a train-mode forward on the natural batch, for the BatchNorm statistics."""
     ema: float = Field(ge=0, lt=1)
-    """Decay of the averaged weights, which are then judged and saved; 0 for none."""
+    """Decay of the exponential moving average of the weights, which is measured and saved; 0: none."""
     sync_batch_norm: bool
-    """On several devices: BatchNorm sees the whole batch, not each device's part; attacks never do."""
+    """With several devices: BatchNorm statistics of the whole batch in updates, never in attacks."""
 
 
 class Selection(Section):
-    """How epochs are measured, the best one chosen and the run stopped."""
+    """Measurement of epochs, checkpoint selection and early stopping."""
 
     validation: int = Field(ge=0)
-    """Images held out from the training set, at most a fifth of it; 0: the last epoch is the best."""
+    """Images held out from the training set, at most a fifth of it; 0: the last epoch is selected."""
     train_images: int = Field(ge=0)
-    """Training images measured for the robust generalisation gap."""
+    """Training images that are measured, for the robust generalisation gap."""
     test_images: int = Field(ge=0)
-    """Test images measured for a labelled replication of test-set maxima; never used to choose."""
+    """Test images that are measured, for comparison with the papers; never used for selection."""
     steps: int = Field(ge=1)
     step_size: Ratio
-    """The measuring attack: PGD with uniform start; step as a fraction of epsilon."""
+    """Of the measuring attack (PGD with uniform start), as a fraction of epsilon."""
     every: int = Field(ge=1)
     """Epochs between measurements."""
     keep_every: int = Field(ge=0)
-    """Epochs between kept checkpoints; 0 for none."""
+    """Epochs between saved checkpoints; 0: none."""
     patience: int = Field(ge=0)
-    """Stop after this many measurements without a better one; 0 for never."""
+    """Stop after this many measurements without improvement; 0: never."""
     patience_from: Ratio
-    """The fraction of the run from which patience counts."""
+    """Fraction of the run after which ``patience`` applies."""
     collapse_after: int = Field(ge=0)
-    """Stop when this many measurements in a row predict one class only; 0 for never."""
+    """Stop after this many consecutive measurements with a single predicted class; 0: never."""

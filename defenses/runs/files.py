@@ -1,4 +1,4 @@
-"""Names of files in a run folder, the check that it can be written, and reserved disk space."""
+"""The run folder: names of its files, creating it, and reserved disk space."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from robust_eval.core.errors import UserError
 
-# In a run's folder
 RECORD = "run.json"
 CURVE = "curve.csv"
-"""The last that an epoch writes before its state."""
+"""Written at the end of an epoch, after its checkpoints and before the resume file."""
 
 
 def make_folder(path: Path) -> None:
+    """Create the folder if necessary. Raises :class:`UserError` if it cannot be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe.{os.getpid()}"
@@ -26,13 +26,16 @@ def make_folder(path: Path) -> None:
 
 
 class Reserve:
-    """Disk space set aside at the start, so that a run on a full disk can still save its last state."""
+    """A file that reserves disk space, so that the state of a run can still be saved when the disk is full.
+
+    It is as large as the resume file, and is deleted if writing fails or the run ends.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def fill(self, size: int) -> None:
-        """Keep ``size`` bytes; where even that does not fit, there is no reserve."""
+        """Reserve ``size`` bytes; without enough space, or on systems that cannot, reserve nothing."""
         if self._path.exists() and self._path.stat().st_size >= size:
             return
         try:
@@ -42,4 +45,5 @@ class Reserve:
             self._path.unlink(missing_ok=True)
 
     def release(self) -> None:
+        """Free the reserved space."""
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The learning curve: a CSV that is always whole, and TensorBoard."""
+"""Write the learning curve: a CSV file, replaced atomically after each epoch, and TensorBoard files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robust_eval.core.files import atomic
 
 Row = Mapping[str, float]
 TIMES = ("images_per_second", "seconds")
-"""What differs when the same run is made again."""
+"""Columns that differ between repetitions of the same run."""
 COLUMNS = (
     "epoch",
     "lr",
@@ -29,12 +29,13 @@ COLUMNS = (
     "test_pgd",
     *TIMES,
 )
-"""``epoch`` counts from 1. ``loss`` is the mean over the epoch's updates, at w+v where ``perturbed``
-is 1. Accuracies are fractions, measured at w in eval mode, empty where nothing was measured;
-``robust_gap`` is train_pgd - val_pgd; the test columns are for comparison with papers alone."""
+"""``epoch`` counts from 1. ``budget`` is the fraction of epsilon. ``loss`` is the mean over the epoch's
+updates, at w+v if ``perturbed`` is 1. Accuracies are fractions, measured at w in eval mode, and empty if not
+measured; ``robust_gap`` is train_pgd - val_pgd; the test columns are only for comparison with papers."""
 
 
 def csv_text(rows: Sequence[Row]) -> str:
+    """The learning curve as CSV, with 6 significant digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -44,23 +45,25 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def is_written(path: Path, rows: Sequence[Row]) -> bool:
-    """Whether the file holds exactly these rows."""
+    """Whether the file contains exactly these rows."""
     try:
         return path.read_text(encoding="utf-8") == csv_text(rows)
     except (OSError, UnicodeDecodeError):
         return False
 
 
-class Board(Protocol):
+class TensorBoardWriter(Protocol):
+    """Receives the rows of the learning curve."""
+
     def add(self, row: Row) -> None: ...
 
     def close(self) -> None: ...
 
 
 class TensorBoard:
-    """Scalars under the CSV's column names; a resumed run takes over from ``first``.
+    """Scalars named like the columns of the CSV; a resumed run overwrites from epoch ``first``.
 
-    The CSV has the same figures: a disk too full for TensorBoard is no reason to end a run here.
+    Write errors are ignored: the CSV contains the same values.
     """
 
     def __init__(self, folder: Path, first: int) -> None:
@@ -80,7 +83,9 @@ class TensorBoard:
             self._writer.close()
 
 
-class NoBoard:
+class NoTensorBoard:
+    """Writes nothing (``--no-tensorboard``)."""
+
     def add(self, row: Row) -> None: ...
 
     def close(self) -> None: ...

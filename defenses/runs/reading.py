@@ -1,4 +1,4 @@
-"""Training runs on disk: the record and the learning curve, read back for figures and tables."""
+"""Read the record and the learning curve of training runs, for figures and tables."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ ACCURACIES = tuple(name for name in COLUMNS if name.endswith(("_clean", "_pgd"))
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder that has a learning curve; the run may still be going on."""
+    """A run folder with a learning curve; the run may still be in progress."""
 
     folder: Path
     recipe: Mapping[str, Any]
-    """As resolved, plain values."""
+    """The resolved recipe as plain values."""
     dataset: str
     seed: int
     rows: tuple[Row, ...]
-    """The curve by epoch; a figure that was not measured is missing from its row."""
+    """Rows of the learning curve; values that were not measured are missing."""
     terms: Mapping[str, object] = field(default_factory=dict)
-    """What besides the recipe seeds must share: precision, and the fingerprints of the images."""
+    """Precision and fingerprints of the images: equal for all seeds of a table cell."""
 
     @property
     def name(self) -> str:
-        """What tells the run from others in a legend."""
+        """Name of the run in legends."""
         return self.folder.name or str(self.folder)
 
     @property
@@ -49,14 +49,14 @@ class FinishedRun:
         return any("test_pgd" in row for row in self.rows)
 
     def measured(self, name: str) -> list[tuple[float, float]]:
-        """(epoch, value) wherever the figure was measured."""
+        """(epoch, value) of a column, for the epochs in which it was measured."""
         return [(row["epoch"], row[name]) for row in self.rows if name in row]
 
     @property
     def best(self) -> Row:
-        """The row of ``best.pt``: highest held-out PGD accuracy (clean without an attack), the earliest.
+        """The row of ``best.pt``: the first epoch with the highest held-out PGD accuracy.
 
-        Without held-out images it is the last.
+        Clean accuracy if training uses no attack; the last epoch if no images were held out.
         """
         score = "val_pgd" if self.recipe["inner"]["steps"] else "val_clean"
         held_out = [row for row in self.rows if score in row]
@@ -64,17 +64,17 @@ class FinishedRun:
 
     @property
     def last(self) -> Row:
-        """The last row with a measurement, or the last of all."""
+        """The last row with a measurement, or the last row if there is none."""
         seen = [row for row in self.rows if any(name.endswith("_clean") for name in row)]
         return (seen or list(self.rows))[-1]
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """The run in ``folder``; a UserError says what is missing or damaged."""
+    """Read a run folder. Raises :class:`UserError` if a file is missing or damaged."""
     path = folder / RECORD
     if not path.is_file():
         raise UserError(
-            f"{folder} is no run folder of defenses train: it holds no run.json. Name a folder that does."
+            f"{folder} is not a run folder of defenses train: it contains no run.json. Name a run folder."
         )
     record = strict_json.read(path)
     try:
@@ -86,7 +86,7 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def terms(record: Mapping[str, Any]) -> dict[str, object]:
-    """What a run's record, or a checkpoint's provenance, says of its precision and its labelled images."""
+    """Precision and image fingerprints from a run's record or a checkpoint's provenance."""
     data = record.get("data") or {}
     images = {f"{name} images": data.get(name) for name in ("train", "validation")}
     return {"precision": record.get("precision"), **images}
@@ -97,12 +97,12 @@ def _missing(error: Exception) -> str:
 
 
 def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
-    """The runs named, and those below a folder that is none itself; each once."""
+    """Read the named run folders, and all run folders below the other named folders; each run once."""
     return [read_run(folder) for folder in _run_folders(paths)]
 
 
 def labels(runs: Sequence[FinishedRun], names: str | None = None) -> list[str]:
-    """One different name for each run: those given, separated by commas, else the folders'."""
+    """A distinct name for each run: from ``names``, separated by commas, else the name of its folder."""
     if names is not None:
         found = [name.strip() for name in names.split(",")]
         if len(found) != len(runs) or len(set(found)) != len(found) or not all(found):
@@ -116,7 +116,9 @@ def _run_folders(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
-            raise UserError(f"There is no folder {path}: name run folders, or a folder that holds some.")
+            raise UserError(
+                f"There is no folder {path}: name run folders, or a folder that contains run folders."
+            )
         below = sorted(file.parent for file in path.rglob(RECORD))
         for folder in [path] if (path / RECORD).is_file() or not below else below:
             found.setdefault(folder.resolve(), folder)
@@ -143,9 +145,9 @@ def _read_curve(folder: Path) -> tuple[Row, ...]:
         raise UserError(f"{path} is not a learning curve of defenses train ({error}).") from None
     for row in rows:
         for name in ACCURACIES:
-            if not 0 <= row.get(name, 0) <= 1:  # NaN is in no range
+            if not 0 <= row.get(name, 0) <= 1:  # also true for NaN
                 raise UserError(
                     f"{path} has {name} = {row[name]:g} in epoch {row['epoch']:g}, but accuracies are "
-                    "fractions from 0 to 1: train the run anew, or leave it out."
+                    "fractions from 0 to 1: repeat the run, or leave it out."
                 )
     return tuple(rows)

@@ -1,1 +1,5 @@
-"""One recipe at several values of its fields: what to train, training it, and the figure."""
+"""Sweeps: a recipe trained at several values of its fields.
+
+May import ``defenses.{objectives, recipes, runs, training}`` and
+``robust_eval.{core, data, models, results}``.
+"""

@@ -1,4 +1,4 @@
-"""``--over perturbation.gamma=0,1e-3,5e-3``: which fields take which values. Pure."""
+"""Parse ``--over perturbation.gamma=0,1e-3,5e-3`` and build the grid of all combinations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from defenses.recipes.recipe import known_fields
 from robust_eval.core.errors import UserError, unknown
 
-# The AWP paper's letters (Algorithm 2), and what people call these fields.
+# Symbols of the AWP paper (Algorithm 2), and the common name of the perturbation's size.
 ALIASES: Mapping[str, str] = {
     "A": "perturbation.alternations",
     "K1": "inner.steps",
@@ -20,19 +20,21 @@ ALIASES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Axis:
+    """One swept field of the recipe and its values."""
+
     field: str
-    """Dotted, as in a recipe."""
+    """Dotted name, as in a recipe."""
     values: tuple[str, ...]
 
     @property
     def short(self) -> str:
-        """``gamma`` of ``perturbation.gamma``."""
+        """The last part of the name: ``gamma`` for ``perturbation.gamma``."""
         return self.field.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
-class Place:
-    """One point of the grid; several seeds of it are several runs."""
+class GridPoint:
+    """One recipe at one combination of values; each seed of it is a run."""
 
     recipe: str
     values: tuple[tuple[str, str], ...]
@@ -40,17 +42,18 @@ class Place:
 
     @property
     def sets(self) -> tuple[str, ...]:
+        """The values as arguments of ``--set``."""
         return tuple(f"{field}={value}" for field, value in self.values)
 
     def folder(self, seed: int) -> str:
-        """``at-awp-gamma-0.005-s0``."""
+        """Name of the run folder, such as ``at-awp-gamma-0.005-s0``."""
         stem = self.recipe.rpartition("/")[2].removesuffix(".toml")
         parts = [stem, *(f"{field.rpartition('.')[2]}-{value}" for field, value in self.values), f"s{seed}"]
         return "-".join("".join(c if c.isalnum() or c in "._+-" else "-" for c in part) for part in parts)
 
 
-def parse(text: str) -> Axis:
-    """``awp.gamma=0,1e-3``: a field by its name, its last part, or the paper's letter, and its values."""
+def parse_axis(text: str) -> Axis:
+    """Parse ``FIELD=VALUE,VALUE``; see :func:`field_name` for the accepted names of a field."""
     name, equals, listed = text.partition("=")
     values = tuple(value.strip() for value in listed.split(","))
     if not equals or not all(values):
@@ -59,11 +62,14 @@ def parse(text: str) -> Axis:
         )
     if len(set(values)) < len(values):
         raise UserError(f"--over {text} names a value twice: each value is one point.")
-    return Axis(field(name.strip()), values)
+    return Axis(field_name(name.strip()), values)
 
 
-def field(name: str) -> str:
-    """The recipe's own name of a field; a UserError, with a suggestion, for none or several."""
+def field_name(name: str) -> str:
+    """The full name of a recipe's field, given in full, by its last part, or by the paper's symbol.
+
+    Raises :class:`UserError` if no field or more than one field matches.
+    """
     known = known_fields()
     section, dot, last = name.rpartition(".")
     if section.lower() in ("awp", "rwp"):
@@ -72,19 +78,22 @@ def field(name: str) -> str:
         name = ALIASES.get(name, name)
     if name in known or name.startswith("architecture_arguments."):
         return name
-    ends = [dotted for dotted in known if dotted.endswith(f".{name}")]
-    if len(ends) > 1:
-        raise UserError(f"--over {name} could be {', '.join(ends[:-1])} or {ends[-1]}: write one of them.")
-    if ends:
-        return ends[0]
+    matches = [dotted for dotted in known if dotted.endswith(f".{name}")]
+    if len(matches) > 1:
+        raise UserError(
+            f"--over {name} could be {', '.join(matches[:-1])} or {matches[-1]}: write one of them."
+        )
+    if matches:
+        return matches[0]
     raise unknown("field", name, known)
 
 
-def grid(recipes: Sequence[str], axes: Sequence[Axis]) -> list[Place]:
+def grid(recipes: Sequence[str], axes: Sequence[Axis]) -> list[GridPoint]:
     """Every recipe at every combination of values."""
-    twice = [axis.field for axis in axes if [a.field for a in axes].count(axis.field) > 1]
-    if twice:
-        raise UserError(f"--over names {twice[0]} twice: give all its values in one list.")
+    fields = [axis.field for axis in axes]
+    repeated = [field for field in fields if fields.count(field) > 1]
+    if repeated:
+        raise UserError(f"--over names {repeated[0]} twice: give all its values in one list.")
     combinations = itertools.product(*(axis.values for axis in axes))
-    pairs = [tuple(zip((axis.field for axis in axes), values, strict=True)) for values in combinations]
-    return [Place(recipe, values) for recipe in dict.fromkeys(recipes) for values in pairs]
+    pairs = [tuple(zip(fields, values, strict=True)) for values in combinations]
+    return [GridPoint(recipe, values) for recipe in dict.fromkeys(recipes) for values in pairs]

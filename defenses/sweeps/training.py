@@ -1,4 +1,4 @@
-"""Train every point of a sweep, each in a run folder of its own that goes on where it stopped."""
+"""Train every point of a sweep in its own run folder, which an interrupted sweep continues."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from defenses.recipes.resolve import resolve
 from defenses.runs.files import make_folder
-from defenses.sweeps.axes import Place
+from defenses.sweeps.axes import GridPoint
 from defenses.training import resume_file
 from defenses.training.display import TrainingDisplay
-from defenses.training.job import TrainingJob, TrainOptions, prepare
+from defenses.training.job import TrainingJob, prepare
+from defenses.training.options import TrainOptions
 from defenses.training.runtime import Runtime
 from defenses.training.signals import InterruptHandler, UntrainableError
 from defenses.training.trainer import train
@@ -26,78 +27,81 @@ FILE = "outcome.json"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """How one run of a sweep ended."""
+class SweepRun:
+    """The outcome of one run of a sweep; stored as ``outcome.json`` in its folder."""
 
     recipe: str
     values: Mapping[str, str]
     seed: int
     folder: str
     failed: str | None
-    """Why it could not be trained (its loss became NaN, or it collapsed); None where it was."""
+    """Why training failed (loss not finite, or collapsed network); None if it succeeded."""
     best: Mapping[str, float]
-    """The learning curve's rows of the chosen and of the last epoch; empty where it failed."""
+    """Rows of the learning curve: the selected and the last epoch; empty if training failed."""
     last: Mapping[str, float]
 
 
-def options_of(base: TrainOptions, place: Place, seed: int, out: Path) -> TrainOptions:
-    """``base`` as typed, with the point's fields set after the user's own ``--set``."""
-    choices = replace(base.choices, sets=(*base.choices.sets, *place.sets))
-    return replace(base, recipe=place.recipe, choices=choices, seed=seed, out=out / place.folder(seed))
+def options_of(base: TrainOptions, point: GridPoint, seed: int, out: Path) -> TrainOptions:
+    """``base`` with the fields of the point set; they override ``--set``."""
+    choices = replace(base.choices, sets=(*base.choices.sets, *point.sets))
+    return replace(base, recipe=point.recipe, choices=choices, seed=seed, out=out / point.folder(seed))
 
 
-def check(base: TrainOptions, places: Sequence[Place]) -> None:
-    """Resolve every point before the first is trained: a wrong value costs nothing then."""
-    for place in places:
-        options = options_of(base, place, 0, Path())
+def check(base: TrainOptions, points: Sequence[GridPoint]) -> None:
+    """Resolve the recipe of every point, so that a wrong value is reported before any training.
+
+    Raises :class:`UserError` for wrong values and for fields that the recipe does not use.
+    """
+    for point in points:
+        options = options_of(base, point, 0, Path())
         recipe = resolve(options.recipe, options.choices).recipe
-        idle = [field for field, _ in place.values if field.startswith("perturbation.")]
-        if recipe.perturbation.kind == "none" and idle and "perturbation.kind" not in idle:
+        unused = [field for field, _ in point.values if field.startswith("perturbation.")]
+        if recipe.perturbation.kind == "none" and unused and "perturbation.kind" not in unused:
             raise UserError(
-                f"{place.recipe} perturbs no weights, so {idle[0]} changes nothing: sweep a recipe "
+                f"{point.recipe} perturbs no weights, so {unused[0]} changes nothing: sweep a recipe "
                 "that does, such as at-awp, or add --set perturbation.kind=awp."
             )
 
 
-def run(
+def train_sweep(
     base: TrainOptions,
-    places: Sequence[Place],
+    points: Sequence[GridPoint],
     seeds: Sequence[int],
     out: Path,
     runtime: Runtime,
     *,
     display: TrainingDisplay,
     stopper: InterruptHandler,
-    told: Callable[[Trained, bool], None] = lambda _trained, _known: None,
-) -> list[Trained]:
-    """Every point and seed; what is finished in ``out`` is not trained again.
+    on_run: Callable[[SweepRun, bool], None] = lambda _run, _stored: None,
+) -> list[SweepRun]:
+    """Train every point with every seed; runs that are finished in ``out`` are read instead.
 
-    ``told`` hears of each, and whether it was there already. A point that cannot be trained is recorded and
-    the sweep goes on. Raises TrainingInterrupted on a signal with the run's state saved, and
-    :class:`UserError` where ``out`` cannot be written or holds other runs.
+    ``on_run`` is called after each run, with True if the run was already stored. A point that cannot be
+    trained is recorded, and the sweep continues. Raises ``TrainingInterrupted`` on a signal, after saving
+    the state of the run, and :class:`UserError` if ``out`` cannot be written or contains other runs.
     """
     make_folder(out)
-    found = []
-    for place in places:
+    runs = []
+    for point in points:
         for seed in seeds:
-            options = options_of(base, place, seed, out)
+            options = options_of(base, point, seed, out)
             job = prepare(options)
-            trained = _read(job, place)
-            known = trained is not None
-            if trained is None:
-                trained = _train(job, place, runtime, display, stopper)
-                _write(job, trained)
-            found.append(trained)
-            told(trained, known)
-    return found
+            finished = _read(job, point)
+            stored = finished is not None
+            if finished is None:
+                finished = _train(job, point, runtime, display, stopper)
+                _write(job, finished)
+            runs.append(finished)
+            on_run(finished, stored)
+    return runs
 
 
 def _train(
-    job: TrainingJob, place: Place, runtime: Runtime, display: TrainingDisplay, stopper: InterruptHandler
-) -> Trained:
-    going_on = (job.folder / resume_file.FILE).exists()
-    job = replace(job, options=replace(job.options, resume=going_on))
-    blank = Trained(place.recipe, dict(place.values), job.options.seed, job.folder.name, None, {}, {})
+    job: TrainingJob, point: GridPoint, runtime: Runtime, display: TrainingDisplay, stopper: InterruptHandler
+) -> SweepRun:
+    begun = (job.folder / resume_file.FILE).exists()
+    job = replace(job, options=replace(job.options, resume=begun))
+    blank = SweepRun(point.recipe, dict(point.values), job.options.seed, job.folder.name, None, {}, {})
     try:
         outcome = train(job, runtime, display, stopper)
     except UntrainableError as error:
@@ -109,23 +113,23 @@ def _digest(job: TrainingJob) -> str:
     return hashlib.sha256(json.dumps(job.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def _write(job: TrainingJob, trained: Trained) -> None:
-    value = {"identity": _digest(job), **asdict(trained)}
+def _write(job: TrainingJob, run: SweepRun) -> None:
+    value = {"identity": _digest(job), **asdict(run)}
     with atomic(job.folder / FILE) as file:
         file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
-def _read(job: TrainingJob, place: Place) -> Trained | None:
-    """The stored outcome; None where there is none yet, or a damaged one."""
+def _read(job: TrainingJob, point: GridPoint) -> SweepRun | None:
+    """The stored outcome; None if it is missing or damaged."""
     try:
         value: dict[str, Any] = strict_json.read(job.folder / FILE)
         digest = value.pop("identity")
-        trained = Trained(**value)
+        run = SweepRun(**value)
     except (UserError, TypeError, AttributeError, KeyError):
         return None
-    if digest != _digest(job) or trained.values != dict(place.values):
+    if digest != _digest(job) or run.values != dict(point.values):
         raise UserError(
-            f"{job.folder} holds a run of another sweep (other options or other images). Repeat the "
-            "options of that sweep to go on with it, or choose another folder with --out."
+            f"{job.folder} contains a run of another sweep (other options or other images). Repeat the "
+            "options of that sweep to continue it, or choose another folder with --out."
         )
-    return trained
+    return run

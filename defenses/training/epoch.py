@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def epsilon_fraction(recipe: Recipe, epoch: int) -> float:
     """The fraction of epsilon in a 0-based epoch, in [0, 1]."""
-    return schedules.budget(recipe.budget, recipe.schedule.periods, recipe.training.epochs, epoch)
+    return schedules.epsilon_fraction(recipe.budget, recipe.schedule.periods, recipe.training.epochs, epoch)
 
 
 def perturbs_weights(recipe: Recipe, epoch: int) -> bool:
@@ -41,7 +41,7 @@ def perturbs_weights(recipe: Recipe, epoch: int) -> bool:
 
 def learning_rate(recipe: Recipe, epoch: int, iteration: int, iterations: int) -> float:
     """The rate of update ``iteration`` of ``iterations`` in an epoch; all count from 0."""
-    t = schedules.now(recipe.schedule, epoch, iteration, iterations)
+    t = schedules.epochs_elapsed(recipe.schedule, epoch, iteration, iterations)
     return schedules.learning_rate(recipe.schedule, recipe.optimiser.lr, recipe.training.epochs, t)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defenses.recipes.recipe import Recipe
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.resolve import resolve
 from defenses.training import initial_weights
 from defenses.training.batches import check_compatible
 from defenses.training.job_checks import check_batch_size, check_images, check_options
+from defenses.training.options import TrainOptions
 from robust_eval import data
 from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
@@ -23,28 +24,6 @@ from robust_eval.core.types import Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """The options of ``defenses train``."""
-
-    recipe: str
-    choices: Choices = field(default_factory=Choices)
-    data_root: Path | None = None
-    init: str | None = None
-    extra_data: str | None = None
-    unlabelled: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "32"
-    compile: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    out: Path | None = None
-    resume: bool = False
-    tensorboard: bool = True
-    command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

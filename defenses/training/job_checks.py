@@ -12,7 +12,7 @@ from robust_eval.data import ImageSet
 from robust_eval.models.acceleration import compilation
 
 if TYPE_CHECKING:
-    from defenses.training.job import TrainOptions
+    from defenses.training.options import TrainOptions
 
 
 def check_options(recipe: Recipe, options: TrainOptions) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from defenses.recipes.resolve import leaves
+from defenses.recipes.resolve import flatten
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
 from robust_eval.models.loading.file_reader import damaged_part
@@ -73,7 +73,7 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
 
 def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[str]:
     """One phrase per field that differs. The number of devices may change."""
-    before, now = dict(leaves(saved)), dict(leaves(current))
+    before, now = dict(flatten(saved)), dict(flatten(current))
     for name in sorted(before.keys() | now.keys()):
         if name == "devices" or (name not in before and DEFAULTS_OF_NEW_FIELDS.get(name) == now[name]):
             continue

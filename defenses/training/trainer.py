@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from defenses.runs.learning_curve import Board, NoBoard, TensorBoard
+from defenses.runs.learning_curve import NoTensorBoard, TensorBoard, TensorBoardWriter
 from defenses.training.accuracy import Accuracies
 from defenses.training.context import TrainingContext, begin
 from defenses.training.display import TrainingDisplay
@@ -47,7 +47,7 @@ def train(
     first = runtime.rank == 0
     folder = RunFolder(context, state, writes=first)
     notes = context.notes + folder.open()
-    board: Board = NoBoard()
+    board: TensorBoardWriter = NoTensorBoard()
     if first and job.options.tensorboard:
         board = TensorBoard(job.folder / "tensorboard", state.progress.epoch + 1)
     try:

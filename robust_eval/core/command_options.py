@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Result = TypeVar("Result")
 
@@ -55,7 +55,7 @@ def expand_options(command: Callable[..., Result]) -> Callable[..., Result]:
         groups[name] = (cls, [one.name for one in declared])
         for one in declared:
             annotation: Any = Annotated[
-                types[one.name],
+                _readable(types[one.name]),
                 typer.Option(*_flags(one), help=one.metadata["help"], rich_help_panel=one.metadata["panel"]),
             ]
             parameters.append(
@@ -73,6 +73,11 @@ def expand_options(command: Callable[..., Result]) -> Callable[..., Result]:
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in parameters}
     return call
+
+
+def _readable(hint: Any) -> Any:
+    """The type that typer is given: it reads a repeatable option as a list, not as any sequence."""
+    return list[get_args(hint)] if get_origin(hint) is Sequence else hint  # type: ignore[misc]
 
 
 def as_arguments(options: object) -> Iterator[str]:

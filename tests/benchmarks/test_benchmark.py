@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic, and that both sides agree on a handful of digits."""
+"""The evaluation benchmark: options, arithmetic, and equal verdicts of both sides on a few digits."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from robust_eval.core.errors import UserError
 from robust_eval.results import TuningRecord
 
 
-def test_a_gpu_also_trains_what_the_papers_train(tmp_path: Path) -> None:
+def test_the_training_benchmark_uses_the_settings_of_the_papers(tmp_path: Path) -> None:
     for arch in TRAINED:
         given = step.parse(training_words(arch, "cpu", tmp_path))
         assert (given.arch, given.batch_size, given.repeats) == (arch, 128, 20)
         assert given.out.parent == tmp_path
 
 
-def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_report_is_read_back_unchanged(tmp_path: Path) -> None:
     columns = {"clean": Measured("1101", 0.5)}
     stopwatch = Stopwatch()
     sum(range(200_000))
@@ -54,7 +54,7 @@ def shown(work: Work, reports: dict[str, Report], rates: dict[str, float]) -> li
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines()]
 
 
-def test_the_table_counts_examples_judged_differently() -> None:
+def test_the_table_counts_differing_verdicts() -> None:
     columns = {"clean": Measured("1111", 0.5), "fgsm": Measured("1110", 0.5), "aa": Measured("1100", 1.0)}
     plain = {"clean": Measured("1111", 0.5), "fgsm": Measured("1110", 0.5), "aa": Measured("1010", 4.0)}
     ours = Report(2.0, 4.0, 100.0, columns, {"float32": 5e9, "bfloat16": 1e10})
@@ -64,12 +64,12 @@ def test_the_table_counts_examples_judged_differently() -> None:
         {"float32": 1e10, "bfloat16": 2e10},
     )
     assert ["aa", "ours", "50.0", "2", "1.0", "4.00", "", "", "", ""] in rows
-    # Half a second at each rate, over two seconds.
+    # 0.5 s at each of two rates, of 2 s.
     assert ["total", "ours", "", "", "2.0", "2.50", "4.0", "1.50", "100", "50%"] in rows
     assert ["total", "plain", "", "", "5.0", "1.00", "6.0", "1.00", "300", ""] in rows
 
 
-def test_columns_that_only_some_sides_have_are_left_out() -> None:
+def test_the_table_has_only_the_columns_of_all_sides() -> None:
     peer = Report(3.0, 3.0, 100.0, {"pgd-20": Measured("01", 2.0)})
     plain = Report(6.0, 9.0, 100.0, {"clean": Measured("11", 1.0), "pgd-20": Measured("11", 5.0)})
     rows = shown(Work("x", "pgd-20", "digits", "0.1", 2), {"plain": plain, "foolbox": peer}, {})
@@ -98,7 +98,7 @@ def test_works_sides_and_examples_can_be_chosen() -> None:
         (["--checkpoint", "none.pt"], "there is no file none.pt"),
         (["--sides", "ours,mine"], "unknown side 'mine': choose from ours, ours bf16"),
         (["--sides", ","], "unknown side ''"),
-        (["--sides", "foolbox", "--work", "mnist autoattack"], "foolbox can do none of this work"),
+        (["--sides", "foolbox", "--work", "mnist autoattack"], "foolbox cannot run these cases"),
         (["--examples", "0"], "'0' is not a whole number of at least 1"),
         (["--threads", "-2"], "'-2' is not a whole number of at least 1"),
         (["--device", "tpu"], "Unknown device 'tpu'"),
@@ -106,33 +106,31 @@ def test_works_sides_and_examples_can_be_chosen() -> None:
         (["--suite", "quick"], "invalid choice: 'quick'"),
     ],
 )
-def test_bad_options_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_options_are_rejected(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(words)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_peers_are_asked_for_nothing_that_they_cannot() -> None:
+def test_peers_run_only_the_suites_that_they_support() -> None:
     found = works(parse(["--sides", "plain,foolbox"]))
     assert {work.name: work.sides for work in found}["mnist autoattack"] == ("plain",)
     assert {work.name: work.sides for work in found}["resnet-18 pgd-20"] == ("plain", "foolbox")
 
 
-def test_a_side_that_refuses_its_input_is_told_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refusing(module: list[str], *_: object, **__: object) -> subprocess.CompletedProcess[str]:
+def test_an_error_of_a_child_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(module: list[str], *_: object, **__: object) -> subprocess.CompletedProcess[str]:
         code = 2 if module == ["benchmarks.evaluation.inputs"] else 1
         return subprocess.CompletedProcess([], code, stdout="", stderr="a warning\nError: No such data.\n")
 
-    monkeypatch.setattr("benchmarks.__main__.child", refusing)
+    monkeypatch.setattr("benchmarks.__main__.child", fail)
     words = ["--checkpoint", __file__, "--data", "x", "--eps", "0.1", "--out", str(tmp_path)]
     with pytest.raises(UserError, match=r"^No such data.$"):
         main(words)
 
 
-def test_what_a_user_can_put_right_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_printed_on_one_line_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         raise UserError("Choose another folder.")
 
@@ -142,7 +140,7 @@ def test_what_a_user_can_put_right_is_one_line_and_exit_code_2(capsys: pytest.Ca
     assert capsys.readouterr().err == "Error: Choose another folder.\n"
 
 
-def test_figures_that_cannot_be_kept_are_refused_before_the_work(tmp_path: Path) -> None:
+def test_unwritable_outputs_and_unknown_suites_are_rejected_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to"):
         main(["--out", str(tmp_path / "file")])
@@ -153,15 +151,15 @@ def test_figures_that_cannot_be_kept_are_refused_before_the_work(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "module", sorted(Path(options.__file__).parent.glob("*.py")), ids=lambda path: path.stem
+    "module", sorted(Path(options.__file__).parent.rglob("*.py")), ids=lambda path: path.stem
 )
-def test_every_command_is_guarded(module: Path) -> None:
+def test_every_command_prints_user_errors_on_one_line(module: Path) -> None:
     text = module.read_text(encoding="utf-8")
-    if "__main__" in text and module.stem not in ("prepare", "matrix_rate"):
+    if "__main__" in text and module.stem not in ("inputs", "matrix_rate"):
         assert "guarded(main)" in text
 
 
-def test_a_work_without_its_data_is_skipped_in_sight(
+def test_a_case_without_data_is_skipped_with_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_data(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
@@ -171,7 +169,7 @@ def test_a_work_without_its_data_is_skipped_in_sight(
     main(["--work", "mnist full", "--out", str(tmp_path)])
     assert "mnist full: skipped. mnist is not in DIR" in capsys.readouterr().out
     main(["--work", "resnet-18 pgd-20", "--out", str(tmp_path)])
-    assert "resnet-18 pgd-20: skipped. It needs --cifar IMAGES." in capsys.readouterr().out
+    assert "resnet-18 pgd-20: skipped. This case needs --cifar IMAGES." in capsys.readouterr().out
     assert json.loads((tmp_path / "benchmark.json").read_text())["works"] == []
 
 
@@ -180,7 +178,7 @@ def test_a_matrix_rate_is_operations_per_second() -> None:
     assert 1e6 < found < 1e14
 
 
-def test_operations_are_those_of_the_passes() -> None:
+def test_operations_are_counted_by_precision() -> None:
     model, x, y = linear_problem(n=6)
     result = evaluate(model, x, y, "Linf 0.04", suite="fgsm,spsa", precision="bfloat16")
     fgsm, spsa = result.columns["fgsm"], result.columns["spsa"]
@@ -211,7 +209,7 @@ def test_both_sides_agree_on_a_few_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_small_steps_are_timed_and_held_to_float64(tmp_path: Path) -> None:
+def test_spsa_queries_are_timed_and_compared_with_float64(tmp_path: Path) -> None:
     out = tmp_path / "steps.json"
     words = ["--arch", "digits-cnn", "--images", "1", "--rows", "64", "--repeats", "1", "--threads", "1"]
     spsa_queries.main([*words, "--out", str(out)])

@@ -1,4 +1,4 @@
-"""The comparison of precisions: trained in both, judged alike, and the verdict's arithmetic."""
+"""The comparison of float32 and bfloat16 training: runs, and the arithmetic of the comparison."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def rows(*robust: float) -> list[dict[str, float]]:
     return [{"pgd": value} for value in robust]
 
 
-def test_the_difference_is_held_against_the_spread_of_the_seeds() -> None:
+def test_the_difference_is_compared_with_the_range_over_seeds() -> None:
     near = verdict({"32": rows(0.50, 0.52, 0.51), "bf16": rows(0.50, 0.53, 0.53)})
     assert near == (pytest.approx(0.01), pytest.approx(0.03), True)
     far = verdict({"32": rows(0.50, 0.52, 0.51), "bf16": rows(0.40, 0.41, 0.42)})
     assert far == (pytest.approx(-0.10), pytest.approx(0.02), False)
 
 
-def test_it_trains_both_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_it_trains_in_both_precisions_and_can_be_repeated(tmp_path: Path) -> None:
     small = ["architecture_arguments.width=4", "architecture_arguments.hidden=8", "inner.steps=1"]
     words = ["--epochs", "1", "--seeds", "0,1", "--examples", "20", "--out", str(tmp_path)]
     words += [word for text in (*small, "selection.steps=1") for word in ("--set", text)]

@@ -1,4 +1,4 @@
-"""The training benchmark: both sides perturb alike, and the table's arithmetic."""
+"""The training benchmark: both sides find the same perturbation, and the arithmetic of the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.console import Console
 from benchmarks.training.side import operations
 from benchmarks.training.step import main, parse, table
 from benchmarks.training.two_network_awp import TwoNetworks
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
 from defenses.training.weight_perturbation import WeightPerturbation
 from robust_eval.models import architectures
 
@@ -30,11 +31,11 @@ def test_both_sides_find_the_same_perturbation() -> None:
         perturbation.ascend(lambda: F.cross_entropy(net(x), y))
         for name, difference in theirs.items():
             v = dict(net.named_parameters())[name] - before[name]
-            # The second network's difference of nearly equal weights is rounded to about 1e-5 of it.
+            # The second network computes a difference of nearly equal weights, with a relative error of 1e-5.
             assert (v - 0.01 * difference).norm() / v.norm() < 1e-3
 
 
-def test_the_table_compares_with_at_and_with_the_peer_in_float32() -> None:
+def test_the_table_compares_with_at_and_with_two_networks_in_float32() -> None:
     def figure(side: str, awp: bool, seconds: float, peak: float, precision: str = "32") -> dict[str, object]:
         base = {"side": side, "precision": precision, "awp": awp, "weights_mib": 40.0, "first_seconds": 9.0}
         return base | {"seconds": seconds, "cpu_seconds": seconds * 2, "peak_mib": peak, "share": 0.515}
@@ -54,7 +55,7 @@ def test_the_table_compares_with_at_and_with_the_peer_in_float32() -> None:
 
 
 def test_operations_of_a_step_and_their_growth_with_the_batch() -> None:
-    """A linear layer: forward, gradient of the weights and gradient of the input, each 2 n a b."""
+    """For a linear layer, forward, weight gradient and input gradient take 2 n a b operations each."""
     layer = torch.nn.Linear(5, 7)
 
     def step(x: torch.Tensor, y: torch.Tensor) -> None:
@@ -66,7 +67,7 @@ def test_operations_of_a_step_and_their_growth_with_the_batch() -> None:
     assert operations(step, x, y, 8) == 3 * 2 * 8 * 5 * 7
 
 
-def test_it_runs(tmp_path: Path) -> None:
+def test_the_command_runs(tmp_path: Path) -> None:
     words = [
         "--arch",
         "lenet",

@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, without the training."""
+"""Make run folders like those of finished training runs, without training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from defenses.runs.learning_curve import csv_text
 
 
 def make_run(folder: Path, recipe: str = "at", seed: int = 0, **changes: Any) -> Path:
-    """Three epochs, the second the best on held-out images, the third on the test set."""
+    """Make a run of three epochs; the second is best on held-out images, the third on test images."""
     data, norm, gamma = changes.get("data", "cifar10"), changes.get("norm", "Linf"), changes.get("gamma", 0.0)
     shift = changes.get("shift", 0.0)
     folder.mkdir(parents=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from defenses.recipes.resolve import Choices
+from defenses.recipes.choices import Choices
 from defenses.training.display import SilentTrainingDisplay
-from defenses.training.job import TrainingJob, TrainOptions, prepare
+from defenses.training.job import TrainingJob, prepare
+from defenses.training.options import TrainOptions
 from defenses.training.runtime import start_runtime
 from defenses.training.signals import InterruptHandler
 from defenses.training.state import TrainingProgress

@@ -1,1 +1,1 @@
-"""A leaderboard's worth of work, simulated: its units, the machine's speeds, the pool that works them off."""
+"""Parts of the leaderboard simulation: work units, measured times, and the scheduler."""

@@ -1,4 +1,4 @@
-"""What the simulation of a board takes from this machine: measured once, kept in ``simulate_board.json``."""
+"""Inputs of the simulation that are measured on this machine and stored in ``simulate_board.json``."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from robust_eval.core.types import Architecture, Normalisation
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds and bytes of the machine that ``--measure`` ran on."""
+    """Times in seconds and sizes in bytes, from the machine that ran ``--measure``."""
 
     load_seconds: float
-    """A WRN-34-10 checkpoint from disk into memory, with its hash."""
+    """Loading a WRN-34-10 checkpoint from disk, and hashing it."""
     driver_seconds: float
-    """What the driver does with a unit of 500: read the verdicts, write and flush the file."""
+    """Work of the driver per unit of 500 examples: read the verdicts, write and flush the file."""
     task_seconds: float
-    """A task's way to an idle Ray worker and back."""
+    """Round trip of a task to an idle Ray worker."""
     spread: float
-    """Standard deviation of the logarithm of equal units' durations."""
+    """Standard deviation of the logarithm of the durations of equal units."""
     task_bytes: int
-    """A unit's question: options, request and indices."""
+    """Data sent per unit: options, request and indices."""
     unit_bytes: int
-    """A unit's file where all of 500 CIFAR-10 images are broken."""
+    """Unit file with 500 CIFAR-10 images, all broken."""
     model_bytes: int
     flops: float
-    """Of one forward pass of a WRN-34-10 on one image; a multiplication with its addition counts as two."""
+    """Operations of a WRN-34-10 forward pass on one image; a multiply-add counts as two."""
 
 
 def measure() -> Measured:
-    """Everything that can be measured without a GPU."""
+    """Measure all inputs; no GPU is needed."""
     import numpy as np
     import torch
 
@@ -73,15 +73,15 @@ def measure() -> Measured:
         yes, whole = np.ones(n, bool), np.arange(n)
         verdicts = Verdicts(whole, whole, whole, np.full(n, 0.1), yes, yes, yes, ~yes)
         packed = store.pack("k", UnitResult(verdicts, adv, 1, 1, 1.0))
-        place = store.open_run(Path(folder) / "run", {"a": 1})
+        run_store = store.open_run(Path(folder) / "run", {"a": 1})
         start = time.perf_counter()
         for i in range(20):
             store.unpack("k", packed, images=False)
-            place.put(str(i), packed)
+            run_store.put(str(i), packed)
         driver_seconds = (time.perf_counter() - start) / 20
     request = board_request(0)
     unit = CascadeState(request).start()[0].units[0]
-    asked = (EvaluationOptions(checkpoint="c.pt"), request, None, unit)
+    task = (EvaluationOptions(checkpoint="c.pt"), request, None, unit)
     with torch.no_grad():
         per_image = float(flops(network, torch.zeros(1, 3, 32, 32)))
     content = io.BytesIO()
@@ -90,8 +90,8 @@ def measure() -> Measured:
         load_seconds=load_seconds,
         driver_seconds=driver_seconds,
         task_seconds=_round_trip(),
-        spread=_spread(network),
-        task_bytes=len(pickle.dumps(asked)),
+        spread=_log_std(network),
+        task_bytes=len(pickle.dumps(task)),
         unit_bytes=len(packed),
         model_bytes=len(content.getvalue()),
         flops=per_image,
@@ -120,8 +120,11 @@ def _round_trip() -> float:
     return seconds
 
 
-def _spread(network: object) -> float:
-    """Of equal passes on this machine; a GPU's own are closer together, a cluster's are not."""
+def _log_std(network: object) -> float:
+    """Standard deviation of the log durations of equal passes on this machine.
+
+    Durations vary less on one GPU, but not within a cluster.
+    """
     import statistics
 
     import torch

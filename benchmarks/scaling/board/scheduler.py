@@ -1,4 +1,4 @@
-"""The pool at work: one driver, many GPUs, units that wait for each other."""
+"""Simulate the scheduler: one driver, many GPUs, and units that depend on earlier stages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from benchmarks.scaling.board.units import Board, Piece, board_request
 from robust_eval.evaluation.planning.units import SPLIT
 
 KEEP = 4
-"""Checkpoints that a worker holds."""
+"""Checkpoints that a worker keeps in memory."""
 CALL_SECONDS = 0.005
-"""What a call costs whatever its size: starting the layers of a WRN-34-10. An assumption."""
+"""Fixed cost of a forward or backward pass of a WRN-34-10 (an assumption)."""
 
 
 @dataclass(frozen=True)
 class Policy:
+    """A scheduling policy."""
+
     name: str
     parallel: bool = True
-    """Columns of a run do not wait for each other."""
+    """Columns of a run are independent of each other."""
     longest: bool = True
-    """The unit that holds up the longest chain first; else in the order of the suite."""
+    """Units on the longest remaining path first; else in the order of the suite."""
     split: int = SPLIT
     long_cut: bool = True
-    """Long attacks are cut finer."""
+    """Units of long attacks are smaller."""
 
 
 POLICIES = (
@@ -41,14 +43,16 @@ POLICIES = (
 
 @dataclass(frozen=True)
 class Outcome:
+    """Simulated times in seconds, and counts."""
+
     makespan: float
     work: float
     chain: float
-    """The longest sequence of waves that have to wait for each other, each unit on a GPU of its own."""
+    """Critical path: the longest sequence of dependent stages, with one GPU per unit."""
     units: int
     loads: int
     driver: float
-    """Seconds the driver was busy."""
+    """Busy time of the driver."""
 
     def efficiency(self, gpus: int) -> float:
         return self.work / (gpus * self.makespan)
@@ -57,7 +61,7 @@ class Outcome:
 def simulate(
     measured: Measured, gpus: int, runs: int, policy: Policy, tflops: float, seed: int = 0
 ) -> Outcome:
-    """Play a board through; seconds."""
+    """Simulate the evaluations of a leaderboard."""
     board = Board(board_request(0, split=policy.split), long_cut=policy.long_cut)
     clock = _Clock(measured, tflops, random.Random(seed))
     queue = _Queue(board, policy, clock)
@@ -72,7 +76,7 @@ def simulate(
 
 @dataclass(frozen=True)
 class _Clock:
-    """How long a GPU takes for a unit."""
+    """Time that a GPU takes for a unit."""
 
     measured: Measured
     tflops: float
@@ -85,7 +89,7 @@ class _Clock:
 
 
 class _Queue:
-    """The units that may begin now, run by run, the most urgent first."""
+    """Units that can start, by run, the most urgent first."""
 
     def __init__(self, board: Board, policy: Policy, clock: _Clock) -> None:
         self._board, self._policy = board, policy
@@ -94,12 +98,12 @@ class _Queue:
         self._missing: dict[tuple[int, int, int], int] = {}
         self.rest = [
             [
-                sum(clock.seconds(wave[0], noisy=False) for wave in column[stage:])
+                sum(clock.seconds(stage_units[0], noisy=False) for stage_units in column[stage:])
                 for stage in range(len(column))
             ]
             for column in board.columns
         ]
-        """Seconds from a wave to the end of its column, a GPU for every unit."""
+        """Seconds from a stage to the end of its column, with one GPU per unit."""
 
     def __len__(self) -> int:
         return sum(len(heap) for heap in self._ready.values())
@@ -108,7 +112,7 @@ class _Queue:
         self._add(run, -1, 0)
 
     def take(self, loaded: dict[int, None]) -> Piece:
-        """The most urgent unit of the first run that is ``loaded``, else of the first run."""
+        """Remove the most urgent unit of the first run that is ``loaded``, else of the first run."""
         run = min(self._ready, key=lambda r: (r not in loaded, r))
         piece = heapq.heappop(self._ready[run])[2]
         if not self._ready[run]:
@@ -116,7 +120,7 @@ class _Queue:
         return piece
 
     def finish(self, piece: Piece) -> None:
-        """A unit is done; what waited for the last of its wave may begin."""
+        """Record a finished unit; after the last one of a stage, the next stage can start."""
         key = (piece.run, piece.column, piece.stage)
         self._missing[key] -= 1
         if self._missing[key]:
@@ -140,7 +144,7 @@ class _Queue:
 
 
 class _Pool:
-    """The GPUs and their driver, from one finished unit to the next."""
+    """The GPUs and the driver; time advances from one finished unit to the next."""
 
     def __init__(self, measured: Measured, gpus: int, runs: int, queue: _Queue, clock: _Clock) -> None:
         self._measured, self._queue, self._clock = measured, queue, clock
@@ -153,7 +157,7 @@ class _Pool:
         self.units = self.loads = 0
 
     def feed(self) -> None:
-        """Give every idle GPU a unit; open further runs while there are fewer units than GPUs."""
+        """Give a unit to every idle GPU; open further runs while there are fewer units than GPUs."""
         while self._idle:
             while self._unopened and len(self._queue) < len(self._loaded):
                 self._queue.open(self._unopened.pop(0))
@@ -167,7 +171,7 @@ class _Pool:
             heapq.heappush(self.busy, (start + duration, next(self._counter), gpu, piece))
 
     def step(self) -> None:
-        """On to the next unit that ends."""
+        """Advance to the end of the next unit."""
         self.now, _, gpu, piece = heapq.heappop(self.busy)
         self.driver_free = max(self.driver_free, self.now) + self._measured.driver_seconds
         self.driver_busy += self._measured.driver_seconds
@@ -176,7 +180,7 @@ class _Pool:
         self.feed()
 
     def _load(self, gpu: int, run: int) -> float:
-        """Seconds until the GPU holds the run's checkpoint."""
+        """Seconds until the GPU has loaded the run's checkpoint."""
         held = self._loaded[gpu]
         if run in held:
             return 0.0

@@ -1,4 +1,4 @@
-"""The units of a board, wave by wave, as ``robust_eval.evaluation.planning.units`` cuts them."""
+"""The work units of an evaluation, by stage, divided by ``robust_eval.evaluation.planning.units``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.units import SPLIT, pack
 
 QUERIES = 8192
-"""Of SPSA in one call."""
-# Fractions of all images that are left: AT-AWP, Table 2 of the AWP paper; the phases of AutoAttack between
-# its PGD-100 and AutoAttack columns are ours, FAB and Square all but empty as is usual.
+"""SPSA queries per call of the network."""
+# Fractions of all images that are still robust after each attack: AT-AWP in Table 2 of the AWP paper. For
+# the phases of AutoAttack, values between its columns PGD-100 and AutoAttack are assumed; FAB and Square
+# break few images.
 LEFT = {
     "clean": 0.8557,
     "fgsm": 0.629,
@@ -30,7 +31,7 @@ LEFT = {
 
 
 def board_request(number: int, *, split: int = SPLIT) -> Request:
-    """``full`` on all of CIFAR-10's test images, as the command plans it on a GPU."""
+    """The request of ``full`` on all CIFAR-10 test images, as planned for a GPU."""
     suite = suites.load("full")
     families = sorted({attack.family for column in suite.columns for attack in column.attacks})
     return Request(
@@ -57,11 +58,11 @@ class Piece:
     images: int
     passes: float
     calls: float
-    """Of the network, for all its images together."""
+    """Calls of the network, for all images of the unit together."""
 
 
 class Board:
-    """Which units a run has, wave by wave; equal for all runs."""
+    """The units of a run, by column and stage; the same for all runs."""
 
     def __init__(self, request: Request, *, long_cut: bool = True) -> None:
         self._long_cut = long_cut
@@ -73,18 +74,18 @@ class Board:
             self.columns.append(self._column(request, number, column, right))
 
     def _column(self, request: Request, number: int, column: Column, right: int) -> list[list[Piece]]:
-        waves, left = [], right
+        stages, left = [], right
         for stage, attack in enumerate(column.attacks):
             cost = attacks.cost(attack, request.checkpoint.classes)
             passes = float(cost.forwards + cost.backwards)
             after = min(left, round(LEFT[attack.id] * request.data.n))
             if attack.family == "spsa" or attack.id == "square":
-                # These stop for an image as soon as it is broken: half of the way, say.
+                # These attacks stop when an image is broken; half of the passes is assumed for those.
                 passes *= (after + 0.5 * (left - after)) / max(left, 1)
             cut = pack(request, range(left), int(cost.forwards + cost.backwards) if self._long_cut else 0)
-            waves.append(
+            stages.append(
                 [
-                    # SPSA puts the queries of many images into one call.
+                    # SPSA combines the queries of several images in one call.
                     Piece(
                         0,
                         number,
@@ -97,4 +98,4 @@ class Board:
                 ]
             )
             left = after
-        return waves
+        return stages

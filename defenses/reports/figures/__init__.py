@@ -1,1 +1,1 @@
-"""Figures of finished training runs."""
+"""Figures of finished training runs: learning curves, sweeps, and the gap against flatness."""

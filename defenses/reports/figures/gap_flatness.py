@@ -20,21 +20,21 @@ SETTING = ("data", "threat", "attack", "seed", "batch_size", "precision", "direc
 
 
 @dataclass(frozen=True)
-class Spot:
-    """One checkpoint of one run."""
+class MeasuredCheckpoint:
+    """Sharpness and robust generalisation gap of one checkpoint of one run."""
 
     run: str
     checkpoint: str
     epoch: float
     sharpness: float
-    """Mean of abs(g(alpha) - g(0)) over the landscape, in nats; smaller is flatter."""
+    """Mean of |g(alpha) - g(0)| over the landscape, in nats; smaller is flatter."""
     gap: float
-    """Training minus unseen robust accuracy, in points; test images where all runs measured them."""
+    """Robust accuracy on training images minus that on unseen images, in percentage points."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Over all checkpoints; None where fewer than three, or one side does not vary."""
+    """Correlation over all checkpoints; None for fewer than three, or if one quantity is constant."""
 
     spearman: float | None
     pearson: float | None
@@ -42,9 +42,9 @@ class Correlation:
 
 
 def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
-    """sha256 of a checkpoint -> sharpness, from the JSON files of ``robust-eval landscape curve``.
+    """Read the sharpness of checkpoints, by sha256, from JSON files of ``robust-eval landscape curve``.
 
-    Raises :class:`UserError` for other files, and where two were measured in different ways.
+    Raises :class:`UserError` for other files, and if two files were measured with different settings.
     """
     found: dict[str, float] = {}
     setting: Mapping[str, Any] | None = None
@@ -52,7 +52,7 @@ def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
         value = strict_json.read(path)
         if not isinstance(value, dict) or value.get("kind") != "landscape-1d":
             raise UserError(
-                f"{path} is no landscape: name the .json that robust-eval landscape curve CKPT... wrote."
+                f"{path} is not a landscape: name the .json file that robust-eval landscape curve CKPT wrote."
             )
         this = {name: value.get(name) for name in SETTING}
         if setting is not None and this != setting:
@@ -69,27 +69,31 @@ def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
     return found
 
 
-def match(runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[str, float]) -> list[Spot]:
-    """The measured checkpoints that lie in the runs' folders, by epoch; a UserError where there is none.
+def match(
+    runs: Sequence[FinishedRun], names: Sequence[str], flatness: Mapping[str, float]
+) -> list[MeasuredCheckpoint]:
+    """Find the checkpoints with known sharpness in the run folders, ordered by run and epoch.
 
-    The gap is that of the accuracies the checkpoint recorded when it was saved, on test images where every
-    run measured those, else on held-out ones. The same weights under two names (best.pt, epoch-0100.pt)
-    count once.
+    The gap uses the accuracies stored in the checkpoint: on test images if every run measured them, else on
+    held-out images. The same weights under two names (best.pt, epoch-0100.pt) count once. Raises
+    :class:`UserError` if no checkpoint matches.
     """
     part = "test" if all(run.test_measured for run in runs) else "val"
-    spots = [
-        spot for run, name in zip(runs, names, strict=True) for spot in _spots(run, name, flatness, part)
+    checkpoints = [
+        one for run, name in zip(runs, names, strict=True) for one in _measured(run, name, flatness, part)
     ]
-    if not spots:
+    if not checkpoints:
         raise UserError(
-            "None of the landscape's checkpoints lies in these run folders with a measured gap: run "
-            "robust-eval landscape curve on checkpoints of these runs."
+            "No checkpoint of the landscape is in these run folders with a measured gap: run robust-eval "
+            "landscape curve on checkpoints of these runs."
         )
-    return spots
+    return checkpoints
 
 
-def _spots(run: FinishedRun, name: str, flatness: Mapping[str, float], part: str) -> Iterator[Spot]:
-    found: dict[float, Spot] = {}
+def _measured(
+    run: FinishedRun, name: str, flatness: Mapping[str, float], part: str
+) -> Iterator[MeasuredCheckpoint]:
+    found: dict[float, MeasuredCheckpoint] = {}
     for path in sorted(run.folder.glob("*.pt")):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,33 +103,33 @@ def _spots(run: FinishedRun, name: str, flatness: Mapping[str, float], part: str
         if "train_pgd" in metrics and f"{part}_pgd" in metrics:
             epoch = float(metrics["epoch"])
             gap = 100 * (float(metrics["train_pgd"]) - float(metrics[f"{part}_pgd"]))
-            found.setdefault(epoch, Spot(name, path.name, epoch, flatness[digest], gap))
+            found.setdefault(epoch, MeasuredCheckpoint(name, path.name, epoch, flatness[digest], gap))
     return iter([found[epoch] for epoch in sorted(found)])
 
 
-def correlation(spots: Sequence[Spot]) -> Correlation:
-    """Spearman's rank correlation (order alone) and Pearson's of gap and sharpness."""
+def correlation(checkpoints: Sequence[MeasuredCheckpoint]) -> Correlation:
+    """Spearman's and Pearson's correlation of gap and sharpness."""
     from scipy.stats import pearsonr, spearmanr
 
-    sharp, gap = [spot.sharpness for spot in spots], [spot.gap for spot in spots]
-    if len(spots) < 3 or len(set(sharp)) == 1 or len(set(gap)) == 1:
-        return Correlation(None, None, len(spots))
-    return Correlation(float(spearmanr(sharp, gap)[0]), float(pearsonr(sharp, gap)[0]), len(spots))
+    sharp, gap = [one.sharpness for one in checkpoints], [one.gap for one in checkpoints]
+    if len(checkpoints) < 3 or len(set(sharp)) == 1 or len(set(gap)) == 1:
+        return Correlation(None, None, len(checkpoints))
+    return Correlation(float(spearmanr(sharp, gap)[0]), float(pearsonr(sharp, gap)[0]), len(checkpoints))
 
 
-def draw(spots: Sequence[Spot]) -> Figure:
-    """A marker per checkpoint, larger for later epochs, joined within a run."""
-    found = correlation(spots)
-    last = max(spot.epoch for spot in spots)
+def draw(checkpoints: Sequence[MeasuredCheckpoint]) -> Figure:
+    """One marker per checkpoint, larger for later epochs, joined by lines within a run."""
+    found = correlation(checkpoints)
+    last = max(one.epoch for one in checkpoints)
     with figure_style.style():
         canvas, (axis,) = figure_style.panels(height=2.8)
-        for place, name in enumerate(dict.fromkeys(spot.run for spot in spots)):
-            own = [spot for spot in spots if spot.run == name]
-            look = figure_style.line(place)
-            x, y = [spot.sharpness for spot in own], [spot.gap for spot in own]
-            axis.plot(x, y, color=look["color"], linewidth=0.7, alpha=0.5)
-            sizes = [8 + 28 * spot.epoch / last for spot in own]
-            axis.scatter(x, y, s=sizes, color=look["color"], marker=look["marker"], label=name)
+        for index, name in enumerate(dict.fromkeys(one.run for one in checkpoints)):
+            own = [one for one in checkpoints if one.run == name]
+            style = figure_style.line(index)
+            x, y = [one.sharpness for one in own], [one.gap for one in own]
+            axis.plot(x, y, color=style["color"], linewidth=0.7, alpha=0.5)
+            sizes = [8 + 28 * one.epoch / last for one in own]
+            axis.scatter(x, y, s=sizes, color=style["color"], marker=style["marker"], label=name)
         axis.set_xlabel("sharpness: mean |g(α) - g(0)| (nats)")
         axis.set_ylabel("robust generalisation gap (points)")
         if found.spearman is not None:
@@ -134,11 +138,11 @@ def draw(spots: Sequence[Spot]) -> Figure:
     return canvas
 
 
-def data(spots: Sequence[Spot]) -> dict[str, Any]:
-    """Everything the figure shows."""
+def data(checkpoints: Sequence[MeasuredCheckpoint]) -> dict[str, Any]:
+    """The content of the figure's JSON file."""
     return {
         "kind": "gap-against-flatness",
         "units": "gap in points, sharpness in nats",
-        "correlation": asdict(correlation(spots)),
-        "checkpoints": [asdict(spot) for spot in spots],
+        "correlation": asdict(correlation(checkpoints)),
+        "checkpoints": [asdict(one) for one in checkpoints],
     }

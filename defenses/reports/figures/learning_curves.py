@@ -1,4 +1,4 @@
-"""Learning curves of several runs: robustness on training and unseen images, the gap, natural accuracy."""
+"""Learning curves of several runs: robust accuracy on training and unseen images, gap, natural accuracy."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ PANELS = {
     "gap": "robust generalisation\ngap (points)",
     "natural": "natural accuracy,\nunseen images (%)",
 }
-LONGEST = 28
+MAX_MARKERS = 28
+"""Lines with more points are drawn without markers."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One run in the figure. Each panel holds (epoch, percent) pairs; empty where nothing is known."""
+class CurveLine:
+    """One run in the figure: (epoch, percent) pairs by panel; empty if not measured."""
 
     name: str
     panels: Mapping[str, Sequence[tuple[float, float]]]
     epochs: float
-    """Length of the run."""
+    """Length of the run in epochs."""
     reference: bool
 
 
 def lines(
     runs: Sequence[FinishedRun], names: Sequence[str], references: Sequence[Reference]
-) -> tuple[list[Line], str]:
-    """What to draw, and which unseen images it shows: ``test`` if every run measured those, else ``val``."""
+) -> tuple[list[CurveLine], str]:
+    """The lines of the figure, and its unseen images: ``test`` if every run measured them, else ``val``."""
     part = "test" if all(run.test_measured for run in runs) else "val"
     found = [_of_run(run, name, part) for run, name in zip(runs, names, strict=True)]
     return found + [_of_reference(reference) for reference in references], part
 
 
-def _of_run(run: FinishedRun, name: str, part: str) -> Line:
+def _of_run(run: FinishedRun, name: str, part: str) -> CurveLine:
     gap = [
         (row["epoch"], row["train_pgd"] - row[f"{part}_pgd"])
         for row in run.rows
@@ -54,10 +55,10 @@ def _of_run(run: FinishedRun, name: str, part: str) -> Line:
         "gap": gap,
         "natural": run.measured(f"{part}_clean"),
     }
-    return Line(name, _percent(panels), float(run.recipe["training"]["epochs"]), False)
+    return CurveLine(name, _percent(panels), float(run.recipe["training"]["epochs"]), False)
 
 
-def _of_reference(log: Reference) -> Line:
+def _of_reference(log: Reference) -> CurveLine:
     train = log.train_robust or ()
     panels = {
         "train_robust": list(zip(log.epochs, train, strict=False)),
@@ -65,25 +66,25 @@ def _of_reference(log: Reference) -> Line:
         "gap": [(e, a - b) for e, a, b in zip(log.epochs, train, log.robust, strict=False)],
         "natural": list(zip(log.epochs, log.natural, strict=True)),
     }
-    return Line(log.name, _percent(panels), log.epochs[-1], True)
+    return CurveLine(log.name, _percent(panels), log.epochs[-1], True)
 
 
 def _percent(panels: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
     return {name: [(epoch, 100 * value) for epoch, value in pairs] for name, pairs in panels.items()}
 
 
-def draw(found: Sequence[Line]) -> Figure:
-    """Four panels over epochs, or over the share of training where runs differ in length."""
+def draw(found: Sequence[CurveLine]) -> Figure:
+    """Draw four panels over epochs, or over the fraction of the run if the runs differ in length."""
     same = len({line.epochs for line in found}) == 1
     with figure_style.style():
         canvas, axes = figure_style.panels(2, 2, width=figure_style.TWO_COLUMNS, height=4.2)
         for axis, (panel, title) in zip(axes, PANELS.items(), strict=True):
-            for place, line in enumerate(found):
+            for index, line in enumerate(found):
                 pairs = line.panels[panel]
                 axis.plot(
                     [epoch if same else 100 * epoch / line.epochs for epoch, _ in pairs],
                     [value for _, value in pairs],
-                    **_look(place, line, len(pairs)),
+                    **_style(index, line, len(pairs)),
                     label=line.name,
                 )
             axis.set_ylabel(title)
@@ -93,15 +94,15 @@ def draw(found: Sequence[Line]) -> Figure:
     return canvas
 
 
-def _look(place: int, line: Line, count: int) -> dict[str, Any]:
-    """Runs solid, references dashed; markers where there are few points to mark."""
+def _style(index: int, line: CurveLine, count: int) -> dict[str, Any]:
+    """Runs solid, references dashed; markers on lines with few points."""
     if line.reference:
-        return figure_style.reference(place)
-    return figure_style.line(place, markers=count <= LONGEST) | {"linestyle": "-"}
+        return figure_style.reference(index)
+    return figure_style.line(index, markers=count <= MAX_MARKERS) | {"linestyle": "-"}
 
 
-def data(found: Sequence[Line], part: str, runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """Everything the figure shows."""
+def data(found: Sequence[CurveLine], part: str, runs: Sequence[FinishedRun]) -> dict[str, Any]:
+    """The content of the figure's JSON file."""
     recipes = {
         line.name: {
             "folder": str(run.folder),

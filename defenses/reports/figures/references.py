@@ -1,7 +1,7 @@
-"""Other people's learning curves, drawn dashed behind ours: one CSV per run.
+"""Read learning curves of other code as reference lines: one CSV file per run.
 
-The columns are those of the AWP authors' log lines: ``epoch`` (from 0), ``test_rob_acc``, ``test_nat_acc``
-and, where it can be used, ``train_rob_acc``; accuracies are fractions.
+The columns are named as in the logs of the AWP authors: ``epoch`` (from 0), ``test_rob_acc``,
+``test_nat_acc`` and optionally ``train_rob_acc``; accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ TRAIN = "train_rob_acc"
 
 @dataclass(frozen=True)
 class Reference:
+    """The learning curve of one reference run; accuracies are fractions."""
+
     name: str
     epochs: tuple[float, ...]
-    """From 1, as ours."""
+    """Counted from 1, as in ``curve.csv``."""
     natural: tuple[float, ...]
     robust: tuple[float, ...]
     train_robust: tuple[float, ...] | None
-    """None for runs with AWP: their logs measure training images at w+v, from which no gap can be read."""
+    """None for runs with AWP: their logs measure training accuracy at w+v, which gives no gap at w."""
 
 
 def read(paths: Sequence[Path]) -> list[Reference]:
-    """The logs named, and those in a folder; a folder's other files are passed over."""
+    """Read the named logs and all logs in the named folders; other files in a folder are skipped.
+
+    Raises :class:`UserError` for a missing or unreadable log.
+    """
     return [reference for path in paths for reference in _below(path)]
 
 
@@ -39,14 +44,14 @@ def _below(path: Path) -> list[Reference]:
         found = _read(path)
         if found is None:
             raise UserError(
-                f"{path} is no log of a training run: it needs the columns {', '.join(NEEDED)}. Name another."
+                f"{path} is not a log of a training run: it needs the columns {', '.join(NEEDED)}."
             )
         return [found]
     each = [found for file in sorted(path.glob("*.csv")) if (found := _read(file)) is not None]
     if not each:
         raise UserError(
-            f"{path} holds no log of a training run: a .csv with the columns {', '.join(NEEDED)}. "
-            "Name another folder."
+            f"{path} contains no log of a training run (a .csv file with the columns {', '.join(NEEDED)}): "
+            "name another folder."
         )
     return each
 
@@ -65,7 +70,7 @@ def _read(path: Path) -> Reference | None:
             if name in (reader.fieldnames or ())
         }
     except FileNotFoundError:
-        raise UserError(f"There is no {path}: name a log, or a folder that holds some.") from None
+        raise UserError(f"There is no {path}: name a log, or a folder that contains logs.") from None
     except (OSError, UnicodeDecodeError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a log of a training run ({error}).") from None
     if not rows:
@@ -86,5 +91,5 @@ def _check(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
         highest = math.inf if name == "epoch" else 1.0
         bad = next((value for value in values if not (0 <= value <= highest and math.isfinite(value))), None)
         if bad is not None:
-            what = "an epoch counts from 0" if name == "epoch" else "accuracies are fractions from 0 to 1"
-            raise UserError(f"{path} has {name} = {bad:g}, but {what}: mend the log or leave it out.")
+            what = "epochs count from 0" if name == "epoch" else "accuracies are fractions from 0 to 1"
+            raise UserError(f"{path} has {name} = {bad:g}, but {what}: correct the log or leave it out.")

@@ -1,1 +1,1 @@
-"""A user's runs in the shape of the AWP paper's tables, the published values beside them."""
+"""Tables 1 to 5 of the AWP paper, filled with the user's runs next to the published values."""

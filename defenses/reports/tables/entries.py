@@ -1,4 +1,4 @@
-"""What one run or one result contributes to a table."""
+"""Table entries: the values that one run or one result contributes to a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.threat import format_fraction, parse_fraction
 from robust_eval.results import EvalResult, read_result
 
-# Column ids of robust-eval's suites, as Table 2 calls them.
+# Columns of Table 2, by column id of robust-eval.
 TABLE_2 = {
     "clean": "Natural",
     "fgsm": "FGSM",
@@ -27,25 +27,26 @@ NORM_OF = {"4": "Linf", "5": "L2"}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One seed's figures, in percent, for one row of a table."""
+class TableEntry:
+    """Values of one seed for one row of a table."""
 
     source: str
     group: str
     method: str
     seed: int
     values: Mapping[str, float]
+    """Percent, by column."""
     recipe: Mapping[str, Any]
     how: str
-    """How it was trained and measured, in a few words; the same for all seeds of a row."""
+    """How the model was trained and measured; the same for all seeds of a row."""
     terms: Mapping[str, object] = field(default_factory=dict)
-    """What besides the recipe is the same for all seeds of a row."""
+    """Other settings that are the same for all seeds of a row."""
 
 
-def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
-    """The entry of a training run, from its learning curve; or why the table has no place for it.
+def from_run(number: str, run: FinishedRun, *, replicate: bool) -> TableEntry | str:
+    """The entry of a training run from its learning curve, or the reason why it is not in the table.
 
-    ``replicate``: best as the paper took it, each figure's maximum over epochs on the test set.
+    ``replicate``: "best" is the maximum of each value over epochs on the test set, as in the paper.
     """
     method = published.method(run.method)
     if method is None or not _has(number, method):
@@ -55,7 +56,7 @@ def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
     part = "test" if run.test_measured else "val"
     if replicate and part == "val":
         raise UserError(
-            f"--replicate takes maxima on the test set, which {run.folder} never measured: leave it out, or "
+            f"--replicate takes maxima on the test set, which {run.folder} did not measure: leave it out, or "
             "train with --set selection.test_images=10000."
         )
     if any(f"{part}_{kind}" not in row for kind in ("pgd", "clean") for row in (run.best, run.last)):
@@ -73,7 +74,7 @@ def from_run(number: str, run: FinishedRun, *, replicate: bool) -> Entry | str:
     group = run.norm if number == "1" else f"{data} {run.norm}"
     values = {column: 100 * value for column, value in figures.items()}
     how = _training(run.recipe) + _measuring(run, part)
-    return Entry(
+    return TableEntry(
         str(run.folder),
         group,
         method,
@@ -104,8 +105,8 @@ def _measuring(run: FinishedRun, part: str) -> str:
     return f"; PGD-{selection['steps']} on {images} images"
 
 
-def from_result(path: Path) -> Entry | str:
-    """The entry of an evaluation for Table 2; or why the table has no place for it."""
+def from_result(path: Path) -> TableEntry | str:
+    """The entry of an evaluation for Table 2, or the reason why it is not in the table."""
     result = read_result(path)
     trained = result.checkpoint.trained_with or {}
     recipe = trained.get("recipe")
@@ -120,7 +121,7 @@ def from_result(path: Path) -> Entry | str:
     group = f"{published.dataset(result.data.name)} {result.threat.norm}"
     provenance = trained.get("provenance") or {}
     seed = provenance.get("seed")
-    return Entry(
+    return TableEntry(
         str(path),
         group,
         method,
@@ -141,16 +142,16 @@ def _judging(result: EvalResult, recipe: Mapping[str, Any]) -> str:
 
 
 def results_below(paths: Sequence[Path]) -> list[Path]:
-    """Every result.json named or lying in a named folder, each once."""
+    """The named result.json files and all those below the named folders; each once."""
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
-            raise UserError(f"There is no {path}: name result.json files, or folders that hold some.")
+            raise UserError(f"There is no {path}: name result.json files, or folders that contain some.")
         for file in sorted(path.rglob("result.json")) if path.is_dir() else [path]:
             found.setdefault(file.resolve(), file)
     if not found:
         raise UserError(
-            f"{', '.join(map(str, paths))} holds no result.json: table 2 is made from what "
-            "robust-eval run CHECKPOINT --suite full writes."
+            f"{', '.join(map(str, paths))} contains no result.json: table 2 is made from the results of "
+            "robust-eval run CHECKPOINT --suite full."
         )
     return list(found.values())

@@ -1,4 +1,4 @@
-"""The published values: ``configs/published/awp-paper.toml``, typed. All figures are percent."""
+"""Read the published values, in percent, from ``configs/published/awp-paper.toml``."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ NUMBERS = ("1", "2", "3", "4", "5")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Percent."""
+class TableValue:
+    """A value of a table: percent, with its standard deviation."""
 
     mean: float
     sd: float | None = None
     """Sample standard deviation over seeds; None for one seed, or where it was not published."""
     n: int | None = None
-    """Seeds; None for a published value."""
+    """Number of seeds; None for a published value."""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
+    """One row of a published table."""
+
     group: str
-    """The threat model in Table 1, data set and norm elsewhere."""
+    """Threat model (Table 1), or data set and norm (other tables)."""
     method: str
-    values: Mapping[str, Figure]
+    values: Mapping[str, TableValue]
     """By column."""
-    logged: Mapping[str, Figure]
+    logged: Mapping[str, TableValue]
     """From the released training logs: the natural accuracy of the most robust epoch."""
 
 
 @dataclass(frozen=True)
 class PublishedTable:
+    """One table of the paper."""
+
     number: str
     title: str
     metric: str
@@ -53,18 +57,18 @@ def _file() -> Mapping[str, Any]:
 
 
 def read(number: str) -> PublishedTable:
-    """Table 1 to 5; a UserError for any other."""
+    """Read table 1, 2, 3, 4 or 5. Raises :class:`UserError` for another number."""
     if number not in NUMBERS:
         raise unknown("table", number, NUMBERS)
     found = _file()[f"table{number}"]
     logs = _file()["natural_at_robust_best"]["values"]
     rows = []
     for row in found["rows"]:
-        values = {column: Figure(*value) for column, value in row["values"].items()}
+        values = {column: TableValue(*value) for column, value in row["values"].items()}
         known = logs.get(f"{row['group']} {row['method']}") if "natural/best" in found["columns"] else None
         rows.append(
             PublishedRow(
-                row["group"], row["method"], values, {"natural/best": Figure(known)} if known else {}
+                row["group"], row["method"], values, {"natural/best": TableValue(known)} if known else {}
             )
         )
     return PublishedTable(
@@ -79,11 +83,11 @@ def read(number: str) -> PublishedTable:
 
 
 def method(recipe: str) -> str | None:
-    """The paper's name of a recipe: ``at-awp`` is AT-AWP; None for one the paper's tables do not have."""
+    """The paper's name of a recipe, such as AT-AWP for ``at-awp``; None if it is not in the tables."""
     found: str | None = _file()["methods"].get(recipe)
     return found
 
 
 def dataset(name: str) -> str:
-    """The paper's spelling: ``cifar10`` is CIFAR-10; other names stay."""
+    """The paper's name of a data set, such as CIFAR-10 for ``cifar10``; other names are unchanged."""
     return str(_file()["datasets"].get(name, name))

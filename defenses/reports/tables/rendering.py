@@ -1,4 +1,4 @@
-"""A table as Markdown and as plain data."""
+"""Render a table as Markdown and as JSON data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from defenses.reports.tables.layout import Table
-from defenses.reports.tables.published import Figure
+from defenses.reports.tables.published import TableValue
 
 SOURCE = "Wu, Xia, Wang: Adversarial Weight Perturbation Helps Robust Generalization (NeurIPS 2020)"
 
 
 def markdown(table: Table) -> str:
-    """Ours, the paper's and the released logs' figures of a row below each other."""
+    """Render the table; each row has lines for our values, the published values and the released logs."""
     published = table.published
     heads = ["threat" if published.number == "1" else "data", "method", "", *map(_head, table.columns)]
     lines = [f"**Table {published.number}: {published.title}** ({published.metric}, percent)", ""]
@@ -35,7 +35,7 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(figures: Mapping[str, Figure], column: str) -> str:
+def _cell(figures: Mapping[str, TableValue], column: str) -> str:
     found = figures.get(column)
     if found is None:
         return ""
@@ -60,7 +60,7 @@ def _notes(table: Table) -> list[str]:
 
 
 def data(table: Table) -> dict[str, Any]:
-    """Everything that the Markdown shows; figures in percent."""
+    """The content of the table as JSON data; values in percent."""
     found = asdict(table)
     published = found.pop("published")
     heading = {name: published[name] for name in ("number", "title", "metric", "where", "notes")}

@@ -1,4 +1,4 @@
-"""The command line: what it prints, its exit codes, and its sentences."""
+"""The command line of defenses: output, exit codes and error messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ def test_list_names_every_recipe() -> None:
     assert all(name in output for name in config_ids("recipes"))
 
 
-def test_show_gives_values_what_they_come_to_and_sources() -> None:
+def test_the_options_of_train_are_grouped_in_panels() -> None:
+    output = invoke("train", "--help")
+    assert all(f"─ {panel} ─" in output for panel in ("Data", "Recipe", "Training", "Machine", "Output"))
+
+
+def test_show_prints_values_their_meaning_and_their_sources() -> None:
     output = invoke("show", "trades-awp", "--data", "mnist", "--set", "inner.steps=7")
     flat = " ".join(output.split())
     for piece in (
@@ -59,7 +64,7 @@ def test_show_gives_values_what_they_come_to_and_sources() -> None:
         assert piece in flat or piece == "Zhang", piece
 
 
-def test_a_run_and_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_with_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     output = invoke("train", "at-awp", *TINY, "--seeds", "0,1")
     folders = [tmp_path / "runs" / f"at-awp-digits-digits-cnn-s{seed}" for seed in (0, 1)]
@@ -74,7 +79,7 @@ def test_a_run_and_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "epoch 1/1" in output
 
 
-def test_spread_is_the_sample_standard_deviation() -> None:
+def test_seed_statistics_use_the_sample_standard_deviation() -> None:
     assert seed_statistics([0.5, 0.6, 0.7]) == SeedStatistics(
         pytest.approx(0.6), pytest.approx(0.1), 0.5, 0.7
     )
@@ -84,7 +89,7 @@ def test_spread_is_the_sample_standard_deviation() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "0,0", "3-1"])
-def test_seeds_that_are_none(text: str) -> None:
+def test_invalid_seeds_are_rejected(text: str) -> None:
     with pytest.raises(UserError, match="write for example 0,1,2"):
         seeds.parse_seeds(text)
 
@@ -98,18 +103,20 @@ DEVICES = [
 
 
 @pytest.mark.parametrize(("device", "precision", "devices", "sentence"), DEVICES)
-def test_devices(device: str, precision: str, devices: int, sentence: str) -> None:
+def test_invalid_devices_and_precisions_are_rejected(
+    device: str, precision: str, devices: int, sentence: str
+) -> None:
     with pytest.raises(UserError, match=sentence):
         start_runtime(device, precision, devices)
 
 
-def test_threads() -> None:
+def test_invalid_threads_are_rejected() -> None:
     with pytest.raises(UserError, match="--threads must be at least 1"):
         invoke("train", "at", *TINY, "--threads", "0")
 
 
-def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
-    """Stopped in the first seed, the second has nothing to resume yet: it begins."""
+def test_several_seeds_continue_after_an_interruption(tmp_path: Path) -> None:
+    """After an interruption in the first seed, --resume starts the second seed from the beginning."""
     invoke("train", "at", *TINY, "--seed", "0", "--out", str(tmp_path / "both" / "s0"))
     before = (tmp_path / "both" / "s0" / "curve.csv").read_text()
     invoke("train", "at", *TINY, "--seeds", "0,1", "--out", str(tmp_path / "both"), "--resume")
@@ -118,7 +125,7 @@ def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "both" / "seeds.json").read_text())["seeds"] == [0, 1]
 
 
-def test_the_current_folder_is_no_run_folder_by_accident(
+def test_a_non_empty_current_folder_is_rejected_as_run_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -127,7 +134,7 @@ def test_the_current_folder_is_no_run_folder_by_accident(
         invoke("train", "at", *TINY, "--out", "")
 
 
-def test_options_that_would_be_ignored() -> None:
+def test_contradictory_and_empty_options_are_rejected() -> None:
     with pytest.raises(UserError, match="--seed and --seeds contradict each other"):
         invoke("train", "at", *TINY, "--seed", "3", "--seeds", "0")
     for option in ("--init", "--extra-data", "--unlabelled"):
@@ -135,7 +142,7 @@ def test_options_that_would_be_ignored() -> None:
             invoke("train", "at", *TINY, option, "")
 
 
-def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_user_error_is_printed_on_stderr_with_exit_code_2(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "defenses.cli", "train", "at-apw", "--data", "digits"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
@@ -145,7 +152,7 @@ def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_command_resumes(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_killed_command_can_be_resumed(number: signal.Signals, tmp_path: Path) -> None:
     words = [
         sys.executable,
         "-m",
@@ -167,7 +174,7 @@ def test_a_killed_command_resumes(number: signal.Signals, tmp_path: Path) -> Non
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
-    assert number == signal.SIGKILL or "--resume goes on" in output
+    assert number == signal.SIGKILL or "repeat the command with --resume" in output
     done = subprocess.run([*words, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "run" / "curve.csv").read_text().splitlines()) == 9

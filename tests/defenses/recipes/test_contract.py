@@ -1,4 +1,4 @@
-"""Every recipe file on disk trains a few updates on digits; a new file needs no new test."""
+"""Every recipe file trains a few updates on digits; new files are tested automatically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEEDS = {"rst": "unlabelled", "rst-awp": "unlabelled", "pretraining": "init", "p
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What some recipes need: pseudo-labelled images, a pre-trained network."""
+    """Inputs that some recipes need: pseudo-labelled images and a pre-trained network."""
     folder = tmp_path_factory.mktemp("given")
     digits = load("digits", split="train").take(40)
     np.savez(folder / "pseudo.npz", x=digits.x_NHWC, y=digits.y_N)
@@ -33,7 +33,7 @@ def test_a_recipe_trains_and_its_checkpoint_loads(
     name: str, norm: str, given: dict[str, str], tmp_path: Path
 ) -> None:
     options = {NEEDS[name]: given[NEEDS[name]]} if name in NEEDS else {}
-    # Warm-ups would leave such short runs without perturbation.
+    # With a warm-up, such a short run would have no weight perturbation.
     job = make_job(
         tmp_path / "run", name, "perturbation.warmup=0", norm=norm, epochs=4, held_out=16, **options
     )

@@ -1,4 +1,4 @@
-"""Recipes: the papers' numbers, where each comes from, and what is said of a wrong field."""
+"""Recipes: the values of the papers, the source of each, and the errors for wrong fields."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from defenses.cli.show import HEADINGS
-from defenses.recipes.recipe import Recipe
-from defenses.recipes.resolve import Choices, leaves, read, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.recipe import DESCRIPTIVE_FIELDS, Recipe
+from defenses.recipes.resolve import flatten, read_recipe, resolve
 from robust_eval.core.discovery import config_ids
 from robust_eval.core.errors import UserError
 
@@ -22,7 +22,7 @@ def recipe(name: str, *sets: str, **choices: Any) -> Recipe:
     return resolve(name, Choices(sets=sets, **choices)).recipe
 
 
-def test_table_2_and_its_comparisons_are_there() -> None:
+def test_the_methods_of_table_2_and_its_comparisons_exist() -> None:
     wanted = {*TABLE_2, *(f"{name}-awp" for name in TABLE_2)}
     wanted |= {"at-rwp", "at-l1", "at-l2", "at-cutout", "at-mixup", "at-es", "at-pas", "natural"}
     wanted |= {"fgsm-rs", "fgsm-rs-awp", "n-fgsm", "n-fgsm-awp"}
@@ -33,25 +33,25 @@ def test_table_2_and_its_comparisons_are_there() -> None:
 @pytest.mark.parametrize(("data", "norm"), [("cifar10", None), ("svhn", "L2"), ("mnist", None)])
 def test_every_field_of_every_recipe_has_a_source(name: str, data: str, norm: str | None) -> None:
     found = resolve(name, Choices(data=data, norm=norm))
-    fields = [field for field, _ in leaves(found.recipe.model_dump()) if field not in HEADINGS]
-    told = (":", "project", "command line")
-    bare = [field for field in fields if not any(word in found.sources[field] for word in told)]
-    assert not bare
+    fields = [field for field, _ in flatten(found.recipe.model_dump()) if field not in DESCRIPTIVE_FIELDS]
+    words = (":", "project", "command line")
+    missing = [field for field in fields if not any(word in found.sources[field] for word in words)]
+    assert not missing
 
 
 @pytest.mark.parametrize("name", IDS)
 def test_a_source_belongs_to_a_field_of_its_file(name: str) -> None:
-    own = read(name)
+    own = read_recipe(name)
     for table in (own, *own.get("variants", {}).values()):
-        fields = [field for field, _ in leaves(table) if not field.startswith(("variants.", "sources."))]
+        fields = [field for field, _ in flatten(table) if not field.startswith(("variants.", "sources."))]
         for key in table.get("sources", {}):
             assert any(field == key or field.startswith(f"{key}.") for field in fields), f"{name}: {key}"
 
 
 @pytest.mark.parametrize("name", TABLE_2)
-def test_a_pair_differs_in_the_perturbation_alone(name: str) -> None:
-    plain, awp = (dict(leaves(recipe(n).model_dump())) for n in (name, f"{name}-awp"))
-    differing = {field for field in plain if plain[field] != awp[field]} - set(HEADINGS)
+def test_a_pair_differs_only_in_the_perturbation(name: str) -> None:
+    plain, awp = (dict(flatten(recipe(n).model_dump())) for n in (name, f"{name}-awp"))
+    differing = {field for field in plain if plain[field] != awp[field]} - set(DESCRIPTIVE_FIELDS)
     assert differing <= {"perturbation.kind", "perturbation.gamma", "perturbation.warmup"}
 
 
@@ -89,7 +89,7 @@ def test_the_defaults_are_the_papers_on_cifar_10(name: str) -> None:
     assert (r.optimiser.momentum, r.optimiser.weight_decay) == (0.9, 5e-4)
 
 
-def test_other_data_and_norms_bring_their_own_settings() -> None:
+def test_variants_for_data_sets_and_norms() -> None:
     svhn = recipe("at-awp", data="svhn")
     assert (svhn.optimiser.lr, svhn.augment.flip, svhn.normalisation) == (0.01, False, "2x-1")
     assert svhn.inner.step_size * svhn.threat.eps == Fraction(1, 255)
@@ -106,7 +106,7 @@ def test_other_data_and_norms_bring_their_own_settings() -> None:
     assert recipe("fgsm-rs", data="mnist").inner.steps == 1
 
 
-def test_steps_scale_with_epsilon_and_what_is_typed_wins() -> None:
+def test_steps_scale_with_epsilon_and_the_command_line_overrides_the_file() -> None:
     found = resolve("at", Choices(eps="4/255", epochs=3, batch_size=8, arch="lenet", sets=("inner.steps=7",)))
     r = found.recipe
     assert r.inner.step_size * r.threat.eps == Fraction(1, 255)
@@ -115,7 +115,7 @@ def test_steps_scale_with_epsilon_and_what_is_typed_wins() -> None:
     assert found.sources["threat.eps"] == "command line"
 
 
-def test_values_are_typed() -> None:
+def test_values_of_set_are_converted_to_the_type_of_the_field() -> None:
     r = recipe(
         "at",
         "augment.flip=false",
@@ -127,7 +127,7 @@ def test_values_are_typed() -> None:
     assert r.schedule.milestones == (Fraction(3, 10), Fraction(3, 5))
 
 
-def test_another_objective_or_architecture_takes_its_arguments_along() -> None:
+def test_another_objective_or_architecture_drops_the_old_arguments() -> None:
     assert recipe("trades", "objective.name=cross-entropy").objective.model_dump() == {
         "name": "cross-entropy"
     }
@@ -135,7 +135,7 @@ def test_another_objective_or_architecture_takes_its_arguments_along() -> None:
     assert recipe("at-pas", arch="wrn-28-10").architecture_arguments == {}
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_recipe_file_of_the_user(tmp_path: Path) -> None:
     own = tmp_path / "mine.toml"
     own.write_text('extends = "at-awp"\ntitle = "Mine"\n[perturbation]\ngamma = 0.02\n')
     r = recipe(str(own))
@@ -154,9 +154,9 @@ BAD = [
     ("at", ("inner.steps",), {}, "--set inner.steps is not FIELD=VALUE"),
     ("at", ("objective.name=trads",), {}, "Unknown objective 'trads'. Did you mean trades?"),
     ("at", ("objective.name=trades",), {}, "gives no value for objective.beta"),
-    ("at-awp", ("augment.mixup=1.4",), {}, "augment.mixup does not go with weight perturbation"),
-    ("mart", ("augment.mixup=1.4",), {}, "augment.mixup does not go with mart"),
-    ("trades", ("inner.steps=0",), {}, "inner.steps=0 leaves trades nothing to train on"),
+    ("at-awp", ("augment.mixup=1.4",), {}, "augment.mixup cannot be combined with weight perturbation"),
+    ("mart", ("augment.mixup=1.4",), {}, "augment.mixup cannot be combined with mart"),
+    ("trades", ("inner.steps=0",), {}, "inner.steps=0 makes no adversarial images for trades"),
     (
         "at-awp",
         ("inner.steps=0",),
@@ -165,15 +165,25 @@ BAD = [
     ),
     ("at-rwp", ("perturbation.steps=2",), {}, "a random perturbation is drawn once"),
     ("at", ("perturbation.regulariser=square",), {}, "perturbation.regulariser needs perturbation.kind=awp"),
-    ("at-awp", ("perturbation.regulariser=square",), {}, "perturbation.strength=0 leaves"),
+    (
+        "at-awp",
+        ("perturbation.regulariser=square",),
+        {},
+        "perturbation.strength=0 disables perturbation.regulariser",
+    ),
     ("at-awp", ("perturbation.warmup=1",), {}, "perturbation.warmup=1 never perturbs"),
-    ("at", ("schedule.periods=[0.5, 0.5]",), {}, "schedule.periods must rise"),
+    ("at", ("schedule.periods=[0.5, 0.5]",), {}, "schedule.periods must be increasing"),
     ("at", ("optimiser.momentum=0", "optimiser.nesterov=true"), {}, "optimiser.nesterov needs a momentum"),
     ("at-pas", (), {"epochs": 3}, "training.epochs = 3 is too short for 3 periods"),
-    ("at", ("schedule.kind=cyclic", "schedule.peak=0"), {}, "schedule.peak must lie between 0 and 1"),
-    ("at", ("inner.step_size=0",), {}, "inner.step_size=0 leaves the attack where it started"),
-    ("at", ("selection.step_size=0",), {}, "selection.step_size=0 measures no attack"),
-    ("at", ("schedule.milestones=[0.75, 0.5]",), {}, "schedule.milestones must rise and lie between 0 and 1"),
+    ("at", ("schedule.kind=cyclic", "schedule.peak=0"), {}, "schedule.peak must be between 0 and 1"),
+    ("at", ("inner.step_size=0",), {}, "inner.step_size=0 does not move the attack from its start"),
+    ("at", ("selection.step_size=0",), {}, "selection.step_size=0 does not move the measuring attack"),
+    (
+        "at",
+        ("schedule.milestones=[0.75, 0.5]",),
+        {},
+        "schedule.milestones must be increasing and between 0 and 1",
+    ),
     ("at", ("schedule.milestones=0.5",), {}, "expected a list such as [0.5, 0.75]"),
     (
         "at",
@@ -191,7 +201,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "sets", "choices", "sentence"), BAD, ids=[case[3][:40] for case in BAD])
-def test_wrong_input_gets_one_sentence(
+def test_wrong_input_gives_an_error_of_one_line(
     name: str, sets: tuple[str, ...], choices: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -200,7 +210,7 @@ def test_wrong_input_gets_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_a_recipe_file_names_its_neighbours_wherever_the_command_is_given(
+def test_extends_is_relative_to_the_file_not_to_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own").mkdir()
@@ -216,7 +226,7 @@ def test_a_recipe_file_names_its_neighbours_wherever_the_command_is_given(
         resolve("own/mine.toml", Choices())
 
 
-def test_a_recipe_that_extends_itself(tmp_path: Path) -> None:
+def test_a_recipe_that_extends_itself_is_rejected(tmp_path: Path) -> None:
     first, second = tmp_path / "a.toml", tmp_path / "b.toml"
     first.write_text(f'extends = "{second}"\n')
     second.write_text(f'extends = "{first}"\n')

@@ -1,4 +1,4 @@
-"""Learning rate and budget against tables worked out from the papers' settings."""
+"""Learning rate and epsilon schedules against values computed from the papers' settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from defenses.recipes import schedules
-from defenses.recipes.resolve import Choices, resolve
-from defenses.recipes.sections import Budget, Schedule
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
+from defenses.recipes.sections import EpsilonSchedule, Schedule
 
 PIECEWISE = {
     "kind": "piecewise",
@@ -28,7 +29,7 @@ def schedule(**changes: Any) -> Schedule:
 
 
 def rate(config: Schedule, epoch: int, iteration: int, highest: float = 0.1, epochs: int = 200) -> float:
-    t = schedules.now(config, epoch, iteration, ITERATIONS)
+    t = schedules.epochs_elapsed(config, epoch, iteration, ITERATIONS)
     return schedules.learning_rate(config, highest, epochs, t)
 
 
@@ -80,13 +81,13 @@ def test_rst_is_cosine_per_epoch(epoch: int, expected: float) -> None:
     assert rate(config, epoch, 17) == pytest.approx(expected, rel=1e-3)
 
 
-def test_fine_tuning_ends_at_its_final_rate() -> None:
+def test_fine_tuning_ends_at_the_final_rate() -> None:
     recipe = resolve("pretraining", Choices()).recipe
     last = rate(recipe.schedule, 49, ITERATIONS - 1, recipe.optimiser.lr, 50)
     assert last == pytest.approx(1e-6)
 
 
-def test_periods_start_the_schedule_afresh() -> None:
+def test_the_schedule_restarts_in_each_period() -> None:
     config = schedule(kind="cosine", clock="epoch", periods=["1/2", "3/4"])
     rates = {t: schedules.learning_rate(config, 0.1, 200, t) for t in (0, 50, 99, 100, 125, 150, 175)}
     assert rates == pytest.approx(
@@ -114,10 +115,10 @@ def test_short_runs_have_one_end_per_period(epochs: int) -> None:
         ("constant", 0, 1, {0: 1, 77: 1}),
     ],
 )
-def test_budget(kind: str, start: object, peak: object, expected: dict[int, float]) -> None:
-    config = Budget.model_validate({"kind": kind, "start": start, "peak": peak})
+def test_epsilon_schedule(kind: str, start: object, peak: object, expected: dict[int, float]) -> None:
+    config = EpsilonSchedule.model_validate({"kind": kind, "start": start, "peak": peak})
     periods = (Fraction(1, 2), Fraction(3, 4))
-    found = {epoch: schedules.budget(config, periods, 200, epoch) for epoch in expected}
+    found = {epoch: schedules.epsilon_fraction(config, periods, 200, epoch) for epoch in expected}
     assert found == pytest.approx(expected, abs=1e-6)
 
 

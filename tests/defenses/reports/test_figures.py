@@ -1,4 +1,4 @@
-"""Learning curves of several runs, reference logs, and the gap against flatness."""
+"""Figures: learning curves, reference logs, and the gap against flatness."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def drawn(stem: Path) -> dict[str, Any]:
 def add_training_accuracy(run: Path) -> None:
     path = run / "curve.csv"
     head, *rows = path.read_text().splitlines()
-    place = head.split(",").index("train_pgd")
+    column = head.split(",").index("train_pgd")
     for number, row in enumerate(rows):
         cells = row.split(",")
-        cells[place] = str(0.5 + 0.1 * number)
+        cells[column] = str(0.5 + 0.1 * number)
         rows[number] = ",".join(cells)
     path.write_text("\n".join([head, *rows]) + "\n")
 
@@ -66,13 +66,13 @@ def test_runs_and_a_reference_in_one_figure(tmp_path: Path) -> None:
     gaps = [value for _, value in lines["at"]["panels"]["gap"]]
     assert gaps == pytest.approx([50 - 41, 60 - 49, 70 - 50])
     assert lines["cifar10_standard"]["panels"]["gap"][1] == pytest.approx([2, 20])
-    # What an AWP run logs about training images is measured at w+v.
+    # The log of an AWP run measures training accuracy at w+v.
     assert lines["cifar10_awp"]["panels"]["gap"] == lines["cifar10_awp"]["panels"]["train_robust"] == []
     assert lines["cifar10_awp"]["reference"] is True
-    assert "Only their test accuracies are drawn: cifar10_awp (no training figures at w)." in text
+    assert "Only the test accuracies are drawn: cifar10_awp (no training accuracy at w)." in text
 
 
-def test_folders_of_the_same_name_stay_apart(tmp_path: Path) -> None:
+def test_folders_with_the_same_name_are_distinguished(tmp_path: Path) -> None:
     for method in ("at", "at-awp"):
         make_run(tmp_path / method / "s0", method)
     invoke(tmp_path / "at", tmp_path / "at-awp", "--names", "AT,AT-AWP", "--out", tmp_path / "f")
@@ -81,7 +81,7 @@ def test_folders_of_the_same_name_stay_apart(tmp_path: Path) -> None:
     assert recorded["AT"]["threat"] == "Linf 8/255"
 
 
-def test_held_out_images_where_one_run_left_the_test_set_alone(tmp_path: Path) -> None:
+def test_held_out_images_are_used_if_a_run_has_no_test_accuracy(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", test_measured=False)
     text = invoke(tmp_path / "a", tmp_path / "b", "--names", "one,two", "--out", tmp_path / "f")
@@ -92,7 +92,7 @@ def test_held_out_images_where_one_run_left_the_test_set_alone(tmp_path: Path) -
     assert "no gap was measured" in text
 
 
-def test_bad_input(tmp_path: Path) -> None:
+def test_bad_input_is_rejected(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     with pytest.raises(UserError, match="--names needs 1 different names"):
         invoke(run, "--names", "a,b")
@@ -100,11 +100,11 @@ def test_bad_input(tmp_path: Path) -> None:
         invoke(run, "--reference", tmp_path / "nowhere.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(
-        UserError, match="is no log of a training run: it needs the columns epoch, test_rob_acc"
+        UserError, match="is not a log of a training run: it needs the columns epoch, test_rob_acc"
     ):
         references.read([tmp_path / "other.csv"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no log of a training run"):
+    with pytest.raises(UserError, match="contains no log of a training run"):
         references.read([tmp_path / "empty"])
     (tmp_path / "bad.csv").write_text(HEADER + "0,x,0.5,0.25\n")
     with pytest.raises(UserError, match="cannot be read as a log"):
@@ -112,12 +112,12 @@ def test_bad_input(tmp_path: Path) -> None:
     for row, sentence in (
         ("0,30,0.5,0.25", "has train_rob_acc = 30, but accuracies are fractions from 0 to 1"),
         ("0,0.3,0.5,nan", "has test_rob_acc = nan, but accuracies are fractions"),
-        ("inf,0.3,0.5,0.25", "has epoch = inf, but an epoch counts from 0"),
+        ("inf,0.3,0.5,0.25", "has epoch = inf, but epochs count from 0"),
     ):
         (tmp_path / "bad.csv").write_text(HEADER + row + "\n")
         with pytest.raises(UserError, match=sentence):
             references.read([tmp_path / "bad.csv"])
-    with pytest.raises(UserError, match="--reference belongs to learning curves"):
+    with pytest.raises(UserError, match="--reference applies to learning curves"):
         invoke(run, "--reference", tmp_path, "--against-flatness", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Cannot write to .*file"):
@@ -131,7 +131,7 @@ def test_bad_input(tmp_path: Path) -> None:
 
 
 def checkpointed(folder: Path, gaps: list[float]) -> list[str]:
-    """A run with a checkpoint per gap; their sha256."""
+    """Make a run with one checkpoint per gap; returns their sha256."""
     run, digests = make_run(folder), []
     for epoch, gap in enumerate(gaps, 1):
         torch.manual_seed(epoch + len(folder.name))
@@ -166,12 +166,12 @@ def test_gap_against_flatness(tmp_path: Path) -> None:
     text = invoke(tmp_path / "a", tmp_path / "bb", "--against-flatness", file, "--out", tmp_path / "f")
     assert "5 checkpoints: gap against sharpness, Spearman 1.000" in text
     found = drawn(tmp_path / "f")
-    # best.pt is one of the others and counts once.
+    # best.pt has the same weights as another checkpoint and is not counted again.
     assert [spot["gap"] for spot in found["checkpoints"]] == pytest.approx([10, 20, 40, 5, 30])
     assert found["correlation"]["n"] == 5
 
 
-def test_flatness_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_flatness_files_are_rejected(tmp_path: Path) -> None:
     (digest,) = checkpointed(tmp_path / "a", [0.1])
     fine = landscape(tmp_path / "l.json", {digest: 1.0})
     other = landscape(tmp_path / "m.json", {digest: 1.0}, seed=1)
@@ -180,9 +180,9 @@ def test_flatness_that_cannot_be_used(tmp_path: Path) -> None:
     finer = landscape(tmp_path / "p.json", {digest: 1.0}, batch_size=50)
     with pytest.raises(UserError, match="measured with different batch_size"):
         gap_flatness.read_flatness([fine, finer])
-    with pytest.raises(UserError, match="is no landscape: name the .json that robust-eval landscape"):
+    with pytest.raises(UserError, match="is not a landscape: name the .json file that robust-eval landscape"):
         gap_flatness.read_flatness([landscape(tmp_path / "n.json", {}, kind="other")])
-    with pytest.raises(UserError, match="None of the landscape's checkpoints lies in these run folders"):
+    with pytest.raises(UserError, match="No checkpoint of the landscape is in these run folders"):
         gap_flatness.match([read_run(tmp_path / "a")], ["a"], {"00" * 32: 1.0})
     text = invoke(tmp_path / "a", "--against-flatness", fine, "--out", tmp_path / "f")
-    assert "1 checkpoints: too few, or too alike, for a correlation" in text
+    assert "1 checkpoints: no correlation, which needs three checkpoints" in text

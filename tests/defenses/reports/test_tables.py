@@ -1,4 +1,4 @@
-"""Runs laid out as the paper's tables: the arithmetic, what is refused, what is published."""
+"""The paper's tables filled with runs: arithmetic, rejected input, published values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from defenses.cli import main
 from defenses.reports.tables import published
-from defenses.reports.tables.published import NUMBERS, Figure
+from defenses.reports.tables.published import NUMBERS, TableValue
 from defenses.runs.reading import find_runs, read_run
 from robust_eval.core.discovery import config_ids
 from robust_eval.core.errors import UserError
@@ -28,7 +28,7 @@ def invoke(*words: str | Path) -> str:
 
 
 def cells(text: str, *names: str) -> list[str]:
-    """The cells of the Markdown row that opens with these."""
+    """The remaining cells of the Markdown row whose first cells are ``names``."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     found = next(row for row in rows if tuple(row[: len(names)]) == names)
     return found[len(names) :]
@@ -42,28 +42,28 @@ def test_the_published_values() -> None:
         for row in published.read(number).rows:
             assert set(row.values) == set(published.read(number).columns)
             assert published.method(row.method.lower().replace("+", "-").replace("pre-", "pre")) == row.method
-    assert published.read("2").rows[3].values["AA"] == Figure(56.17)
-    assert published.read("3").rows[4].values["robust/best"] == Figure(52.79, 0.21)
-    assert published.read("3").rows[4].logged == {"natural/best": Figure(81.7)}
+    assert published.read("2").rows[3].values["AA"] == TableValue(56.17)
+    assert published.read("3").rows[4].values["robust/best"] == TableValue(52.79, 0.21)
+    assert published.read("3").rows[4].logged == {"natural/best": TableValue(81.7)}
     # Tables 1, 3 and 4 print the same runs.
     first, third = published.read("1").rows[0], published.read("3").rows[0]
     assert first.values["SVHN/last"].mean == third.values["robust/last"].mean
 
 
 @pytest.mark.parametrize("number", config_ids("recipes"))
-def test_every_published_method_is_a_recipe_or_the_recipe_is_not_in_the_tables(number: str) -> None:
+def test_a_recipe_with_a_published_name_is_in_a_table(number: str) -> None:
     method = published.method(number)
     rows = {row.method for n in NUMBERS for row in published.read(n).rows}
     assert method is None or method in rows
 
 
-def test_mean_and_spread_over_seeds_beside_the_published_values(tmp_path: Path) -> None:
+def test_mean_and_standard_deviation_over_seeds_next_to_the_published_values(tmp_path: Path) -> None:
     for seed, shift in enumerate((0.0, 0.02, 0.04)):
         make_run(tmp_path / f"s{seed}", "at-awp", seed, gamma=0.01, shift=shift)
     make_run(tmp_path / "at", "at")
     make_run(tmp_path / "other", "at-rwp")
     text = invoke("4", tmp_path, "--out", tmp_path / "table")
-    # The epoch chosen on held-out images is the second, whatever the test set says.
+    # The second epoch is the best one on held-out images, although not on the test set.
     assert cells(text, "CIFAR-10 Linf", "AT-AWP", "ours") == [
         "51.00 ± 2.00",
         "52.00 ± 2.00",
@@ -82,7 +82,7 @@ def test_mean_and_spread_over_seeds_beside_the_published_values(tmp_path: Path) 
     assert text.startswith((tmp_path / "table.md").read_text())
 
 
-def test_table_1_gains_columns_for_data_that_the_paper_does_not_have(tmp_path: Path) -> None:
+def test_table_1_gets_columns_for_data_sets_that_are_not_in_the_paper(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "at", data="mnist", norm="L2", test_measured=False)
     text = invoke("1", tmp_path / "a")
     assert "MNIST best | MNIST last" in text
@@ -96,9 +96,11 @@ def test_replicate_takes_maxima_on_the_test_set(tmp_path: Path) -> None:
     assert cells(text, "CIFAR-10 Linf", "AT", "ours") == ["50.00", "50.00", "82.00", "82.00"]
     assert "maximum over epochs on the test set, as the paper took it" in text
     make_run(tmp_path / "b", "at-awp", test_measured=False)
-    with pytest.raises(UserError, match="--replicate takes maxima on the test set, which .*b never measured"):
+    with pytest.raises(
+        UserError, match="--replicate takes maxima on the test set, which .*b did not measure"
+    ):
         invoke("3", tmp_path, "--replicate")
-    with pytest.raises(UserError, match="--replicate is about learning curves"):
+    with pytest.raises(UserError, match="--replicate applies to learning curves"):
         invoke("2", tmp_path, "--replicate")
 
 
@@ -131,7 +133,7 @@ def test_table_2_comes_from_results(tmp_path: Path) -> None:
         ({"train": "b"}, r"differ in train images \(a, b\)"),
     ],
 )
-def test_evaluations_that_do_not_compare_share_no_cell(
+def test_evaluations_that_differ_cannot_share_a_cell(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     trained: list[dict[str, Any]] = [
@@ -152,7 +154,7 @@ def test_evaluations_that_do_not_compare_share_no_cell(
         invoke("2", tmp_path)
 
 
-def test_runs_that_are_not_seeds_of_one_recipe(tmp_path: Path) -> None:
+def test_runs_of_different_recipes_cannot_share_a_cell(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "at-awp", 0, gamma=0.01)
     make_run(tmp_path / "b", "at-awp", 1, gamma=0.005)
     with pytest.raises(
@@ -162,11 +164,11 @@ def test_runs_that_are_not_seeds_of_one_recipe(tmp_path: Path) -> None:
     make_run(tmp_path / "c", "at-awp", 0, gamma=0.01)
     with pytest.raises(UserError, match=r"a and .*c both give AT-AWP, Linf, seed 0: name one of them"):
         invoke("1", tmp_path / "a", tmp_path / "c")
-    # The same folder named twice is one run.
+    # A folder that is named twice counts once.
     assert len(find_runs([tmp_path / "a", tmp_path / "a"])) == 1
 
 
-def test_nothing_that_fits(tmp_path: Path) -> None:
+def test_no_run_matches_the_table(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "at-rwp")
     with pytest.raises(
         UserError, match=r"No run named matches table 1, which has AT, AT-AWP\. Left out: a \(at-rwp"
@@ -180,14 +182,16 @@ def test_nothing_that_fits(tmp_path: Path) -> None:
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Unknown table '6'. Known: 1, 2, 3, 4, 5"):
         invoke("6", tmp_path)
-    with pytest.raises(UserError, match="is no run folder of defenses train: it holds no run.json"):
+    with pytest.raises(UserError, match="is not a run folder of defenses train: it contains no run.json"):
         invoke("1", tmp_path)
     with pytest.raises(UserError, match="There is no folder .*nowhere"):
         invoke("1", tmp_path / "nowhere")
     with pytest.raises(UserError, match="There is no .*nowhere: name result.json files"):
         invoke("2", tmp_path / "nowhere")
     run = make_run(tmp_path / "a")
-    with pytest.raises(UserError, match="a holds no result.json: table 2 is made from what robust-eval run"):
+    with pytest.raises(
+        UserError, match="a contains no result.json: table 2 is made from the results of robust-eval run"
+    ):
         invoke("2", run)
     (run / "curve.csv").write_text("epoch,val_pgd\n1,0.5\n")
     with pytest.raises(UserError, match=r"Left out: a \(its curve has no accuracies\)"):
@@ -203,7 +207,7 @@ def test_bad_input(tmp_path: Path) -> None:
         read_run(run)
 
 
-def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_output_is_rejected(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Cannot write to .*file"):

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.small_jobs import make_job, run, weights
 
-from defenses.recipes.resolve import Choices
+from defenses.recipes.choices import Choices
 from defenses.training import initial_weights
 from defenses.training.context import begin
-from defenses.training.job import TrainOptions, prepare
+from defenses.training.job import prepare
+from defenses.training.options import TrainOptions
 from defenses.training.pseudo_labels import unlabelled_images, write_pseudo_labels
 from defenses.training.runtime import start_runtime
 from robust_eval.core import image_sketch

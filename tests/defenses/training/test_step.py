@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
 from defenses.training.step import TrainingStep
 

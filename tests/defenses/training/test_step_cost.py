@@ -11,7 +11,8 @@ from support.small_jobs import make_job
 from support.torch_operations import Operations
 from torch import Tensor, nn
 
-from defenses.recipes.resolve import Choices, resolve
+from defenses.recipes.choices import Choices
+from defenses.recipes.resolve import resolve
 from defenses.training import optimiser
 from defenses.training.context import begin
 from defenses.training.runtime import start_runtime
