@@ -1,7 +1,7 @@
 """Evaluate the adversarial robustness of image classifiers and publish results that others can verify.
 
-The public interface is ``evaluate``, ``EvalResult`` and ``ThreatModel``. They are loaded on first use, because torch and
-the attack libraries take seconds to import.
+The public interface is ``evaluate``, ``EvalResult`` and ``ThreatModel``. They are loaded on first use,
+because torch and the attack libraries take seconds to import.
 """
 
 from __future__ import annotations

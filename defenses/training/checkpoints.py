@@ -59,7 +59,8 @@ def save_model(
             dataset=images.name,
             threat=ThreatModel(recipe.threat.norm, recipe.threat.eps) if recipe.inner.steps else None,
             recipe=recipe.model_dump(mode="json"),
-            # Without times, so that repeating a run gives the same file; leaderboards identify it by its hash.
+            # Without times, so that repeating a run gives the same file; leaderboards identify it by its
+            # hash.
             metrics={name: value for name, value in metrics.items() if name not in learning_curve.TIMES},
             provenance={
                 "seed": job.options.seed,

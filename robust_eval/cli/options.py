@@ -16,8 +16,8 @@ Checkpoints = Annotated[
     typer.Argument(help="Checkpoint files, or robustbench:MODEL_ID.", show_default=False),
 ]
 DIAGNOSE = (
-    "Run the convergence diagnosis: on each of 100 examples up to 390 forward and 280 backward passes, then one "
-    "fresh process. The time is printed first."
+    "Run the convergence diagnosis: on each of 100 examples up to 390 forward and 280 backward passes, then "
+    "one fresh process. The time is printed first."
 )
 Diagnose = Annotated[bool, typer.Option("--diagnose", help=DIAGNOSE)]
 

@@ -1,4 +1,4 @@
-"""Progress of ``robust-eval run``: a live table on a terminal, plain lines elsewhere; for one run or several."""
+"""Progress of ``robust-eval run``, for one run or several: a live table on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class PlainProgress:
         if self._due():
             self._last = time.monotonic()
             self.log(
-                f"{sum(run.closed for run in runs)} of {len(runs)} runs done; {progress_tables.utilisation(workers)}"
+                f"{sum(run.closed for run in runs)} of {len(runs)} runs done; "
+                f"{progress_tables.utilisation(workers)}"
             )
             for run in [run for run in runs if not run.closed and run.running is not None][:MAX_RUNS]:
                 self.log(f"  {progress_tables.run_text(run)}")

@@ -29,8 +29,9 @@ def option(
 ) -> Any:
     """A dataclass field that is also a command-line option.
 
-    ``flags`` are the option's names where they differ from the field's; ``panel`` is its heading in ``--help``.
-    ``recorded``: whether a recorded command repeats it; ``path``: without the folders of its value.
+    ``flags`` are the option's names where they differ from the field's; ``panel`` is its heading in
+    ``--help``. ``recorded``: whether a recorded command repeats it; ``path``: without the folders of its
+    value.
     """
     metadata = {"help": help, "flags": flags, "panel": panel, "recorded": recorded, "path": path}
     return field(default=default, metadata=metadata)

@@ -30,7 +30,8 @@ SAMPLE = 8
 LONG = {"cpu": 3e13, "cuda": 3e15}
 """Planned operations above which tuning and compiling (up to two minutes) save time.
 
-Some minutes of work at the rate of small convolutional networks: 0.1 TFLOP/s on two CPU cores, 10 TFLOP/s on a GPU.
+Some minutes of work at the rate of small convolutional networks: 0.1 TFLOP/s on two CPU cores, 10 TFLOP/s on
+a GPU.
 """
 
 Log = Callable[[str], None]
@@ -80,8 +81,9 @@ def choose(
 ) -> AttackCopyConfig:
     """How to call the attack copies for this request on the images' device; measured if the work is long.
 
-    The same ``stored`` text (an earlier :attr:`AttackCopyConfig.stored`) always gives the same answer: another
-    tuning could change single verdicts by rounding. ``log`` receives a line before anything is measured.
+    The same ``stored`` text (an earlier :attr:`AttackCopyConfig.stored`) always gives the same answer:
+    another tuning could change single verdicts by rounding. ``log`` receives a line before anything is
+    measured.
     """
     device = x_NCHW.device
     problem = compilation.unavailable_reason(device)
@@ -138,7 +140,8 @@ def largest_calls(request: Request, precision: str) -> tuple[int | None, int]:
 def by_steps(request: Request, precision: str) -> bool:
     """Whether a copy serves attacks that need float32 alone, in a run that asks for bfloat16.
 
-    Their small steps may then be taken as changes (:mod:`robust_eval.models.acceleration.activation_differences`).
+    Their small steps may then be taken as changes
+    (:mod:`robust_eval.models.acceleration.activation_differences`).
     """
     return precision == FLOAT32 and request.precision == BFLOAT16
 

@@ -46,7 +46,8 @@ def evaluate(
     """Attack and judge a model that is already in memory, on the device of its parameters.
 
     Args:
-        model: maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K); normalisation is part of the
+        model: maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K); normalisation is part of
+        the
             model. It is put into eval mode for the run and returned to its previous mode.
         x_NCHW: images, float, in [0, 1].
         y_N: labels, integers in 0..K-1.
@@ -166,8 +167,8 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _reference(model: nn.Module, name: str, classes: int) -> CheckpointRef:
     """Identify a model without a file by a hash of its modules, parameters and buffers.
 
-    An edited forward method does not change the hash; with ``out``, the logits of the first images are compared too
-    (:mod:`robust_eval.evaluation.checks.same_model`).
+    An edited forward method does not change the hash; with ``out``, the logits of the first images are
+    compared too (:mod:`robust_eval.evaluation.checks.same_model`).
     """
     # Memory addresses differ from process to process.
     content = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())

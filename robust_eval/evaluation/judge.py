@@ -1,7 +1,7 @@
 """Decide which examples are robust. No other module decides this.
 
-The original model - float32, eager, eval mode - is run on exactly the image that is stored as evidence; ball, box and
-finiteness are checked here. Neither an attack's own claim of success nor the attack copy is used.
+The original model - float32, eager, eval mode - is run on exactly the image that is stored as evidence; ball,
+box and finiteness are checked here. Neither an attack's own claim of success nor the attack copy is used.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def judge(
     """Verdicts on the images that an attack returned, float32 (N, C, H, W).
 
     The examples are those that :func:`judge_clean` found correct; a clean mistake is not robust and is never
-    attacked. An image outside ball or box is invalid: the attack did not succeed, whatever the prediction. Logits
-    that are not finite are never robust, because the argmax of NaN is a valid index.
+    attacked. An image outside ball or box is invalid: the attack did not succeed, whatever the prediction.
+    Logits that are not finite are never robust, because the argmax of NaN is a valid index.
     """
     distance = norms.distance(adv_NCHW, x_NCHW, threat.norm)
     in_ball, in_box = norms.in_ball(distance, threat), norms.in_box(adv_NCHW)

@@ -79,7 +79,10 @@ class Images:
 
 
 def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, Images]:
-    """The model and the images. Named data are loaded first, so that a wrong --examples is reported at once."""
+    """The model and the images.
+
+    Named data are loaded first, so that a wrong --examples is reported at once.
+    """
     images = _choose(options, load_images(options)) if options.data is not None else None
     # What a foreign file leaves open (normalisation, variant) is detected on all images: otherwise another
     # --examples could give another model.

@@ -1,7 +1,8 @@
 """Store the results of units, in a run folder or in memory.
 
-A unit is done if and only if its file exists. It is written to a temporary file, flushed to disk and renamed, so
-that a kill at any moment leaves the whole unit or none. A damaged file counts as absent, and the unit is repeated.
+A unit is done if and only if its file exists. It is written to a temporary file, flushed to disk and renamed,
+so that a kill at any moment leaves the whole unit or none. A damaged file counts as absent, and the unit is
+repeated.
 """
 
 from __future__ import annotations
@@ -155,9 +156,9 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     if found is None:
         write_text(request_file, json.dumps(wanted, indent=1) + "\n")
     elif found != wanted:
-        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        differing = ", ".join(name for name in wanted if found.get(name) != wanted[name]) or "format"
         raise UserError(
-            f"{folder} contains a run of another request (it differs in: {', '.join(differing) or 'format'}). "
+            f"{folder} contains a run of another request (it differs in: {differing}). "
             "Choose another run folder, or repeat the original request to continue it."
         )
     return FolderStore(folder)

@@ -22,8 +22,8 @@ from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_
 class Worker:
     """Attacks with a frozen copy of the model, judges with the original.
 
-    ``model`` maps [0, 1] pixels to logits. ``x_NCHW`` float32 in [0, 1] and ``y_N`` int64 are all examples of the
-    request; all three are on one device.
+    ``model`` maps [0, 1] pixels to logits. ``x_NCHW`` float32 in [0, 1] and ``y_N`` int64 are all examples of
+    the request; all three are on one device.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from robust_eval.results import DisagreementRecord
 MIN_IMAGES, MAX_IMAGES = 8, 64
 """Limits of the sample: a twentieth of the examples. 64 images give 320 verdicts in ``full``."""
 MAX_PASSES = 250
-"""Only attacks with at most this many passes per image are repeated; in ``full``, all but SPSA, APGD-T, FAB-T, Square."""
+"""Attacks with more passes per image are not repeated; in ``full``: SPSA, APGD-T, FAB-T and Square."""
 
 
 def measure(request: Request, worker: Worker, clean: Bools) -> DisagreementRecord | None:

@@ -1,7 +1,7 @@
 """Check that the model which continues a run is the model which began it.
 
-The code of a network, its imports and its libraries are not part of a checkpoint file, so that two models may have
-the same request. The run folder stores the logits of the first images to tell them apart.
+The code of a network, its imports and its libraries are not part of a checkpoint file, so that two models may
+have the same request. The run folder stores the logits of the first images to tell them apart.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def check_all(folders: Sequence[Path]) -> None:
     for folder, logits in known[1:]:
         if difference(logits, known[0][1]) > MAX_DIFFERENCE:
             raise UserError(
-                f"{folder} and {known[0][0]} were run with models whose logits differ: the code of the network "
-                "or a library was different. Run all shards with the same code and libraries."
+                f"{folder} and {known[0][0]} were run with models whose logits differ: the code of the "
+                "network or a library was different. Run all shards with the same code and libraries."
             )
 
 
 def difference(a_NK: Tensor, b_NK: Tensor) -> float:
-    """Difference of the median image's logits, in standard deviations; for logits_MNK the largest of the M models.
+    """Difference of the median image's logits, in standard deviations; of M models the largest.
 
     The median, because the logits of single images may jump in a model with discontinuities.
     """

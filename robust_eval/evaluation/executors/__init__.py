@@ -1,8 +1,8 @@
 """Run the units of one or many evaluations: in this process, or on a Ray cluster.
 
-:mod:`.scheduler` decides which unit is next and writes the run folders. An executor (:mod:`.local`, :mod:`.ray`) has
-workers; each holds a host (:mod:`.worker_host`) and does one task at a time. Which worker does a task changes no
-verdict. May import everything else in ``evaluation`` except ``run`` and ``in_memory``.
+:mod:`.scheduler` decides which unit is next and writes the run folders. An executor (:mod:`.local`,
+:mod:`.ray`) has workers; each holds a host (:mod:`.worker_host`) and does one task at a time. Which worker
+does a task changes no verdict. May import everything else in ``evaluation`` except ``run`` and ``in_memory``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Executor with one Ray actor per device.
 
-Each actor loads a checkpoint once. Ray handles placement, transfer and failure detection; the order of the tasks is
-decided in :mod:`.scheduler`. A worker that dies is replaced and its task is tried elsewhere; a task during which many
-workers die is given up.
+Each actor loads a checkpoint once. Ray handles placement, transfer and failure detection; the order of the
+tasks is decided in :mod:`.scheduler`. A worker that dies is replaced and its task is tried elsewhere; a task
+during which many workers die is given up.
 """
 
 from __future__ import annotations

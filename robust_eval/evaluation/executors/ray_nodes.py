@@ -36,7 +36,7 @@ def absolute(options: EvaluationOptions) -> EvaluationOptions:
 
 
 def paths(options: EvaluationOptions) -> dict[str, str]:
-    """Paths that every node must see, each with a description; ``options`` as :func:`absolute` returns them."""
+    """Paths that every node must see, with descriptions; ``options`` as :func:`absolute` returns them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
         found[str(checkpoint.split_source(options.checkpoint)[0])] = "the checkpoint"

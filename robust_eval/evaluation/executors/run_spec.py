@@ -45,8 +45,8 @@ def spec_of(
 ) -> RunSpec:
     """The run of one checkpoint under one suite, kept in a folder.
 
-    ``out`` is the run folder, or with ``parent`` the folder that contains it; None: ``runs/`` with a name that
-    follows from the request.
+    ``out`` is the run folder, or with ``parent`` the folder that contains it; None: ``runs/`` with a name
+    that follows from the request.
     """
 
     def folder(request: Request) -> Path:

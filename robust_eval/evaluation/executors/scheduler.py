@@ -1,6 +1,7 @@
 """Work on one or many runs with one executor: which task is next, and when a run is finished.
 
-Only this process writes run folders. If a worker, a node or this process dies, only units in progress are repeated.
+Only this process writes run folders. If a worker, a node or this process dies, only units in progress are
+repeated.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ class Scheduler:
         """The message if another run of this command has the folder."""
         for other in self.runs:
             if other is not run and other.folder is not None and other.folder == run.spec.folder(request):
-                return f"{run.spec.path} and {other.spec.path} ask for the same run ({other.folder}). Name it once."
+                names = f"{run.spec.path} and {other.spec.path}"
+                return f"{names} ask for the same run ({other.folder}). Name it once."
         return None
 
     def _start(self, run: Run, prepared: Prepared) -> None:

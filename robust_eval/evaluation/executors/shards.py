@@ -76,7 +76,8 @@ def read(place: Path) -> Shard:
         return _ADAPTER.validate_json((place / FILE).read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"{place} does not contain a finished shard ({FILE} is missing): run its command with --shard again."
+            f"{place} does not contain a finished shard ({FILE} is missing): run its command with "
+            "--shard again."
         ) from None
     except ValidationError as error:
         raise UserError(

@@ -54,7 +54,8 @@ class TaskQueue:
     def take(self, runs: Mapping[int, Source], loaded: frozenset[Source]) -> Task | None:
         """The next task for a worker that has ``loaded`` these sources; ``runs``: source by run number.
 
-        Loaded sources first; then the earliest run, so that results appear one by one; then the smallest priority.
+        Loaded sources first; then the earliest run, so that results appear one by one; then the smallest
+        priority.
         """
         numbers = sorted(self._waiting, key=lambda number: (runs[number] not in loaded, number))
         if not numbers:

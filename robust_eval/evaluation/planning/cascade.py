@@ -1,7 +1,8 @@
 """Which units of a request can be run now, and which columns are finished.
 
-Clean predictions come first. Each column is then a cascade of stages, each on the survivors of the stage before.
-Columns are independent of each other, so that units of several columns can be available at the same time.
+Clean predictions come first. Each column is then a cascade of stages, each on the survivors of the stage
+before. Columns are independent of each other, so that units of several columns can be available at the same
+time.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ class _OpenColumn:
 
 
 class CascadeState:
-    """The unit results of one request so far. The order in which results arrive does not change the verdicts."""
+    """The unit results of one request so far.
+
+    The order in which results arrive does not change the verdicts.
+    """
 
     def __init__(self, request: Request, shard: int | None = None) -> None:
         """``shard``: only this shard of the examples, counted from 0; all others count as not robust."""

@@ -1,7 +1,7 @@
 """What a user may choose about an evaluation: one dataclass, from which all interfaces are derived.
 
-The options of ``robust-eval run`` and ``check``, the keyword arguments of :func:`robust_eval.evaluate` and the
-command recorded in a result come from these fields.
+The options of ``robust-eval run`` and ``check``, the keyword arguments of :func:`robust_eval.evaluate` and
+the command recorded in a result come from these fields.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Columns and suites from TOML files: the meaning of ``--suite``.
 
-A column file has a ``title`` and ``[[attacks]]`` tables, which form a cascade. Each table names a ``family`` and its
-parameters, with an optional ``id`` (default: the column's) and ``restarts = r``: r attacks, each on the survivors of
-the one before and each judged separately. A table ``column = "..."`` stands for all attacks of another column. A suite
-file has a ``version`` and ``columns``: ids, or paths of column files relative to it.
+A column file has a ``title`` and ``[[attacks]]`` tables, which form a cascade. Each table names a ``family``
+and its parameters, with an optional ``id`` (default: the column's) and ``restarts = r``: r attacks, each on
+the survivors of the one before and each judged separately. A table ``column = "..."`` stands for all attacks
+of another column. A suite file has a ``version`` and ``columns``: ids, or paths of column files relative to
+it.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def pack(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequ
 
 
 def _cut(indices: Sequence[int], size: int, split: int, most: int) -> list[Sequence[int]]:
-    """Batches of ``size``; with ``split`` > 1 equal ones, up to ``most`` of at least size / split examples."""
+    """Batches of ``size``; with ``split`` > 1 equal ones, of size / split examples or more."""
     n = len(indices)
     if split == 1:
         return [indices[start : start + size] for start in range(0, n, size)]

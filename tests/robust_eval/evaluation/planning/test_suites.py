@@ -173,5 +173,8 @@ def test_bundled_files_are_named_without_the_machines_path() -> None:
 
 
 def test_planning_needs_no_torch() -> None:
-    code = "import sys; from robust_eval.evaluation.planning import suites; suites.load('full'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from robust_eval.evaluation.planning import suites; suites.load('full'); "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -100,7 +100,7 @@ def test_another_request_is_refused_and_has_another_default_folder(tmp_path: Pat
     scan = two_model_scan(tmp_path)
     run_scan(scan, [weight_point()], tmp_path / "scan")
     other = two_model_scan(tmp_path, steps=4)
-    with pytest.raises(UserError, match=r"holds a run of another request \(it differs in: attack\)"):
+    with pytest.raises(UserError, match=r"contains a run of another request \(it differs in: attack\)"):
         run_scan(other, [weight_point()], tmp_path / "scan")
     assert other.default_folder() != scan.default_folder()
     assert scan.default_folder() == two_model_scan(tmp_path).default_folder()
