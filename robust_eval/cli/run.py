@@ -118,7 +118,7 @@ def _print_plan(console: Console, options: EvaluationOptions, where: RunOptions)
     from robust_eval.evaluation.prepare import prepare
 
     job = prepare(options)
-    tables.print_request(console, job.request)
+    tables.print_request(console, job.request, options.device)
     if where.diagnose:
         console.print(f"  diagnosis      {diagnosis.cost_text(job)}", highlight=False)
     for note in job.notes:

@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robust_eval.core.devices import pick_device
 from robust_eval.core.request import Request
 from robust_eval.core.text import duration
 from robust_eval.core.types import FLOAT32, CheckpointRef
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.cost import Estimate
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.results import RESULT_FILE, Count, EvalResult, FlagRecord
 from robust_eval.results.schema import EVIDENCE_FILE
 
@@ -86,20 +88,22 @@ def print_checkpoint(console: Console, ref: CheckpointRef) -> None:
         console.print(f"  [dim]{escape(note)}[/dim]")
 
 
-def print_request(console: Console, request: Request) -> None:
-    """The checkpoint as it was understood, the images and the attacks."""
+def print_request(console: Console, request: Request, device: str) -> None:
+    """The checkpoint as it was understood, the images and the attacks; ``device``: as given by the user."""
     print_checkpoint(console, request.checkpoint)
     data = request.data
     images = f"{data.n} of {escape(data.name)}, {data.split} split, order {data.order}"
     precision = "" if request.precision == FLOAT32 else f", attacks in {request.precision}"
-    attacks = f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}{precision}"
+    attacks = f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}{precision} on {pick_device(device)}"
     console.print(f"  images         {images}\n  attacks        {attacks}", highlight=False)
 
 
 def print_opened(console: Console, run: Run) -> None:
     """What is about to be run."""
+    source = run.spec.source
     if run.opened is not None:
-        print_request(console, run.opened.request)
+        device = source.device if isinstance(source, EvaluationOptions) else str(source.job.x_NCHW.device)
+        print_request(console, run.opened.request, device)
         console.print(f"  run folder     {escape(str(run.folder))}\n", highlight=False, soft_wrap=True)
 
 
