@@ -24,14 +24,14 @@ MAX_RUNS = 5
 class PlainProgress:
     """A line per finished stage (one run) or run (several), and one every INTERVAL seconds in between."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, several: bool = False) -> None:
+        self._console, self._several = console, several
         self._last = time.monotonic()
         self._shown: set[int] = set()
         """Stages of the only run, or runs, whose end has been shown."""
 
     def opened(self, run: Run) -> None:
-        tables.print_opened(self._console, run)
+        tables.print_opened(self._console, run, brief=self._several)
 
     def log(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
@@ -82,12 +82,12 @@ class PlainProgress:
 class LiveProgress:
     """A table that is redrawn: the stages of the only run, or all runs with the workers."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, several: bool = False) -> None:
+        self._console, self._several = console, several
         self._live = Live(console=console, refresh_per_second=4)
 
     def opened(self, run: Run) -> None:
-        tables.print_opened(self._console, run)
+        tables.print_opened(self._console, run, brief=self._several)
 
     def log(self, text: str) -> None:
         self._console.print(escape(text), soft_wrap=True, highlight=False)
@@ -105,6 +105,7 @@ class LiveProgress:
         self._live.stop()
 
 
-def display(console: Console) -> PlainProgress | LiveProgress:
-    """The display for a terminal, or for a file or pipe."""
-    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+def display(console: Console, *, several: bool = False) -> PlainProgress | LiveProgress:
+    """The display for a terminal, or for a file or pipe; ``several``: there are several runs."""
+    kind = LiveProgress if console.is_terminal else PlainProgress
+    return kind(console, several=several)

@@ -169,7 +169,7 @@ def _work(
 
     parent = len(each) > 1
     specs = [spec_of(one, where.out, parent=parent, shard=shard, diagnose=where.diagnose) for one in each]
-    with progress.display(console) as display:
+    with progress.display(console, several=parent) as display:
         executor = executor or _this_process(display)
         scheduler = Scheduler(specs, executor, display)
         try:

@@ -98,10 +98,13 @@ def print_request(console: Console, request: Request, device: str) -> None:
     console.print(f"  images         {images}\n  attacks        {attacks}", highlight=False)
 
 
-def print_opened(console: Console, run: Run) -> None:
-    """What is about to be run."""
+def print_opened(console: Console, run: Run, *, brief: bool) -> None:
+    """What is about to be run; ``brief``: name and folder in one line."""
     source = run.spec.source
-    if run.opened is not None:
+    if run.opened is not None and brief:
+        text = f"{run.spec.name} ({run.opened.request.suite.name}): run folder {run.folder}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    elif run.opened is not None:
         device = source.device if isinstance(source, EvaluationOptions) else str(source.job.x_NCHW.device)
         print_request(console, run.opened.request, device)
         console.print(f"  run folder     {escape(str(run.folder))}\n", highlight=False, soft_wrap=True)
