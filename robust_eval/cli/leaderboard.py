@@ -11,7 +11,7 @@ import typer
 
 from robust_eval.core.command_options import expand_options, option
 
-app = typer.Typer(
+leaderboard_app = typer.Typer(
     help="Maintain a leaderboard: add results, build its tables, check them.", no_args_is_help=True
 )
 
@@ -58,7 +58,7 @@ def leaderboard() -> None:
     """Maintain a leaderboard: add results, build its tables, check them."""
 
 
-@app.command(epilog="Example: robust-eval leaderboard add runs/at/result.json leaderboards/digits")
+@leaderboard_app.command(epilog="Example: robust-eval leaderboard add runs/at/result.json leaderboards/digits")
 @expand_options
 def add(result: ResultFile, board: Folder, options: AddOptions) -> None:
     """Add a result to a board, if it complies with the board's rules."""
@@ -85,7 +85,7 @@ def add(result: ResultFile, board: Folder, options: AddOptions) -> None:
         typer.echo(f"Removed with the replaced row: {removed}")
 
 
-@app.command(epilog="Example: robust-eval leaderboard build leaderboards/digits")
+@leaderboard_app.command(epilog="Example: robust-eval leaderboard build leaderboards/digits")
 def build(
     board: Folder,
     title: Annotated[str | None, typer.Option(help="Heading (default: from the board's rules).")] = None,
@@ -104,7 +104,7 @@ def build(
         typer.echo(f"leaderboard check will fail: {printable(problem.file)} {printable(problem.text)}")
 
 
-@app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
+@leaderboard_app.command(epilog="Example: robust-eval leaderboard check leaderboards/digits")
 def check(
     board: Folder,
     against: Annotated[
@@ -126,7 +126,7 @@ def check(
     typer.echo(f"{board}: {count_of(len(rows), 'row')}, tables and rules are correct")
 
 
-@app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")
+@leaderboard_app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")
 @expand_options
 def export(
     result: ResultFile,

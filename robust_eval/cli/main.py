@@ -13,7 +13,7 @@ from robust_eval.cli.check import check
 from robust_eval.cli.compare import compare
 from robust_eval.cli.gate import gate
 from robust_eval.cli.landscape.app import landscape_app
-from robust_eval.cli.leaderboard import app as leaderboard_app
+from robust_eval.cli.leaderboard import leaderboard_app
 from robust_eval.cli.merge import merge
 from robust_eval.cli.run import run
 from robust_eval.cli.selftest import selftest

@@ -189,4 +189,4 @@ def test_a_submission_may_attach_files_to_its_own_rows_only(run: Path, tmp_path:
 def test_verify_asks_for_a_missing_checkpoint(run: Path) -> None:
     found = CliRunner().invoke(app, ["verify", str(run / "result.json")])
     assert found.exit_code != 0
-    assert "name it with --checkpoint FILE" in str(found.exception)
+    assert "give it with --checkpoint FILE" in str(found.exception)

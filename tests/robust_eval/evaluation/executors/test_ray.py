@@ -269,17 +269,17 @@ def test_more_evidence_than_the_object_store_holds(
     assert essence(run.result) == essence(here)
 
 
-def test_why_a_worker_died_is_not_read_off_rays_list_of_guesses() -> None:
-    from robust_eval.evaluation.executors.ray import _why
+def test_cause_a_worker_died_is_not_read_off_rays_list_of_guesses() -> None:
+    from robust_eval.evaluation.executors.ray import _cause
 
     guesses = (
         "Some common causes include: (1) the process was killed by the OOM killer due to high memory usage"
     )
     died = ray.exceptions.RayActorError(error_msg=f"The actor died unexpectedly. {guesses}")
-    assert _why(died) == "the worker's process died"
+    assert _cause(died) == "the worker's process died"
     low = ray.exceptions.RayActorError(error_msg="Task was killed due to the node running low on memory.")
-    assert _why(low) == "the node ran out of memory"
-    assert _why(ray.exceptions.OutOfMemoryError("x")) == "the node ran out of memory"
+    assert _cause(low) == "the node ran out of memory"
+    assert _cause(ray.exceptions.OutOfMemoryError("x")) == "the node ran out of memory"
 
 
 SCRIPT = """
