@@ -23,7 +23,7 @@ from robust_eval.results import (
     flags,
     summary,
 )
-from robust_eval.results.evidence import write as write_evidence
+from robust_eval.results.evidence import write_evidence
 from robust_eval.results.request_records import request_records
 
 DIAGNOSIS_FILE = "diagnosis.json"

@@ -30,7 +30,7 @@ def column_evidence(stages: Sequence[Stage]) -> tuple[Ints, NDArray[np.float32]]
     return indices[order], np.concatenate(images)[order]
 
 
-def write(
+def write_evidence(
     folder: Path,
     columns: Mapping[str, Sequence[Stage]],
     labels: Ints,
@@ -82,7 +82,7 @@ class Evidence:
         return indices, images
 
 
-def read(path: Path) -> Evidence:
+def read_evidence(path: Path) -> Evidence:
     """Read the header of an evidence file. Raises :class:`UserError` for any other file."""
     try:
         with path.open("rb") as raw:

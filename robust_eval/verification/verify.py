@@ -58,7 +58,7 @@ def verify_result(path: Path, options: VerifyOptions) -> Verification:
             f"There is no evidence beside {path}: give it with --evidence FILE. If a board does not keep the "
             "evidence, the command of the row makes it again."
         )
-    stored = evidence.read(file)
+    stored = evidence.read_evidence(file)
     return run_checks(result, content_digest(value), stored, load_inputs(result, options), options)
 
 

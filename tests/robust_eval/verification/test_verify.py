@@ -252,7 +252,7 @@ def _load(folder: Path) -> tuple[Any, Any, Any, Any]:
         checkpoint=str(folder / "net.pt"), data=f"npz:{folder / 'images.npz'}", device="cpu"
     )
     loaded = verify.load_inputs(read_result(folder / "result.json"), options)
-    stored = evidence.read(folder / "evidence.safetensors")
+    stored = evidence.read_evidence(folder / "evidence.safetensors")
     return loaded.model, loaded.x_NCHW, loaded.y_N, stored
 
 
