@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from robust_eval.core.files import write_text
 from robust_eval.core.request import CLEAN, Request
-from robust_eval.evaluation.planning.cascade import Finished, labels
+from robust_eval.evaluation.planning.cascade import FinishedColumn, labels
 from robust_eval.results import (
     RESULT_FILE,
     DiagnosisRecord,
@@ -41,7 +41,7 @@ class ModelReport:
 
 def write(
     request: Request,
-    finished: Mapping[str, Finished],
+    finished: Mapping[str, FinishedColumn],
     report: ModelReport,
     diagnosis: DiagnosisRecord | None,
     command: str | None,
@@ -104,7 +104,7 @@ def write(
     return result
 
 
-def _reach(request: Request, finished: Mapping[str, Finished]) -> dict[str, float]:
+def _reach(request: Request, finished: Mapping[str, FinishedColumn]) -> dict[str, float]:
     """Per column, the largest perturbation that was judged, as a fraction of epsilon."""
     distances = {
         name: np.concatenate([r.verdicts.distance for stage in column.stages for r in stage.results])

@@ -33,7 +33,7 @@ Source = EvaluationOptions | LoadedJob
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A model that is ready to be attacked."""
 
     tuning: str | None
@@ -51,7 +51,7 @@ class Host(Protocol):
     def load(self, source: Source) -> Request:
         """Load checkpoint and images; the request that they and the options give."""
 
-    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
         """Probe the model and choose how its attack copies are called (``tuning``, else measured).
 
         ``diagnose``: also estimate what the diagnosis will cost.
@@ -82,7 +82,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskDone:
     task: Task
     value: Any
     """What the method returned; a unit may come as the bytes of its file."""
@@ -90,7 +90,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Failed:
+class TaskFailed:
     """A task that is given up."""
 
     task: Task
@@ -115,8 +115,8 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
-Event = Done | Failed | Notice
-Choose = Callable[[frozenset[Source]], Task | None]
+Event = TaskDone | TaskFailed | Notice
+ChooseTask = Callable[[frozenset[Source]], Task | None]
 """The next task for a worker, given what it has loaded."""
 
 
@@ -143,7 +143,7 @@ class Executor(Protocol):
     def size(self) -> int:
         """Number of workers."""
 
-    def feed(self, choose: Choose) -> None:
+    def feed(self, choose: ChooseTask) -> None:
         """Give every idle worker a task, until ``choose`` returns None."""
 
     def wait(self, seconds: float) -> Sequence[Event]:

@@ -23,7 +23,7 @@ class Display(Protocol):
         """One line of text."""
 
 
-class Silent:
+class SilentDisplay:
     """Shows nothing."""
 
     def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None: ...

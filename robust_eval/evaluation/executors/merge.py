@@ -9,8 +9,8 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation.checks import same_model
-from robust_eval.evaluation.executors import Prepared, Source, shards
-from robust_eval.evaluation.executors.display import Silent
+from robust_eval.evaluation.executors import PreparedModel, Source, shards
+from robust_eval.evaluation.executors.display import SilentDisplay
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.scheduler import Scheduler
@@ -39,7 +39,7 @@ def merge_shards(folders: Sequence[Path], out: Path | None) -> tuple[Path, EvalR
         folder=lambda _request: target,
         command=found[0][1].command,
     )
-    (run,) = Scheduler([spec], LocalExecutor(host), Silent()).work()
+    (run,) = Scheduler([spec], LocalExecutor(host), SilentDisplay()).work()
     if run.failures or run.result is None:
         raise UserError(run.failures[0]) from run.error
     return target, run.result
@@ -56,8 +56,8 @@ class MergeHost:
     def load(self, source: Source) -> Request:
         return self._request
 
-    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
-        return Prepared(tuning, self._report, None)
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
+        return PreparedModel(tuning, self._report, None)
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
         for store in self._stores:

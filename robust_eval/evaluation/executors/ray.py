@@ -17,12 +17,12 @@ from ray import exceptions
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import (
-    Choose,
-    Done,
+    ChooseTask,
     Event,
-    Failed,
     Notice,
     Task,
+    TaskDone,
+    TaskFailed,
     WorkerState,
     ray_addresses,
 )
@@ -75,7 +75,7 @@ class RayExecutor:
         state.state, state.loaded = "starting", set()
         return _Actor(handle, state, handle.hello.remote(), time.monotonic())
 
-    def feed(self, choose: Choose) -> None:
+    def feed(self, choose: ChooseTask) -> None:
         for actor in self._actors:
             if actor.ref is not None:
                 continue
@@ -142,9 +142,9 @@ class RayExecutor:
         if kind == "done":
             actor.state.tasks += 1
             self._retries.succeeded(task)
-            self._events.append(Done(task, answer, actor.state.name))
+            self._events.append(TaskDone(task, answer, actor.state.name))
         elif kind == "refused" and task.method != "unit":
-            self._events.append(Failed(task, answer, actor.state.name, 1))
+            self._events.append(TaskFailed(task, answer, actor.state.name, 1))
         else:
             self._retry(task, actor, answer, died=False)
 
@@ -167,7 +167,7 @@ class RayExecutor:
             text = f"{task.label} on {where}: {why}; attempt {attempts + 1} follows."
             self._events.append(Notice(text))
         else:
-            self._events.append(Failed(task, why, where, attempts))
+            self._events.append(TaskFailed(task, why, where, attempts))
 
     def _check_start(self) -> None:
         """Give up if no worker starts: the granted resources are not available."""

@@ -12,7 +12,7 @@ from robust_eval.evaluation import result_writer
 from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.executors import shards
 from robust_eval.evaluation.executors.run_spec import RunSpec
-from robust_eval.evaluation.planning.cascade import CascadeState, Finished, StageUnits
+from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn, StageUnits
 from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.evaluation.store import MemoryStore, Store, exclusive, open_run
 from robust_eval.results import DiagnosisRecord, EvalResult
@@ -167,7 +167,7 @@ class Running:
         )
 
 
-def with_evidence(column: Finished, store: Store) -> Finished:
+def with_evidence(column: FinishedColumn, store: Store) -> FinishedColumn:
     """A column with the stored images of its units.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from robust_eval.core.files import write_text
 from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.checks import same_model
-from robust_eval.evaluation.executors import Prepared
+from robust_eval.evaluation.executors import PreparedModel
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.run_states import Closed, Opened, Running, Waiting
 from robust_eval.evaluation.planning.cascade import CascadeState
@@ -56,7 +56,7 @@ class Run:
     def _last(self) -> Waiting | Opened | Running:
         return self.state.last if isinstance(self.state, Closed) else self.state
 
-    def prepared(self, found: Prepared) -> Running:
+    def prepared(self, found: PreparedModel) -> Running:
         """The model is probed. The logits identify the model when the run is continued.
 
         Raises:

@@ -17,7 +17,7 @@ from robust_eval.core.files import retry_write
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation import result_writer
-from robust_eval.evaluation.executors import Event, Executor, Failed, Notice, Prepared, Source, Task
+from robust_eval.evaluation.executors import Event, Executor, Notice, PreparedModel, Source, Task, TaskFailed
 from robust_eval.evaluation.executors.display import Display
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.run_states import Running, open_folder
@@ -89,7 +89,7 @@ class Scheduler:
             self._display.log(event.text)
             return
         runs = self._queue.finished(event.task)
-        if isinstance(event, Failed):
+        if isinstance(event, TaskFailed):
             self._give_up(runs, self._failure_text(event), event.error)
         elif event.task.method == "unit":
             self._unit_done(runs, event.task.key, event.value)
@@ -98,7 +98,7 @@ class Scheduler:
         for run in runs:
             self._finish_if_done(run)
 
-    def _failure_text(self, event: Failed) -> str:
+    def _failure_text(self, event: TaskFailed) -> str:
         if event.task.method == "load" or len(self.runs) == self._executor.size == 1:
             return event.reason
         times = "" if event.attempts == 1 else f" {event.attempts} times, the last time"
@@ -139,7 +139,7 @@ class Scheduler:
                 return f"{names} ask for the same run ({other.folder}). Name it once."
         return None
 
-    def _start(self, run: Run, prepared: Prepared) -> None:
+    def _start(self, run: Run, prepared: PreparedModel) -> None:
         running = run.prepared(prepared)
         for note in prepared.notes:
             self._display.log(note if len(self.runs) == 1 else f"{run.spec.name}: {note}")

@@ -10,7 +10,7 @@ from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import Log, no_log
 from robust_eval.evaluation.checks import diagnosis
-from robust_eval.evaluation.executors import LoadedJob, Prepared, Source
+from robust_eval.evaluation.executors import LoadedJob, PreparedModel, Source
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.prepare import prepare
 from robust_eval.evaluation.result_writer import ModelReport
@@ -33,13 +33,13 @@ class WorkerHost:
     def load(self, source: Source) -> Request:
         return self._job(source).request
 
-    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
         session = self._session(source, request, tuning)
         logits = session.first_logits
         notes = [f"search: {note}" for note in session.notes]
         if diagnose:
             notes.append(f"diagnosis: {diagnosis.cost_text(session.job)}")
-        return Prepared(
+        return PreparedModel(
             session.config.stored,
             session.first_report(),
             None if logits is None else logits.cpu(),

@@ -15,7 +15,7 @@ from support.fake_workers import Quiet, essence, local, run_specs, work
 from robust_eval.core import files
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation.executors import Choose, Done, Event, Failed, WorkerState, shards
+from robust_eval.evaluation.executors import ChooseTask, Event, TaskDone, TaskFailed, WorkerState, shards
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.merge import merge_shards
 from robust_eval.evaluation.executors.run_spec import spec_of
@@ -37,7 +37,7 @@ class Many(LocalExecutor):
         self.fails = fails
         self.asked: list[str] = []
 
-    def feed(self, choose: Choose) -> None:
+    def feed(self, choose: ChooseTask) -> None:
         for i, task in enumerate(self._tasks):
             if task is None:
                 self._tasks[i] = choose(frozenset(self._hosts[i]._jobs))
@@ -50,8 +50,8 @@ class Many(LocalExecutor):
         task, self._tasks[i] = self._tasks[i], None
         self.asked.append(task.key or task.method)
         if any(word in task.label or word == task.method for word in self.fails):
-            return [Failed(task, "it was planted", f"w{i}", 3)]
-        return [Done(task, getattr(self._hosts[i], task.method)(task.source, *task.arguments), f"w{i}")]
+            return [TaskFailed(task, "it was planted", f"w{i}", 3)]
+        return [TaskDone(task, getattr(self._hosts[i], task.method)(task.source, *task.arguments), f"w{i}")]
 
     def workers(self) -> Sequence[WorkerState]:
         return []

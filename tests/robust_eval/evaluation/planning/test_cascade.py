@@ -11,7 +11,7 @@ from support.scripted_attacks import ScriptedHost, a_request, finished_columns, 
 from robust_eval.core.request import Request
 from robust_eval.evaluation.executors.run_states import with_evidence
 from robust_eval.evaluation.planning import suites, units
-from robust_eval.evaluation.planning.cascade import CascadeState, Finished
+from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn
 from robust_eval.evaluation.store import MemoryStore
 
 SUITE = "fgsm,pgd-20,aa,union"
@@ -21,7 +21,7 @@ def request(**changes: object) -> Request:
     return a_request(suite=suites.load(SUITE), **changes)
 
 
-def in_random_order(asked: Request, seed: int) -> dict[str, Finished]:
+def in_random_order(asked: Request, seed: int) -> dict[str, FinishedColumn]:
     cascade, host, draw = CascadeState(asked), ScriptedHost(asked), random.Random(seed)
     waiting = [unit for stage in cascade.start() for unit in stage.units]
     while waiting:
@@ -32,7 +32,7 @@ def in_random_order(asked: Request, seed: int) -> dict[str, Finished]:
     return cascade.finished
 
 
-def essence(finished: dict[str, Finished]) -> object:
+def essence(finished: dict[str, FinishedColumn]) -> object:
     return {name: (column.record, column.units) for name, column in finished.items()}
 
 
