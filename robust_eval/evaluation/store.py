@@ -35,7 +35,7 @@ class Store(Protocol):
         """The same, possibly without the images."""
 
     def put(self, key: str, result: UnitResult | bytes) -> None:
-        """Store a result, or the content of its file as :func:`pack` gives it."""
+        """Store a result, or the content of its file as :func:`pack_unit` gives it."""
 
     def __contains__(self, key: str) -> bool: ...
 
@@ -52,7 +52,7 @@ class MemoryStore:
     verdicts = get
 
     def put(self, key: str, result: UnitResult | bytes) -> None:
-        found = unpack(key, result) if isinstance(result, bytes) else result
+        found = unpack_unit(key, result) if isinstance(result, bytes) else result
         if found is not None:
             self._units[key] = found
 
@@ -71,14 +71,14 @@ class FolderStore:
         return self._units / f"{key}.npz"
 
     def get(self, key: str) -> UnitResult | None:
-        return unpack(key, self.path(key))
+        return unpack_unit(key, self.path(key))
 
     def verdicts(self, key: str) -> UnitResult | None:
         """The unit without its images, which are not read."""
-        return unpack(key, self.path(key), images=False)
+        return unpack_unit(key, self.path(key), images=False)
 
     def put(self, key: str, result: UnitResult | bytes) -> None:
-        content = result if isinstance(result, bytes) else pack(key, result)
+        content = result if isinstance(result, bytes) else pack_unit(key, result)
         with writing(self.folder), atomic(self.path(key)) as file:
             file.write(content)
 
@@ -86,7 +86,7 @@ class FolderStore:
         return self.path(key).exists()
 
 
-def pack(key: str, result: UnitResult) -> bytes:
+def pack_unit(key: str, result: UnitResult) -> bytes:
     """The content of a unit's file."""
     arrays = {name: getattr(result.verdicts, name) for name in _VERDICT_FIELDS}
     file = io.BytesIO()
@@ -101,7 +101,7 @@ def pack(key: str, result: UnitResult) -> bytes:
     return file.getvalue()
 
 
-def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
+def unpack_unit(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
     """A unit from its file or the file's content; None if it is absent, damaged or another unit's."""
     try:
         with np.load(
@@ -118,7 +118,7 @@ def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult
         return None
 
 
-def refuse_early(folder: Path) -> None:
+def refuse_unusable_folder(folder: Path) -> None:
     """Raise UserError, before anything is loaded, if ``folder`` cannot be a run folder. Creates nothing."""
     _refuse_other_files(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -177,7 +177,7 @@ def _read_request(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Lock a run folder for one process. The lock is released when the process ends in any way."""
     import fcntl
 

@@ -67,7 +67,7 @@ def _pair(request: Request, column: str, attack: AttackSpec, sample: list[int]) 
     """The same attack in the request's precision and in float32, with one seed."""
     seed = seeds.derive(request.seed, f"disagreement {attack.id}")
     low, high = (
-        units.unit(replace(request, precision=precision), column, attack, 0, sample)
+        units.make_unit(replace(request, precision=precision), column, attack, 0, sample)
         for precision in (request.precision, FLOAT32)
     )
     return _reseeded(low, seed), _reseeded(high, seed)

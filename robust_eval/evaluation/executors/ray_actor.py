@@ -9,7 +9,7 @@ from typing import Any
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import Source, reason
-from robust_eval.evaluation.store import pack
+from robust_eval.evaluation.store import pack_unit
 
 
 class HostActor:
@@ -34,7 +34,7 @@ class HostActor:
             kind, value = "done", getattr(self._host, method)(source, *arguments)
             if method == "unit":
                 # Compressed here rather than in the process that writes the run folder.
-                value = pack(arguments[-1].key, value)
+                value = pack_unit(arguments[-1].key, value)
         except UserError as error:
             kind, value = "refused", str(error)
         except Exception as error:

@@ -35,7 +35,7 @@ class RunSpec:
         return self.source.checkpoint if isinstance(self.source, EvaluationOptions) else self.name
 
 
-def spec_of(
+def make_run_spec(
     options: EvaluationOptions,
     out: Path | None = None,
     *,

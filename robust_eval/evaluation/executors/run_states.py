@@ -14,7 +14,7 @@ from robust_eval.evaluation.executors import shards
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn, StageUnits
 from robust_eval.evaluation.result_writer import ModelReport
-from robust_eval.evaluation.store import MemoryStore, Store, exclusive, open_run
+from robust_eval.evaluation.store import MemoryStore, Store, lock_run_folder, open_run
 from robust_eval.results import DiagnosisRecord, EvalResult
 
 
@@ -48,7 +48,7 @@ def open_folder(spec: RunSpec, request: Request, locks: ExitStack) -> Opened:
     folder = spec.folder(request)
     if folder is None:
         return Opened(spec, request, None, MemoryStore())
-    locks.enter_context(exclusive(folder))
+    locks.enter_context(lock_run_folder(folder))
     return Opened(spec, request, folder, open_run(folder, request.identity()))
 
 

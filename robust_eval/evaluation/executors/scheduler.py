@@ -24,7 +24,7 @@ from robust_eval.evaluation.executors.run_states import Running, open_folder
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.task_queue import FIRST, Priority, TaskQueue
 from robust_eval.evaluation.planning.cascade import StageUnits
-from robust_eval.evaluation.store import unpack
+from robust_eval.evaluation.store import unpack_unit
 from robust_eval.results import DiagnosisRecord
 
 WAIT_SECONDS = 1.0
@@ -170,7 +170,7 @@ class Scheduler:
 
     def _unit_done(self, runs: Sequence[Run], key: str, value: UnitResult | bytes) -> None:
         if isinstance(value, bytes):
-            result = unpack(key, value, images=False)
+            result = unpack_unit(key, value, images=False)
         else:
             result = replace(value, evidence=value.evidence[:0])
         for run in runs:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robust_eval.core import figure_style
 from robust_eval.core.files import atomic, writing
-from robust_eval.evaluation.store import exclusive
+from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.liu.hessian import Eigenpair, Hessian, top_eigenpairs
 from robust_eval.landscape.liu.measurement import Measurement, PartialResults, partial_name
@@ -55,7 +55,7 @@ def measure(
     """
     eigenvalues: list[Eigenvalue] = []
     comparison = measurement.comparison
-    with exclusive(folder):
+    with lock_run_folder(folder):
         options = {"tolerance": tolerance, "iterations": iterations}
         comparison.open_folder(folder, measurement.identity() | options)
         for model in comparison.models:

@@ -177,7 +177,7 @@ def test_units_in_float32_are_the_same_work_under_every_precision(job: Job) -> N
     by_id = {a.id: a for column in low.suite.columns for a in column.attacks}
 
     def key(request: request.Request, attack: str) -> str:
-        return units.unit(request, attack, by_id[attack], 0, [0, 1]).key
+        return units.make_unit(request, attack, by_id[attack], 0, [0, 1]).key
 
     assert key(low, "spsa") == key(job.request, "spsa")
     assert key(low, "pgd-10") != key(job.request, "pgd-10")

@@ -18,7 +18,7 @@ from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import ChooseTask, Event, TaskDone, TaskFailed, WorkerState, shards
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.merge import merge_shards
-from robust_eval.evaluation.executors.run_spec import spec_of
+from robust_eval.evaluation.executors.run_spec import make_run_spec
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.worker_host import WorkerHost
 from robust_eval.evaluation.planning.cascade import CascadeState
@@ -145,7 +145,7 @@ def test_a_failure_that_nobody_expected_does_not_stop_the_others(
 def test_shards_told_one_folder_get_one_each(options: EvaluationOptions, tmp_path: Path) -> None:
     places = []
     for number in range(2):
-        (run,) = run_specs([spec_of(replace(options, shards=2), tmp_path / "mine", shard=number)])
+        (run,) = run_specs([make_run_spec(replace(options, shards=2), tmp_path / "mine", shard=number)])
         places.append(run.folder)
     assert [place.name for place in places if place] == ["mine.shard-1-of-2", "mine.shard-2-of-2"]
     target, merged = merge_shards([place for place in places if place], None)
