@@ -51,7 +51,7 @@ class MergeHost:
     def __init__(self, request: Request, found: Sequence[tuple[Path, Shard]]) -> None:
         self._request = request
         self._stores = [FolderStore(folder) for folder, _ in found]
-        self._report = _joined([shard.look for _, shard in found])
+        self._report = _joined([shard.report for _, shard in found])
 
     def load(self, source: Source) -> Request:
         return self._request
