@@ -27,7 +27,7 @@ from robust_eval.evaluation.executors import (
     ray_addresses,
 )
 from robust_eval.evaluation.executors.ray_actor import HostActor
-from robust_eval.evaluation.executors.ray_cluster import GIB, Granted
+from robust_eval.evaluation.executors.ray_cluster import GIB, GrantedResources
 from robust_eval.evaluation.executors.retries import Retries
 
 MAX_FAILED_STARTS = 3
@@ -53,7 +53,7 @@ class _Actor:
 class RayExecutor:
     """The workers that :func:`robust_eval.evaluation.executors.ray_cluster.connect` granted."""
 
-    def __init__(self, granted: Granted) -> None:
+    def __init__(self, granted: GrantedResources) -> None:
         self._granted = granted
         self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(HostActor)
         self._retries = Retries()
@@ -73,7 +73,7 @@ class RayExecutor:
         g = self._granted
         handle = self._remote.options(num_cpus=g.cpus, num_gpus=g.gpus, memory=g.memory).remote(g.cpus)
         state.state, state.loaded = "starting", set()
-        return _Actor(handle, state, handle.hello.remote(), time.monotonic())
+        return _Actor(handle, state, handle.identify.remote(), time.monotonic())
 
     def feed(self, choose: ChooseTask) -> None:
         for actor in self._actors:
@@ -88,7 +88,7 @@ class RayExecutor:
                 actor.state.state = "idle"
                 continue
             actor.task = task
-            actor.ref = actor.handle.ask.remote(task.method, task.source, task.arguments)
+            actor.ref = actor.handle.run_task.remote(task.method, task.source, task.arguments)
             actor.state.state = task.label
             actor.state.loaded.add(task.source)
 
@@ -205,7 +205,7 @@ class RayExecutor:
         # Without a head Ray would wait for one instead of stopping the workers.
         for actor in () if self._head_lost else self._actors:
             ray.kill(actor.handle)
-        if self._granted.ours:
+        if self._granted.owns_connection:
             ray.shutdown()
 
 

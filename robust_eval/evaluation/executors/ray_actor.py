@@ -23,11 +23,11 @@ class HostActor:
         torch.set_num_threads(cpus)
         self._host = WorkerHost()
 
-    def hello(self) -> tuple[str, int]:
+    def identify(self) -> tuple[str, int]:
         """(host name, process id)"""
         return socket.gethostname(), os.getpid()
 
-    def ask(self, method: str, source: Source, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
+    def run_task(self, method: str, source: Source, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
         """(``done`` | ``refused`` | ``failed``, value or reason, seconds)"""
         start = time.perf_counter()
         try:

@@ -13,7 +13,7 @@ CONNECT_SECONDS = 5.0
 _HOST_PORT = re.compile(r"\[?([\w.:-]+?)\]?:(\d{1,5})")
 
 
-def find(wanted: str | None) -> str | None:
+def find_cluster(wanted: str | None) -> str | None:
     """HOST:PORT of the cluster to join; None: start a private cluster.
 
     ``wanted``: HOST:PORT, ``auto``, ``local``, or None for the cluster that runs here, if there is one. It is
@@ -23,10 +23,10 @@ def find(wanted: str | None) -> str | None:
     if wanted == "local":
         return None
     if wanted not in (None, "auto"):
-        return reach(str(wanted), "--address")
+        return check_reachable(str(wanted), "--address")
     said = os.environ.get("RAY_ADDRESS", "")
     if said not in ("", "auto", "local"):
-        return reach(said, "RAY_ADDRESS")
+        return check_reachable(said, "RAY_ADDRESS")
     last = "" if said == "local" else _last_started()
     if answers(last):
         return last
@@ -37,7 +37,7 @@ def find(wanted: str | None) -> str | None:
     )
 
 
-def reach(address: str, name: str) -> str:
+def check_reachable(address: str, name: str) -> str:
     """Return the address if it answers; ``name``: the option that it comes from.
 
     Raises:

@@ -20,18 +20,18 @@ MEMORY = 2 * GIB
 
 
 @dataclass(frozen=True)
-class Granted:
+class GrantedResources:
     """Number of workers and resources of each, on a connected cluster; ``memory`` in bytes."""
 
     workers: int
     gpus: float
     cpus: int
     memory: int
-    ours: bool = False
+    owns_connection: bool = False
     """This process connected, and must disconnect."""
 
 
-def connect(wanted: ClusterOptions, device: str, object_store: int | None = None) -> Granted:
+def connect(wanted: ClusterOptions, device: str, object_store: int | None = None) -> GrantedResources:
     """Connect to the cluster at the address, or to the one that runs here, or start one on this machine.
 
     ``device``: auto, cpu or cuda; ``object_store``: bytes, for a cluster that is started here.
@@ -41,13 +41,13 @@ def connect(wanted: ClusterOptions, device: str, object_store: int | None = None
     """
     ray = _import()
     _check(wanted, device)
-    ours = not ray.is_initialized()
-    if ours:
+    owns_connection = not ray.is_initialized()
+    if owns_connection:
         _init(ray, wanted, device, object_store)
     try:
-        return replace(_grant(wanted, device, ray.cluster_resources()), ours=ours)
+        return replace(_grant(wanted, device, ray.cluster_resources()), owns_connection=owns_connection)
     except UserError:
-        if ours:
+        if owns_connection:
             ray.shutdown()
         raise
 
@@ -85,7 +85,7 @@ def _check(wanted: ClusterOptions, device: str) -> None:
 
 def _init(ray: Any, wanted: ClusterOptions, device: str, object_store: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = ray_addresses.find(wanted.address)
+    address = ray_addresses.find_cluster(wanted.address)
     if address is None:
         _start(ray, wanted, device, object_store, quiet)
         return
@@ -163,7 +163,7 @@ def _most(wanted: ClusterOptions, total: Mapping[str, float]) -> int:
     return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
 
 
-def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) -> Granted:
+def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) -> GrantedResources:
     """Divide the resources.
 
     Raises:
@@ -188,4 +188,4 @@ def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) 
             f"{workers} workers with {memory / GIB:g} GiB each do not fit: the cluster has "
             f"{room * workers / GIB:.1f} GiB in all. Lower --workers or --worker-memory."
         )
-    return Granted(workers, gpus, wanted.cpus, memory)
+    return GrantedResources(workers, gpus, wanted.cpus, memory)
