@@ -71,7 +71,7 @@ def check_precision(settings: Settings, model: nn.Module, x_NCHW: Tensor) -> tup
     return settings.precision, settings.precision_note
 
 
-def choose(
+def choose_config(
     request: Request,
     model: nn.Module,
     x_NCHW: Tensor,
@@ -137,7 +137,7 @@ def largest_calls(request: Request, precision: str) -> tuple[int | None, int]:
     return None if queries else unit, unit
 
 
-def by_steps(request: Request, precision: str) -> bool:
+def serves_only_float32_attacks(request: Request, precision: str) -> bool:
     """Whether a copy serves attacks that need float32 alone, in a run that asks for bfloat16.
 
     Their small steps may then be taken as changes
@@ -148,13 +148,17 @@ def by_steps(request: Request, precision: str) -> bool:
 
 def _stored_label(request: Request, precision: str) -> str:
     """Name in TUNING_FILE: the same run may be continued in another precision."""
-    return f"{precision} in a {request.precision} run" if by_steps(request, precision) else precision
+    return (
+        f"{precision} in a {request.precision} run"
+        if serves_only_float32_attacks(request, precision)
+        else precision
+    )
 
 
 def _compiled(request: Request, precision: str, rows: int) -> Tuning:
     """Compiled for so many images a call, or for as many as come at once."""
     free, with_gradients = largest_calls(request, precision)
-    near = tuning.steps_per_call(rows) if by_steps(request, precision) else None
+    near = tuning.steps_per_call(rows) if serves_only_float32_attacks(request, precision) else None
     return Tuning(min(rows, free or rows), min(rows, with_gradients), True, True, near)
 
 
@@ -164,7 +168,7 @@ def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str
     def build(way: Tuning) -> frozen_copy.AttackCopy:
         return frozen_copy.attack_copy_of(parts, sample=x_NCHW[:SAMPLE], tuning=way)
 
-    if by_steps(request, precision):
+    if serves_only_float32_attacks(request, precision):
         return tuning.measure_step_tuning(build, x_NCHW[:128], compile=compile)
     largest = largest_calls(request, precision)
     return tuning.measure_tuning(build, x_NCHW[:128], compile=compile, largest=largest)

@@ -28,9 +28,9 @@ from robust_eval.evaluation.prepare import prepare
 _TIMEOUT = 1800.0
 
 
-def reloading(job: Job, options: EvaluationOptions) -> Job:
+def with_fresh_logits(job: Job, options: EvaluationOptions) -> Job:
     """The job, with a function that loads its options again in a fresh process."""
-    return replace(job, fresh=partial(logits, options))
+    return replace(job, fresh_logits=partial(logits, options))
 
 
 def logits(options: EvaluationOptions, n: int) -> Tensor:

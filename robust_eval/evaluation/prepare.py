@@ -161,6 +161,6 @@ def default_folder(request: Request) -> Path:
     return Path("runs") / f"{stem or 'model'}-{request.suite.name.replace(',', '+')}-{request.key[:8]}"
 
 
-def first(job: Job, n: int) -> Job:
+def with_first_images(job: Job, n: int) -> Job:
     """The same job on its first ``n`` images."""
     return replace(job, x_NCHW=job.x_NCHW[:n], y_N=job.y_N[:n])

@@ -22,7 +22,7 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, Cost
 from robust_eval.evaluation.job import FreshLogits, Job
 from robust_eval.evaluation.judge import judge
-from robust_eval.evaluation.planning.cost import measure
+from robust_eval.evaluation.planning.cost import measure_speed
 from robust_eval.evaluation.worker import Worker
 from robust_eval.results import DiagnosisRecord
 
@@ -45,7 +45,7 @@ def cost() -> Cost:
 def cost_text(job: Job) -> str:
     """Upper bound of a diagnosis: examples, passes and time, from a few timed batches."""
     n, passes = min(EXAMPLES, job.request.data.n), cost()
-    seconds = measure(job.model, job.x_NCHW[: min(n, 64)]).seconds(passes, n)
+    seconds = measure_speed(job.model, job.x_NCHW[: min(n, 64)]).seconds(passes, n)
     return (
         f"{n} examples, up to {passes.forwards} forward and {passes.backwards} backward passes each, at most "
         f"{duration(seconds)}; then one fresh process"
@@ -54,7 +54,7 @@ def cost_text(job: Job) -> str:
 
 def diagnose_job(job: Job) -> DiagnosisRecord:
     """Diagnose a job's model under its threat model and seed."""
-    return diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh)
+    return diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh_logits)
 
 
 @dataclass

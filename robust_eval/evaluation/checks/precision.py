@@ -23,7 +23,7 @@ MAX_PASSES = 250
 """Attacks with more passes per image are not repeated; in ``full``: SPSA, APGD-T, FAB-T and Square."""
 
 
-def measure(request: Request, worker: Worker, clean: Bools) -> DisagreementRecord | None:
+def measure_disagreement(request: Request, worker: Worker, clean: Bools) -> DisagreementRecord | None:
     """Repeat the first attack of each column in both precisions; None if all attacks used float32.
 
     ``clean`` (n,): examples that are right without an attack.

@@ -56,8 +56,8 @@ class WorkerHost:
         session = self._session(source, request, tuning)
         job = session.job
         if not isinstance(source, LoadedJob):
-            job = fresh_process.reloading(job, source)
-        return diagnosis.diagnose(session.worker, seed=request.seed, fresh=job.fresh)
+            job = fresh_process.with_fresh_logits(job, source)
+        return diagnosis.diagnose(session.worker, seed=request.seed, fresh=job.fresh_logits)
 
     def _job(self, source: Source) -> Job:
         if source in self._jobs:

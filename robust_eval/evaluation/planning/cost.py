@@ -37,7 +37,7 @@ class Estimate:
     seconds: float
 
 
-def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
+def measure_speed(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
     """Time forward and backward passes on one batch; the fastest of a few repeats."""
     attack_copy = make_attack_copy(model, sample=x_NCHW[:8], precision=precision)
 

@@ -52,7 +52,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def choose(job: Job, asked: compilation.Mode, stored: str | None = None) -> attack_copy.AttackCopyConfig:
-    return attack_copy.choose(job.request, job.model, job.x_NCHW, asked, stored)
+    return attack_copy.choose_config(job.request, job.model, job.x_NCHW, asked, stored)
 
 
 def test_short_work_is_neither_measured_nor_compiled(job: Job) -> None:
@@ -86,7 +86,7 @@ def test_the_user_is_told_that_it_is_measured(job: Job, measurements: list[bool]
     logged: list[str] = []
     stored = None
     for _ in range(2):
-        found = attack_copy.choose(job.request, job.model, job.x_NCHW, "off", stored, logged.append)
+        found = attack_copy.choose_config(job.request, job.model, job.x_NCHW, "off", stored, logged.append)
         stored = found.stored
     assert len(logged) == len(measurements) == 1, "not if the folder has the tuning"
     assert logged[0].startswith("Measuring how to call this model fastest")
