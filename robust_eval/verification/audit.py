@@ -60,7 +60,7 @@ def audit(job: Job, result: EvalResult, n: int, seed: int, suite: str | None = N
         suite=chosen_suite.name,
         seed=seed,
         n=len(chosen),
-        fell=tuple(newly_broken),
+        broken=tuple(newly_broken),
         limit=LIMIT,
         passed=wilson(len(newly_broken), len(chosen))[0] <= LIMIT,
         forwards=forwards,

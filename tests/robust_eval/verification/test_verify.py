@@ -463,7 +463,7 @@ def test_invented_robust_examples_are_found_by_the_audit_only(folder: Path) -> N
     found = verified(folder, audit=20, audit_seed=5)
     assert not found.passed
     assert found.audit is not None
-    assert len(found.audit.fell) > 5
+    assert len(found.audit.broken) > 5
     assert found.audit.n == 20
 
 
@@ -476,7 +476,7 @@ def test_an_audit_of_an_unmodified_result(original: Path) -> None:
     assert found.audit.forwards > 0
     again = verified(original, audit=10, audit_seed=5).audit
     assert again is not None
-    assert again.fell == found.audit.fell
+    assert again.broken == found.audit.broken
     survivors = read_result(original / "result.json").worst_case.n_robust
     every = verified(original, audit=10_000, audit_suite="fgsm").audit
     assert every is not None
