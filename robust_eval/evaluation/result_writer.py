@@ -51,7 +51,7 @@ def write(
 ) -> EvalResult:
     """The result of the finished columns, in the suite's order; ``partial`` if columns are missing.
 
-    With a ``folder`` it is written there, if ``evidence`` is true together with the adversarial images.
+    It is written to ``folder`` if given, with the adversarial images if ``evidence`` is true.
     """
     order = dict.fromkeys((CLEAN, *(column.id for column in request.suite.columns)))
     finished = {name: finished[name] for name in order if name in finished}
@@ -115,6 +115,7 @@ def _reach(request: Request, finished: Mapping[str, FinishedColumn]) -> dict[str
 
 
 def store_diagnosis(folder: Path, diagnosis: DiagnosisRecord) -> None:
+    """Write a diagnosis to a run folder."""
     write_text(folder / DIAGNOSIS_FILE, diagnosis.model_dump_json(indent=1) + "\n")
 
 

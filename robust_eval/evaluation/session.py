@@ -45,7 +45,7 @@ class Session:
         return ModelReport(found, environment(self.job.x_NCHW.device))
 
     def report(self, clean: Bools) -> ModelReport:
-        """The whole report, after the attacks; ``clean`` (n,): examples that are right without an attack."""
+        """The complete report, after the attacks; ``clean`` (n,): examples correct without an attack."""
         first = self.first_report()
         disagreement = precision.measure_disagreement(self.job.request, self.worker, clean)
         changes = () if flags.is_random(self._probe) else self._changes()

@@ -1,7 +1,7 @@
 """Store the results of units, in a run folder or in memory.
 
 A unit is done if and only if its file exists. It is written to a temporary file, flushed to disk and renamed,
-so that a kill at any moment leaves the whole unit or none. A damaged file counts as absent, and the unit is
+so that a kill at any moment leaves a complete unit or none. A damaged file counts as absent, and the unit is
 repeated.
 """
 
@@ -28,6 +28,8 @@ _VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
 
 
 class Store(Protocol):
+    """The interface of a store of unit results, by unit key."""
+
     def get(self, key: str) -> UnitResult | None:
         """The unit's result; None if it is not stored."""
 
@@ -41,7 +43,7 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """Results are kept as long as the object."""
+    """Unit results in memory."""
 
     def __init__(self) -> None:
         self._units: dict[str, UnitResult] = {}
@@ -178,7 +180,7 @@ def _read_request(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Lock a run folder for one process. The lock is released when the process ends in any way."""
+    """Lock a run folder for one process. The lock is released when the process ends for any reason."""
     import fcntl
 
     _refuse_other_files(folder)

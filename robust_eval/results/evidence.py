@@ -1,4 +1,4 @@
-"""The evidence file: for every broken example, the adversarial image that the judge saw."""
+"""The evidence file: for every broken example, the adversarial image that was judged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_evidence(
 ) -> EvidenceRecord:
     """Write ``<column>.indices``, ``<column>.images`` (float32 in [0, 1]) and ``labels`` into ``folder``.
 
-    The file's header holds ``metadata`` as JSON under ``robust_eval``.
+    The header of the file contains ``metadata`` as JSON under ``robust_eval``.
     """
     tensors: dict[str, NDArray[np.generic]] = {"labels": labels}
     total = 0
@@ -46,7 +46,7 @@ def write_evidence(
         indices, images = column_evidence(stages)
         tensors[f"{name}.indices"], tensors[f"{name}.images"] = indices, images
         total += len(indices)
-    # A single header entry: several are written in random order, so that equal runs would have other digests.
+    # One header entry only: several are written in random order, which would change the digest of equal runs.
     payload = save(tensors, metadata={"robust_eval": json.dumps(dict(metadata), sort_keys=True)})
     path = folder / EVIDENCE_FILE
     with writing(folder), atomic(path) as file:

@@ -81,6 +81,6 @@ def _check_version(attack: AttackSpec) -> None:
     version = attacks.family(attack.family).VERSION
     if version != attack.version:
         raise UserError(
-            f"{attack.id} is version {attack.version} in the result and version {version} here. "
+            f"{attack.id} is version {attack.version} in the result and version {version} in this release. "
             "Audit with the attacks of this release: --audit-suite full."
         )

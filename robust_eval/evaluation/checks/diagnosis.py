@@ -1,6 +1,6 @@
-"""Diagnosis: expensive checks of whether the attacks converge, and reach what every attack must reach.
+"""Diagnosis: expensive checks that attacks converge, and succeed where every attack must succeed.
 
-They run the evaluation's own PGD and judge on up to 100 examples that are right without an attack
+They run the evaluation's own PGD and judge on up to 100 examples that are classified correctly
 (Carlini et al. 2019, section 5; Pintor et al. 2022). Deterministic for a seed.
 """
 
@@ -119,14 +119,14 @@ def diagnose(
 
 
 def _nothing(difference: float | None, problem: str) -> DiagnosisRecord:
-    """The record of a model that gets no example right."""
+    """The record of a model that classifies no example correctly."""
     counts = dict.fromkeys(DiagnosisRecord.model_fields.keys() - {"fresh", "fresh_problem"}, 0)
     return DiagnosisRecord.model_validate({**counts, "fresh": difference, "fresh_problem": problem})
 
 
 @torch.no_grad()
 def _right(worker: Worker, examples: int) -> tuple[Tensor, Tensor]:
-    """The first examples that the model gets right, searched among twice as many."""
+    """The first examples that the model classifies correctly, among the first 2 * ``examples``."""
     x, y = worker.x[: 2 * examples], worker.y[: 2 * examples]
     right = (worker.model(x).argmax(1) == y).nonzero().flatten()[:examples]
     return x[right], y[right]
@@ -149,7 +149,7 @@ def _unbounded(session: _Session, every: Tensor) -> Tensor:
     """Examples (N,) bool that are broken by either loss if every image in the box is allowed."""
     threat = session.worker.threat
     side = isqrt(session.x.shape[1:].numel() - 1) + 1
-    whole = ThreatModel(threat.norm, Fraction(1) if threat.norm == "Linf" else Fraction(side))
+    unbounded = ThreatModel(threat.norm, Fraction(1) if threat.norm == "Linf" else Fraction(side))
     table = {
         "steps": _UNBOUNDED_STEPS,
         "step_linf": str(_UNBOUNDED_STEP),
@@ -158,7 +158,7 @@ def _unbounded(session: _Session, every: Tensor) -> Tensor:
     broken = torch.zeros_like(every)
     for family in ("cw-linf", "pgd"):
         spec = attacks.spec(family, family, table)
-        broken |= session.attack(f"unbounded {family}", spec, whole, ~broken)[1]
+        broken |= session.attack(f"unbounded {family}", spec, unbounded, ~broken)[1]
     return broken
 
 
@@ -193,11 +193,11 @@ def _fresh(worker: Worker, fresh: FreshLogits | None) -> tuple[float | None, str
         return None, ""
     x = worker.x[:EXAMPLES]
     try:
-        there = fresh(len(x)).to(x.device)
+        reloaded = fresh(len(x)).to(x.device)
     except UserError as error:
         return None, str(error)
-    here = worker.model(x)
-    if here.shape != there.shape:
-        return None, f"logits of shape {tuple(there.shape)} in place of {tuple(here.shape)}"
-    difference = largest_difference(here, there) / logit_std(here)
+    current = worker.model(x)
+    if current.shape != reloaded.shape:
+        return None, f"logits of shape {tuple(reloaded.shape)} instead of {tuple(current.shape)}"
+    difference = largest_difference(current, reloaded) / logit_std(current)
     return min(difference, 1e9), ""

@@ -26,7 +26,7 @@ MAX_PASSES = 250
 def measure_disagreement(request: Request, worker: Worker, clean: Bools) -> DisagreementRecord | None:
     """Repeat the first attack of each column in both precisions; None if all attacks used float32.
 
-    ``clean`` (n,): examples that are right without an attack.
+    ``clean`` (n,): examples that are classified correctly without an attack.
     """
     sample: list[int] = np.flatnonzero(clean)[: sample_size(request.data.n)].tolist()
     chosen = repeated(request)

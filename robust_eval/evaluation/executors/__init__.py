@@ -1,8 +1,9 @@
 """Run the units of one or many evaluations: in this process, or on a Ray cluster.
 
 :mod:`.scheduler` decides which unit is next and writes the run folders. An executor (:mod:`.local`,
-:mod:`.ray`) has workers; each holds a host (:mod:`.worker_host`) and does one task at a time. Which worker
-does a task changes no verdict. May import everything else in ``evaluation`` except ``run`` and ``in_memory``.
+:mod:`.ray`) has workers; each holds a host (:mod:`.worker_host`) and runs one task at a time. Verdicts do
+not depend on which worker runs a task. May import everything else in ``evaluation`` except ``run`` and
+``in_memory``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class PreparedModel:
 
 
 class Host(Protocol):
-    """What a worker can be asked. Every method loads the source if it is not loaded."""
+    """The interface of a worker. Every method loads the source if it is not loaded."""
 
     def load(self, source: Source) -> Request:
         """Load checkpoint and images; the request that they and the options give."""
@@ -61,7 +62,7 @@ class Host(Protocol):
         """Run a unit."""
 
     def report(self, source: Source, request: Request, tuning: str | None, clean: Bools) -> ModelReport:
-        """Report on the model after the attacks; ``clean`` (n,): examples right without an attack."""
+        """Report on the model after the attacks; ``clean`` (n,): examples correct without an attack."""
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
         """Run the expensive checks of the model."""
@@ -83,6 +84,8 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskDone:
+    """A task that has finished."""
+
     task: Task
     value: Any
     """What the method returned; a unit may come as the bytes of its file."""
@@ -91,7 +94,7 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class TaskFailed:
-    """A task that is given up."""
+    """A task that failed and is not tried again."""
 
     task: Task
     reason: str
@@ -104,7 +107,7 @@ class TaskFailed:
 
 @dataclass(frozen=True)
 class Notice:
-    """An event that the user should know of, such as a task that is tried again."""
+    """A message for the user, for example that a task is tried again."""
 
     text: str
 

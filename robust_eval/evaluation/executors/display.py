@@ -24,7 +24,7 @@ class Display(Protocol):
 
 
 class SilentDisplay:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None: ...
 

@@ -21,7 +21,7 @@ NAME = "this process"
 
 
 class LocalExecutor:
-    """Does one task after the other in this process."""
+    """Runs tasks one after the other in this process."""
 
     size = 1
 
@@ -36,7 +36,7 @@ class LocalExecutor:
             self._task = choose(frozenset(self._state.loaded))
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Do the task; ``seconds`` is not used."""
+        """Run the task; ``seconds`` is not used."""
         task, self._task = self._task, None
         if task is None:
             return []

@@ -46,7 +46,7 @@ def merge_shards(folders: Sequence[Path], out: Path | None) -> tuple[Path, EvalR
 
 
 class MergeHost:
-    """A host that attacks nothing: units and reports come from the shards' folders."""
+    """A host that runs no attacks: units and reports come from the shards' folders."""
 
     def __init__(self, request: Request, found: Sequence[tuple[Path, Shard]]) -> None:
         self._request = request
@@ -74,7 +74,7 @@ class MergeHost:
         return self._report
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
-        raise UserError("A merge does not load the model, so that there is nothing to diagnose.")
+        raise UserError("A merge does not load the model, so it cannot run a diagnosis.")
 
 
 def _same_request(found: Sequence[tuple[Path, Shard]]) -> Request:
@@ -96,7 +96,7 @@ def _check_numbers(found: Sequence[tuple[Path, Shard]], of: int) -> None:
     for folder, shard in found:
         if shard.number in by_number:
             raise UserError(
-                f"Shard {shard.number + 1}/{of} is there twice: {by_number[shard.number]} and {folder}. "
+                f"Shard {shard.number + 1}/{of} was given twice: {by_number[shard.number]} and {folder}. "
                 "Give it once."
             )
         by_number[shard.number] = folder
@@ -111,12 +111,12 @@ def _target(folders: Sequence[Path]) -> Path:
     names = {shards.run_folder(folder) for folder in folders}
     target = names.pop()
     if target is None or names:
-        raise UserError("Where should the merged run go? Add --out FOLDER.")
+        raise UserError("The names of the shards' folders do not determine the run folder. Add --out FOLDER.")
     return target
 
 
 def _joined(reports: Sequence[ModelReport]) -> ModelReport:
-    """One report from several machines': all flags, all devices, counts added up."""
+    """Combine the reports of all shards: all flags and devices, and the sums of the counts."""
     devices = " and ".join(dict.fromkeys(report.environment.device for report in reports))
     environment = reports[0].environment.model_copy(update={"device": devices})
     found = flags.distinct([flag for report in reports for flag in report.flags])

@@ -210,7 +210,7 @@ class RayExecutor:
 
 
 def _cause(error: BaseException) -> str:
-    # The end of the message lists causes that are common, whatever happened here.
+    # The end of the message lists common causes, regardless of what happened.
     text = str(error).partition("Some common causes")[0]
     lowered = text.lower()
     if isinstance(error, exceptions.OutOfMemoryError) or "running low on memory" in lowered:

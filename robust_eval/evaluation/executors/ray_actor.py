@@ -33,7 +33,7 @@ class HostActor:
         try:
             kind, value = "done", getattr(self._host, method)(source, *arguments)
             if method == "unit":
-                # Compressed here rather than in the process that writes the run folder.
+                # Compressed by the worker, to relieve the process that writes the run folder.
                 value = pack_unit(arguments[-1].key, value)
         except UserError as error:
             kind, value = "refused", str(error)

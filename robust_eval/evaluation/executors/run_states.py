@@ -20,7 +20,7 @@ from robust_eval.results import DiagnosisRecord, EvalResult
 
 @dataclass(frozen=True)
 class Waiting:
-    """Nothing is known but the spec."""
+    """Only the spec is known."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class StageProgress:
 
 @dataclass
 class Running:
-    """Units are run."""
+    """The units of the run are executed."""
 
     opened: Opened
     tuning: str | None
@@ -185,7 +185,7 @@ def with_evidence(column: FinishedColumn, store: Store) -> FinishedColumn:
 
 @dataclass(frozen=True)
 class Closed:
-    """Nothing more is done for the run."""
+    """The run has ended."""
 
     last: Waiting | Opened | Running
     """Its state before."""

@@ -57,10 +57,10 @@ class Run:
         return self.state.last if isinstance(self.state, Closed) else self.state
 
     def prepared(self, found: PreparedModel) -> Running:
-        """The model is probed. The logits identify the model when the run is continued.
+        """Enter the state Running; the logits identify the model when the run is continued.
 
         Raises:
-            UserError: if another model began the run.
+            UserError: if the run was started with another model.
         """
         assert isinstance(self.state, Opened)
         opened = self.state

@@ -176,7 +176,7 @@ class Scheduler:
         for run in runs:
             running = run.running
             if running is None or result is None:
-                run.fail(f"{run.spec.name}: unit {key[:8]} came back damaged")
+                run.fail(f"{run.spec.name}: unit {key[:8]} was returned damaged")
                 continue
             opened = running.opened
             write = partial(opened.store.put, key, value)
@@ -195,7 +195,7 @@ class Scheduler:
             self._submit(run, "report", (*running.context, running.clean_bits), "report")
 
     def _repeat_vanished(self, run: Run, running: Running) -> bool:
-        """Repeat units that were stored and are no longer there."""
+        """Repeat units that are missing from the store although they were stored."""
         gone = running.vanished()
         if not gone:
             return False

@@ -1,4 +1,4 @@
-"""Folders of shards: their names, and the file that a finished shard leaves for ``merge``."""
+"""Folders of shards: their names, and the file that marks a shard as finished, for ``merge``."""
 
 from __future__ import annotations
 

@@ -84,13 +84,13 @@ class WorkerHost:
         return self._sessions[source]
 
 
-def _check_same(here: Request, wanted: Request) -> None:
+def _check_same(own: Request, wanted: Request) -> None:
     """Raise UserError if this worker's files or libraries give another request than the run's."""
-    if here.key == wanted.key:
+    if own.key == wanted.key:
         return
-    ours, theirs = here.identity(), wanted.identity()
+    ours, theirs = own.identity(), wanted.identity()
     differing = [name for name in theirs if ours.get(name) != theirs[name]]
     raise UserError(
-        f"this worker sees another {' and '.join(differing) or 'request'} under the same names as the worker "
-        "that opened the run. Give all nodes the same files and versions"
+        f"this worker loads another {' and '.join(differing) or 'request'} under the same names as the "
+        "worker that opened the run. Give all nodes the same files and versions"
     )

@@ -17,7 +17,7 @@ from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per image of one forward, and of one backward on top of its forward."""
+    """Seconds per image of a forward pass, and of a backward pass without its forward pass."""
 
     forward: float
     backward: float

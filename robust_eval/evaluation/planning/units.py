@@ -15,9 +15,9 @@ from robust_eval.core.request import CLEAN, Request, digest
 from robust_eval.core.types import AttackSpec, Column, WorkUnit
 
 STAGE_UNITS = 8
-"""A stage with few survivors is cut into this many units where they stay large enough (Request.split)."""
+"""A stage with few survivors is cut into this many units if they stay large enough (Request.split)."""
 SPLIT = 4
-"""Request.split where the batch size is chosen automatically."""
+"""Request.split if the batch size is chosen automatically."""
 LONG = 10_000
 """Attacks with more passes per image (SPSA: 26,000) are always cut into small units.
 
@@ -95,7 +95,7 @@ def stage_units(request: Request, column: Column, stage: int, survivors: Sequenc
 
 
 def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:
-    """Large enough to keep the device busy, small enough that an interruption costs little."""
+    """Automatic number of examples per unit: keeps the device busy, and an interruption loses little work."""
     pixels = 1
     for side in shape_CHW:
         pixels *= side

@@ -1,4 +1,4 @@
-"""Fold BatchNorm layers into the convolutions before them (in eval mode both are linear)."""
+"""Fold BatchNorm layers into the convolutions before them (in eval mode both are affine)."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def _plant_run(plant: type[ModifiedNetwork]) -> set[str]:
 
 
 def _black_box() -> set[str]:
-    """SPSA with a fiftieth of its default queries, which suffices here."""
+    """SPSA with a fiftieth of its default queries, which suffices for this model."""
     job = trained_job(SUITE)
     spec = attacks.spec("spsa", "spsa", {"iterations": 20, "samples": 32})
     columns = (*job.request.suite.columns, Column("spsa", "SPSA", (spec,)))

@@ -154,7 +154,7 @@ def test_without_a_compiler_auto_stays_eager_and_says_so(
     found = choose(job, "auto")
     assert measurements == [False]
     assert "not compiled: there is no C++ compiler" in found.notes
-    with pytest.raises(UserError, match="Compiling is not possible here: there is no C"):
+    with pytest.raises(UserError, match="Compiling is not possible on this machine: there is no C"):
         compilation.parse("on", CPU)
 
 

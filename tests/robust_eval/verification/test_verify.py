@@ -431,7 +431,7 @@ def test_flags_removed_or_made_harmless(tmp_path: Path, original: Path) -> None:
     edit(folder, lambda v: [flag.update(severity="warns") for flag in v["flags"]])
     assert "collapsed (blocks ranking" in failed(folder)["flags"]
     edit(folder, lambda v: v.update(flags=[]))
-    assert "raised here, but not in the record: collapsed" in failed(folder)["flags"]
+    assert "raised now, but not in the record: collapsed" in failed(folder)["flags"]
 
 
 KEPT = 3
@@ -558,5 +558,5 @@ def test_invalid_audits(original: Path) -> None:
     column = job.request.suite.columns[1]
     older = replace(column, attacks=(replace(column.attacks[0], version=0),))
     request = replace(job.request, suite=replace(job.request.suite, columns=(older,)))
-    with pytest.raises(UserError, match="fgsm is version 0 in the result and version 1 here"):
+    with pytest.raises(UserError, match="fgsm is version 0 in the result and version 1 in this release"):
         audit.audit(replace(job, request=request), result, 5, 0)

@@ -278,7 +278,7 @@ def test_merged_shards_are_the_run_of_the_same_blocks(options: EvaluationOptions
 
     with pytest.raises(UserError, match="Of 3 shards these are missing: 2. Run them"):
         merge_shards([places[0], places[2]], None)
-    with pytest.raises(UserError, match="Shard 1/3 is there twice"):
+    with pytest.raises(UserError, match="Shard 1/3 was given twice"):
         merge_shards([places[0], places[0], places[1], places[2]], tmp_path / "m")
     with pytest.raises(UserError, match="is not a folder"):
         merge_shards([tmp_path / "nowhere"], None)
@@ -320,7 +320,7 @@ def test_a_worker_that_sees_other_files_is_refused(options: EvaluationOptions) -
     host = WorkerHost()
     request = host.load(options)
     other = replace(request, data=replace(request.data, fingerprint="ab" * 32))
-    with pytest.raises(UserError, match="this worker sees another data under the same names"):
+    with pytest.raises(UserError, match="this worker loads another data under the same names"):
         host.prepare(options, other, None, diagnose=False)
 
 
