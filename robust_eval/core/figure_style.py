@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from robust_eval.core.files import atomic, writing
+from robust_eval.core.files import atomic, report_write_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,7 +154,7 @@ def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Pat
             drawn = io.BytesIO()
             figure.savefig(drawn, format=ending, dpi=DPI, metadata=cast("dict[str, Any]", metadata))
             contents.append(drawn.getvalue())
-    with writing(stem.parent):
+    with report_write_errors(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
         for path, content in zip(paths, contents, strict=True):
             with atomic(path) as file:

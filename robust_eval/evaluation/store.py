@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, refuse_unwritable, write_text, writing
+from robust_eval.core.files import atomic, refuse_unwritable, report_write_errors, write_text
 from robust_eval.core.types import UnitResult, Verdicts
 
 REQUEST_FILE = "request.json"
@@ -81,7 +81,7 @@ class FolderStore:
 
     def put(self, key: str, result: UnitResult | bytes) -> None:
         content = result if isinstance(result, bytes) else pack_unit(key, result)
-        with writing(self.folder), atomic(self.path(key)) as file:
+        with report_write_errors(self.folder), atomic(self.path(key)) as file:
             file.write(content)
 
     def __contains__(self, key: str) -> bool:
@@ -125,7 +125,7 @@ def refuse_unusable_folder(folder: Path) -> None:
     _refuse_other_files(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with writing(folder):
+        with report_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         refuse_unwritable(folder)
     finally:
@@ -152,7 +152,7 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     _refuse_other_files(folder)
     request_file = folder / REQUEST_FILE
     wanted = json.loads(json.dumps(identity, default=str))
-    with writing(folder):
+    with report_write_errors(folder):
         (folder / "units").mkdir(parents=True, exist_ok=True)
     found = _read_request(request_file)
     if found is None:
@@ -184,7 +184,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     import fcntl
 
     _refuse_other_files(folder)
-    with writing(folder):
+    with report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("w")
     with handle:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, writing
+from robust_eval.core.files import atomic, report_write_errors
 from robust_eval.core.types import Ints
 from robust_eval.results import EVIDENCE_FILE, EvidenceRecord
 from robust_eval.results.summary import Stage, concatenate
@@ -49,7 +49,7 @@ def write_evidence(
     # One header entry only: several are written in random order, which would change the digest of equal runs.
     payload = save(tensors, metadata={"robust_eval": json.dumps(dict(metadata), sort_keys=True)})
     path = folder / EVIDENCE_FILE
-    with writing(folder), atomic(path) as file:
+    with report_write_errors(folder), atomic(path) as file:
         file.write(payload)
     return EvidenceRecord(file=EVIDENCE_FILE, sha256=hashlib.sha256(payload).hexdigest(), images=total)
 

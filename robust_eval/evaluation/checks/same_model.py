@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robust_eval.core import logits
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, writing
+from robust_eval.core.files import atomic, report_write_errors
 
 FILE = "first-logits.npy"
 MAX_DIFFERENCE = 0.01
@@ -37,7 +37,7 @@ def check(folder: Path, logits_NK: Tensor | None) -> None:
     if stored is None:
         file = io.BytesIO()
         np.save(file, logits_NK.numpy(), allow_pickle=False)
-        with writing(folder), atomic(folder / FILE) as out:
+        with report_write_errors(folder), atomic(folder / FILE) as out:
             out.write(file.getvalue())
     elif (found := difference(logits_NK, stored)) > MAX_DIFFERENCE:
         raise UserError(

@@ -96,7 +96,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     target.symlink_to("/dev/full")
     with (
         pytest.raises(UserError, match="No space left"),
-        store.writing(tmp_path),
+        store.report_write_errors(tmp_path),
         target.open("wb", buffering=0) as file,
     ):
         file.write(b"x")
