@@ -73,7 +73,7 @@ def family(name: str) -> Family:
 
 
 def parse(name: str, table: Mapping[str, Any], source: str = "") -> Any:
-    """The ``Params`` of a family from a table of plain values; ``source`` (a file) prefixes error messages."""
+    """The ``Params`` of a family from a table of plain values; ``source``: a file, for error messages."""
     return parse_params(family(name).Params, name, table, source)
 
 

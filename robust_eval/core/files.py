@@ -32,7 +32,7 @@ def atomic(path: Path) -> Iterator[Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically; raises :class:`UserError` where that fails."""
+    """Write a UTF-8 text file atomically; raises :class:`UserError` if that fails."""
     with report_write_errors(path.parent), atomic(path) as file:
         file.write(text.encode())
 

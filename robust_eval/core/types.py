@@ -146,7 +146,7 @@ class Verdicts:
 
     @property
     def valid(self) -> Bools:
-        """False where the adversarial image is outside ball or box; it then counts as no success."""
+        """Whether the adversarial image is in ball and box; an invalid image counts as no success."""
         valid: Bools = self.in_ball & self.in_box
         return valid
 

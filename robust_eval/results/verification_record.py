@@ -83,7 +83,7 @@ class Verification(ClosedModel):
 
     @property
     def passed(self) -> bool:
-        """Whether every check ran and passed, and the audit too if there was one."""
+        """Whether every check ran and passed, and also the audit, if one was run."""
         judged = all(check.passed for check in self.checks) and not self.not_reached
         return judged and (self.audit is None or self.audit.passed)
 

@@ -67,7 +67,7 @@ class _Session:
     seed: int
 
     def attack(self, name: str, spec: AttackSpec, threat: ThreatModel, left: Tensor) -> tuple[Tensor, Tensor]:
-        """Attack the examples where ``left``: (adversarial images, broken (N,) bool)."""
+        """Attack the examples of the mask ``left``: (adversarial images, broken (N,) bool)."""
         x, y = self.x[left], self.y[left]
         broken = torch.zeros_like(left)
         if not len(x):
@@ -164,7 +164,7 @@ def _unbounded(session: _Session, every: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _noise(session: _Session, threat: ThreatModel, left: Tensor) -> Tensor:
-    """Examples where ``left`` that are broken by random signs (Linf) or directions (L2) of size epsilon."""
+    """Examples of the mask ``left`` broken by random signs (Linf) or directions (L2) of size epsilon."""
     generator = torch.Generator().manual_seed(seeds.derive(session.seed, "diagnose", "noise"))
     broken = torch.zeros_like(left)
     for _ in range(NOISE):

@@ -102,7 +102,7 @@ class TaskFailed:
     worker: str
     attempts: int
     error: BaseException | None = None
-    """The exception, where it was raised in this process."""
+    """The exception, if it was raised in this process."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Run:
     """Tasks that were given to workers or wait for one."""
     failures: list[str] = field(default_factory=list)
     error: BaseException | None = None
-    """The exception behind the first failure, where it was raised in this process."""
+    """The exception behind the first failure, if it was raised in this process."""
 
     @property
     def closed(self) -> bool:

@@ -32,10 +32,6 @@ class FinishedColumn:
     units: tuple[tuple[str, ...], ...] = ()
     """Keys of each stage's units."""
 
-    def without_results(self) -> FinishedColumn:
-        """Record and bits alone, which are small enough to send to a worker."""
-        return FinishedColumn(self.record, self.bits, ())
-
 
 @dataclass(frozen=True)
 class StageUnits:

@@ -27,7 +27,7 @@ def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:
 
 
 def not_recorded(result: EvalResult, raised: tuple[FlagRecord, ...]) -> list[str]:
-    """Raised flags that are missing from the record or have another severity there, with their figures."""
+    """Raised flags that are missing from the record or recorded with another severity, with their figures."""
     recorded = {(flag.id, flag.severity) for flag in result.flags}
     return [
         f"{flag.id} ({flag.severity}: {flag.figure})"

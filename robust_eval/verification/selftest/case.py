@@ -17,7 +17,7 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Case:
-    """A planted defect or an unmodified model, and what the evaluator must find."""
+    """A planted defect or an unmodified model, and the flags that the evaluator must raise."""
 
     group: str
     name: str
@@ -31,7 +31,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What the evaluator found in a case."""
+    """The flags that the evaluator raised in a case."""
 
     case: Case
     found: frozenset[str]
