@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import refuse_unwritable, writing
+from robust_eval.core.files import refuse_unwritable, report_write_errors
 from robust_eval.core.threat import parse_threat
 
 
@@ -74,7 +74,7 @@ def file(text: str) -> Path:
 
 def folder(path: Path) -> Path:
     """Create the folder if necessary. Raises :class:`UserError` if it cannot be written to."""
-    with writing(path):
+    with report_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     refuse_unwritable(path)
     return path

@@ -72,14 +72,14 @@ def family(name: str) -> Family:
     return cast(Family, discovery.module(__name__, name))
 
 
-def parse(name: str, table: Mapping[str, Any], where: str = "") -> Any:
-    """The ``Params`` of a family from a table of plain values; ``where`` (a file) prefixes error messages."""
-    return parse_params(family(name).Params, name, table, where)
+def parse(name: str, table: Mapping[str, Any], source: str = "") -> Any:
+    """The ``Params`` of a family from a table of plain values; ``source``: a file, for error messages."""
+    return parse_params(family(name).Params, name, table, source)
 
 
-def spec(attack_id: str, name: str, table: Mapping[str, Any], where: str = "") -> AttackSpec:
+def spec(attack_id: str, name: str, table: Mapping[str, Any], source: str = "") -> AttackSpec:
     """A checked attack with all parameters, defaults included."""
-    return AttackSpec(attack_id, name, family(name).VERSION, to_table(parse(name, table, where)))
+    return AttackSpec(attack_id, name, family(name).VERSION, to_table(parse(name, table, source)))
 
 
 def cost(attack: AttackSpec, classes: int) -> Cost:

@@ -1,6 +1,6 @@
 """FGSM and PGD of the Adversarial Robustness Toolbox (ART). Only this module imports ART.
 
-Default ART behaviour that is avoided here:
+Default behaviour of ART that this module avoids:
 
 - estimators switch modes, clear parameter gradients, move the network and unroll ``Sequential``:
   :class:`_BlackBox` hides the submodules of the network;

@@ -105,7 +105,7 @@ def search(
 ) -> Tensor:
     """Adversarial images (N, C, H, W); see :mod:`robust_eval.attacks` for the contract.
 
-    Returns the clean image where the phase finds no adversarial image (FAB: none within epsilon).
+    Returns the clean image if the phase finds no adversarial image (FAB: none within epsilon).
     """
     import torch
 
@@ -121,7 +121,7 @@ def search(
 def _past_the_boundary(
     model: nn.Module, x_NCHW: Tensor, y_N: Tensor, adv_NCHW: Tensor, threat: ThreatModel
 ) -> Tensor:
-    """Enlarge the perturbations of FAB by up to 1%, within epsilon, where the image stays misclassified.
+    """Enlarge the perturbations of FAB by up to 1%, within epsilon, if the image stays misclassified.
 
     FAB minimises the norm, so its images are on the decision boundary, where a different memory layout,
     batch size or precision can change the prediction.

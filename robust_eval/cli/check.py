@@ -50,9 +50,9 @@ def check(
     eps = threat.eps if diagnose or threat.eps else "1/255"
     chosen = {**vars(data), **vars(threat), **vars(model), "eps": eps}
     options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
-    job = fresh_process.reloading(prepare.prepare(options), options)
+    job = fresh_process.with_fresh_logits(prepare.prepare(options), options)
     tables.print_checkpoint(console, job.request.checkpoint)
-    probe = probe_job(prepare.first(job, IMAGES))
+    probe = probe_job(prepare.with_first_images(job, IMAGES))
     clean = _clean(job)
     console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)
     if figures:

@@ -53,12 +53,14 @@ class PaperOptions:
     link: str = option("", "Address of the paper.")
 
 
-@app.callback()
+@leaderboard_app.callback()
 def leaderboard() -> None:
     """Maintain a leaderboard: add results, build its tables, check them."""
 
 
-@leaderboard_app.command(epilog="Example: robust-eval leaderboard add runs/at/result.json leaderboards/digits")
+@leaderboard_app.command(
+    epilog="Example: robust-eval leaderboard add runs/at/result.json leaderboards/digits"
+)
 @expand_options
 def add(result: ResultFile, board: Folder, options: AddOptions) -> None:
     """Add a result to a board, if it complies with the board's rules."""
@@ -126,7 +128,9 @@ def check(
     typer.echo(f"{board}: {count_of(len(rows), 'row')}, tables and rules are correct")
 
 
-@leaderboard_app.command(epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data")
+@leaderboard_app.command(
+    epilog="Example: robust-eval leaderboard export result.json --title '...' --no-additional-data"
+)
 @expand_options
 def export(
     result: ResultFile,

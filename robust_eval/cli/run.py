@@ -108,7 +108,7 @@ def _check(each: Sequence[EvaluationOptions], where: RunOptions, cluster: Cluste
     for name in dict.fromkeys(one.suite for one in each):
         suites.load(name)
     if where.out is not None and not where.dry_run and len(each) == 1 and where.shard is None:
-        store.refuse_early(where.out)
+        store.refuse_unusable_folder(where.out)
 
 
 def _print_plan(console: Console, options: EvaluationOptions, where: RunOptions) -> None:
@@ -164,11 +164,13 @@ def _work(
 ) -> None:
     """Run everything and print the results; ``executor``: None for this process."""
     from robust_eval.cli import progress
-    from robust_eval.evaluation.executors.run_spec import spec_of
+    from robust_eval.evaluation.executors.run_spec import make_run_spec
     from robust_eval.evaluation.executors.scheduler import Scheduler
 
     parent = len(each) > 1
-    specs = [spec_of(one, where.out, parent=parent, shard=shard, diagnose=where.diagnose) for one in each]
+    specs = [
+        make_run_spec(one, where.out, parent=parent, shard=shard, diagnose=where.diagnose) for one in each
+    ]
     with progress.display(console, several=parent) as display:
         executor = executor or _this_process(display)
         scheduler = Scheduler(specs, executor, display)

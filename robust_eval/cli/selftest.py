@@ -47,7 +47,7 @@ def selftest(
 
         outcomes = list(run_cases(chosen, begin))
     console.print(table(outcomes))
-    failed = [outcome for outcome in outcomes if not outcome.ok]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
     seconds = sum(outcome.seconds for outcome in outcomes)
     console.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} as expected, in {seconds:.0f} s.")
     if failed:
@@ -79,7 +79,7 @@ def table(outcomes: Sequence[CaseOutcome]) -> Table:
             found.add_section()
             found.add_row(f"[bold]{case.group}[/bold]")
             group = case.group
-        verdict = "[green]ok[/green]" if outcome.ok else "[red]missed[/red]"
+        verdict = "[green]ok[/green]" if outcome.passed else "[red]missed[/red]"
         if outcome.false_alarms:
             verdict = "[red]false alarm[/red]"
         same = outcome.found == case.expected

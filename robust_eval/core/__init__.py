@@ -1,4 +1,4 @@
-"""Types and small tools that all packages share.
+"""Types and utilities used by all packages.
 
 Imports no other package of the project.
 """

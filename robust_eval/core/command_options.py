@@ -29,9 +29,8 @@ def option(
 ) -> Any:
     """A dataclass field that is also a command-line option.
 
-    ``flags`` are the option's names where they differ from the field's; ``panel`` is its heading in
-    ``--help``. ``recorded``: whether a recorded command repeats it; ``path``: without the folders of its
-    value.
+    ``flags``: the option's names, if not the field's; ``panel``: its heading in ``--help``. ``recorded``:
+    whether the command in a result repeats it; ``path``: recorded without the folders of its value.
     """
     metadata = {"help": help, "flags": flags, "panel": panel, "recorded": recorded, "path": path}
     return field(default=default, metadata=metadata)
@@ -77,12 +76,12 @@ def expand_options(command: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _readable(hint: Any) -> Any:
-    """The type that typer is given: it reads a repeatable option as a list, not as any sequence."""
+    """The type passed to typer, which supports lists for repeatable options, but not Sequence."""
     return list[get_args(hint)] if get_origin(hint) is Sequence else hint  # type: ignore[misc]
 
 
 def as_arguments(options: object) -> Iterator[str]:
-    """The recorded options as words, in the order of the fields: ``--eps``, ``8/255``, ..."""
+    """The recorded options as command-line words, in the order of the fields, e.g. ``--eps``, ``8/255``."""
     for one in fields(options):  # type: ignore[arg-type]
         value, recorded = getattr(options, one.name), one.metadata.get("recorded", "never")
         if recorded == "always" or (recorded == "if changed" and value != one.default):

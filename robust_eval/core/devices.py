@@ -23,7 +23,7 @@ def pick_device(text: str) -> torch.device:
         raise UserError(f"Unknown device '{text}'. Write auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"There is no {text} here: torch finds {torch.cuda.device_count()} CUDA devices. "
+            f"{text} is not available: torch finds {torch.cuda.device_count()} CUDA devices. "
             "Use --device cpu."
         )
     return device

@@ -34,7 +34,7 @@ def find_or_download(
 ) -> T:
     """Build a dataset from the first folder that has its files, else download it to ``folders[0]``.
 
-    ``build(folder, download)`` raises RuntimeError where files are missing or damaged (torchvision checks
+    ``build(folder, download)`` raises RuntimeError if files are missing or damaged (torchvision checks
     MD5 sums before it unpickles). ``needs`` (the files) and ``source`` (their address) are named in the
     error message.
 

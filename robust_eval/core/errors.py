@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """An error that the user can fix; the message says what is wrong and what to do."""
+    """An error that the user can fix; the message states what is wrong and what to do."""
 
     exit_code = 2
 

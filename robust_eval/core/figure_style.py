@@ -4,11 +4,11 @@ Figures have the width of one column of a paper (3.3 in), so that 8 pt text is p
 Okabe and Ito (2008) is distinguishable with colour blindness; lines also differ in dashes and markers, for
 print without colour.
 
-    with figure.style():
-        canvas, (axes,) = figure_style.panels()
+    with figure_style.style():
+        figure, (axes,) = figure_style.panels()
         axes.plot(x, y, label="AT", **figure_style.line(0))
         axes.set_xlabel("gamma (relative size)")
-    figure_style.save(canvas, folder / "sweep", {"x": x, "y": y})
+    figure_style.save(figure, folder / "sweep", {"x": x, "y": y})
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from robust_eval.core.files import atomic, writing
+from robust_eval.core.files import atomic, report_write_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,17 +128,17 @@ def reference(index: int) -> dict[str, Any]:
     }
 
 
-def legend(canvas: Figure, axes: Axes, **legend_options: Any) -> None:
+def legend(figure: Figure, axes: Axes, **legend_options: Any) -> None:
     """Draw the legend in the panel, or below an enlarged figure for more than MAX_LEGEND_NAMES names."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) <= MAX_LEGEND_NAMES:
         axes.legend(**legend_options)
         return
-    width, height = canvas.get_size_inches()
+    width, height = figure.get_size_inches()
     # A letter of 7 pt is about 0.06 in wide, the line sample 0.5 in.
     columns = max(1, int(width / (0.5 + 0.06 * max(map(len, labels)))))
-    canvas.set_size_inches(width, height + 0.15 * -(-len(labels) // columns))
-    canvas.legend(handles, labels, loc="outside lower center", ncols=columns)
+    figure.set_size_inches(width, height + 0.15 * -(-len(labels) // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Path, Path]:
@@ -154,7 +154,7 @@ def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Pat
             drawn = io.BytesIO()
             figure.savefig(drawn, format=ending, dpi=DPI, metadata=cast("dict[str, Any]", metadata))
             contents.append(drawn.getvalue())
-    with writing(stem.parent):
+    with report_write_errors(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
         for path, content in zip(paths, contents, strict=True):
             with atomic(path) as file:
@@ -163,7 +163,7 @@ def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Pat
 
 
 def with_ending(stem: Path, ending: str) -> Path:
-    """``runs/gamma-0.5`` becomes ``runs/gamma-0.5.png``: text after a dot in the stem is kept."""
+    """``runs/gamma-0.5`` becomes ``runs/gamma-0.5.png``: text after a dot in the stem is not replaced."""
     return stem.with_name(f"{stem.name}.{ending}")
 
 

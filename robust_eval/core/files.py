@@ -32,19 +32,19 @@ def atomic(path: Path) -> Iterator[Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically; raises :class:`UserError` where that fails."""
-    with writing(path.parent), atomic(path) as file:
+    """Write a UTF-8 text file atomically; raises :class:`UserError` if that fails."""
+    with report_write_errors(path.parent), atomic(path) as file:
         file.write(text.encode())
 
 
 def refuse_unwritable(folder: Path) -> None:
     """Raise :class:`UserError` unless files can be created in ``folder``, which must exist."""
-    with writing(folder), tempfile.TemporaryFile(dir=folder):
+    with report_write_errors(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def report_write_errors(folder: Path) -> Iterator[None]:
     """Turn an OSError into a :class:`UserError` that names ``folder``."""
     try:
         yield

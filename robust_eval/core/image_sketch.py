@@ -35,12 +35,12 @@ def hashes_of_all(sets: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many of the comparable images a network was trained on."""
+    """How many of the compared images are in the training set of a network."""
 
     seen: int
-    """Compared images that are in the training set."""
+    """Number of compared images in the training set."""
     compared: int
-    """Images whose membership the sketch decides."""
+    """Number of images whose membership the sketch decides."""
 
 
 def sketch(sets: Iterable[NDArray[np.uint8]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """``z_y - max_{k != y} z_k``, shape (N,); negative where the prediction is wrong."""
+    """``z_y - max_{k != y} z_k``, shape (N,); negative if the prediction is wrong."""
     true = logits_NK.gather(1, y_N[:, None]).squeeze(1)
     others = logits_NK.scatter(1, y_N[:, None], float("-inf"))
     return true - others.amax(1)
@@ -20,7 +20,7 @@ def logit_std(logits_NK: Tensor) -> float:
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
-    """Largest absolute difference over finite entries; infinite where only one of the two is finite."""
+    """Largest absolute difference over finite entries; infinite if an entry is finite in only one of them."""
     if not torch.equal(a.isfinite(), b.isfinite()):
         return float("inf")
     gap = (a - b).abs()

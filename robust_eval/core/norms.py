@@ -30,13 +30,13 @@ def distance(adv_NCHW: Tensor, x_NCHW: Tensor, norm: Norm) -> Tensor:
 
 
 def in_ball(distance_N: Tensor, threat: ThreatModel) -> Tensor:
-    """True where the distance is at most epsilon, up to float32 rounding; False for NaN."""
-    slack = TOLERANCE if threat.norm == "Linf" else TOLERANCE + 1e-4 * threat.radius
-    return distance_N <= threat.radius + slack
+    """Whether the distance is at most epsilon, up to float32 rounding; False for NaN."""
+    tolerance = TOLERANCE if threat.norm == "Linf" else TOLERANCE + 1e-4 * threat.radius
+    return distance_N <= threat.radius + tolerance
 
 
 def in_box(adv_NCHW: Tensor) -> Tensor:
-    """True where every pixel is in [0, 1], up to float32 rounding; False for NaN."""
+    """Whether every pixel is in [0, 1], up to float32 rounding; False for NaN."""
     flat = _flat(adv_NCHW)
     return (flat.amin(1) >= -TOLERANCE) & (flat.amax(1) <= 1 + TOLERANCE)
 

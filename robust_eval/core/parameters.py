@@ -25,16 +25,16 @@ class Between:
         return f"from {low} to {high}"
 
 
-def parse_params(kind: type[P], family: str, table: Mapping[str, Any], where: str = "") -> P:
+def parse_params(kind: type[P], family: str, table: Mapping[str, Any], source: str = "") -> P:
     """Build the dataclass ``kind`` from a table of plain values.
 
     Fields are ``Annotated[int | Fraction, Between(...)]`` or ``Literal``. Fractions are exact and may be
-    written ``"1/4"``, ``0.25`` or ``1``. ``where`` (a file) is the prefix of error messages.
+    written ``"1/4"``, ``0.25`` or ``1``. ``source`` (a file) is the prefix of error messages.
 
     Raises:
         UserError: for an unknown parameter, a wrong type or a value out of range.
     """
-    prefix = f"{where}: " if where else ""
+    prefix = f"{source}: " if source else ""
     hints = get_type_hints(kind, include_extras=True)
     values: dict[str, Any] = {}
     for name, value in table.items():

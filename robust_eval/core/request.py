@@ -40,11 +40,12 @@ class Request:
     """
 
     def library(self, family: str) -> str:
+        """Library and version of an attack family."""
         return dict(self.libraries)[family]
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run folder to be continued, as values for JSON."""
-        # Omitted where they have no effect, so that results of earlier versions keep their key.
+        # Omitted where they have no effect, so that results of earlier versions have the same key.
         sizes = {"split": self.split, "blocks": self.shards}
         cut = {name: value for name, value in sizes.items() if value != 1}
         return {
@@ -61,6 +62,7 @@ class Request:
 
     @property
     def key(self) -> str:
+        """SHA-256 of :meth:`identity`; the digest of the request in results and evidence."""
         return digest(self.identity())
 
 

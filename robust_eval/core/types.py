@@ -1,4 +1,4 @@
-"""Immutable types shared by all parts of the evaluation."""
+"""Immutable types used throughout the evaluation: checkpoints, attacks, columns, units and verdicts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CheckpointRef:
     trained_with: Mapping[str, Any] | None = None
     """Recipe, threat model and metrics recorded in the checkpoint (unverified claims)."""
     notes: tuple[str, ...] = ()
-    """How the file was interpreted: removed prefixes, the choice of normalisation, etc."""
+    """How the file was interpreted: removed prefixes, chosen normalisation, etc."""
 
     def identity(self) -> dict[str, Any]:
         """What determines the evaluated function: weights, architecture and normalisation."""
@@ -146,7 +146,7 @@ class Verdicts:
 
     @property
     def valid(self) -> Bools:
-        """False where the adversarial image is outside ball or box; it then counts as no success."""
+        """Whether the adversarial image is in ball and box; an invalid image counts as no success."""
         valid: Bools = self.in_ball & self.in_box
         return valid
 

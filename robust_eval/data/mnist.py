@@ -49,7 +49,9 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
         )
         files = _find(folders, split)
         if files is None:
-            raise UserError(f"mnist was downloaded to {root}, but its files are missing there. Try again.")
+            raise UserError(
+                f"mnist was downloaded to {root}, but its files are missing in that folder. Try again."
+            )
     x_NHW, y_N = read_idx(files[0], 3), read_idx(files[1], 1)
     if len(x_NHW) != len(y_N):
         raise UserError(f"{files[0].name} has {len(x_NHW)} images and {files[1].name} {len(y_N)} labels.")

@@ -71,7 +71,7 @@ def check_precision(settings: Settings, model: nn.Module, x_NCHW: Tensor) -> tup
     return settings.precision, settings.precision_note
 
 
-def choose(
+def choose_config(
     request: Request,
     model: nn.Module,
     x_NCHW: Tensor,
@@ -81,9 +81,8 @@ def choose(
 ) -> AttackCopyConfig:
     """How to call the attack copies for this request on the images' device; measured if the work is long.
 
-    The same ``stored`` text (an earlier :attr:`AttackCopyConfig.stored`) always gives the same answer:
-    another tuning could change single verdicts by rounding. ``log`` receives a line before anything is
-    measured.
+    ``stored``: an earlier :attr:`AttackCopyConfig.stored`, whose tunings are used again, because another
+    tuning could change single verdicts by rounding. ``log`` receives a line before anything is measured.
     """
     device = x_NCHW.device
     problem = compilation.unavailable_reason(device)
@@ -109,7 +108,7 @@ def choose(
         tunings_by_label = {label: asdict(found) for label, found in known.items()}
         stored = json.dumps({"device": device_name(device), "tunings": tunings_by_label}, indent=1) + "\n"
     found = {name: known[label] for name, label in labels.items()}
-    words = (f"{name}: {_words(one)}" for name, one in found.items())
+    words = (f"{name}: {_description(one)}" for name, one in found.items())
     return AttackCopyConfig(found, (*notes, *words), stored)
 
 
@@ -127,7 +126,10 @@ def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
 
 
 def largest_calls(request: Request, precision: str) -> tuple[int | None, int]:
-    """(without, with gradients): images that an attack hands over at once. SPSA cuts its queries itself."""
+    """(without, with gradients): images that an attack passes in one call.
+
+    None: unlimited, because SPSA splits its queries itself.
+    """
     unit = min(request.batch_size, request.data.n)
     queries = any(
         attack.family == "spsa" and attacks.precision(attack, request.precision) == precision
@@ -137,10 +139,10 @@ def largest_calls(request: Request, precision: str) -> tuple[int | None, int]:
     return None if queries else unit, unit
 
 
-def by_steps(request: Request, precision: str) -> bool:
-    """Whether a copy serves attacks that need float32 alone, in a run that asks for bfloat16.
+def serves_only_float32_attacks(request: Request, precision: str) -> bool:
+    """Whether only attacks that need float32 use the copy of this precision, in a bfloat16 run.
 
-    Their small steps may then be taken as changes
+    Their small steps may then be computed as changes of activations
     (:mod:`robust_eval.models.acceleration.activation_differences`).
     """
     return precision == FLOAT32 and request.precision == BFLOAT16
@@ -148,23 +150,27 @@ def by_steps(request: Request, precision: str) -> bool:
 
 def _stored_label(request: Request, precision: str) -> str:
     """Name in TUNING_FILE: the same run may be continued in another precision."""
-    return f"{precision} in a {request.precision} run" if by_steps(request, precision) else precision
+    return (
+        f"{precision} in a {request.precision} run"
+        if serves_only_float32_attacks(request, precision)
+        else precision
+    )
 
 
 def _compiled(request: Request, precision: str, rows: int) -> Tuning:
-    """Compiled for so many images a call, or for as many as come at once."""
+    """Compiled for ``rows`` images per call, or for fewer if attacks pass fewer."""
     free, with_gradients = largest_calls(request, precision)
-    near = tuning.steps_per_call(rows) if by_steps(request, precision) else None
+    near = tuning.steps_per_call(rows) if serves_only_float32_attacks(request, precision) else None
     return Tuning(min(rows, free or rows), min(rows, with_gradients), True, True, near)
 
 
 def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str, *, compile: bool) -> Tuning:
     parts = frozen_copy.prepare_network(model, sample=x_NCHW[:SAMPLE], precision=precision)
 
-    def build(way: Tuning) -> frozen_copy.AttackCopy:
-        return frozen_copy.attack_copy_of(parts, sample=x_NCHW[:SAMPLE], tuning=way)
+    def build(candidate: Tuning) -> frozen_copy.AttackCopy:
+        return frozen_copy.attack_copy_of(parts, sample=x_NCHW[:SAMPLE], tuning=candidate)
 
-    if by_steps(request, precision):
+    if serves_only_float32_attacks(request, precision):
         return tuning.measure_step_tuning(build, x_NCHW[:128], compile=compile)
     largest = largest_calls(request, precision)
     return tuning.measure_tuning(build, x_NCHW[:128], compile=compile, largest=largest)
@@ -181,10 +187,10 @@ def _read(stored: str | None, device: torch.device) -> dict[str, Tuning]:
         return {}
 
 
-def _words(way: Tuning) -> str:
-    def one(rows: int | None, quick: bool) -> str:
-        return f"{rows or 'all'} images a call{', compiled' if quick else ''}"
+def _description(chosen: Tuning) -> str:
+    def one(rows: int | None, compiled: bool) -> str:
+        return f"{rows or 'all'} images a call{', compiled' if compiled else ''}"
 
-    gradients = f"with gradients {one(way.gradient_rows, way.gradient_compiled)}"
-    steps = f"small steps {way.near_rows} a call, compiled"
-    return f"{one(way.rows, way.compiled)}; {steps if way.near_rows else gradients}"
+    gradients = f"with gradients {one(chosen.gradient_rows, chosen.gradient_compiled)}"
+    steps = f"small steps {chosen.near_rows} a call, compiled"
+    return f"{one(chosen.rows, chosen.compiled)}; {steps if chosen.near_rows else gradients}"

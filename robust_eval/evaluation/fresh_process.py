@@ -28,9 +28,9 @@ from robust_eval.evaluation.prepare import prepare
 _TIMEOUT = 1800.0
 
 
-def reloading(job: Job, options: EvaluationOptions) -> Job:
+def with_fresh_logits(job: Job, options: EvaluationOptions) -> Job:
     """The job, with a function that loads its options again in a fresh process."""
-    return replace(job, fresh=partial(logits, options))
+    return replace(job, fresh_logits=partial(logits, options))
 
 
 def logits(options: EvaluationOptions, n: int) -> Tensor:
@@ -63,11 +63,13 @@ def logits(options: EvaluationOptions, n: int) -> Tensor:
 
 
 def to_json(options: EvaluationOptions) -> dict[str, object]:
+    """Options as JSON values; the inverse of :func:`from_json`."""
     values = asdict(options)
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def from_json(values: Mapping[str, object]) -> EvaluationOptions:
+    """Options from JSON values."""
     root = values["data_root"]
     return EvaluationOptions(**{**values, "data_root": None if root is None else Path(str(root))})  # type: ignore[arg-type]
 

@@ -47,14 +47,13 @@ def evaluate(
 
     Args:
         model: maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K); normalisation is part of
-        the
-            model. It is put into eval mode for the run and returned to its previous mode.
+            the model. It is put into eval mode for the run and returned to its previous mode.
         x_NCHW: images, float, in [0, 1].
         y_N: labels, integers in 0..K-1.
         threat: a ThreatModel, or text such as ``"Linf 8/255"``.
         suite: a Suite, or anything that ``robust-eval run --suite`` accepts.
         name: name of the model in the result.
-        out: run folder, which the same call continues; None: the run is kept in memory.
+        out: run folder, which the same call continues; None: the run is held in memory.
         display: receives progress.
         diagnose: also check whether the attacks converge (:mod:`robust_eval.evaluation.checks.diagnosis`).
         batch_size: examples per work unit; None: chosen by image size.
@@ -102,7 +101,7 @@ def make_job(
 
 
 def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:
-    """The checks of a type checker, for interactive use."""
+    """Check the argument types, for callers without a type checker."""
     if not isinstance(model, nn.Module):
         raise UserError(
             f"evaluate() takes a torch.nn.Module, not a {type(model).__name__}. "
@@ -111,7 +110,7 @@ def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, sui
     for name, value in (("x_NCHW", x_NCHW), ("y_N", y_N)):
         if not isinstance(value, Tensor):
             raise UserError(
-                f"{name} must be a torch.Tensor, not a {type(value).__name__}; torch.from_numpy helps."
+                f"{name} must be a torch.Tensor, not a {type(value).__name__}; use torch.from_numpy."
             )
     if not isinstance(threat, ThreatModel | str):
         raise UserError("The threat model must be a ThreatModel or text such as 'Linf 8/255'.")
@@ -120,7 +119,7 @@ def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, sui
 
 
 def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
-    """The number of logits, with a message for any way in which the model may fail."""
+    """The number of logits; :class:`UserError` if the model fails or does not return logits."""
     shape = tuple(x_1CHW.shape)
     try:
         with torch.no_grad():
@@ -129,12 +128,12 @@ def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
         what = str(error).splitlines()[0] if str(error) else "no message"
         raise UserError(
             f"The model fails on a batch of shape {shape}: {type(error).__name__}: {what}. "
-            "Images go in as (N, C, H, W)."
+            "Images are passed as (N, C, H, W)."
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(
-            f"The model must return logits of shape (N, classes), not {found}. Wrap it if need be."
+            f"The model must return logits of shape (N, classes), not {found}. Wrap it in a module that does."
         )
     return logits.shape[1]
 

@@ -11,7 +11,7 @@ from robust_eval.core.image_sketch import Overlap
 from robust_eval.core.request import Request
 from robust_eval.core.types import FLOAT32
 from robust_eval.evaluation.attack_copy import AttackCopyConfig
-from robust_eval.evaluation.planning.cost import Estimate, estimates, measure
+from robust_eval.evaluation.planning.cost import Estimate, estimates, measure_speed
 from robust_eval.evaluation.worker import Worker
 from robust_eval.models.acceleration import compilation
 
@@ -28,7 +28,7 @@ class Job:
     """[0, 1] pixels to logits."""
     x_NCHW: Tensor
     y_N: Tensor
-    fresh: FreshLogits | None = None
+    fresh_logits: FreshLogits | None = None
     """None for a model in memory."""
     compile: compilation.Mode = "auto"
     notes: tuple[str, ...] = ()
@@ -47,6 +47,6 @@ def estimate(job: Job) -> list[Estimate]:
     request = job.request
     batch = job.x_NCHW[: min(request.batch_size, 64)]
     precisions = {request.precision, FLOAT32}
-    speeds = {precision: measure(job.model, batch, precision=precision) for precision in precisions}
+    speeds = {precision: measure_speed(job.model, batch, precision=precision) for precision in precisions}
     n, classes = request.data.n, request.checkpoint.classes
     return estimates(request.suite, n, request.batch_size, classes, speeds, request.precision)

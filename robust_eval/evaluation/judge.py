@@ -1,7 +1,7 @@
 """Decide which examples are robust. No other module decides this.
 
 The original model - float32, eager, eval mode - is run on exactly the image that is stored as evidence; ball,
-box and finiteness are checked here. Neither an attack's own claim of success nor the attack copy is used.
+box and finiteness are checked as well. Neither an attack's own claim of success nor the attack copy is used.
 """
 
 from __future__ import annotations

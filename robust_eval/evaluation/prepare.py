@@ -1,4 +1,4 @@
-"""Options of one checkpoint -> checked settings -> model and images -> job."""
+"""Prepare a job: check the options, load model and images, and build the request."""
 
 from __future__ import annotations
 
@@ -58,12 +58,13 @@ def check(options: EvaluationOptions) -> Settings:
 
 
 def check_split(options: DataOptions) -> None:
+    """Raise :class:`UserError` for a split other than train and test."""
     if options.split not in ("train", "test"):
         raise UserError(f"Unknown split '{options.split}'. Use test or train.")
 
 
 def check_threat(options: ThreatOptions) -> None:
-    """Report a typing error before a model is loaded."""
+    """Raise :class:`UserError` for an invalid norm or epsilon, before a model is loaded."""
     if options.norm is not None or options.eps is not None:
         norm = parse_norm(options.norm or "Linf")
         if options.eps is not None:
@@ -72,7 +73,7 @@ def check_threat(options: ThreatOptions) -> None:
 
 @dataclass(frozen=True)
 class Images:
-    """All images of a data set, and those that are evaluated."""
+    """All images of a dataset, and those that are evaluated."""
 
     all: ImageSet
     chosen: ImageSet
@@ -84,8 +85,8 @@ def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, I
     Named data are loaded first, so that a wrong --examples is reported at once.
     """
     images = _choose(options, load_images(options)) if options.data is not None else None
-    # What a foreign file leaves open (normalisation, variant) is detected on all images: otherwise another
-    # --examples could give another model.
+    # What a foreign file does not record (normalisation, variant) is detected on all images: otherwise
+    # another --examples could give another model.
     model = load_model(options.checkpoint, options, images.all if images else None)
     if images is None:
         everything = load_images(options, model.ref.dataset)
@@ -106,7 +107,7 @@ def load_images(options: DataOptions, dataset: str | None = None) -> ImageSet:
 
 
 def load_model(source: str, options: ModelOptions, images: ImageSet | None) -> LoadedModel:
-    """A checkpoint on the chosen device; ``images`` help to detect what its file leaves open."""
+    """A checkpoint on the chosen device; ``images`` help to detect what its file does not record."""
     return checkpoint.load(
         source,
         images=images,
@@ -161,6 +162,6 @@ def default_folder(request: Request) -> Path:
     return Path("runs") / f"{stem or 'model'}-{request.suite.name.replace(',', '+')}-{request.key[:8]}"
 
 
-def first(job: Job, n: int) -> Job:
+def with_first_images(job: Job, n: int) -> Job:
     """The same job on its first ``n`` images."""
     return replace(job, x_NCHW=job.x_NCHW[:n], y_N=job.y_N[:n])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from robust_eval.core.files import write_text
 from robust_eval.core.request import CLEAN, Request
-from robust_eval.evaluation.planning.cascade import Finished, labels
+from robust_eval.evaluation.planning.cascade import FinishedColumn, labels
 from robust_eval.results import (
     RESULT_FILE,
     DiagnosisRecord,
@@ -23,7 +23,7 @@ from robust_eval.results import (
     flags,
     summary,
 )
-from robust_eval.results.evidence import write as write_evidence
+from robust_eval.results.evidence import write_evidence
 from robust_eval.results.request_records import request_records
 
 DIAGNOSIS_FILE = "diagnosis.json"
@@ -41,7 +41,7 @@ class ModelReport:
 
 def write(
     request: Request,
-    finished: Mapping[str, Finished],
+    finished: Mapping[str, FinishedColumn],
     report: ModelReport,
     diagnosis: DiagnosisRecord | None,
     command: str | None,
@@ -51,7 +51,7 @@ def write(
 ) -> EvalResult:
     """The result of the finished columns, in the suite's order; ``partial`` if columns are missing.
 
-    With a ``folder`` it is written there, if ``evidence`` is true together with the adversarial images.
+    It is written to ``folder`` if given, with the adversarial images if ``evidence`` is true.
     """
     order = dict.fromkeys((CLEAN, *(column.id for column in request.suite.columns)))
     finished = {name: finished[name] for name in order if name in finished}
@@ -104,7 +104,7 @@ def write(
     return result
 
 
-def _reach(request: Request, finished: Mapping[str, Finished]) -> dict[str, float]:
+def _reach(request: Request, finished: Mapping[str, FinishedColumn]) -> dict[str, float]:
     """Per column, the largest perturbation that was judged, as a fraction of epsilon."""
     distances = {
         name: np.concatenate([r.verdicts.distance for stage in column.stages for r in stage.results])
@@ -115,6 +115,7 @@ def _reach(request: Request, finished: Mapping[str, Finished]) -> dict[str, floa
 
 
 def store_diagnosis(folder: Path, diagnosis: DiagnosisRecord) -> None:
+    """Write a diagnosis to a run folder."""
     write_text(folder / DIAGNOSIS_FILE, diagnosis.model_dump_json(indent=1) + "\n")
 
 

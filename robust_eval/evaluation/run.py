@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import LoadedJob
-from robust_eval.evaluation.executors.display import Display, Silent
+from robust_eval.evaluation.executors.display import Display, SilentDisplay
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.scheduler import Scheduler
@@ -30,7 +30,7 @@ def execute(
     Raises:
         UserError: if the folder cannot be used, or the model or an attack fails.
     """
-    display = display or Silent()
+    display = display or SilentDisplay()
     spec = RunSpec(
         source=LoadedJob(job),
         name=job.request.checkpoint.name,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.logits import largest_difference, logit_std
 from robust_eval.core.types import Bools
-from robust_eval.evaluation.attack_copy import Log, choose, no_log
+from robust_eval.evaluation.attack_copy import Log, choose_config, no_log
 from robust_eval.evaluation.checks import precision
 from robust_eval.evaluation.checks.probes import PROBED, probe_job
 from robust_eval.evaluation.job import Job
@@ -25,7 +25,7 @@ class Session:
         """``tuning``: content of the run folder's tuning file, if there is one."""
         self.job = job
         self._probe = probe_job(job)
-        self.config = choose(job.request, job.model, job.x_NCHW, job.compile, tuning, log)
+        self.config = choose_config(job.request, job.model, job.x_NCHW, job.compile, tuning, log)
         self.worker = job.worker(self.config)
         self._before = _first_logits(job.model, job.x_NCHW)
 
@@ -45,9 +45,9 @@ class Session:
         return ModelReport(found, environment(self.job.x_NCHW.device))
 
     def report(self, clean: Bools) -> ModelReport:
-        """The whole report, after the attacks; ``clean`` (n,): examples that are right without an attack."""
+        """The complete report, after the attacks; ``clean`` (n,): examples correct without an attack."""
         first = self.first_report()
-        disagreement = precision.measure(self.job.request, self.worker, clean)
+        disagreement = precision.measure_disagreement(self.job.request, self.worker, clean)
         changes = () if flags.is_random(self._probe) else self._changes()
         tunings = {name: TuningRecord(**asdict(one)) for name, one in self.config.tunings.items()}
         notes = tuple(dict.fromkeys((*self.job.notes, *self.worker.notes, *self.config.notes)))

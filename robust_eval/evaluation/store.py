@@ -1,7 +1,7 @@
 """Store the results of units, in a run folder or in memory.
 
 A unit is done if and only if its file exists. It is written to a temporary file, flushed to disk and renamed,
-so that a kill at any moment leaves the whole unit or none. A damaged file counts as absent, and the unit is
+so that a kill at any moment leaves a complete unit or none. A damaged file counts as absent, and the unit is
 repeated.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, refuse_unwritable, write_text, writing
+from robust_eval.core.files import atomic, refuse_unwritable, report_write_errors, write_text
 from robust_eval.core.types import UnitResult, Verdicts
 
 REQUEST_FILE = "request.json"
@@ -28,6 +28,8 @@ _VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
 
 
 class Store(Protocol):
+    """The interface of a store of unit results, by unit key."""
+
     def get(self, key: str) -> UnitResult | None:
         """The unit's result; None if it is not stored."""
 
@@ -35,13 +37,13 @@ class Store(Protocol):
         """The same, possibly without the images."""
 
     def put(self, key: str, result: UnitResult | bytes) -> None:
-        """Store a result, or the content of its file as :func:`pack` gives it."""
+        """Store a result, or the content of its file as :func:`pack_unit` gives it."""
 
     def __contains__(self, key: str) -> bool: ...
 
 
 class MemoryStore:
-    """Results are kept as long as the object."""
+    """Unit results in memory."""
 
     def __init__(self) -> None:
         self._units: dict[str, UnitResult] = {}
@@ -52,7 +54,7 @@ class MemoryStore:
     verdicts = get
 
     def put(self, key: str, result: UnitResult | bytes) -> None:
-        found = unpack(key, result) if isinstance(result, bytes) else result
+        found = unpack_unit(key, result) if isinstance(result, bytes) else result
         if found is not None:
             self._units[key] = found
 
@@ -71,22 +73,22 @@ class FolderStore:
         return self._units / f"{key}.npz"
 
     def get(self, key: str) -> UnitResult | None:
-        return unpack(key, self.path(key))
+        return unpack_unit(key, self.path(key))
 
     def verdicts(self, key: str) -> UnitResult | None:
         """The unit without its images, which are not read."""
-        return unpack(key, self.path(key), images=False)
+        return unpack_unit(key, self.path(key), images=False)
 
     def put(self, key: str, result: UnitResult | bytes) -> None:
-        content = result if isinstance(result, bytes) else pack(key, result)
-        with writing(self.folder), atomic(self.path(key)) as file:
+        content = result if isinstance(result, bytes) else pack_unit(key, result)
+        with report_write_errors(self.folder), atomic(self.path(key)) as file:
             file.write(content)
 
     def __contains__(self, key: str) -> bool:
         return self.path(key).exists()
 
 
-def pack(key: str, result: UnitResult) -> bytes:
+def pack_unit(key: str, result: UnitResult) -> bytes:
     """The content of a unit's file."""
     arrays = {name: getattr(result.verdicts, name) for name in _VERDICT_FIELDS}
     file = io.BytesIO()
@@ -101,7 +103,7 @@ def pack(key: str, result: UnitResult) -> bytes:
     return file.getvalue()
 
 
-def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
+def unpack_unit(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
     """A unit from its file or the file's content; None if it is absent, damaged or another unit's."""
     try:
         with np.load(
@@ -118,12 +120,12 @@ def unpack(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult
         return None
 
 
-def refuse_early(folder: Path) -> None:
+def refuse_unusable_folder(folder: Path) -> None:
     """Raise UserError, before anything is loaded, if ``folder`` cannot be a run folder. Creates nothing."""
     _refuse_other_files(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with writing(folder):
+        with report_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         refuse_unwritable(folder)
     finally:
@@ -150,7 +152,7 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     _refuse_other_files(folder)
     request_file = folder / REQUEST_FILE
     wanted = json.loads(json.dumps(identity, default=str))
-    with writing(folder):
+    with report_write_errors(folder):
         (folder / "units").mkdir(parents=True, exist_ok=True)
     found = _read_request(request_file)
     if found is None:
@@ -177,12 +179,12 @@ def _read_request(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Lock a run folder for one process. The lock is released when the process ends in any way."""
+def lock_run_folder(folder: Path) -> Iterator[None]:
+    """Lock a run folder for one process. The lock is released when the process ends for any reason."""
     import fcntl
 
     _refuse_other_files(folder)
-    with writing(folder):
+    with report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("w")
     with handle:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, writing
+from robust_eval.core.files import atomic, report_write_errors
 from robust_eval.leaderboard.row import CHECKPOINT_SUFFIXES, EVIDENCE_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.results import EVIDENCE_FILE, EvalResult
@@ -58,7 +58,7 @@ def write(result: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write (suffix, content) beside a result."""
     for suffix, content in files:
         path = companion(result, suffix)
-        with writing(path.parent), atomic(path) as file:
+        with report_write_errors(path.parent), atomic(path) as file:
             file.write(content)
 
 

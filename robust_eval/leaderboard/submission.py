@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import write_text, writing
+from robust_eval.core.files import report_write_errors, write_text
 from robust_eval.core.text import printable
 from robust_eval.leaderboard import attachments, rules
 from robust_eval.leaderboard.board import RULES_FILE, load_board
@@ -95,7 +95,7 @@ def add_row(
     given = [] if checkpoint is None else [attachments.read_checkpoint(row.result, checkpoint)]
     given += [] if evidence is None else [attachments.read_evidence(row.result, evidence)]
     files = [file for old in replaced for file in _still_valid(folder, old, row, checkpoint is None)] + given
-    with writing(results):
+    with report_write_errors(results):
         results.mkdir(parents=True, exist_ok=True)
     for old in replaced:
         remove_row(folder, old)

@@ -1,4 +1,4 @@
-"""Result files: their records (re-exported here), reading, evidence, flags and comparisons.
+"""Result files: their records (re-exported by this package), reading, evidence, flags and comparisons.
 
 May import ``core``.
 """

@@ -45,7 +45,7 @@ class Difference:
         return self.p < SIGNIFICANT
 
     def sentence(self, a: str, b: str) -> str:
-        """The comparison as a sentence, in percentage points; ± is half the bootstrap interval."""
+        """The comparison in words, in percentage points; ± is half the width of the bootstrap interval."""
         low, high = self.interval
         where = f"on the same {self.n:,} images"
         if self.only_a + self.only_b == 0:

@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 
 
 def contradictions(result: EvalResult) -> list[str]:
-    """One sentence for each contradiction within the record; empty for an unmodified result."""
+    """One message for each contradiction within the record; empty for an unmodified result."""
     found = [*_repeated_fields(result)]
     for name, column in result.columns.items():
         found += _count(name, column, result.data.n)

@@ -1,4 +1,4 @@
-"""The evidence file: for every broken example, the adversarial image that the judge saw."""
+"""The evidence file: for every broken example, the adversarial image that was judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, writing
+from robust_eval.core.files import atomic, report_write_errors
 from robust_eval.core.types import Ints
 from robust_eval.results import EVIDENCE_FILE, EvidenceRecord
 from robust_eval.results.summary import Stage, concatenate
@@ -30,7 +30,7 @@ def column_evidence(stages: Sequence[Stage]) -> tuple[Ints, NDArray[np.float32]]
     return indices[order], np.concatenate(images)[order]
 
 
-def write(
+def write_evidence(
     folder: Path,
     columns: Mapping[str, Sequence[Stage]],
     labels: Ints,
@@ -38,7 +38,7 @@ def write(
 ) -> EvidenceRecord:
     """Write ``<column>.indices``, ``<column>.images`` (float32 in [0, 1]) and ``labels`` into ``folder``.
 
-    The file's header holds ``metadata`` as JSON under ``robust_eval``.
+    The header of the file contains ``metadata`` as JSON under ``robust_eval``.
     """
     tensors: dict[str, NDArray[np.generic]] = {"labels": labels}
     total = 0
@@ -46,10 +46,10 @@ def write(
         indices, images = column_evidence(stages)
         tensors[f"{name}.indices"], tensors[f"{name}.images"] = indices, images
         total += len(indices)
-    # A single header entry: several are written in random order, so that equal runs would have other digests.
+    # One header entry only: several are written in random order, which would change the digest of equal runs.
     payload = save(tensors, metadata={"robust_eval": json.dumps(dict(metadata), sort_keys=True)})
     path = folder / EVIDENCE_FILE
-    with writing(folder), atomic(path) as file:
+    with report_write_errors(folder), atomic(path) as file:
         file.write(payload)
     return EvidenceRecord(file=EVIDENCE_FILE, sha256=hashlib.sha256(payload).hexdigest(), images=total)
 
@@ -82,7 +82,7 @@ class Evidence:
         return indices, images
 
 
-def read(path: Path) -> Evidence:
+def read_evidence(path: Path) -> Evidence:
     """Read the header of an evidence file. Raises :class:`UserError` for any other file."""
     try:
         with path.open("rb") as raw:

@@ -1,4 +1,4 @@
-"""A request as the records of a result, and back."""
+"""Convert a request to the records of a result, and back."""
 
 from __future__ import annotations
 

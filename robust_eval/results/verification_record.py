@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from robust_eval.core import strict_json
 from robust_eval.core.closed_model import ClosedModel
@@ -33,11 +33,13 @@ class CheckRecord(ClosedModel):
 class AuditRecord(ClosedModel):
     """Robust examples that were attacked again, with a seed unknown when the result was published."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     suite: str
     seed: NonNegativeInt
     n: Annotated[int, Field(ge=1)]
-    fell: tuple[NonNegativeInt, ...]
-    """Indices of the examples that the audit broke."""
+    broken: tuple[NonNegativeInt, ...] = Field(validation_alias="fell", serialization_alias="fell")
+    """Indices of the examples that the audit broke; ``fell`` in files."""
     limit: float
     """Share of broken examples that random starts explain; see :mod:`robust_eval.verification.audit`."""
     passed: bool
@@ -48,7 +50,7 @@ class AuditRecord(ClosedModel):
     @property
     def text(self) -> str:
         """The outcome in words."""
-        broken = f"{len(self.fell)} of {count_of(self.n, 'robust example')} broken"
+        broken = f"{len(self.broken)} of {count_of(self.n, 'robust example')} broken"
         return f"{broken} by suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
 
 
@@ -81,7 +83,7 @@ class Verification(ClosedModel):
 
     @property
     def passed(self) -> bool:
-        """Whether every check ran and passed, and the audit too if there was one."""
+        """Whether every check ran and passed, and also the audit, if one was run."""
         judged = all(check.passed for check in self.checks) and not self.not_reached
         return judged and (self.audit is None or self.audit.passed)
 
@@ -93,7 +95,7 @@ def path_beside(result: Path) -> Path:
 
 def write(path: Path, verification: Verification) -> None:
     """Write the record as JSON."""
-    write_text(path, verification.model_dump_json(indent=1) + "\n")
+    write_text(path, verification.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def is_covered(path: Path, verification: Verification) -> bool:

@@ -60,7 +60,7 @@ def audit(job: Job, result: EvalResult, n: int, seed: int, suite: str | None = N
         suite=chosen_suite.name,
         seed=seed,
         n=len(chosen),
-        fell=tuple(newly_broken),
+        broken=tuple(newly_broken),
         limit=LIMIT,
         passed=wilson(len(newly_broken), len(chosen))[0] <= LIMIT,
         forwards=forwards,
@@ -81,6 +81,6 @@ def _check_version(attack: AttackSpec) -> None:
     version = attacks.family(attack.family).VERSION
     if version != attack.version:
         raise UserError(
-            f"{attack.id} is version {attack.version} in the result and version {version} here. "
+            f"{attack.id} is version {attack.version} in the result and version {version} in this release. "
             "Audit with the attacks of this release: --audit-suite full."
         )

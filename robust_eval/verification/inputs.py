@@ -78,7 +78,7 @@ def _checkpoint_problem(result: EvalResult, ref: CheckpointRef) -> str:
             )
     hint = ""
     if set(differing) <= {"architecture", "normalisation"}:
-        hint = "; if the run was given --arch or --normalisation, give the same options here"
+        hint = "; if the run was given --arch or --normalisation, give the same options to verify"
     return f"the file's {' and '.join(differing)} differs from the record{hint}"
 
 

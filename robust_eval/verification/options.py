@@ -17,11 +17,11 @@ class VerifyOptions:
 
     checkpoint: str | None = option(
         None,
-        "Checkpoint file, or robustbench:MODEL_ID (default: the file kept beside a row of a board).",
+        "Checkpoint file, or robustbench:MODEL_ID (default: the file stored beside a row of a board).",
         panel=INPUTS,
     )
     evidence: Path | None = option(
-        None, "Evidence file (default: the file kept beside the result).", panel=INPUTS
+        None, "Evidence file (default: the file stored beside the result).", panel=INPUTS
     )
     data: str | None = option(None, "Dataset (default: the one named in the result).", panel=INPUTS)
     data_root: Path | None = option(None, "Folder that contains the datasets.", panel=INPUTS)

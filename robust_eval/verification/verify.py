@@ -55,10 +55,10 @@ def verify_result(path: Path, options: VerifyOptions) -> Verification:
         raise UserError(f"{path} has no evidence: it was made without a run folder (out=...).")
     if options.evidence is None and not file.is_file():
         raise UserError(
-            f"There is no evidence beside {path}: give it with --evidence FILE. If a board does not keep the "
-            "evidence, the command of the row makes it again."
+            f"There is no evidence beside {path}: give it with --evidence FILE. If the board does not store "
+            "the evidence, the command of the row creates it again."
         )
-    stored = evidence.read(file)
+    stored = evidence.read_evidence(file)
     return run_checks(result, content_digest(value), stored, load_inputs(result, options), options)
 
 
@@ -139,11 +139,11 @@ def _check_flags(result: EvalResult, inputs: LoadedInputs) -> CheckRecord:
     """Every flag raised by this verification must be in the record, with the same severity."""
     raised = flags.distinct((*flags.from_probe(probe_job(_job(result, inputs))), *flags.from_result(result)))
     missing = flags.not_recorded(result, raised)
-    problem = f"raised here, but not in the record: {', '.join(missing)}" if missing else ""
+    problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else ""
     ids = {flag.id for flag in raised}
     others = sorted({flag.id for flag in result.flags if flag.id not in ids})
     note = f"; not checked: {', '.join(others)}" if others else ""
-    return check_record("flags", problem, f"{len(raised)} raised here, all in the record{note}")
+    return check_record("flags", problem, f"{len(raised)} raised, all in the record{note}")
 
 
 def not_checked(result: EvalResult, audited: int) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robust_eval.evaluation.executors import Executor, WorkerState
 from robust_eval.evaluation.executors.local import LocalExecutor
-from robust_eval.evaluation.executors.run_spec import RunSpec, spec_of
+from robust_eval.evaluation.executors.run_spec import RunSpec, make_run_spec
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Scheduler
 from robust_eval.evaluation.executors.worker_host import WorkerHost
@@ -49,7 +49,7 @@ def work(
     shard: int | None = None,
 ) -> list[Run]:
     """The runs of several options, each in a folder of its own below ``out``."""
-    specs = [spec_of(one, out, parent=True, shard=shard) for one in options]
+    specs = [make_run_spec(one, out, parent=True, shard=shard) for one in options]
     return run_specs(specs, executor, display)
 
 

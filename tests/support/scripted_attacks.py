@@ -21,14 +21,14 @@ from robust_eval.core.types import (
     Verdicts,
     WorkUnit,
 )
-from robust_eval.evaluation.executors import Prepared, Source
-from robust_eval.evaluation.executors.display import Silent
+from robust_eval.evaluation.executors import PreparedModel, Source
+from robust_eval.evaluation.executors.display import SilentDisplay
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.scheduler import Scheduler
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.cascade import Finished
+from robust_eval.evaluation.planning.cascade import FinishedColumn
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.results import DiagnosisRecord
@@ -63,8 +63,8 @@ class ScriptedHost:
         assert isinstance(source, EvaluationOptions)
         return self.requests[source.seed]
 
-    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
-        return Prepared(None, self._report(), None)
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
+        return PreparedModel(None, self._report(), None)
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
         return self.run(unit)
@@ -96,10 +96,10 @@ def run_scripted(host: ScriptedHost, folder: Path | None = None) -> list[Run]:
         RunSpec(source=EvaluationOptions(seed=number), name="m.pt", folder=lambda _request: folder)
         for number in range(len(host.requests))
     ]
-    return Scheduler(specs, LocalExecutor(host), Silent()).work()
+    return Scheduler(specs, LocalExecutor(host), SilentDisplay()).work()
 
 
-def finished_columns(runs: Sequence[Run]) -> dict[str, Finished]:
+def finished_columns(runs: Sequence[Run]) -> dict[str, FinishedColumn]:
     """The columns of a single run."""
     (run,) = runs
     assert run.running is not None

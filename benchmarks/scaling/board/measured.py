@@ -72,11 +72,11 @@ def measure() -> Measured:
         adv = np.clip(clean + random_.choice([-1, 1], clean.shape) * 8 / 255, 0, 1).astype(np.float32)
         yes, whole = np.ones(n, bool), np.arange(n)
         verdicts = Verdicts(whole, whole, whole, np.full(n, 0.1), yes, yes, yes, ~yes)
-        packed = store.pack("k", UnitResult(verdicts, adv, 1, 1, 1.0))
+        packed = store.pack_unit("k", UnitResult(verdicts, adv, 1, 1, 1.0))
         run_store = store.open_run(Path(folder) / "run", {"a": 1})
         start = time.perf_counter()
         for i in range(20):
-            store.unpack("k", packed, images=False)
+            store.unpack_unit("k", packed, images=False)
             run_store.put(str(i), packed)
         driver_seconds = (time.perf_counter() - start) / 20
     request = board_request(0)

@@ -9,7 +9,7 @@ from robust_eval.core.request import Request
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Column, Normalisation, Slice
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.units import SPLIT, pack
+from robust_eval.evaluation.planning.units import SPLIT, split_into_batches
 
 QUERIES = 8192
 """SPSA queries per call of the network."""
@@ -69,7 +69,7 @@ class Board:
         n = request.data.n
         self.columns: list[list[list[Piece]]] = []
         right = round(LEFT["clean"] * n)
-        self.clean = [Piece(0, -1, 0, len(part), 1.0, 1.0) for part in pack(request, range(n))]
+        self.clean = [Piece(0, -1, 0, len(part), 1.0, 1.0) for part in split_into_batches(request, range(n))]
         for number, column in enumerate(c for c in request.suite.columns if c.attacks):
             self.columns.append(self._column(request, number, column, right))
 
@@ -82,7 +82,9 @@ class Board:
             if attack.family == "spsa" or attack.id == "square":
                 # These attacks stop when an image is broken; half of the passes is assumed for those.
                 passes *= (after + 0.5 * (left - after)) / max(left, 1)
-            cut = pack(request, range(left), int(cost.forwards + cost.backwards) if self._long_cut else 0)
+            cut = split_into_batches(
+                request, range(left), int(cost.forwards + cost.backwards) if self._long_cut else 0
+            )
             stages.append(
                 [
                     # SPSA combines the queries of several images in one call.

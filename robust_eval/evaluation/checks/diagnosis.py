@@ -1,6 +1,6 @@
-"""Diagnosis: expensive checks of whether the attacks converge, and reach what every attack must reach.
+"""Diagnosis: expensive checks that attacks converge, and succeed where every attack must succeed.
 
-They run the evaluation's own PGD and judge on up to 100 examples that are right without an attack
+They run the evaluation's own PGD and judge on up to 100 examples that are classified correctly
 (Carlini et al. 2019, section 5; Pintor et al. 2022). Deterministic for a seed.
 """
 
@@ -22,7 +22,7 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, Cost
 from robust_eval.evaluation.job import FreshLogits, Job
 from robust_eval.evaluation.judge import judge
-from robust_eval.evaluation.planning.cost import measure
+from robust_eval.evaluation.planning.cost import measure_speed
 from robust_eval.evaluation.worker import Worker
 from robust_eval.results import DiagnosisRecord
 
@@ -45,7 +45,7 @@ def cost() -> Cost:
 def cost_text(job: Job) -> str:
     """Upper bound of a diagnosis: examples, passes and time, from a few timed batches."""
     n, passes = min(EXAMPLES, job.request.data.n), cost()
-    seconds = measure(job.model, job.x_NCHW[: min(n, 64)]).seconds(passes, n)
+    seconds = measure_speed(job.model, job.x_NCHW[: min(n, 64)]).seconds(passes, n)
     return (
         f"{n} examples, up to {passes.forwards} forward and {passes.backwards} backward passes each, at most "
         f"{duration(seconds)}; then one fresh process"
@@ -54,7 +54,7 @@ def cost_text(job: Job) -> str:
 
 def diagnose_job(job: Job) -> DiagnosisRecord:
     """Diagnose a job's model under its threat model and seed."""
-    return diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh)
+    return diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh_logits)
 
 
 @dataclass
@@ -67,7 +67,7 @@ class _Session:
     seed: int
 
     def attack(self, name: str, spec: AttackSpec, threat: ThreatModel, left: Tensor) -> tuple[Tensor, Tensor]:
-        """Attack the examples where ``left``: (adversarial images, broken (N,) bool)."""
+        """Attack the examples of the mask ``left``: (adversarial images, broken (N,) bool)."""
         x, y = self.x[left], self.y[left]
         broken = torch.zeros_like(left)
         if not len(x):
@@ -119,14 +119,14 @@ def diagnose(
 
 
 def _nothing(difference: float | None, problem: str) -> DiagnosisRecord:
-    """The record of a model that gets no example right."""
+    """The record of a model that classifies no example correctly."""
     counts = dict.fromkeys(DiagnosisRecord.model_fields.keys() - {"fresh", "fresh_problem"}, 0)
     return DiagnosisRecord.model_validate({**counts, "fresh": difference, "fresh_problem": problem})
 
 
 @torch.no_grad()
 def _right(worker: Worker, examples: int) -> tuple[Tensor, Tensor]:
-    """The first examples that the model gets right, searched among twice as many."""
+    """The first examples that the model classifies correctly, among the first 2 * ``examples``."""
     x, y = worker.x[: 2 * examples], worker.y[: 2 * examples]
     right = (worker.model(x).argmax(1) == y).nonzero().flatten()[:examples]
     return x[right], y[right]
@@ -149,7 +149,7 @@ def _unbounded(session: _Session, every: Tensor) -> Tensor:
     """Examples (N,) bool that are broken by either loss if every image in the box is allowed."""
     threat = session.worker.threat
     side = isqrt(session.x.shape[1:].numel() - 1) + 1
-    whole = ThreatModel(threat.norm, Fraction(1) if threat.norm == "Linf" else Fraction(side))
+    unbounded = ThreatModel(threat.norm, Fraction(1) if threat.norm == "Linf" else Fraction(side))
     table = {
         "steps": _UNBOUNDED_STEPS,
         "step_linf": str(_UNBOUNDED_STEP),
@@ -158,13 +158,13 @@ def _unbounded(session: _Session, every: Tensor) -> Tensor:
     broken = torch.zeros_like(every)
     for family in ("cw-linf", "pgd"):
         spec = attacks.spec(family, family, table)
-        broken |= session.attack(f"unbounded {family}", spec, whole, ~broken)[1]
+        broken |= session.attack(f"unbounded {family}", spec, unbounded, ~broken)[1]
     return broken
 
 
 @torch.no_grad()
 def _noise(session: _Session, threat: ThreatModel, left: Tensor) -> Tensor:
-    """Examples where ``left`` that are broken by random signs (Linf) or directions (L2) of size epsilon."""
+    """Examples of the mask ``left`` broken by random signs (Linf) or directions (L2) of size epsilon."""
     generator = torch.Generator().manual_seed(seeds.derive(session.seed, "diagnose", "noise"))
     broken = torch.zeros_like(left)
     for _ in range(NOISE):
@@ -193,11 +193,11 @@ def _fresh(worker: Worker, fresh: FreshLogits | None) -> tuple[float | None, str
         return None, ""
     x = worker.x[:EXAMPLES]
     try:
-        there = fresh(len(x)).to(x.device)
+        reloaded = fresh(len(x)).to(x.device)
     except UserError as error:
         return None, str(error)
-    here = worker.model(x)
-    if here.shape != there.shape:
-        return None, f"logits of shape {tuple(there.shape)} in place of {tuple(here.shape)}"
-    difference = largest_difference(here, there) / logit_std(here)
+    current = worker.model(x)
+    if current.shape != reloaded.shape:
+        return None, f"logits of shape {tuple(reloaded.shape)} instead of {tuple(current.shape)}"
+    difference = largest_difference(current, reloaded) / logit_std(current)
     return min(difference, 1e9), ""

@@ -23,10 +23,10 @@ MAX_PASSES = 250
 """Attacks with more passes per image are not repeated; in ``full``: SPSA, APGD-T, FAB-T and Square."""
 
 
-def measure(request: Request, worker: Worker, clean: Bools) -> DisagreementRecord | None:
+def measure_disagreement(request: Request, worker: Worker, clean: Bools) -> DisagreementRecord | None:
     """Repeat the first attack of each column in both precisions; None if all attacks used float32.
 
-    ``clean`` (n,): examples that are right without an attack.
+    ``clean`` (n,): examples that are classified correctly without an attack.
     """
     sample: list[int] = np.flatnonzero(clean)[: sample_size(request.data.n)].tolist()
     chosen = repeated(request)
@@ -67,7 +67,7 @@ def _pair(request: Request, column: str, attack: AttackSpec, sample: list[int]) 
     """The same attack in the request's precision and in float32, with one seed."""
     seed = seeds.derive(request.seed, f"disagreement {attack.id}")
     low, high = (
-        units.unit(replace(request, precision=precision), column, attack, 0, sample)
+        units.make_unit(replace(request, precision=precision), column, attack, 0, sample)
         for precision in (request.precision, FLOAT32)
     )
     return _reseeded(low, seed), _reseeded(high, seed)

@@ -101,18 +101,18 @@ def _response(model: nn.Module, x: Tensor, size: float, seed: int, scale: float)
 
 def _gradient_figures(model: nn.Module, x: Tensor, moved: Tensor, y: Tensor, scale: float) -> dict[str, Any]:
     """Gradient figures at the images and near them, where a model may behave differently."""
-    here, there = _gradients(model, x, y), _gradients(model, moved, y)
-    if here is None or there is None:
+    at_images, nearby = _gradients(model, x, y), _gradients(model, moved, y)
+    if at_images is None or nearby is None:
         zeros = dict.fromkeys(("weak_margin", "gradient_repeat", "gradient_sign_errors"), 0.0)
         return {"no_gradient": True, "zero_ce": 1.0, "zero_margin": 1.0, **zeros}
     again = _gradients(model, x, y)
     assert again is not None
-    ce, margin_grad = here
+    ce, margin_grad = at_images
     useful = ~_zero(margin_grad)
     return {
         "no_gradient": False,
-        "zero_ce": max(_fraction(_zero(ce)), _fraction(_zero(there[0]))),
-        "zero_margin": max(_fraction(_zero(margin_grad)), _fraction(_zero(there[1]))),
+        "zero_ce": max(_fraction(_zero(ce)), _fraction(_zero(nearby[0]))),
+        "zero_margin": max(_fraction(_zero(margin_grad)), _fraction(_zero(nearby[1]))),
         "weak_margin": _fraction(useful & (margin_grad.abs().flatten(1).sum(1) < 1e-3 * scale)),
         "gradient_repeat": _relative(again[1][useful], margin_grad[useful]),
         "gradient_sign_errors": _gradient_sign_errors(model, x[useful], y[useful], margin_grad[useful]),
@@ -159,7 +159,7 @@ def _fraction(yes: Tensor) -> float:
 
 
 def probe_job(job: Job) -> Probe:
-    """Probe the first PROBED images of a job, fewer where memory is short.
+    """Probe the first PROBED images of a job, fewer if memory is short.
 
     Raises:
         UserError: if the model fails on a single image.

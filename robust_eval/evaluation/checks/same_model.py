@@ -1,7 +1,7 @@
-"""Check that the model which continues a run is the model which began it.
+"""Check that a run is continued with the model that it was started with.
 
 The code of a network, its imports and its libraries are not part of a checkpoint file, so that two models may
-have the same request. The run folder stores the logits of the first images to tell them apart.
+have the same request. The run folder stores the logits of the first images to distinguish them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robust_eval.core import logits
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, writing
+from robust_eval.core.files import atomic, report_write_errors
 
 FILE = "first-logits.npy"
 MAX_DIFFERENCE = 0.01
@@ -33,13 +33,13 @@ def check(folder: Path, logits_NK: Tensor | None) -> None:
     """
     if logits_NK is None:
         return
-    kept, logits_NK = _read(folder), logits_NK.float().cpu()
-    if kept is None:
+    stored, logits_NK = _read(folder), logits_NK.float().cpu()
+    if stored is None:
         file = io.BytesIO()
         np.save(file, logits_NK.numpy(), allow_pickle=False)
-        with writing(folder), atomic(folder / FILE) as out:
+        with report_write_errors(folder), atomic(folder / FILE) as out:
             out.write(file.getvalue())
-    elif (found := difference(logits_NK, kept)) > MAX_DIFFERENCE:
+    elif (found := difference(logits_NK, stored)) > MAX_DIFFERENCE:
         raise UserError(
             f"The model is not the one that began {folder} (its logits differ by {found:.2g} standard "
             "deviations): its code or a library has changed since. Choose another run folder, or delete this "

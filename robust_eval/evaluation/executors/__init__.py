@@ -1,8 +1,9 @@
 """Run the units of one or many evaluations: in this process, or on a Ray cluster.
 
 :mod:`.scheduler` decides which unit is next and writes the run folders. An executor (:mod:`.local`,
-:mod:`.ray`) has workers; each holds a host (:mod:`.worker_host`) and does one task at a time. Which worker
-does a task changes no verdict. May import everything else in ``evaluation`` except ``run`` and ``in_memory``.
+:mod:`.ray`) has workers; each holds a host (:mod:`.worker_host`) and runs one task at a time. Verdicts do
+not depend on which worker runs a task. May import everything else in ``evaluation`` except ``run`` and
+``in_memory``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Source = EvaluationOptions | LoadedJob
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A model that is ready to be attacked."""
 
     tuning: str | None
@@ -46,12 +47,12 @@ class Prepared:
 
 
 class Host(Protocol):
-    """What a worker can be asked. Every method loads the source if it is not loaded."""
+    """The interface of a worker. Every method loads the source if it is not loaded."""
 
     def load(self, source: Source) -> Request:
         """Load checkpoint and images; the request that they and the options give."""
 
-    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
         """Probe the model and choose how its attack copies are called (``tuning``, else measured).
 
         ``diagnose``: also estimate what the diagnosis will cost.
@@ -61,7 +62,7 @@ class Host(Protocol):
         """Run a unit."""
 
     def report(self, source: Source, request: Request, tuning: str | None, clean: Bools) -> ModelReport:
-        """Report on the model after the attacks; ``clean`` (n,): examples right without an attack."""
+        """Report on the model after the attacks; ``clean`` (n,): examples correct without an attack."""
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
         """Run the expensive checks of the model."""
@@ -82,7 +83,9 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskDone:
+    """A task that has finished."""
+
     task: Task
     value: Any
     """What the method returned; a unit may come as the bytes of its file."""
@@ -90,8 +93,8 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A task that is given up."""
+class TaskFailed:
+    """A task that failed and is not tried again."""
 
     task: Task
     reason: str
@@ -99,12 +102,12 @@ class Failed:
     worker: str
     attempts: int
     error: BaseException | None = None
-    """The exception, where it was raised in this process."""
+    """The exception, if it was raised in this process."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """An event that the user should know of, such as a task that is tried again."""
+    """A message for the user, for example that a task is tried again."""
 
     text: str
 
@@ -115,8 +118,8 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
-Event = Done | Failed | Notice
-Choose = Callable[[frozenset[Source]], Task | None]
+Event = TaskDone | TaskFailed | Notice
+ChooseTask = Callable[[frozenset[Source]], Task | None]
 """The next task for a worker, given what it has loaded."""
 
 
@@ -143,7 +146,7 @@ class Executor(Protocol):
     def size(self) -> int:
         """Number of workers."""
 
-    def feed(self, choose: Choose) -> None:
+    def feed(self, choose: ChooseTask) -> None:
         """Give every idle worker a task, until ``choose`` returns None."""
 
     def wait(self, seconds: float) -> Sequence[Event]:

@@ -23,8 +23,8 @@ class Display(Protocol):
         """One line of text."""
 
 
-class Silent:
-    """Shows nothing."""
+class SilentDisplay:
+    """A display that shows nothing."""
 
     def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None: ...
 

@@ -6,13 +6,22 @@ import time
 from collections.abc import Sequence
 
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.executors import Choose, Done, Event, Failed, Host, Task, WorkerState, reason
+from robust_eval.evaluation.executors import (
+    ChooseTask,
+    Event,
+    Host,
+    Task,
+    TaskDone,
+    TaskFailed,
+    WorkerState,
+    reason,
+)
 
 NAME = "this process"
 
 
 class LocalExecutor:
-    """Does one task after the other in this process."""
+    """Runs tasks one after the other in this process."""
 
     size = 1
 
@@ -22,12 +31,12 @@ class LocalExecutor:
         self._started = time.monotonic()
         self._task: Task | None = None
 
-    def feed(self, choose: Choose) -> None:
+    def feed(self, choose: ChooseTask) -> None:
         if self._task is None:
             self._task = choose(frozenset(self._state.loaded))
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Do the task; ``seconds`` is not used."""
+        """Run the task; ``seconds`` is not used."""
         task, self._task = self._task, None
         if task is None:
             return []
@@ -36,15 +45,15 @@ class LocalExecutor:
         try:
             value = getattr(self._host, task.method)(task.source, *task.arguments)
         except UserError as error:
-            return [Failed(task, str(error), NAME, 1, error)]
+            return [TaskFailed(task, str(error), NAME, 1, error)]
         except Exception as error:
             # The other checkpoints continue.
-            return [Failed(task, reason(error), NAME, 1, error)]
+            return [TaskFailed(task, reason(error), NAME, 1, error)]
         finally:
             self._state.busy += time.monotonic() - start
             self._state.alive = time.monotonic() - self._started
         self._state.tasks += 1
-        return [Done(task, value, NAME)]
+        return [TaskDone(task, value, NAME)]
 
     def workers(self) -> Sequence[WorkerState]:
         return [self._state]

@@ -9,8 +9,8 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation.checks import same_model
-from robust_eval.evaluation.executors import Prepared, Source, shards
-from robust_eval.evaluation.executors.display import Silent
+from robust_eval.evaluation.executors import PreparedModel, Source, shards
+from robust_eval.evaluation.executors.display import SilentDisplay
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.scheduler import Scheduler
@@ -39,25 +39,25 @@ def merge_shards(folders: Sequence[Path], out: Path | None) -> tuple[Path, EvalR
         folder=lambda _request: target,
         command=found[0][1].command,
     )
-    (run,) = Scheduler([spec], LocalExecutor(host), Silent()).work()
+    (run,) = Scheduler([spec], LocalExecutor(host), SilentDisplay()).work()
     if run.failures or run.result is None:
         raise UserError(run.failures[0]) from run.error
     return target, run.result
 
 
 class MergeHost:
-    """A host that attacks nothing: units and reports come from the shards' folders."""
+    """A host that runs no attacks: units and reports come from the shards' folders."""
 
     def __init__(self, request: Request, found: Sequence[tuple[Path, Shard]]) -> None:
         self._request = request
         self._stores = [FolderStore(folder) for folder, _ in found]
-        self._report = _joined([shard.look for _, shard in found])
+        self._report = _joined([shard.report for _, shard in found])
 
     def load(self, source: Source) -> Request:
         return self._request
 
-    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
-        return Prepared(tuning, self._report, None)
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
+        return PreparedModel(tuning, self._report, None)
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
         for store in self._stores:
@@ -74,7 +74,7 @@ class MergeHost:
         return self._report
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
-        raise UserError("A merge does not load the model, so that there is nothing to diagnose.")
+        raise UserError("A merge does not load the model, so it cannot run a diagnosis.")
 
 
 def _same_request(found: Sequence[tuple[Path, Shard]]) -> Request:
@@ -96,7 +96,7 @@ def _check_numbers(found: Sequence[tuple[Path, Shard]], of: int) -> None:
     for folder, shard in found:
         if shard.number in by_number:
             raise UserError(
-                f"Shard {shard.number + 1}/{of} is there twice: {by_number[shard.number]} and {folder}. "
+                f"Shard {shard.number + 1}/{of} was given twice: {by_number[shard.number]} and {folder}. "
                 "Give it once."
             )
         by_number[shard.number] = folder
@@ -111,12 +111,12 @@ def _target(folders: Sequence[Path]) -> Path:
     names = {shards.run_folder(folder) for folder in folders}
     target = names.pop()
     if target is None or names:
-        raise UserError("Where should the merged run go? Add --out FOLDER.")
+        raise UserError("The names of the shards' folders do not determine the run folder. Add --out FOLDER.")
     return target
 
 
 def _joined(reports: Sequence[ModelReport]) -> ModelReport:
-    """One report from several machines': all flags, all devices, counts added up."""
+    """Combine the reports of all shards: all flags and devices, and the sums of the counts."""
     devices = " and ".join(dict.fromkeys(report.environment.device for report in reports))
     environment = reports[0].environment.model_copy(update={"device": devices})
     found = flags.distinct([flag for report in reports for flag in report.flags])

@@ -17,17 +17,17 @@ from ray import exceptions
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import (
-    Choose,
-    Done,
+    ChooseTask,
     Event,
-    Failed,
     Notice,
     Task,
+    TaskDone,
+    TaskFailed,
     WorkerState,
     ray_addresses,
 )
 from robust_eval.evaluation.executors.ray_actor import HostActor
-from robust_eval.evaluation.executors.ray_cluster import GIB, Granted
+from robust_eval.evaluation.executors.ray_cluster import GIB, GrantedResources
 from robust_eval.evaluation.executors.retries import Retries
 
 MAX_FAILED_STARTS = 3
@@ -53,7 +53,7 @@ class _Actor:
 class RayExecutor:
     """The workers that :func:`robust_eval.evaluation.executors.ray_cluster.connect` granted."""
 
-    def __init__(self, granted: Granted) -> None:
+    def __init__(self, granted: GrantedResources) -> None:
         self._granted = granted
         self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(HostActor)
         self._retries = Retries()
@@ -73,9 +73,9 @@ class RayExecutor:
         g = self._granted
         handle = self._remote.options(num_cpus=g.cpus, num_gpus=g.gpus, memory=g.memory).remote(g.cpus)
         state.state, state.loaded = "starting", set()
-        return _Actor(handle, state, handle.hello.remote(), time.monotonic())
+        return _Actor(handle, state, handle.identify.remote(), time.monotonic())
 
-    def feed(self, choose: Choose) -> None:
+    def feed(self, choose: ChooseTask) -> None:
         for actor in self._actors:
             if actor.ref is not None:
                 continue
@@ -88,7 +88,7 @@ class RayExecutor:
                 actor.state.state = "idle"
                 continue
             actor.task = task
-            actor.ref = actor.handle.ask.remote(task.method, task.source, task.arguments)
+            actor.ref = actor.handle.run_task.remote(task.method, task.source, task.arguments)
             actor.state.state = task.label
             actor.state.loaded.add(task.source)
 
@@ -142,9 +142,9 @@ class RayExecutor:
         if kind == "done":
             actor.state.tasks += 1
             self._retries.succeeded(task)
-            self._events.append(Done(task, answer, actor.state.name))
+            self._events.append(TaskDone(task, answer, actor.state.name))
         elif kind == "refused" and task.method != "unit":
-            self._events.append(Failed(task, answer, actor.state.name, 1))
+            self._events.append(TaskFailed(task, answer, actor.state.name, 1))
         else:
             self._retry(task, actor, answer, died=False)
 
@@ -167,7 +167,7 @@ class RayExecutor:
             text = f"{task.label} on {where}: {why}; attempt {attempts + 1} follows."
             self._events.append(Notice(text))
         else:
-            self._events.append(Failed(task, why, where, attempts))
+            self._events.append(TaskFailed(task, why, where, attempts))
 
     def _check_start(self) -> None:
         """Give up if no worker starts: the granted resources are not available."""
@@ -205,12 +205,12 @@ class RayExecutor:
         # Without a head Ray would wait for one instead of stopping the workers.
         for actor in () if self._head_lost else self._actors:
             ray.kill(actor.handle)
-        if self._granted.ours:
+        if self._granted.owns_connection:
             ray.shutdown()
 
 
 def _cause(error: BaseException) -> str:
-    # The end of the message lists causes that are common, whatever happened here.
+    # The end of the message lists common causes, regardless of what happened.
     text = str(error).partition("Some common causes")[0]
     lowered = text.lower()
     if isinstance(error, exceptions.OutOfMemoryError) or "running low on memory" in lowered:

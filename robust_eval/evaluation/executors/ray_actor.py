@@ -9,7 +9,7 @@ from typing import Any
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import Source, reason
-from robust_eval.evaluation.store import pack
+from robust_eval.evaluation.store import pack_unit
 
 
 class HostActor:
@@ -23,18 +23,18 @@ class HostActor:
         torch.set_num_threads(cpus)
         self._host = WorkerHost()
 
-    def hello(self) -> tuple[str, int]:
+    def identify(self) -> tuple[str, int]:
         """(host name, process id)"""
         return socket.gethostname(), os.getpid()
 
-    def ask(self, method: str, source: Source, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
+    def run_task(self, method: str, source: Source, arguments: tuple[Any, ...]) -> tuple[str, Any, float]:
         """(``done`` | ``refused`` | ``failed``, value or reason, seconds)"""
         start = time.perf_counter()
         try:
             kind, value = "done", getattr(self._host, method)(source, *arguments)
             if method == "unit":
-                # Compressed here rather than in the process that writes the run folder.
-                value = pack(arguments[-1].key, value)
+                # Compressed by the worker, to relieve the process that writes the run folder.
+                value = pack_unit(arguments[-1].key, value)
         except UserError as error:
             kind, value = "refused", str(error)
         except Exception as error:

@@ -13,21 +13,21 @@ CONNECT_SECONDS = 5.0
 _HOST_PORT = re.compile(r"\[?([\w.:-]+?)\]?:(\d{1,5})")
 
 
-def find(wanted: str | None) -> str | None:
+def find_cluster(wanted: str | None) -> str | None:
     """HOST:PORT of the cluster to join; None: start a private cluster.
 
-    ``wanted``: HOST:PORT, ``auto``, ``local``, or None for the cluster that runs here, if there is one. It is
-    searched as Ray does (https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html). A private cluster of
+    ``wanted``: HOST:PORT, ``auto``, ``local``, or None for the cluster on this machine, if there is one. The
+    search is that of Ray (https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html). A private cluster of
     another command is not joined, because it ends with that command.
     """
     if wanted == "local":
         return None
     if wanted not in (None, "auto"):
-        return reach(str(wanted), "--address")
-    said = os.environ.get("RAY_ADDRESS", "")
-    if said not in ("", "auto", "local"):
-        return reach(said, "RAY_ADDRESS")
-    last = "" if said == "local" else _last_started()
+        return check_reachable(str(wanted), "--address")
+    variable = os.environ.get("RAY_ADDRESS", "")
+    if variable not in ("", "auto", "local"):
+        return check_reachable(variable, "RAY_ADDRESS")
+    last = "" if variable == "local" else _last_started()
     if answers(last):
         return last
     if wanted is None:
@@ -37,7 +37,7 @@ def find(wanted: str | None) -> str | None:
     )
 
 
-def reach(address: str, name: str) -> str:
+def check_reachable(address: str, name: str) -> str:
     """Return the address if it answers; ``name``: the option that it comes from.
 
     Raises:
@@ -79,7 +79,7 @@ def _connect(address: str) -> None:
 
 
 def _last_started() -> str:
-    """The address that ``ray start`` wrote here; a killed cluster does not remove it."""
+    """The address that ``ray start`` wrote on this machine; a killed cluster does not remove it."""
     named = os.environ.get("RAY_TMPDIR")
     for folder in [named] if named else [os.environ.get("TMPDIR", "/tmp"), "/tmp"]:
         note = Path(folder) / "ray" / "ray_current_cluster"

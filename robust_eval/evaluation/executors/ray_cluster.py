@@ -16,38 +16,38 @@ from robust_eval.evaluation.planning.options import ClusterOptions
 
 GIB = 2**30
 MEMORY = 2 * GIB
-"""Default memory per worker, in bytes, if there is as much: for a model, its attack copy and the images."""
+"""Largest default memory per worker, in bytes: for a model, its attack copy and the images."""
 
 
 @dataclass(frozen=True)
-class Granted:
+class GrantedResources:
     """Number of workers and resources of each, on a connected cluster; ``memory`` in bytes."""
 
     workers: int
     gpus: float
     cpus: int
     memory: int
-    ours: bool = False
+    owns_connection: bool = False
     """This process connected, and must disconnect."""
 
 
-def connect(wanted: ClusterOptions, device: str, object_store: int | None = None) -> Granted:
-    """Connect to the cluster at the address, or to the one that runs here, or start one on this machine.
+def connect(wanted: ClusterOptions, device: str, object_store: int | None = None) -> GrantedResources:
+    """Connect to the cluster at the address, or to the one on this machine, or start a private one.
 
-    ``device``: auto, cpu or cuda; ``object_store``: bytes, for a cluster that is started here.
+    ``device``: auto, cpu or cuda; ``object_store``: bytes, for a private cluster.
 
     Raises:
-        UserError: if there is no cluster, or too little of what is asked for.
+        UserError: if there is no cluster, or if it has too few resources.
     """
     ray = _import()
     _check(wanted, device)
-    ours = not ray.is_initialized()
-    if ours:
+    owns_connection = not ray.is_initialized()
+    if owns_connection:
         _init(ray, wanted, device, object_store)
     try:
-        return replace(_grant(wanted, device, ray.cluster_resources()), ours=ours)
+        return replace(_grant(wanted, device, ray.cluster_resources()), owns_connection=owns_connection)
     except UserError:
-        if ours:
+        if owns_connection:
             ray.shutdown()
         raise
 
@@ -85,7 +85,7 @@ def _check(wanted: ClusterOptions, device: str) -> None:
 
 def _init(ray: Any, wanted: ClusterOptions, device: str, object_store: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = ray_addresses.find(wanted.address)
+    address = ray_addresses.find_cluster(wanted.address)
     if address is None:
         _start(ray, wanted, device, object_store, quiet)
         return
@@ -126,14 +126,14 @@ def _refused(error: Exception) -> UserError:
     if "AuthToken" in text:
         return UserError(
             "The cluster requires a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
-            "RAY_AUTH_TOKEN_PATH) here as they were when it was started."
+            "RAY_AUTH_TOKEN_PATH) to the values with which it was started."
         )
     if "ersion mismatch" in text:
-        theirs = re.findall(r"(Ray|Python): ([\w.]+)", text)
-        said = ", ".join(f"{name} {number}" for name, number in theirs[:2])
-        here = f"Ray {installed('ray')}, Python {platform.python_version()}"
+        found = re.findall(r"(Ray|Python): ([\w.]+)", text)
+        theirs = ", ".join(f"{name} {number}" for name, number in found[:2])
+        own = f"Ray {installed('ray')}, Python {platform.python_version()}"
         return UserError(
-            f"The cluster runs other versions ({said or 'not named'}) than this process ({here}): install "
+            f"The cluster runs other versions ({theirs or 'unknown'}) than this process ({own}): install "
             "the same everywhere, or start the cluster from this environment."
         )
     return UserError(f"Ray refused to connect: {first_line(error)}.")
@@ -163,11 +163,11 @@ def _most(wanted: ClusterOptions, total: Mapping[str, float]) -> int:
     return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
 
 
-def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) -> Granted:
+def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) -> GrantedResources:
     """Divide the resources.
 
     Raises:
-        UserError: if more is wanted than there is.
+        UserError: if more is requested than the cluster has.
     """
     total = {"CPU": available.get("CPU", 0.0), "GPU": 0.0 if device == "cpu" else available.get("GPU", 0.0)}
     if device == "cuda" and not total["GPU"]:
@@ -188,4 +188,4 @@ def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) 
             f"{workers} workers with {memory / GIB:g} GiB each do not fit: the cluster has "
             f"{room * workers / GIB:.1f} GiB in all. Lower --workers or --worker-memory."
         )
-    return Granted(workers, gpus, wanted.cpus, memory)
+    return GrantedResources(workers, gpus, wanted.cpus, memory)

@@ -1,4 +1,4 @@
-"""Check that the nodes of a cluster have the same versions and see the same files."""
+"""Check that the nodes of a cluster have the same versions and can read the same files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def absolute(options: EvaluationOptions) -> EvaluationOptions:
 
 
 def paths(options: EvaluationOptions) -> dict[str, str]:
-    """Paths that every node must see, with descriptions; ``options`` as :func:`absolute` returns them."""
+    """Paths that every node must read, with descriptions; ``options`` as :func:`absolute` returns them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
         found[str(checkpoint.split_source(options.checkpoint)[0])] = "the checkpoint"
@@ -44,7 +44,7 @@ def paths(options: EvaluationOptions) -> dict[str, str]:
     if kind in ("npz", "folder"):
         found[rest] = "the data"
     elif options.data_root is not None and options.data_root.exists():
-        # If it does not exist here either, the data are bundled or will be downloaded.
+        # If it does not exist on this machine, the data are bundled or will be downloaded.
         found[str(options.data_root)] = "the data"
     file, colon, _ = (options.arch or "").rpartition(":")
     if colon and file.endswith(".py"):
@@ -56,12 +56,12 @@ def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:
     """Check every node that could run a worker.
 
     Raises:
-        UserError: names the nodes that have other versions or do not see a file.
+        UserError: names the nodes that have other versions or cannot read a file.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # Defined here so that Ray sends its code: a node may have no robust-eval, or an older one.
+    # A local function, so that Ray sends its code: a node may have no robust-eval, or an older one.
     def describe(names: list[str]) -> dict[str, Any]:
         import importlib.metadata
         import os
@@ -79,7 +79,7 @@ def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:
     kind = "GPU" if gpus else "CPU"
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
     remote = ray.remote(num_cpus=0, max_retries=1)(describe)
-    asked = [
+    pending = [
         remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
             list(wanted_paths)
         )
@@ -87,33 +87,33 @@ def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:
     ]
     names = [str(node["NodeManagerHostname"]) for node in nodes]
     try:
-        answers = ray.get(asked, timeout=ANSWER_SECONDS)
+        answers = ray.get(pending, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:
         raise UserError(f"The cluster's nodes do not answer: {first_line(error)}.") from None
     compare(dict(zip(names, answers, strict=False)), wanted_paths)
 
 
 def compare(answers: Mapping[str, Mapping[str, Any]], wanted_paths: Mapping[str, str]) -> None:
-    """Raise UserError for nodes with other versions, or that do not see a file."""
+    """Raise UserError for nodes with other versions, or that cannot read a file."""
     for name in ("robust-eval", "torch"):
-        here = installed(name)
-        others = {node: a["versions"][name] for node, a in answers.items() if a["versions"][name] != here}
+        own = installed(name)
+        others = {node: a["versions"][name] for node, a in answers.items() if a["versions"][name] != own}
         if others:
             node, theirs = next(iter(others.items()))
             has = f"has no {name}" if theirs == "none" else f"has {name} {theirs}"
             more = f" (and {len(others) - 1} more nodes)" if len(others) > 1 else ""
-            raise UserError(f"Node {node}{more} {has}, this process {here}: install the same on every node.")
+            raise UserError(f"Node {node}{more} {has}, this process {own}: install the same on every node.")
     for path, what in wanted_paths.items():
-        blind = [node for node, answer in answers.items() if path in answer["missing"]]
-        if blind:
-            raise UserError(_cannot_see(blind, path, what, everywhere=len(blind) == len(answers)))
+        affected = [node for node, answer in answers.items() if path in answer["missing"]]
+        if affected:
+            raise UserError(_unreadable(affected, path, what, everywhere=len(affected) == len(answers)))
 
 
-def _cannot_see(nodes: Sequence[str], path: str, what: str, *, everywhere: bool) -> str:
+def _unreadable(nodes: Sequence[str], path: str, what: str, *, everywhere: bool) -> str:
     if everywhere and not Path(path).exists():
         return f"{path} does not exist."
     named = ", ".join(nodes[:5]) + (", ..." if nodes[5:] else "")
     return (
-        f"Worker node{'s' * (len(nodes) > 1)} {named} cannot see {what} {path}: put it on a folder that all "
+        f"Worker node{'s' * (len(nodes) > 1)} {named} cannot read {what} {path}: put it on a folder that all "
         "nodes share, under the same path."
     )

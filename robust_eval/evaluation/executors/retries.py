@@ -11,7 +11,7 @@ MAX_CRASHES = 5
 CRASHES_BEFORE_LAST = 2
 """After this many, the task runs only when no other task is left: it may be the cause."""
 MAX_ERRORS = 2
-"""Attempts of a task that raises an exception, on different workers if there are several."""
+"""Attempts of a task that raises an exception, on different workers if the executor has several."""
 
 
 @dataclass

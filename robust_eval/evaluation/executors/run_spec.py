@@ -1,4 +1,4 @@
-"""What a run evaluates, and where it is kept."""
+"""The specification of a run: what is evaluated, and where the run is stored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import default_folder
 
 FolderOf = Callable[[Request], Path | None]
-"""The run folder of a request; None: the run is kept in memory."""
+"""The run folder of a request; None: the run is held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """What is evaluated, and where the run is kept."""
+    """What is evaluated, and where the run is stored."""
 
     source: Source
     name: str
@@ -35,7 +35,7 @@ class RunSpec:
         return self.source.checkpoint if isinstance(self.source, EvaluationOptions) else self.name
 
 
-def spec_of(
+def make_run_spec(
     options: EvaluationOptions,
     out: Path | None = None,
     *,
@@ -43,7 +43,7 @@ def spec_of(
     shard: int | None = None,
     diagnose: bool = False,
 ) -> RunSpec:
-    """The run of one checkpoint under one suite, kept in a folder.
+    """The run of one checkpoint under one suite, stored in a folder.
 
     ``out`` is the run folder, or with ``parent`` the folder that contains it; None: ``runs/`` with a name
     that follows from the request.

@@ -12,15 +12,15 @@ from robust_eval.evaluation import result_writer
 from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.executors import shards
 from robust_eval.evaluation.executors.run_spec import RunSpec
-from robust_eval.evaluation.planning.cascade import CascadeState, Finished, StageUnits
+from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn, StageUnits
 from robust_eval.evaluation.result_writer import ModelReport
-from robust_eval.evaluation.store import MemoryStore, Store, exclusive, open_run
+from robust_eval.evaluation.store import MemoryStore, Store, lock_run_folder, open_run
 from robust_eval.results import DiagnosisRecord, EvalResult
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Nothing is known but the spec."""
+    """Only the spec is known."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def open_folder(spec: RunSpec, request: Request, locks: ExitStack) -> Opened:
     folder = spec.folder(request)
     if folder is None:
         return Opened(spec, request, None, MemoryStore())
-    locks.enter_context(exclusive(folder))
+    locks.enter_context(lock_run_folder(folder))
     return Opened(spec, request, folder, open_run(folder, request.identity()))
 
 
@@ -74,7 +74,7 @@ class StageProgress:
 
 @dataclass
 class Running:
-    """Units are run."""
+    """The units of the run are executed."""
 
     opened: Opened
     tuning: str | None
@@ -167,7 +167,7 @@ class Running:
         )
 
 
-def with_evidence(column: Finished, store: Store) -> Finished:
+def with_evidence(column: FinishedColumn, store: Store) -> FinishedColumn:
     """A column with the stored images of its units.
 
     Raises:
@@ -185,7 +185,7 @@ def with_evidence(column: Finished, store: Store) -> Finished:
 
 @dataclass(frozen=True)
 class Closed:
-    """Nothing more is done for the run."""
+    """The run has ended."""
 
     last: Waiting | Opened | Running
     """Its state before."""

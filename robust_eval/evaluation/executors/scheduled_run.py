@@ -8,7 +8,7 @@ from pathlib import Path
 from robust_eval.core.files import write_text
 from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.checks import same_model
-from robust_eval.evaluation.executors import Prepared
+from robust_eval.evaluation.executors import PreparedModel
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.run_states import Closed, Opened, Running, Waiting
 from robust_eval.evaluation.planning.cascade import CascadeState
@@ -27,7 +27,7 @@ class Run:
     """Tasks that were given to workers or wait for one."""
     failures: list[str] = field(default_factory=list)
     error: BaseException | None = None
-    """The exception behind the first failure, where it was raised in this process."""
+    """The exception behind the first failure, if it was raised in this process."""
 
     @property
     def closed(self) -> bool:
@@ -56,11 +56,11 @@ class Run:
     def _last(self) -> Waiting | Opened | Running:
         return self.state.last if isinstance(self.state, Closed) else self.state
 
-    def prepared(self, found: Prepared) -> Running:
-        """The model is probed. The logits identify the model when the run is continued.
+    def prepared(self, found: PreparedModel) -> Running:
+        """Enter the state Running; the logits identify the model when the run is continued.
 
         Raises:
-            UserError: if another model began the run.
+            UserError: if the run was started with another model.
         """
         assert isinstance(self.state, Opened)
         opened = self.state

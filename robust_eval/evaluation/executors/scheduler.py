@@ -17,14 +17,14 @@ from robust_eval.core.files import retry_write
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation import result_writer
-from robust_eval.evaluation.executors import Event, Executor, Failed, Notice, Prepared, Source, Task
+from robust_eval.evaluation.executors import Event, Executor, Notice, PreparedModel, Source, Task, TaskFailed
 from robust_eval.evaluation.executors.display import Display
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.executors.run_states import Running, open_folder
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.task_queue import FIRST, Priority, TaskQueue
 from robust_eval.evaluation.planning.cascade import StageUnits
-from robust_eval.evaluation.store import unpack
+from robust_eval.evaluation.store import unpack_unit
 from robust_eval.results import DiagnosisRecord
 
 WAIT_SECONDS = 1.0
@@ -89,7 +89,7 @@ class Scheduler:
             self._display.log(event.text)
             return
         runs = self._queue.finished(event.task)
-        if isinstance(event, Failed):
+        if isinstance(event, TaskFailed):
             self._give_up(runs, self._failure_text(event), event.error)
         elif event.task.method == "unit":
             self._unit_done(runs, event.task.key, event.value)
@@ -98,7 +98,7 @@ class Scheduler:
         for run in runs:
             self._finish_if_done(run)
 
-    def _failure_text(self, event: Failed) -> str:
+    def _failure_text(self, event: TaskFailed) -> str:
         if event.task.method == "load" or len(self.runs) == self._executor.size == 1:
             return event.reason
         times = "" if event.attempts == 1 else f" {event.attempts} times, the last time"
@@ -139,7 +139,7 @@ class Scheduler:
                 return f"{names} ask for the same run ({other.folder}). Name it once."
         return None
 
-    def _start(self, run: Run, prepared: Prepared) -> None:
+    def _start(self, run: Run, prepared: PreparedModel) -> None:
         running = run.prepared(prepared)
         for note in prepared.notes:
             self._display.log(note if len(self.runs) == 1 else f"{run.spec.name}: {note}")
@@ -170,13 +170,13 @@ class Scheduler:
 
     def _unit_done(self, runs: Sequence[Run], key: str, value: UnitResult | bytes) -> None:
         if isinstance(value, bytes):
-            result = unpack(key, value, images=False)
+            result = unpack_unit(key, value, images=False)
         else:
             result = replace(value, evidence=value.evidence[:0])
         for run in runs:
             running = run.running
             if running is None or result is None:
-                run.fail(f"{run.spec.name}: unit {key[:8]} came back damaged")
+                run.fail(f"{run.spec.name}: unit {key[:8]} was returned damaged")
                 continue
             opened = running.opened
             write = partial(opened.store.put, key, value)
@@ -195,7 +195,7 @@ class Scheduler:
             self._submit(run, "report", (*running.context, running.clean_bits), "report")
 
     def _repeat_vanished(self, run: Run, running: Running) -> bool:
-        """Repeat units that were stored and are no longer there."""
+        """Repeat units that are missing from the store although they were stored."""
         gone = running.vanished()
         if not gone:
             return False

@@ -1,12 +1,13 @@
-"""Folders of shards: their names, and the file that a finished shard leaves for ``merge``."""
+"""Folders of shards: their names, and the file that marks a shard as finished, for ``merge``."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
@@ -24,7 +25,8 @@ class Shard:
     number: int
     """Counted from 0."""
     request: Request
-    look: ModelReport
+    report: Annotated[ModelReport, Field(alias="look")]
+    """``look`` in files."""
     command: str
 
 
@@ -58,28 +60,28 @@ def run_folder(shard: Path) -> Path | None:
     return path.parent / _SUFFIX.sub("", path.name) if _SUFFIX.search(path.name) else None
 
 
-def write(place: Path, request: Request, number: int, report: ModelReport, command: str) -> None:
+def write(shard_folder: Path, request: Request, number: int, report: ModelReport, command: str) -> None:
     """Mark a shard as complete."""
     content = _ADAPTER.dump_json(Shard(number, request, report, command), indent=1, by_alias=True)
-    write_text(place / FILE, content.decode() + "\n")
+    write_text(shard_folder / FILE, content.decode() + "\n")
 
 
-def read(place: Path) -> Shard:
+def read(shard_folder: Path) -> Shard:
     """Read a finished shard's file.
 
     Raises:
         UserError: for a folder that is not a finished shard.
     """
-    if not place.is_dir():
-        raise UserError(f"{place} is not a folder. Give the folders that --shard wrote.")
+    if not shard_folder.is_dir():
+        raise UserError(f"{shard_folder} is not a folder. Give the folders that --shard wrote.")
     try:
-        return _ADAPTER.validate_json((place / FILE).read_bytes())
+        return _ADAPTER.validate_json((shard_folder / FILE).read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"{place} does not contain a finished shard ({FILE} is missing): run its command with "
+            f"{shard_folder} does not contain a finished shard ({FILE} is missing): run its command with "
             "--shard again."
         ) from None
     except ValidationError as error:
         raise UserError(
-            f"{place / FILE} is damaged ({error.errors()[0]['msg']}): run the shard again."
+            f"{shard_folder / FILE} is damaged ({error.errors()[0]['msg']}): run the shard again."
         ) from None

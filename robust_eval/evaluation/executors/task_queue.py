@@ -10,7 +10,7 @@ from robust_eval.evaluation.executors import Source, Task
 from robust_eval.evaluation.executors.scheduled_run import Run
 
 Priority = tuple[float, ...]
-"""Smaller is sooner, among the tasks of one run."""
+"""Tasks with smaller values run sooner, within one run."""
 FIRST: Priority = ()
 
 
@@ -42,7 +42,7 @@ class TaskQueue:
         heapq.heappush(self._waiting.setdefault(run.number, []), (priority, next(self._order), task))
 
     def share(self, run: Run, key: str) -> bool:
-        """Let a waiting or running unit also belong to ``run``; False if there is no such unit."""
+        """Let a waiting or running unit also belong to ``run``; False for an unknown unit."""
         task = self._by_key.get(key)
         if task is None:
             return False

@@ -10,7 +10,7 @@ from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import Log, no_log
 from robust_eval.evaluation.checks import diagnosis
-from robust_eval.evaluation.executors import LoadedJob, Prepared, Source
+from robust_eval.evaluation.executors import LoadedJob, PreparedModel, Source
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.prepare import prepare
 from robust_eval.evaluation.result_writer import ModelReport
@@ -33,13 +33,13 @@ class WorkerHost:
     def load(self, source: Source) -> Request:
         return self._job(source).request
 
-    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> Prepared:
+    def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
         session = self._session(source, request, tuning)
         logits = session.first_logits
         notes = [f"search: {note}" for note in session.notes]
         if diagnose:
             notes.append(f"diagnosis: {diagnosis.cost_text(session.job)}")
-        return Prepared(
+        return PreparedModel(
             session.config.stored,
             session.first_report(),
             None if logits is None else logits.cpu(),
@@ -56,8 +56,8 @@ class WorkerHost:
         session = self._session(source, request, tuning)
         job = session.job
         if not isinstance(source, LoadedJob):
-            job = fresh_process.reloading(job, source)
-        return diagnosis.diagnose(session.worker, seed=request.seed, fresh=job.fresh)
+            job = fresh_process.with_fresh_logits(job, source)
+        return diagnosis.diagnose(session.worker, seed=request.seed, fresh=job.fresh_logits)
 
     def _job(self, source: Source) -> Job:
         if source in self._jobs:
@@ -84,13 +84,13 @@ class WorkerHost:
         return self._sessions[source]
 
 
-def _check_same(here: Request, wanted: Request) -> None:
+def _check_same(own: Request, wanted: Request) -> None:
     """Raise UserError if this worker's files or libraries give another request than the run's."""
-    if here.key == wanted.key:
+    if own.key == wanted.key:
         return
-    ours, theirs = here.identity(), wanted.identity()
+    ours, theirs = own.identity(), wanted.identity()
     differing = [name for name in theirs if ours.get(name) != theirs[name]]
     raise UserError(
-        f"this worker sees another {' and '.join(differing) or 'request'} under the same names as the worker "
-        "that opened the run. Give all nodes the same files and versions"
+        f"this worker loads another {' and '.join(differing) or 'request'} under the same names as the "
+        "worker that opened the run. Give all nodes the same files and versions"
     )

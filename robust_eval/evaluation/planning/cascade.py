@@ -20,7 +20,7 @@ from robust_eval.results.summary import Stage, attack_column, clean_bits, clean_
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedColumn:
     """A column whose units are all done."""
 
     record: ColumnRecord
@@ -31,10 +31,6 @@ class Finished:
     """Results of the clean column."""
     units: tuple[tuple[str, ...], ...] = ()
     """Keys of each stage's units."""
-
-    def without_results(self) -> Finished:
-        """Record and bits alone, which are small enough to send to a worker."""
-        return Finished(self.record, self.bits, ())
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class CascadeState:
         """``shard``: only this shard of the examples, counted from 0; all others count as not robust."""
         self.request, self.shard = request, shard
         self.results: dict[str, UnitResult] = {}
-        self.finished: dict[str, Finished] = {}
+        self.finished: dict[str, FinishedColumn] = {}
         self._open: list[_OpenColumn] = []
         self._clean = np.zeros(request.data.n, dtype=np.bool_)
 
@@ -164,7 +160,7 @@ class CascadeState:
             bits = column_bits(self._clean, stages)
             record = attack_column(column, bits, stages)
         units = () if clean else tuple(opened.units)
-        self.finished[column.id] = Finished(record, bits, stages, clean, units)
+        self.finished[column.id] = FinishedColumn(record, bits, stages, clean, units)
         self._open.remove(opened)
         opened.current = None
 
@@ -179,7 +175,7 @@ def _stage(request: Request, attack: AttackSpec, results: tuple[UnitResult, ...]
     )
 
 
-def labels(finished: Finished, n: int) -> Ints:
+def labels(finished: FinishedColumn, n: int) -> Ints:
     """Labels (n,) as recorded by the clean column."""
     values = np.zeros(n, dtype=np.int64)
     for result in finished.clean:

@@ -17,7 +17,7 @@ from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per image of one forward, and of one backward on top of its forward."""
+    """Seconds per image of a forward pass, and of a backward pass without its forward pass."""
 
     forward: float
     backward: float
@@ -37,7 +37,7 @@ class Estimate:
     seconds: float
 
 
-def measure(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
+def measure_speed(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precision: str = FLOAT32) -> Speed:
     """Time forward and backward passes on one batch; the fastest of a few repeats."""
     attack_copy = make_attack_copy(model, sample=x_NCHW[:8], precision=precision)
 

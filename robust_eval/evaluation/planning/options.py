@@ -1,4 +1,4 @@
-"""What a user may choose about an evaluation: one dataclass, from which all interfaces are derived.
+"""The options of an evaluation, declared once; all interfaces are derived from them.
 
 The options of ``robust-eval run`` and ``check``, the keyword arguments of :func:`robust_eval.evaluate` and
 the command recorded in a result come from these fields.
@@ -82,7 +82,7 @@ class EvaluationOptions(SearchOptions, ModelOptions, ThreatOptions, DataOptions)
     )
 
     def command(self) -> str:
-        """The command that repeats this run, with file names in place of paths."""
+        """The command that repeats this run, with file names instead of paths."""
         suite = ",".join(without_folders(part) for part in self.suite.split(","))
         words = ["robust-eval", "run", without_folders(self.checkpoint), "--suite", suite]
         return shlex.join([*words, *as_arguments(self)])
@@ -90,7 +90,7 @@ class EvaluationOptions(SearchOptions, ModelOptions, ThreatOptions, DataOptions)
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """What ``--executor ray`` asks of the cluster; None: as much as there is."""
+    """The resources that ``--executor ray`` requests; None: all that the cluster has."""
 
     address: str | None = option(
         None,

@@ -16,8 +16,8 @@ from robust_eval.models.acceleration import bfloat16, compilation
 class Settings:
     """Checked options.
 
-    ``precision`` is float32 or bfloat16 as the device allows; ``precision_note`` says why ``auto`` became
-    float32.
+    ``precision`` is float32 or bfloat16 as the device allows; ``precision_note`` is the reason if
+    ``auto`` became float32.
     """
 
     suite: Suite

@@ -35,13 +35,13 @@ def load(text: str) -> Suite:
     return Suite(",".join(column.id for column in columns), 1, columns)
 
 
-def column(name: str, base: Path = Path(), within: tuple[str, ...] = ()) -> Column:
+def column(name: str, base: Path = Path(), enclosing: tuple[str, ...] = ()) -> Column:
     """A column from its id, or from a path ending in .toml relative to ``base``."""
     path = base / name if name.endswith(".toml") else discovery.config_dir("columns") / f"{name}.toml"
     table = discovery.read_toml(path) if name.endswith(".toml") else discovery.config("columns", name)
     where, own_id = _shown(path), path.stem
     _only(table, ("title", "attacks"), where)
-    if own_id in within:
+    if own_id in enclosing:
         raise UserError(f"{where}: column {own_id} contains itself.")
     tables = table.get("attacks", [])
     if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
@@ -49,7 +49,7 @@ def column(name: str, base: Path = Path(), within: tuple[str, ...] = ()) -> Colu
     if not tables and own_id != CLEAN:
         raise UserError(f"{where}: a column needs at least one [[attacks]] table.")
     specs = [
-        spec for entry in tables for spec in _attacks(own_id, entry, where, path.parent, (*within, own_id))
+        spec for entry in tables for spec in _attacks(own_id, entry, where, path.parent, (*enclosing, own_id))
     ]
     ids = [spec.id for spec in specs]
     for repeated in sorted({name for name in ids if ids.count(name) > 1}):
@@ -91,13 +91,13 @@ def _unique(columns: Iterable[Column]) -> tuple[Column, ...]:
 
 
 def _attacks(
-    column_id: str, entry: Mapping[str, Any], where: str, base: Path, within: tuple[str, ...]
+    column_id: str, entry: Mapping[str, Any], where: str, base: Path, enclosing: tuple[str, ...]
 ) -> tuple[AttackSpec, ...]:
     """The attacks that one [[attacks]] table describes."""
     params = dict(entry)
     if "column" in params:
         _only(params, ("column",), f"{where}: an attack taken from another column")
-        return column(_text(params, "column", "", where), base, within).attacks
+        return column(_text(params, "column", "", where), base, enclosing).attacks
     if "family" not in params:
         raise UserError(f"{where}: every [[attacks]] table needs a family ({', '.join(attacks.families())}).")
     family = _text(params, "family", "", where)

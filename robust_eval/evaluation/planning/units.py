@@ -15,9 +15,9 @@ from robust_eval.core.request import CLEAN, Request, digest
 from robust_eval.core.types import AttackSpec, Column, WorkUnit
 
 STAGE_UNITS = 8
-"""A stage with few survivors is cut into this many units where they stay large enough (Request.split)."""
+"""A stage with few survivors is cut into this many units if they stay large enough (Request.split)."""
 SPLIT = 4
-"""Request.split where the batch size is chosen automatically."""
+"""Request.split if the batch size is chosen automatically."""
 LONG = 10_000
 """Attacks with more passes per image (SPSA: 26,000) are always cut into small units.
 
@@ -25,7 +25,7 @@ One image takes seconds on a WRN-34-10 and a large GPU: the last full batch woul
 """
 
 
-def unit(
+def make_unit(
     request: Request, column: str, attack: AttackSpec | None, stage: int, indices: Sequence[int]
 ) -> WorkUnit:
     """One attack (None: clean predictions) on the examples ``indices``.
@@ -54,7 +54,7 @@ def shard_examples(request: Request, shard: int | None = None) -> range:
     return range(n) if shard is None else range(n * shard // shards, n * (shard + 1) // shards)
 
 
-def pack(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequence[int]]:
+def split_into_batches(request: Request, indices: Sequence[int], passes: int = 0) -> list[Sequence[int]]:
     """Cut a stage's examples, in rising order, into units; ``passes``: cost of the attack per image.
 
     The cut depends on the request and the survivors only. If it depended on the number of workers, another
@@ -80,19 +80,22 @@ def _cut(indices: Sequence[int], size: int, split: int, most: int) -> list[Seque
 
 def clean_units(request: Request, shard: int | None = None) -> list[WorkUnit]:
     """Clean predictions for every example, or for one shard's; all other columns depend on them."""
-    return [unit(request, CLEAN, None, 0, batch) for batch in pack(request, shard_examples(request, shard))]
+    return [
+        make_unit(request, CLEAN, None, 0, batch)
+        for batch in split_into_batches(request, shard_examples(request, shard))
+    ]
 
 
 def stage_units(request: Request, column: Column, stage: int, survivors: Sequence[int]) -> list[WorkUnit]:
     """One attack of a column's cascade on the survivors so far, packed into full batches."""
     attack = column.attacks[stage]
     cost = attacks.cost(attack, request.checkpoint.classes)
-    batches = pack(request, survivors, cost.forwards + cost.backwards)
-    return [unit(request, column.id, attack, stage, batch) for batch in batches]
+    batches = split_into_batches(request, survivors, cost.forwards + cost.backwards)
+    return [make_unit(request, column.id, attack, stage, batch) for batch in batches]
 
 
 def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:
-    """Large enough to keep the device busy, small enough that an interruption costs little."""
+    """Automatic number of examples per unit: keeps the device busy, and an interruption loses little work."""
     pixels = 1
     for side in shape_CHW:
         pixels *= side

@@ -13,7 +13,7 @@ from robust_eval.core.threat import parse_fraction
 from robust_eval.core.types import FLOAT32
 from robust_eval.evaluation.planning.settings import resolve_precision
 from robust_eval.evaluation.planning.units import auto_batch_size
-from robust_eval.evaluation.store import exclusive
+from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.awp import points
 from robust_eval.landscape.awp.adversarial_loss import AdversarialLoss
 from robust_eval.landscape.awp.points import MeasuredLoss, PointStore, ScanSetting, WeightPoint
@@ -163,7 +163,7 @@ def run_scan(
     After an interruption the folder contains every finished point. Raises :class:`UserError` if the folder
     belongs to another scan or cannot be written.
     """
-    with exclusive(folder):
+    with lock_run_folder(folder):
         scan.comparison.open_folder(folder, scan.identity())
         store, losses = PointStore(folder), {}
         adversarial_losses: dict[str, AdversarialLoss] = {}

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.store import exclusive
+from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.liu.measurement import Measurement, PartialResults, batches, partial_name
 from robust_eval.landscape.option_checks import require_at_least
@@ -133,7 +133,7 @@ def measure(
     comparison = measurement.comparison
     model = InterpolatedModel(a, b, comparison.x_NCHW, recompute=recompute, batch_size=measurement.batch_size)
     points = []
-    with exclusive(folder):
+    with lock_run_folder(folder):
         batch_norm = {"batch_norm": "recompute" if recompute else "interpolate"}
         comparison.open_folder(folder, measurement.identity() | batch_norm)
         stored = PartialResults(folder)

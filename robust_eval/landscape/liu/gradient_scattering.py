@@ -26,7 +26,7 @@ from torch import Tensor
 from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel, format_fraction, parse_fraction
-from robust_eval.evaluation.store import exclusive
+from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.directions import Directions, filter_normalised, random_directions
 from robust_eval.landscape.displaced_model import DisplacedModel, ScaledDirection
@@ -102,7 +102,7 @@ def measure(
     comparison = measurement.comparison
     _refuse_beyond_box(comparison.threat, ratios)
     similarities = []
-    with exclusive(folder):
+    with lock_run_folder(folder):
         options = {"radius": radius, "neighbours": neighbours}
         comparison.open_folder(folder, measurement.identity() | options)
         stored = PartialResults(folder)

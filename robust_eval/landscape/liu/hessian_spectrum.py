@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from robust_eval.core import figure_style
-from robust_eval.core.files import atomic, writing
-from robust_eval.evaluation.store import exclusive
+from robust_eval.core.files import atomic, report_write_errors
+from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.liu.hessian import Eigenpair, Hessian, top_eigenpairs
 from robust_eval.landscape.liu.measurement import Measurement, PartialResults, partial_name
@@ -55,7 +55,7 @@ def measure(
     """
     eigenvalues: list[Eigenvalue] = []
     comparison = measurement.comparison
-    with exclusive(folder):
+    with lock_run_folder(folder):
         options = {"tolerance": tolerance, "iterations": iterations}
         comparison.open_folder(folder, measurement.identity() | options)
         for model in comparison.models:
@@ -122,7 +122,7 @@ def _read(file: Path, size: int) -> Tensor | None:
 
 
 def _write(file: Path, vector_P: Tensor) -> None:
-    with writing(file.parent.parent):
+    with report_write_errors(file.parent.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as handle:
             np.save(handle, vector_P.cpu().numpy())

@@ -62,7 +62,7 @@ class _GraphBuilder:
         elif node.op == "output":
             self.graph.node_copy(node, self.moved)
         else:
-            # Before the node at x: an in-place operation overwrites the value that this one needs.
+            # Before the node at x: an in-place operation overwrites the value that the node at x + d needs.
             if self._is_linear(node):
                 name = f"{node.target}_changes".replace(".", "_")
                 self.traced.add_submodule(name, _LinearChange(self.traced.get_submodule(str(node.target))))

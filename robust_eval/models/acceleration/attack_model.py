@@ -69,7 +69,7 @@ class AttackCopy(nn.Module):
         step_evaluator: StepEvaluator | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        """``network`` is called where no engine is given. ``notes`` describe how the copy differs."""
+        """``network`` is used if no engine is given. ``notes`` describe how the copy differs."""
         super().__init__()
         self.network = network
         self.batch = batch

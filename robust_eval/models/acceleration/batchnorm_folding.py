@@ -1,4 +1,4 @@
-"""Fold BatchNorm layers into the convolutions before them (in eval mode both are linear)."""
+"""Fold BatchNorm layers into the convolutions before them (in eval mode both are affine)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 
 def fold_batchnorm(model: nn.Module, x_NCHW: Tensor) -> tuple[nn.Module, str]:
-    """(model, note): a copy with BatchNorm folded where possible, or the original if that is not possible.
+    """(model, note): a copy with BatchNorm folded, or the original if that is not possible.
 
     ``model``, in eval mode, maps [0, 1] pixels to logits and is not modified. Logits and input gradients on
     a few images ``x_NCHW`` must agree with the original up to TOLERANCE.

@@ -44,7 +44,9 @@ def parse(mode: str, device: torch.device) -> Mode:
         raise unknown("compile mode", mode, MODES)
     problem = unavailable_reason(device) if mode == "on" else ""
     if problem:
-        raise UserError(f"Compiling is not possible here: {problem}. Use compile mode auto or off.")
+        raise UserError(
+            f"Compiling is not possible on this machine: {problem}. Use compile mode auto or off."
+        )
     return cast(Mode, mode)
 
 
@@ -58,7 +60,7 @@ def compile_network(network: nn.Module) -> Callable[..., Tensor]:
     """
     tensors = [*network.parameters(), *network.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
-    # Suppresses a warning about a missing GPU that CUDA builds of torch log here.
+    # Suppresses a warning about a missing GPU, which CUDA builds of torch log.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     graphs = device.type == "cuda"
     compiled: Callable[..., Tensor] = torch.compile(

@@ -57,7 +57,7 @@ def measure_tuning(
 
     ``build`` creates the attack copy for a tuning. Half to four times the default number of rows are tried,
     then compiled code (if ``compile``) with the best of them. ``x_NCHW``: images in [0, 1] on the device.
-    ``largest``: the largest number of images that attacks pass at once, without and with gradients (None:
+    ``largest``: the largest number of images that attacks pass per call, without and with gradients (None:
     unlimited); code compiled for more images would always be padded.
     """
     rows, gradient_rows = (

@@ -9,7 +9,7 @@ An architecture file defines
 - optionally ``ALIASES``: (pattern, replacement) pairs for other names of the same layers in public code.
 
 Submodules are named as in the public code, so that public checkpoints can be loaded. Files are found by
-name; no registration is needed. The order here: the interface of a file, the catalogue of all files
+name; no registration is needed. This module contains the interface of a file, the catalogue of all files
 (:func:`files`, :func:`ids`, :func:`find`, :func:`build`), and helpers for architecture files.
 """
 

@@ -19,6 +19,8 @@ DEFAULTS = {"width": 16, "hidden": 64}
 
 
 class DigitsCNN(nn.Module):
+    """``area``: number of positions of the last feature maps."""
+
     def __init__(self, classes: int, channels: int, area: int, width: int, hidden: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(

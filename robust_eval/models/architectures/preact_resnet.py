@@ -41,9 +41,9 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))
-        kept: Tensor = self.shortcut(x if self.from_input else out) if hasattr(self, "shortcut") else x
+        skip: Tensor = self.shortcut(x if self.from_input else out) if hasattr(self, "shortcut") else x
         change: Tensor = self.conv2(F.relu(self.bn2(self.conv1(out))))
-        return change + kept
+        return change + skip
 
 
 class PreActResNet(nn.Module):

@@ -37,9 +37,9 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))
-        kept: Tensor = self.convShortcut(out) if hasattr(self, "convShortcut") else x
+        skip: Tensor = self.convShortcut(out) if hasattr(self, "convShortcut") else x
         change: Tensor = self.conv2(F.relu(self.bn2(self.conv1(out))))
-        return change + kept
+        return change + skip
 
 
 class BlockGroup(nn.Module):

@@ -1,4 +1,4 @@
-"""Load a checkpoint of any supported origin. All models are loaded here."""
+"""Load a checkpoint of any supported origin. Every model is loaded by this module."""
 
 from __future__ import annotations
 

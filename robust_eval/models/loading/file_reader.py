@@ -177,7 +177,7 @@ def _what_else(path: Path, head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
         return (
-            f"{path} is a web page, not a checkpoint: the download answered with HTML (a login or "
+            f"{path} is a web page, not a checkpoint: the server returned HTML (a login or "
             "confirmation page?). Download it again in a browser."
         )
     if head.startswith(b"version https://git-lfs"):

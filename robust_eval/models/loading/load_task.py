@@ -1,4 +1,4 @@
-"""What is passed to and returned from the loading of a checkpoint."""
+"""Input and output of checkpoint loading: the file with its options, and the loaded model."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class LoadTask:
 
     @property
     def title(self) -> str:
+        """The file name, with ``#part`` if a part was chosen."""
         return self.name if self.part is None else f"{self.name}#{self.part}"
 
 

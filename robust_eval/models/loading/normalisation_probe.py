@@ -1,7 +1,7 @@
 """Determine the input normalisation of a foreign checkpoint by its clean accuracy.
 
 A wrong normalisation gives a plausible but lower accuracy, so all candidates are tried and their accuracies
-reported. A normalisation recorded in the file is kept unless its accuracy is near chance. Otherwise
+reported. A normalisation recorded in the file is used unless its accuracy is near chance. Otherwise
 accuracy decides. Candidates with similar accuracy (within a point, or not significantly worse on the same
 images) are compared by the running statistics of the first BatchNorm layer, with and without zero-padded
 crops; without BatchNorm "none" is preferred, then the most accurate.

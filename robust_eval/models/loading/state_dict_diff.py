@@ -82,5 +82,5 @@ def _size(shape: tuple[int, ...]) -> str:
 def completed(state: State, expected: Mapping[str, Tensor]) -> State:
     """Add the batch counters that old checkpoints lack (no effect in eval mode), and drop other names."""
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(_COUNTER)}
-    kept = {key: value for key, value in state.items() if key in expected}
-    return {**counters, **kept}
+    named = {key: value for key, value in state.items() if key in expected}
+    return {**counters, **named}

@@ -28,7 +28,7 @@ ORDERED = (
 GAP = 0.08
 HALF_WIDTH = 0.06
 _ENOUGH = 50
-"""Fewest examples from which zero successes are evidence."""
+"""Smallest number of examples at which an attack without success, or a low accuracy, raises a flag."""
 _MIN_PERTURBATION: Mapping[Norm, float] = {"Linf": 0.9, "L2": 0.5}
 """As a fraction of epsilon."""
 

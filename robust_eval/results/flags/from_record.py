@@ -56,7 +56,8 @@ def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
     if found is None or found.weaker - found.stronger <= max(WEAKER_COUNT, WEAKER * found.verdicts):
         return ()
     figure = (
-        f"of {found.verdicts} verdicts {found.weaker} broken by float32 alone, {found.stronger} the other way"
+        f"of {found.verdicts} verdicts, {found.weaker} broken only in float32 and {found.stronger} only in "
+        "reduced precision"
     )
     return records([("reduced-precision", figure)])
 
@@ -80,7 +81,7 @@ def _findings(checkpoint: CheckpointRecord, data: DataRecord, clean: ColumnRecor
         if abs(clean.accuracy - claim.accuracy) > tolerance + _Z * deviation:
             yield (
                 "clean-accuracy-differs",
-                f"{clean.accuracy:.1%} here, {claim.accuracy:.1%} by its own record",
+                f"{clean.accuracy:.1%} measured, {claim.accuracy:.1%} in its own record",
             )
     if checkpoint_claims.selected(checkpoint.trained_with, checkpoint.name) == "test":
-        yield "selected-on-test", "by the checkpoint's own record"
+        yield "selected-on-test", "according to the checkpoint's own record"

@@ -10,7 +10,7 @@ from robust_eval.results.flags.rules import BLOCKS, distinct
 
 
 def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
-    """All flags that follow from the result alone; it must have a clean column."""
+    """All flags that can be computed from the result alone; it must have a clean column."""
     found = [
         *from_columns(result.columns, result.checkpoint.classes),
         *from_record(result.checkpoint, result.data, result.columns["clean"]),
@@ -21,13 +21,13 @@ def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
 
 
 def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:
-    """Flags that block ranking, including those removed from the record that follow from its numbers."""
+    """Flags that block ranking, including any that the record omits but its numbers imply."""
     raised = distinct((*result.flags, *from_result(result)))
     return tuple(flag for flag in raised if flag.severity == BLOCKS)
 
 
 def not_recorded(result: EvalResult, raised: tuple[FlagRecord, ...]) -> list[str]:
-    """Raised flags that are missing from the record or have another severity there, with their figures."""
+    """Raised flags that are missing from the record or recorded with another severity, with their figures."""
     recorded = {(flag.id, flag.severity) for flag in result.flags}
     return [
         f"{flag.id} ({flag.severity}: {flag.figure})"

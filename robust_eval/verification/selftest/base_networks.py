@@ -54,7 +54,7 @@ class ModifiedNetwork(nn.Module):
 
 
 class LogSoftmax(ModifiedNetwork):
-    """Returns log-softmax outputs; harmless, since the gradients of all losses used here are the same."""
+    """Returns log-softmax outputs; harmless, because the gradients of the attacks' losses do not change."""
 
     def change_output(self, z: Tensor) -> Tensor:
         return z.log_softmax(1)

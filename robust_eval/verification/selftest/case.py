@@ -17,21 +17,21 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Case:
-    """A planted defect or an unmodified model, and what the evaluator must find."""
+    """A planted defect or an unmodified model, and the flags that the evaluator must raise."""
 
     group: str
     name: str
     expected: frozenset[str]
     """Flags that must be raised; empty for an unmodified model."""
-    find: Callable[[], set[str]]
+    run: Callable[[], set[str]]
     """Runs the evaluator and returns the ids of the flags raised."""
-    also: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
     """Further flags that the same defect may raise."""
 
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What the evaluator found in a case."""
+    """The flags that the evaluator raised in a case."""
 
     case: Case
     found: frozenset[str]
@@ -45,19 +45,19 @@ class CaseOutcome:
     @property
     def false_alarms(self) -> frozenset[str]:
         """Flags that were raised but neither expected nor allowed."""
-        return self.found - self.case.expected - self.case.also
+        return self.found - self.case.expected - self.case.allowed
 
     @property
-    def ok(self) -> bool:
+    def passed(self) -> bool:
         """Whether exactly the right flags were raised."""
         return not self.missed and not self.false_alarms
 
 
 def make_case(
-    group: str, name: str, expected: Collection[str], find: Callable[[], set[str]], *also: str
+    group: str, name: str, expected: Collection[str], run: Callable[[], set[str]], *allowed: str
 ) -> Case:
     """A case from plain collections of flag ids."""
-    return Case(group, name, frozenset(expected), find, frozenset(also))
+    return Case(group, name, frozenset(expected), run, frozenset(allowed))
 
 
 def flag_ids(flags: Collection[FlagRecord]) -> set[str]:
@@ -69,7 +69,7 @@ def run_case(case: Case) -> CaseOutcome:
     """Run one case; a :class:`UserError` counts as ``stopped``."""
     start = time.perf_counter()
     try:
-        found = case.find()
+        found = case.run()
     except UserError:
         found = {STOPPED}
     return CaseOutcome(case, frozenset(found), time.perf_counter() - start)

@@ -109,7 +109,7 @@ def _plant_run(plant: type[ModifiedNetwork]) -> set[str]:
 
 
 def _black_box() -> set[str]:
-    """SPSA with a fiftieth of its default queries, which suffices here."""
+    """SPSA with a fiftieth of its default queries, which suffices for this model."""
     job = trained_job(SUITE)
     spec = attacks.spec("spsa", "spsa", {"iterations": 20, "samples": 32})
     columns = (*job.request.suite.columns, Column("spsa", "SPSA", (spec,)))
@@ -121,7 +121,7 @@ def _black_box() -> set[str]:
 
 
 def _reduced_precision() -> set[str]:
-    """Attacks in bfloat16, where images keep 2 of their 8 bits; verdicts in float32, where they keep all."""
+    """Attacks in bfloat16, which preserves 2 of an image's 8 bits; verdicts in float32."""
     job = trained_job(SUITE)
     request = replace(job.request, precision=BFLOAT16)
     return flag_ids(execute(replace(job, request=request, model=planted_models.PixelOffset(job.model))).flags)

@@ -42,7 +42,7 @@ def trained_job(
         device="cpu",
         batch_size=120,
     )
-    return fresh_process.reloading(prepare(options), options)
+    return fresh_process.with_fresh_logits(prepare(options), options)
 
 
 def probe_flags(make: Callable[[], nn.Module]) -> set[str]:

@@ -42,7 +42,7 @@ class PlantedJob(Job):
 
     defect: Defect = AttackCall.run
 
-    def worker(self, search: AttackCopyConfig | None = None) -> Worker:
+    def worker(self, config: AttackCopyConfig | None = None) -> Worker:
         request = self.request
         return _PlantedWorker(
             self.defect, self.model, self.x_NCHW, self.y_N, request.threat, request.checkpoint.classes
@@ -94,7 +94,7 @@ def returns_clean(call: AttackCall) -> Tensor:
 
 
 def smaller_epsilon(call: AttackCall) -> Tensor:
-    """Clips to 1/40, a quarter of the smallest epsilon used here."""
+    """Clips to 1/40, a quarter of the smallest epsilon of the cases."""
     capped = min(call.threat.eps, Fraction(1, 40))
     return replace(call, threat=ThreatModel(call.threat.norm, capped)).run()
 

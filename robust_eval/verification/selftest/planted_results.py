@@ -131,9 +131,9 @@ _CLAIMS: tuple[tuple[str, tuple[str, ...], dict[str, Any], str], ...] = (
     ("best on the test set", ("selected-on-test",), {"provenance": {"selected": "test"}}, "planted"),
     ("a file of Rice et al.'s code", ("selected-on-test",), _RICE, "planted"),
     ("best on validation images", (), _VALIDATION, "planted"),
-    ("records 95% on the test set, 90% here", ("clean-accuracy-differs",), _TEST_95, "planted"),
-    ("records 92% of 100 test images, 90% here", (), _TEST_92, "planted"),
-    ("records 95% on another dataset, 90% here", (), _TEST_95, "other"),
+    ("records 95% on the test set, 90% measured", ("clean-accuracy-differs",), _TEST_95, "planted"),
+    ("records 92% of 100 test images, 90% measured", (), _TEST_92, "planted"),
+    ("records 95% on another dataset, 90% measured", (), _TEST_95, "other"),
 )
 
 

@@ -96,7 +96,7 @@ def test_invalid_seeds_are_rejected(text: str) -> None:
 
 DEVICES = [
     ("gpu", "32", 1, "Unknown device 'gpu'"),
-    ("cuda:99", "32", 1, "There is no cuda:99 here"),
+    ("cuda:99", "32", 1, "cuda:99 is not available"),
     ("cpu", "fp8", 1, "Unknown precision 'fp8'"),
     ("cpu", "32", 0, "--devices must be at least 1"),
 ]

@@ -134,7 +134,7 @@ def test_long_runs_are_compiled_if_possible(tmp_path: Path, monkeypatch: pytest.
         "robust_eval.models.acceleration.compilation.unavailable_reason", lambda device: problem
     )
     assert decided(job_of(tmp_path, precision="bf16")) == (None, f"not compiled: {problem}")
-    with pytest.raises(UserError, match=r"Compiling is not possible here: there is no C\+\+ compiler"):
+    with pytest.raises(UserError, match=r"not possible on this machine: there is no C\+\+ compiler"):
         job_of(tmp_path, mode="on")
 
 

@@ -134,7 +134,7 @@ def test_check_holds_a_checkpoint_against_its_own_record(run: Run, tmp_path: Pat
     save_file(load_file(trained), tmp_path / "boasts.safetensors", {"robust_eval": json.dumps(boasts)})
     code, out, _ = run("check", "boasts.safetensors")
     assert code == 0
-    assert "warns: clean-accuracy-differs: 93.5% here, 100.0% by its own record" in out
+    assert "warns: clean-accuracy-differs: 93.5% measured, 100.0% in its own record" in out
     assert "warns: selected-on-test" in out
 
 
@@ -182,7 +182,7 @@ def test_leaderboard_from_two_runs(run: Run, checkpoint: Path) -> None:
         (["--suite", "pdg-20"], "Did you mean pgd-20"),
         (["--data", "digitz"], "Did you mean digits"),
         (["--device", "tpu9"], "Unknown device 'tpu9'"),
-        (["--device", "cuda:99"], "There is no cuda:99 here"),
+        (["--device", "cuda:99"], "cuda:99 is not available"),
         (["--arch", "small-cn"], "small-c"),
         (["--normalisation", "cifar11"], "Did you mean"),
         (["--split", "validation"], "Unknown split"),

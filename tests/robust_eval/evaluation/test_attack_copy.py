@@ -52,7 +52,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def choose(job: Job, asked: compilation.Mode, stored: str | None = None) -> attack_copy.AttackCopyConfig:
-    return attack_copy.choose(job.request, job.model, job.x_NCHW, asked, stored)
+    return attack_copy.choose_config(job.request, job.model, job.x_NCHW, asked, stored)
 
 
 def test_short_work_is_neither_measured_nor_compiled(job: Job) -> None:
@@ -86,7 +86,7 @@ def test_the_user_is_told_that_it_is_measured(job: Job, measurements: list[bool]
     logged: list[str] = []
     stored = None
     for _ in range(2):
-        found = attack_copy.choose(job.request, job.model, job.x_NCHW, "off", stored, logged.append)
+        found = attack_copy.choose_config(job.request, job.model, job.x_NCHW, "off", stored, logged.append)
         stored = found.stored
     assert len(logged) == len(measurements) == 1, "not if the folder has the tuning"
     assert logged[0].startswith("Measuring how to call this model fastest")
@@ -154,7 +154,7 @@ def test_without_a_compiler_auto_stays_eager_and_says_so(
     found = choose(job, "auto")
     assert measurements == [False]
     assert "not compiled: there is no C++ compiler" in found.notes
-    with pytest.raises(UserError, match="Compiling is not possible here: there is no C"):
+    with pytest.raises(UserError, match="Compiling is not possible on this machine: there is no C"):
         compilation.parse("on", CPU)
 
 
@@ -177,7 +177,7 @@ def test_units_in_float32_are_the_same_work_under_every_precision(job: Job) -> N
     by_id = {a.id: a for column in low.suite.columns for a in column.attacks}
 
     def key(request: request.Request, attack: str) -> str:
-        return units.unit(request, attack, by_id[attack], 0, [0, 1]).key
+        return units.make_unit(request, attack, by_id[attack], 0, [0, 1]).key
 
     assert key(low, "spsa") == key(job.request, "spsa")
     assert key(low, "pgd-10") != key(job.request, "pgd-10")

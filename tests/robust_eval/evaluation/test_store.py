@@ -48,7 +48,7 @@ def test_damaged_or_renamed_units_count_as_absent(tmp_path: Path) -> None:
     for bit in range(0, 8 * len(whole), 5):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
-        found = store.unpack("k", bytes(damaged))
+        found = store.unpack_unit("k", bytes(damaged))
         assert found is None or np.array_equal(found.verdicts.robust, a_result().verdicts.robust)
     folder.path("other").write_bytes(whole)
     assert folder.get("other") is None
@@ -96,7 +96,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     target.symlink_to("/dev/full")
     with (
         pytest.raises(UserError, match="No space left"),
-        store.writing(tmp_path),
+        store.report_write_errors(tmp_path),
         target.open("wb", buffering=0) as file,
     ):
         file.write(b"x")
@@ -119,7 +119,7 @@ def test_a_folder_of_another_request(tmp_path: Path) -> None:
 
 
 def _hold(folder: Path, held: object, done: object) -> None:
-    with store.exclusive(folder):
+    with store.lock_run_folder(folder):
         held.set()  # type: ignore[attr-defined]
         done.wait(20)  # type: ignore[attr-defined]
 
@@ -130,30 +130,30 @@ def test_two_processes_in_one_folder(tmp_path: Path) -> None:
     other = context.Process(target=_hold, args=(tmp_path, held, done))
     other.start()
     assert held.wait(20)
-    with pytest.raises(UserError, match="Another process is working in"), store.exclusive(tmp_path):
+    with pytest.raises(UserError, match="Another process is working in"), store.lock_run_folder(tmp_path):
         pass
     other.kill()
     other.join()
-    with store.exclusive(tmp_path):
+    with store.lock_run_folder(tmp_path):
         """The lock died with its process."""
 
 
 def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    for enter in (lambda: store.open_run(tmp_path, {"a": 1}), lambda: store.refuse_early(tmp_path)):
+    for enter in (lambda: store.open_run(tmp_path, {"a": 1}), lambda: store.refuse_unusable_folder(tmp_path)):
         with pytest.raises(UserError, match=r"is not a run folder but contains other files \(thesis.tex"):
             enter()
-    with pytest.raises(UserError, match=r"thesis.tex"), store.exclusive(tmp_path):
+    with pytest.raises(UserError, match=r"thesis.tex"), store.lock_run_folder(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_run_folder_is_tried_before_anything_is_loaded(tmp_path: Path) -> None:
-    store.refuse_early(tmp_path / "a" / "b")
+    store.refuse_unusable_folder(tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists(), "nothing is left behind"
     store.open_run(tmp_path / "run", {"a": 1})
-    store.refuse_early(tmp_path / "run")
+    store.refuse_unusable_folder(tmp_path / "run")
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="Cannot write to .*file"):
-            store.refuse_early(folder)
+            store.refuse_unusable_folder(folder)

@@ -252,7 +252,7 @@ def _load(folder: Path) -> tuple[Any, Any, Any, Any]:
         checkpoint=str(folder / "net.pt"), data=f"npz:{folder / 'images.npz'}", device="cpu"
     )
     loaded = verify.load_inputs(read_result(folder / "result.json"), options)
-    stored = evidence.read(folder / "evidence.safetensors")
+    stored = evidence.read_evidence(folder / "evidence.safetensors")
     return loaded.model, loaded.x_NCHW, loaded.y_N, stored
 
 
@@ -431,7 +431,7 @@ def test_flags_removed_or_made_harmless(tmp_path: Path, original: Path) -> None:
     edit(folder, lambda v: [flag.update(severity="warns") for flag in v["flags"]])
     assert "collapsed (blocks ranking" in failed(folder)["flags"]
     edit(folder, lambda v: v.update(flags=[]))
-    assert "raised here, but not in the record: collapsed" in failed(folder)["flags"]
+    assert "raised now, but not in the record: collapsed" in failed(folder)["flags"]
 
 
 KEPT = 3
@@ -463,7 +463,7 @@ def test_invented_robust_examples_are_found_by_the_audit_only(folder: Path) -> N
     found = verified(folder, audit=20, audit_seed=5)
     assert not found.passed
     assert found.audit is not None
-    assert len(found.audit.fell) > 5
+    assert len(found.audit.broken) > 5
     assert found.audit.n == 20
 
 
@@ -476,7 +476,7 @@ def test_an_audit_of_an_unmodified_result(original: Path) -> None:
     assert found.audit.forwards > 0
     again = verified(original, audit=10, audit_seed=5).audit
     assert again is not None
-    assert again.fell == found.audit.fell
+    assert again.broken == found.audit.broken
     survivors = read_result(original / "result.json").worst_case.n_robust
     every = verified(original, audit=10_000, audit_suite="fgsm").audit
     assert every is not None
@@ -558,5 +558,5 @@ def test_invalid_audits(original: Path) -> None:
     column = job.request.suite.columns[1]
     older = replace(column, attacks=(replace(column.attacks[0], version=0),))
     request = replace(job.request, suite=replace(job.request.suite, columns=(older,)))
-    with pytest.raises(UserError, match="fgsm is version 0 in the result and version 1 here"):
+    with pytest.raises(UserError, match="fgsm is version 0 in the result and version 1 in this release"):
         audit.audit(replace(job, request=request), result, 5, 0)

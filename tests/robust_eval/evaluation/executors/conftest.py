@@ -10,17 +10,17 @@ from support.fake_workers import OBJECT_STORE, TRAINED
 
 from robust_eval.evaluation.executors import ray_cluster as cluster
 from robust_eval.evaluation.executors import ray_nodes
-from robust_eval.evaluation.executors.ray_cluster import Granted
+from robust_eval.evaluation.executors.ray_cluster import GrantedResources
 from robust_eval.evaluation.planning.options import ClusterOptions, EvaluationOptions
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Granted]:
+def ray_cluster() -> Iterator[GrantedResources]:
     """Two workers' worth; started once, because starting takes seconds."""
     ray = pytest.importorskip("ray")
     if not ray.is_initialized():
         cluster.connect(ClusterOptions(address="local", workers=2), "cpu", OBJECT_STORE)
-    yield Granted(workers=2, gpus=0.0, cpus=1, memory=0)
+    yield GrantedResources(workers=2, gpus=0.0, cpus=1, memory=0)
     ray.shutdown()
 
 

@@ -15,10 +15,10 @@ from support.fake_workers import Quiet, essence, local, run_specs, work
 from robust_eval.core import files
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
-from robust_eval.evaluation.executors import Choose, Done, Event, Failed, WorkerState, shards
+from robust_eval.evaluation.executors import ChooseTask, Event, TaskDone, TaskFailed, WorkerState, shards
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.merge import merge_shards
-from robust_eval.evaluation.executors.run_spec import spec_of
+from robust_eval.evaluation.executors.run_spec import make_run_spec
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.executors.worker_host import WorkerHost
 from robust_eval.evaluation.planning.cascade import CascadeState
@@ -37,7 +37,7 @@ class Many(LocalExecutor):
         self.fails = fails
         self.asked: list[str] = []
 
-    def feed(self, choose: Choose) -> None:
+    def feed(self, choose: ChooseTask) -> None:
         for i, task in enumerate(self._tasks):
             if task is None:
                 self._tasks[i] = choose(frozenset(self._hosts[i]._jobs))
@@ -50,8 +50,8 @@ class Many(LocalExecutor):
         task, self._tasks[i] = self._tasks[i], None
         self.asked.append(task.key or task.method)
         if any(word in task.label or word == task.method for word in self.fails):
-            return [Failed(task, "it was planted", f"w{i}", 3)]
-        return [Done(task, getattr(self._hosts[i], task.method)(task.source, *task.arguments), f"w{i}")]
+            return [TaskFailed(task, "it was planted", f"w{i}", 3)]
+        return [TaskDone(task, getattr(self._hosts[i], task.method)(task.source, *task.arguments), f"w{i}")]
 
     def workers(self) -> Sequence[WorkerState]:
         return []
@@ -145,7 +145,7 @@ def test_a_failure_that_nobody_expected_does_not_stop_the_others(
 def test_shards_told_one_folder_get_one_each(options: EvaluationOptions, tmp_path: Path) -> None:
     places = []
     for number in range(2):
-        (run,) = run_specs([spec_of(replace(options, shards=2), tmp_path / "mine", shard=number)])
+        (run,) = run_specs([make_run_spec(replace(options, shards=2), tmp_path / "mine", shard=number)])
         places.append(run.folder)
     assert [place.name for place in places if place] == ["mine.shard-1-of-2", "mine.shard-2-of-2"]
     target, merged = merge_shards([place for place in places if place], None)
@@ -278,7 +278,7 @@ def test_merged_shards_are_the_run_of_the_same_blocks(options: EvaluationOptions
 
     with pytest.raises(UserError, match="Of 3 shards these are missing: 2. Run them"):
         merge_shards([places[0], places[2]], None)
-    with pytest.raises(UserError, match="Shard 1/3 is there twice"):
+    with pytest.raises(UserError, match="Shard 1/3 was given twice"):
         merge_shards([places[0], places[0], places[1], places[2]], tmp_path / "m")
     with pytest.raises(UserError, match="is not a folder"):
         merge_shards([tmp_path / "nowhere"], None)
@@ -320,7 +320,7 @@ def test_a_worker_that_sees_other_files_is_refused(options: EvaluationOptions) -
     host = WorkerHost()
     request = host.load(options)
     other = replace(request, data=replace(request.data, fingerprint="ab" * 32))
-    with pytest.raises(UserError, match="this worker sees another data under the same names"):
+    with pytest.raises(UserError, match="this worker loads another data under the same names"):
         host.prepare(options, other, None, diagnose=False)
 
 

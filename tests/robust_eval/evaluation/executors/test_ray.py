@@ -22,7 +22,7 @@ from robust_eval import data
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import ray_addresses
-from robust_eval.evaluation.executors.ray_cluster import Granted
+from robust_eval.evaluation.executors.ray_cluster import GrantedResources
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
@@ -39,7 +39,7 @@ def alone(options: EvaluationOptions, tmp_path: Path) -> object:
 
 
 @pytest.fixture
-def place(ray_cluster: Granted, request: pytest.FixtureRequest) -> Iterator[object]:
+def place(ray_cluster: GrantedResources, request: pytest.FixtureRequest) -> Iterator[object]:
     from robust_eval.evaluation.executors.ray import RayExecutor
 
     workers = getattr(request, "param", 2)
@@ -91,7 +91,7 @@ def test_nothing_waits_for_a_worker_that_has_not_come_up(options: EvaluationOpti
     asked: list[str] = []
 
     class Handle:
-        class ask:  # noqa: N801
+        class run_task:  # noqa: N801
             @staticmethod
             def remote(method: str, *arguments: object) -> str:
                 asked.append(method)
@@ -232,7 +232,7 @@ def build():
 
 @pytest.mark.slow
 def test_more_evidence_than_the_object_store_holds(
-    tmp_path: Path, ray_cluster: Granted, options: EvaluationOptions
+    tmp_path: Path, ray_cluster: GrantedResources, options: EvaluationOptions
 ) -> None:
     """Results too large to travel inside a message, through a store that others have filled: Ray spills."""
     from robust_eval.evaluation.executors.ray import RayExecutor

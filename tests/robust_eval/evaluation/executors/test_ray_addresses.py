@@ -39,35 +39,38 @@ def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(
         UserError, match=f"--address '{address}' is not HOST:PORT of a cluster's head, auto or"
     ):
-        ray_addresses.find(address)
+        ray_addresses.find_cluster(address)
 
 
 def test_an_address_where_nothing_answers(closed: str) -> None:
     with pytest.raises(UserError, match=f"Nothing answers at --address {closed} .*refused"):
-        ray_addresses.find(closed)
+        ray_addresses.find_cluster(closed)
 
 
 def test_a_cluster_that_runs_here_is_joined(listening: str, note: Path) -> None:
     note.write_text(listening)
     assert (
-        ray_addresses.find(None) == ray_addresses.find("auto") == ray_addresses.find(listening) == listening
+        ray_addresses.find_cluster(None)
+        == ray_addresses.find_cluster("auto")
+        == ray_addresses.find_cluster(listening)
+        == listening
     )
-    assert ray_addresses.find("local") is None
+    assert ray_addresses.find_cluster("local") is None
 
 
 def test_the_note_of_a_killed_cluster_is_not_believed(closed: str, note: Path) -> None:
     """Ray itself waits a quarter of an hour for it."""
     note.write_text(closed)
-    assert ray_addresses.find(None) is None
+    assert ray_addresses.find_cluster(None) is None
     with pytest.raises(UserError, match="No Ray cluster was found on this machine. Start one with ray start"):
-        ray_addresses.find("auto")
+        ray_addresses.find_cluster("auto")
 
 
 def test_without_a_note_there_is_no_cluster(note: Path) -> None:
     """Not even where another command runs one of its own: it would end with that command."""
-    assert ray_addresses.find(None) is None
+    assert ray_addresses.find_cluster(None) is None
     with pytest.raises(UserError, match="No Ray cluster was found on this machine"):
-        ray_addresses.find("auto")
+        ray_addresses.find_cluster("auto")
 
 
 def test_the_environment_names_one(
@@ -75,10 +78,10 @@ def test_the_environment_names_one(
 ) -> None:
     note.write_text(closed)
     monkeypatch.setenv("RAY_ADDRESS", listening)
-    assert ray_addresses.find(None) == ray_addresses.find("auto") == listening
+    assert ray_addresses.find_cluster(None) == ray_addresses.find_cluster("auto") == listening
     monkeypatch.setenv("RAY_ADDRESS", closed)
     with pytest.raises(UserError, match=f"Nothing answers at RAY_ADDRESS {closed}"):
-        ray_addresses.find(None)
+        ray_addresses.find_cluster(None)
     note.write_text(listening)
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert ray_addresses.find(None) is None
+    assert ray_addresses.find_cluster(None) is None

@@ -120,7 +120,7 @@ def test_nodes_that_do_not_see_the_files(tmp_path: Path) -> None:
     here = tmp_path / "x.pt"
     here.touch()
     blind = answer(missing=[str(here)])
-    with pytest.raises(UserError, match=f"Worker nodes b, c cannot see the checkpoint {here}: put it on"):
+    with pytest.raises(UserError, match=f"Worker nodes b, c cannot read the checkpoint {here}: put it on"):
         ray_nodes.compare({"a": answer(), "b": blind, "c": blind}, {str(here): "the checkpoint"})
     gone = str(tmp_path / "gone.npz")
     with pytest.raises(UserError, match=f"^{gone} does not exist.$"):

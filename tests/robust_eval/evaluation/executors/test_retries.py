@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robust_eval.evaluation.executors import Task
-from robust_eval.evaluation.executors.retries import CRASHES_BEFORE_LAST, ERRORS, MAX_CRASHES, Retries
+from robust_eval.evaluation.executors.retries import CRASHES_BEFORE_LAST, MAX_CRASHES, MAX_ERRORS, Retries
 from robust_eval.evaluation.planning.options import EvaluationOptions
 
 OPTIONS = EvaluationOptions(checkpoint="model.pt")
@@ -39,7 +39,7 @@ def test_in_the_end_it_is_given_up_and_a_success_clears_the_record() -> None:
     assert retries.failed(deadly, "last", died=True) == (MAX_CRASHES, False)
     assert retries.take("other", alone=False, suspect=True) is None
     for _ in range(3):
-        for attempt in range(1, ERRORS):
+        for attempt in range(1, MAX_ERRORS):
             assert retries.failed(faulty, "one", died=False) == (attempt, True)
             assert retries.take("two", alone=False, suspect=False) is faulty
         retries.succeeded(faulty)

@@ -12,7 +12,7 @@ from support.scripted_attacks import ScriptedHost, a_request, finished_columns, 
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.cascade import Finished
+from robust_eval.evaluation.planning.cascade import FinishedColumn
 from robust_eval.results import flags, summary
 
 
@@ -20,7 +20,9 @@ def request(suite: str) -> Request:
     return a_request(suite=suites.load(suite))
 
 
-def columns(suite: str, host: ScriptedHost | None = None, folder: Path | None = None) -> dict[str, Finished]:
+def columns(
+    suite: str, host: ScriptedHost | None = None, folder: Path | None = None
+) -> dict[str, FinishedColumn]:
     return finished_columns(run_scripted(host or ScriptedHost(request(suite)), folder))
 
 

@@ -11,7 +11,7 @@ from support.scripted_attacks import ScriptedHost, a_request, finished_columns, 
 from robust_eval.core.request import Request
 from robust_eval.evaluation.executors.run_states import with_evidence
 from robust_eval.evaluation.planning import suites, units
-from robust_eval.evaluation.planning.cascade import CascadeState, Finished
+from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn
 from robust_eval.evaluation.store import MemoryStore
 
 SUITE = "fgsm,pgd-20,aa,union"
@@ -21,7 +21,7 @@ def request(**changes: object) -> Request:
     return a_request(suite=suites.load(SUITE), **changes)
 
 
-def in_random_order(asked: Request, seed: int) -> dict[str, Finished]:
+def in_random_order(asked: Request, seed: int) -> dict[str, FinishedColumn]:
     cascade, host, draw = CascadeState(asked), ScriptedHost(asked), random.Random(seed)
     waiting = [unit for stage in cascade.start() for unit in stage.units]
     while waiting:
@@ -32,7 +32,7 @@ def in_random_order(asked: Request, seed: int) -> dict[str, Finished]:
     return cascade.finished
 
 
-def essence(finished: dict[str, Finished]) -> object:
+def essence(finished: dict[str, FinishedColumn]) -> object:
     return {name: (column.record, column.units) for name, column in finished.items()}
 
 
@@ -63,7 +63,7 @@ def test_evidence_comes_from_the_store_and_its_loss_is_an_error() -> None:
 def sizes(n: int, **changes: object) -> list[int]:
     asked = a_request(batch_size=500, split=4, **changes)
     asked = replace(asked, data=replace(asked.data, n=10_000)) if n <= 10_000 else asked
-    return [len(part) for part in units.pack(asked, range(n))]
+    return [len(part) for part in units.split_into_batches(asked, range(n))]
 
 
 def test_small_stages_are_cut_into_eight_but_never_below_a_quarter_batch() -> None:
@@ -79,17 +79,19 @@ def test_small_stages_are_cut_into_eight_but_never_below_a_quarter_batch() -> No
 
 def test_long_attacks_are_cut_as_finely_as_small_stages() -> None:
     asked = a_request(batch_size=500, split=4)
-    assert [len(part) for part in units.pack(asked, range(10), units.LONG)] == [10]
+    assert [len(part) for part in units.split_into_batches(asked, range(10), units.LONG)] == [10]
     many = replace(asked, data=replace(asked.data, n=10_000))
-    assert {len(part) for part in units.pack(many, range(10_000), units.LONG + 1)} == {125}
-    assert {len(part) for part in units.pack(replace(many, split=1), range(10_000), units.LONG + 1)} == {500}
+    assert {len(part) for part in units.split_into_batches(many, range(10_000), units.LONG + 1)} == {125}
+    assert {
+        len(part) for part in units.split_into_batches(replace(many, split=1), range(10_000), units.LONG + 1)
+    } == {500}
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 124, 125, 501, 999, 4003, 10_000])
 def test_every_example_is_in_one_unit(n: int) -> None:
     asked = a_request(batch_size=500, split=4, shards=3)
     asked = replace(asked, data=replace(asked.data, n=10_000))
-    parts = units.pack(asked, range(n))
+    parts = units.split_into_batches(asked, range(n))
     assert [index for part in parts for index in part] == list(range(n))
     for part in parts:
         assert (

@@ -274,5 +274,6 @@ def test_invalid_input_is_refused(run: Run, tmp_path: Path) -> None:
 def test_another_request_in_the_same_folder_is_refused(run: Run) -> None:
     assert run("connectivity", "at.pt", "awp.pt", *SMALL, "--points", "3", "--out", "c")[0] == 0
     refused(
-        run("connectivity", "at.pt", "awp.pt", *SMALL, "--seed", "1", "--out", "c"), "contains a run of another"
+        run("connectivity", "at.pt", "awp.pt", *SMALL, "--seed", "1", "--out", "c"),
+        "contains a run of another",
     )

@@ -173,7 +173,7 @@ def test_the_detail_view_shows_search_notes_and_disagreement(base: EvalResult) -
 
 def test_the_detail_view_shows_the_verification(base: EvalResult) -> None:
     audit = AuditRecord(
-        suite="full", seed=7, n=10, fell=(3,), limit=0.02, passed=True, forwards=1, backwards=1, seconds=2.5
+        suite="full", seed=7, n=10, broken=(3,), limit=0.02, passed=True, forwards=1, backwards=1, seconds=2.5
     )
     record = Verification(
         result="0" * 64,

@@ -36,7 +36,7 @@ def test_unmodified_models_are_among_the_cases() -> None:
 
 def test_an_outcome_fails_if_a_flag_is_missed_or_unexpected() -> None:
     planted = make_case("model", "x", ("collapsed",), set, "no-gradients")
-    assert CaseOutcome(planted, frozenset({"collapsed"}), 0).ok
-    assert CaseOutcome(planted, frozenset({"collapsed", "no-gradients"}), 0).ok
+    assert CaseOutcome(planted, frozenset({"collapsed"}), 0).passed
+    assert CaseOutcome(planted, frozenset({"collapsed", "no-gradients"}), 0).passed
     assert CaseOutcome(planted, frozenset(), 0).missed == {"collapsed"}
     assert CaseOutcome(planted, frozenset({"collapsed", "train-mode"}), 0).false_alarms == {"train-mode"}
