@@ -1,4 +1,4 @@
-"""A run killed at any moment loses at most the unit in flight, and ends as if nothing had happened."""
+"""A killed run loses at most the unit in progress, and continues to the same result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = 4 * 25
 
 
 def start(folder: Path, pause: float = 0.0) -> BaseProcess:
-    """A process of its own, forked from a server that has imported the heavy libraries once."""
+    """Start the run in a process, forked from a server that has imported the heavy libraries."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["robust_eval.evaluation.run", "robust_eval.attacks._art"])
     process = context.Process(target=run_in_small_units, args=(str(folder), pause))
@@ -38,36 +38,36 @@ def stored(folder: Path) -> int:
 
 
 def interrupt_after(folder: Path, units: int, with_signal: signal.Signals) -> None:
-    """Stop the run once so many units are on disk."""
+    """Send a signal to the run when ``units`` units are on disk."""
     process = start(folder, pause=0.02)
     assert process.pid is not None
     deadline = time.monotonic() + 60
     while process.is_alive() and stored(folder) < units and time.monotonic() < deadline:
         time.sleep(0.002)
-    assert process.is_alive(), "it ended before it could be stopped"
+    assert process.is_alive(), "the run ended before it could be interrupted"
     os.kill(process.pid, with_signal)
     process.join(60)
 
 
-def essence(result: EvalResult) -> object:
-    """All that must not depend on interruptions; times and dates do."""
-    kept = {}
+def without_times(result: EvalResult) -> object:
+    """The content of a result that must not depend on interruptions, without times and dates."""
+    columns = {}
     for name, column in result.columns.items():
         attacks = [attack.model_copy(update={"seconds": 0.0}) for attack in column.attacks]
-        kept[name] = column.model_copy(update={"seconds": 0.0, "attacks": tuple(attacks)})
-    return kept, result.flags, result.worst_case.robust_bits, result.evidence
+        columns[name] = column.model_copy(update={"seconds": 0.0, "attacks": tuple(attacks)})
+    return columns, result.flags, result.worst_case.robust_bits, result.evidence
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
-    folder = tmp_path_factory.mktemp("whole")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
+    folder = tmp_path_factory.mktemp("uninterrupted")
     finish(folder)
     assert stored(folder) <= UNITS
     return read_result(folder / "result.json")
 
 
-def test_killed_again_and_again(tmp_path: Path, undisturbed: EvalResult) -> None:
-    """SIGKILL at growing points; stored units only ever grow, and the end is the same."""
+def test_a_run_killed_three_times_gives_the_same_result(tmp_path: Path, uninterrupted: EvalResult) -> None:
+    """SIGKILL after 1, 30 and 70 units; no stored unit is lost or damaged."""
     before = 0
     for units in (1, 30, 70):
         interrupt_after(tmp_path, units, signal.SIGKILL)
@@ -76,11 +76,11 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: EvalResult) -> None
         store = FolderStore(tmp_path)
         assert all(store.get(path.stem) is not None for path in (tmp_path / "units").glob("*.npz"))
     finish(tmp_path)
-    assert essence(read_result(tmp_path / "result.json")) == essence(undisturbed)
+    assert without_times(read_result(tmp_path / "result.json")) == without_times(uninterrupted)
 
 
-def test_ctrl_c_leaves_a_partial_result_that_says_what_is_missing(
-    tmp_path: Path, undisturbed: EvalResult
+def test_ctrl_c_writes_a_partial_result_that_lists_missing_columns(
+    tmp_path: Path, uninterrupted: EvalResult
 ) -> None:
     interrupt_after(tmp_path, 30, signal.SIGINT)
     partial = read_result(tmp_path / "result.json")
@@ -88,13 +88,13 @@ def test_ctrl_c_leaves_a_partial_result_that_says_what_is_missing(
     assert not partial.rankable
     assert partial.missing
     finish(tmp_path)
-    assert essence(read_result(tmp_path / "result.json")) == essence(undisturbed)
+    assert without_times(read_result(tmp_path / "result.json")) == without_times(uninterrupted)
 
 
-def test_a_damaged_unit_is_made_again(tmp_path: Path, undisturbed: EvalResult) -> None:
+def test_damaged_and_deleted_units_are_computed_again(tmp_path: Path, uninterrupted: EvalResult) -> None:
     finish(tmp_path)
     units = sorted((tmp_path / "units").glob("*.npz"))
     units[0].write_bytes(units[0].read_bytes()[:50])
     units[1].unlink()
     finish(tmp_path)
-    assert essence(read_result(tmp_path / "result.json")) == essence(undisturbed)
+    assert without_times(read_result(tmp_path / "result.json")) == without_times(uninterrupted)

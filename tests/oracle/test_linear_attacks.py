@@ -59,7 +59,7 @@ def survivors(column: str, model: Linear, x: Tensor, y: Tensor, threat: ThreatMo
 @pytest.mark.parametrize(
     ("classes", "column"), [*((2, name) for name in TWO_CLASSES), (4, "apgd-ce-t"), (6, "apgd-ce-t")]
 )
-def test_white_box_attacks_reach_exactly_the_analytic_robust_accuracy(
+def test_white_box_attacks_reach_the_analytic_robust_accuracy_exactly(
     classes: int, column: str, norm: Norm
 ) -> None:
     model, x, y = problem(classes)
@@ -73,7 +73,7 @@ def test_white_box_attacks_reach_exactly_the_analytic_robust_accuracy(
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("column", ["pgd-20", "cw-inf"])
 def test_untargeted_attacks_break_at_least_half_and_nothing_that_is_robust(column: str, norm: Norm) -> None:
-    """With several classes, the nearest class at the start is not always the one that can be reached."""
+    """With more than two classes, the class nearest to the start is not always the easiest to reach."""
     model, x, y = problem(4)
     margins = linear_margin(model, x, y, norm)
     for threat in epsilons(margins, norm):

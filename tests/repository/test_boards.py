@@ -76,9 +76,9 @@ def test_an_edited_curve_is_reported(tmp_path: Path) -> None:
     curve = (folder / row.file).with_suffix(".curve.csv")
     metrics = row.result.checkpoint.trained_with["metrics"]
     lines = [line.split(",") for line in curve.read_text().splitlines()]
-    place = lines[0].index("val_pgd")
+    column = lines[0].index("val_pgd")
     chosen = next(line for line in lines[1:] if line[0] == str(metrics["epoch"]))
-    chosen[place] = "0.99"
+    chosen[column] = "0.99"
     curve.write_text("\n".join(",".join(line) for line in lines) + "\n")
     build.write_pages(load_board(folder), read_rows(folder))
     assert [problem.text for problem in build.check_board(load_board(folder))[1]] == [
@@ -181,9 +181,9 @@ def test_means_and_differences_over_seeds() -> None:
         "at-awp": {"0": {"pgd-20": 0.85}, "1": {"pgd-20": 0.83}},
     }
     columns = {name: dict.fromkeys(("clean", "fgsm"), 0.9) for name in ("0", "1")}
-    whole = {recipe: {s: {**columns[s], **one[s]} for s in one} for recipe, one in found.items()}
-    assert "| at | 90.0 ± 0.0 | 90.0 ± 0.0 | 82.0 ± 2.8 |" in pipelines.accuracy_table(whole)
-    assert pipelines.seed_table(whole).splitlines()[-1] == "| at | +5.0 | -1.0 | +2.0 |"
+    complete = {recipe: {s: {**columns[s], **one[s]} for s in one} for recipe, one in found.items()}
+    assert "| at | 90.0 ± 0.0 | 90.0 ± 0.0 | 82.0 ± 2.8 |" in pipelines.accuracy_table(complete)
+    assert pipelines.seed_table(complete).splitlines()[-1] == "| at | +5.0 | -1.0 | +2.0 |"
 
 
 def test_the_pairs_of_the_paper() -> None:

@@ -113,7 +113,7 @@ def test_imports_inside_functions_and_by_name_are_found() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_folder_has_its_place_in_the_order(package: str) -> None:
+def test_every_folder_is_in_the_import_order(package: str) -> None:
     folders = {path.parent.name for path in (ROOT / package).glob("*/*.py")}
     assert folders == set().union(*ORDER[package])
 

@@ -147,18 +147,20 @@ def test_the_count_of_parameters() -> None:
 
 
 def repeated_classes(files: Iterable[tuple[str, list[str], ast.Module]]) -> dict[str, list[str]]:
-    """Class name to the places that define it, subclasses of a class of the same name left out."""
-    places: dict[str, list[str]] = {}
+    """Class name to the definitions that define it, subclasses of a class of the same name left out."""
+    definitions: dict[str, list[str]] = {}
     for name, _, tree in files:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and node.name not in {last_name(one) for one in node.bases}:
-                places.setdefault(node.name, []).append(f"{name}:{node.lineno}")
-    return {name: found for name, found in places.items() if len(found) > 1}
+                definitions.setdefault(node.name, []).append(f"{name}:{node.lineno}")
+    return {name: found for name, found in definitions.items() if len(found) > 1}
 
 
 def test_no_two_classes_have_the_same_name() -> None:
     repeated = repeated_classes(parsed(*PACKAGES))
-    wrong = [f"{name}: {places}" for name, places in repeated.items() if name not in CONTRACT_CLASSES]
+    wrong = [
+        f"{name}: {definitions}" for name, definitions in repeated.items() if name not in CONTRACT_CLASSES
+    ]
     assert not wrong, "\n".join(wrong)
 
 

@@ -1,4 +1,4 @@
-"""Helpers for tests of the scheduler: runs without a screen, and results without their times."""
+"""Helpers for tests of the scheduler: a silent display, short calls, and results without their times."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from robust_eval.results import EvalResult, read_result
 from robust_eval.verification import selftest
 
 TRAINED = Path(selftest.__file__).with_name("digits-at.safetensors")
-"""A small trained digits network."""
+"""Checkpoint of a small trained digits network."""
 OBJECT_STORE = 100 * 2**20
-"""Bytes of the object store of the tests' Ray cluster."""
+"""Size of the object store of the tests' Ray cluster, in bytes."""
 
 
-class Quiet:
-    """Keeps what is logged; ``each`` is called at every update."""
+class RecordingDisplay:
+    """A display that stores logged lines and calls ``on_update`` with the runs at every update."""
 
-    def __init__(self, each: Callable[[Sequence[Run]], None] = lambda _: None) -> None:
+    def __init__(self, on_update: Callable[[Sequence[Run]], None] = lambda _: None) -> None:
         self.logged: list[str] = []
-        self.each = each
+        self.on_update = on_update
 
     def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None:
-        self.each(runs)
+        self.on_update(runs)
 
     def opened(self, run: Run) -> None: ...
 
@@ -37,30 +37,30 @@ class Quiet:
         self.logged.append(text)
 
 
-def local() -> LocalExecutor:
+def local_executor() -> LocalExecutor:
     return LocalExecutor(WorkerHost(keep=1))
 
 
-def work(
+def run_options(
     options: Sequence[EvaluationOptions],
     executor: Executor | None,
     out: Path,
-    display: Quiet | None = None,
+    display: RecordingDisplay | None = None,
     shard: int | None = None,
 ) -> list[Run]:
-    """The runs of several options, each in a folder of its own below ``out``."""
+    """Evaluate each of the options in its own folder below ``out``; returns the runs."""
     specs = [make_run_spec(one, out, parent=True, shard=shard) for one in options]
     return run_specs(specs, executor, display)
 
 
 def run_specs(
-    specs: Sequence[RunSpec], executor: Executor | None = None, display: Quiet | None = None
+    specs: Sequence[RunSpec], executor: Executor | None = None, display: RecordingDisplay | None = None
 ) -> list[Run]:
-    return Scheduler(specs, executor or local(), display or Quiet()).work()
+    return Scheduler(specs, executor or local_executor(), display or RecordingDisplay()).work()
 
 
-def essence(result: EvalResult | Path) -> object:
-    """Everything that must not depend on which worker did the work, and when."""
+def without_times(result: EvalResult | Path) -> object:
+    """The content of a result that must depend neither on the worker nor on the time of the run."""
     if isinstance(result, Path):
         result = read_result(result)
     value = result.model_dump(exclude={"created", "environment"})

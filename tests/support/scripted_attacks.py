@@ -34,11 +34,11 @@ from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.results import DiagnosisRecord
 from robust_eval.results.environment import environment
 
-# Which attack breaks which of the ten examples; 9 is a clean mistake.
+# Attack id to the examples that it breaks, of ten; the model misclassifies example 9 without an attack.
 BREAKS = {"fgsm": {0}, "pgd-20": {0, 1}, "apgd-ce": {1, 2}, "apgd-t": {3}, "fab-t": set[int](), "square": {4}}
 
 
-def a_request(**changes: object) -> Request:
+def make_request(**changes: object) -> Request:
     checkpoint = CheckpointRef("m.pt", "ab" * 32, Architecture("lenet"), 10, Normalisation("none"), "foreign")
     request = Request(
         checkpoint=checkpoint,
@@ -53,7 +53,7 @@ def a_request(**changes: object) -> Request:
 
 
 class ScriptedHost:
-    """Breaks what :data:`BREAKS` lists, nothing with other attacks, and keeps the units that it was given."""
+    """A host whose attacks break the examples listed in :data:`BREAKS`; stores the units that it ran."""
 
     def __init__(self, *requests: Request) -> None:
         self.requests = requests
@@ -83,7 +83,7 @@ class ScriptedHost:
         return self._report()
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
-        raise AssertionError("not asked for")
+        raise AssertionError("no diagnosis was requested")
 
     @staticmethod
     def _report() -> ModelReport:

@@ -137,7 +137,7 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
 
 def test_an_interrupted_sweep_continues_where_it_stopped(tmp_path: Path) -> None:
     options = base()
-    whole = run(options, "gamma=0,0.01", tmp_path / "whole")
+    uninterrupted = run(options, "gamma=0,0.01", tmp_path / "uninterrupted")
     stopper, reported = InterruptHandler(), []
     with pytest.raises(TrainingInterrupted):
         # Three updates an epoch, two epochs: in the middle of the second point.
@@ -152,7 +152,7 @@ def test_an_interrupted_sweep_continues_where_it_stopped(tmp_path: Path) -> None
     assert reported == [False]
     rest = run(options, "gamma=0,0.01", tmp_path / "cut", reported=reported)
     assert reported == [False, True, False]
-    for one, other in zip(whole, rest, strict=True):
+    for one, other in zip(uninterrupted, rest, strict=True):
         assert timeless(one.last) == timeless(other.last)
         assert timeless(one.best) == timeless(other.best)
     # Another value adds one run; the others are not repeated.

@@ -39,9 +39,9 @@ def test_batches_are_pixels_in_0_to_1_with_their_labels() -> None:
 @pytest.mark.parametrize("unlabelled", [0, 8])
 def test_a_resumed_epoch_draws_the_rest_of_the_same_batches(unlabelled: int) -> None:
     sampler = BatchSampler(pool(50), pool(30, 100) if unlabelled else None, 16, unlabelled, seed=3)
-    whole, rest = list(sampler.batches(2)), list(sampler.batches(2, start=2))
-    assert len(whole) == len(rest) + 2
-    assert all(torch.equal(a[1], b[1]) for a, b in zip(whole[2:], rest, strict=True))
+    complete, rest = list(sampler.batches(2)), list(sampler.batches(2, start=2))
+    assert len(complete) == len(rest) + 2
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(complete[2:], rest, strict=True))
 
 
 def test_pseudo_labelled_images_are_half_of_each_batch_and_drawn_with_replacement() -> None:
@@ -59,24 +59,24 @@ def test_pseudo_labelled_images_are_half_of_each_batch_and_drawn_with_replacemen
 def test_processes_share_each_batch() -> None:
     sampler = BatchSampler(pool(32), None, 16, 0, seed=0)
     parts = [list(sampler.batches(0, rank=rank, world=2)) for rank in (0, 1)]
-    for (_, a), (_, b), (_, whole) in zip(*parts, sampler.batches(0), strict=True):
-        assert sorted([*a.tolist(), *b.tolist()]) == sorted(whole.tolist())
+    for (_, a), (_, b), (_, complete) in zip(*parts, sampler.batches(0), strict=True):
+        assert sorted([*a.tolist(), *b.tolist()]) == sorted(complete.tolist())
         assert len(a) == len(b)
 
 
 def test_validation_images_are_disjoint_and_at_most_a_fifth() -> None:
-    whole = images(50)
-    whole = ImageSet(
-        "toy", "all", np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), whole.y_N, whole.class_names
+    complete = images(50)
+    complete = ImageSet(
+        "toy", "all", np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), complete.y_N, complete.class_names
     )
-    train, validation = hold_out(whole, 1000)
+    train, validation = hold_out(complete, 1000)
     assert validation is not None
     assert (train.n, validation.n) == (40, 10)
     assert not set(train.x_NHWC.ravel().tolist()) & set(validation.x_NHWC.ravel().tolist())
-    again = hold_out(whole, 1000)[1]
+    again = hold_out(complete, 1000)[1]
     assert again is not None
     assert np.array_equal(again.x_NHWC, validation.x_NHWC)
-    assert hold_out(whole, 0) == (whole, None)
+    assert hold_out(complete, 0) == (complete, None)
 
 
 def test_images_of_another_size_or_label_are_refused() -> None:

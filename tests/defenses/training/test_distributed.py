@@ -158,8 +158,10 @@ def test_torchrun_with_another_number_of_processes(monkeypatch: pytest.MonkeyPat
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     for devices in (1, 3):
-        said = f"torchrun has started 2 processes, but --devices and --nodes make {devices}: add --devices 2."
-        with pytest.raises(UserError, match=said):
+        message = (
+            f"torchrun has started 2 processes, but --devices and --nodes make {devices}: add --devices 2."
+        )
+        with pytest.raises(UserError, match=message):
             start_runtime("cpu", "32", devices)
     monkeypatch.setenv("WORLD_SIZE", "8")
     with pytest.raises(UserError, match="add --devices 2 --nodes 4"):

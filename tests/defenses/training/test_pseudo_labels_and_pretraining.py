@@ -173,9 +173,9 @@ def test_validation_and_test_images_are_never_trained_on(tmp_path: Path) -> None
     assert not np.isin(measured_on, trained_on).any()
     assert job.extra.n + job.left_out == 80
     assert job.left_out >= 20
-    alone = archive(tmp_path / "alone.npz", test.x_NHWC[:5], test.y_N[:5])
+    test_only = archive(tmp_path / "test.npz", test.x_NHWC[:5], test.y_N[:5])
     with pytest.raises(UserError, match="--extra-data contains only validation and test images of the data"):
-        prepare(TrainOptions(recipe="at", choices=Choices(data="digits"), extra_data=alone))
+        prepare(TrainOptions(recipe="at", choices=Choices(data="digits"), extra_data=test_only))
 
 
 def test_the_complete_test_set_is_left_out_even_if_only_a_part_is_measured(tmp_path: Path) -> None:

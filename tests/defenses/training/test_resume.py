@@ -48,17 +48,17 @@ def figures(folder: Path) -> list[list[str]]:
 @pytest.mark.parametrize("updates", [3, 4])
 def test_resuming_is_bit_for_bit(name: str, sets: tuple[str, ...], updates: int, tmp_path: Path) -> None:
     """Interrupted within an epoch (after update 3; epochs have 2) and at the end of one (after update 4)."""
-    whole = make_job(tmp_path / "whole", name, *sets, epochs=4)
+    uninterrupted = make_job(tmp_path / "uninterrupted", name, *sets, epochs=4)
     parts = make_job(tmp_path / "parts", name, *sets, epochs=4)
-    run(whole)
+    run(uninterrupted)
     interrupted(parts, updates)
     outcome = run(again(parts))
     assert outcome.epochs == 4
     for file in ("last.pt", "best.pt"):
-        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
-    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+        assert (tmp_path / "uninterrupted" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
+    assert figures(tmp_path / "uninterrupted") == figures(tmp_path / "parts")
     one, other = (
-        torch.load(tmp_path / f / "resume.pt", weights_only=True)["state"] for f in ("whole", "parts")
+        torch.load(tmp_path / f / "resume.pt", weights_only=True)["state"] for f in ("uninterrupted", "parts")
     )
     states = [list(state["optimiser"]["state"].values()) for state in (one, other)]
     for mine, theirs in zip(*states, strict=True):
@@ -176,8 +176,10 @@ def test_the_folder_of_another_run(tmp_path: Path) -> None:
 
 def test_a_full_disk_during_a_run_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full before the third epoch is saved; its state is written to the reserved space."""
-    whole, parts = (make_job(tmp_path / name, "at-awp", epochs=4) for name in ("whole", "parts"))
-    run(whole)
+    uninterrupted, parts = (
+        make_job(tmp_path / name, "at-awp", epochs=4) for name in ("uninterrupted", "parts")
+    )
+    run(uninterrupted)
     save = checkpoint.save
 
     def fails(path: Path, network: nn.Module, description: checkpoint.CheckpointDescription) -> None:
@@ -196,17 +198,17 @@ def test_a_full_disk_during_a_run_loses_nothing(tmp_path: Path, monkeypatch: pyt
             run(parts)
     assert not (tmp_path / "parts" / ".reserve").exists()
     run(again(parts))
-    assert same(weights(tmp_path / "whole" / "last.pt"), weights(tmp_path / "parts" / "last.pt"))
-    assert same(weights(tmp_path / "whole" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
-    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+    assert same(weights(tmp_path / "uninterrupted" / "last.pt"), weights(tmp_path / "parts" / "last.pt"))
+    assert same(weights(tmp_path / "uninterrupted" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
+    assert figures(tmp_path / "uninterrupted") == figures(tmp_path / "parts")
 
 
 def test_a_disk_that_becomes_full_between_the_files_of_an_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only last.pt is written; resuming writes best.pt and the curve of that epoch."""
-    whole, parts = (make_job(tmp_path / name, "at", epochs=3) for name in ("whole", "parts"))
-    run(whole)
+    uninterrupted, parts = (make_job(tmp_path / name, "at", epochs=3) for name in ("uninterrupted", "parts"))
+    run(uninterrupted)
     save = checkpoint.save
 
     def fails(path: Path, *args: object, **others: object) -> None:
@@ -221,8 +223,8 @@ def test_a_disk_that_becomes_full_between_the_files_of_an_epoch(
     assert (tmp_path / "parts" / "last.pt").is_file()
     assert not (tmp_path / "parts" / "best.pt").exists()
     run(again(parts))
-    assert same(weights(tmp_path / "whole" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
-    assert figures(tmp_path / "whole") == figures(tmp_path / "parts")
+    assert same(weights(tmp_path / "uninterrupted" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
+    assert figures(tmp_path / "uninterrupted") == figures(tmp_path / "parts")
 
 
 def test_a_disk_too_full_for_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

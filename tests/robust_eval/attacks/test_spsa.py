@@ -165,8 +165,8 @@ def test_the_number_of_rows_does_not_change_the_estimate(rows: int) -> None:
     found = _spsa.estimate(steps_of(model), x, y, exact, pairs=16, delta=0.001, rows=rows)
     assert max(map(len, model.inputs)) <= max(rows, 2)
     model.inputs.clear()
-    whole = _spsa.estimate(steps_of(model), x, y, exact, pairs=16, delta=0.001, rows=10_000)
-    assert torch.allclose(found, whole, atol=1e-5)
+    single_call = _spsa.estimate(steps_of(model), x, y, exact, pairs=16, delta=0.001, rows=10_000)
+    assert torch.allclose(found, single_call, atol=1e-5)
 
 
 def test_queries_with_nan_logits_are_ignored() -> None:

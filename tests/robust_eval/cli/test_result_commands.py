@@ -108,7 +108,7 @@ def test_bad_results(run: Run, files: Path, words: tuple[str, ...], file: str, m
 
 
 def test_a_precision_below_float32_is_reported(run: Run, tmp_path: Path) -> None:
-    """The run names it before and after; compare and verify name it too."""
+    """By run, before and after the attacks, and by compare and verify."""
     untrained(tmp_path / "net.pt", width=4)
     words = ["run", "net.pt", "--data", "digits", "--suite", "fgsm", "--examples", "60"]
     _, plain, _ = run(*words, "--out", "high")
@@ -146,8 +146,8 @@ def test_add_build_and_check_a_board(run: Run, files: Path) -> None:
     assert run("leaderboard", "build", "board")[0] == 0
     assert run("leaderboard", "check", "board") == (0, "board: 2 rows, tables and rules are correct\n", "")
     (files / "board" / "results" / "twice.json").write_text((files / "a.json").read_text())
-    said = run("leaderboard", "build", "board")[1]
-    assert re.search(r"leaderboard check will fail: results/\S+ is a second row for the checkpoint of", said)
+    shown = run("leaderboard", "build", "board")[1]
+    assert re.search(r"leaderboard check will fail: results/\S+ is a second row for the checkpoint of", shown)
     (files / "board" / "results" / "twice.json").unlink()
     (files / "board" / "results" / "cut.json").write_text((files / "cut.json").read_text())
     code, out, _ = run("leaderboard", "check", "board")

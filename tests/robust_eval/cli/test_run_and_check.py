@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what works, and what is said when it cannot."""
+"""Commands run, check and list: results, exit codes and messages."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A digits network in this project's format; untrained, which is all these tests need."""
+    """An untrained digits network in this project's format."""
     return untrained(tmp_path_factory.mktemp("checkpoints") / "tiny.pt", width=4, hidden=16)
 
 
 def refused(outcome: tuple[int, str, str], message: str) -> None:
-    """Exit code 2 and one sentence, without a traceback."""
+    """Check exit code 2 and a message on one line, without a traceback."""
     code, _, err = outcome
     assert code == 2
     assert re.search(message, err), err
@@ -60,7 +60,7 @@ def refused(outcome: tuple[int, str, str], message: str) -> None:
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_whole_run_and_the_same_command_again(run: Run, checkpoint: Path) -> None:
+def test_repeating_a_run_computes_no_units_again(run: Run, checkpoint: Path) -> None:
     words = ("run", str(checkpoint), "--suite", "quick", "--examples", "40")
     code, out, _ = run(*words)
     assert code == 0
@@ -69,14 +69,14 @@ def test_a_whole_run_and_the_same_command_again(run: Run, checkpoint: Path) -> N
     (result_file,) = Path("runs").glob("*/result.json")
     first = read_result(result_file)
     assert first.command == "robust-eval run tiny.pt --suite quick --examples 40 --seed 0"
-    assert first.threat.eps == "0.1", "the budget the checkpoint was trained for"
+    assert first.threat.eps == "0.1", "the default must be the epsilon of the training"
     units = {path: path.stat().st_mtime_ns for path in result_file.parent.glob("units/*")}
     assert run(*words)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in result_file.parent.glob("units/*")} == units
     assert read_result(result_file).columns == first.columns
 
 
-def test_dry_run_says_why_a_precision_is_not_taken(
+def test_dry_run_gives_the_reason_against_a_precision(
     run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -122,23 +122,23 @@ def test_check_reports_and_flags(run: Run, checkpoint: Path) -> None:
     assert "No red flags" in out
     code, out, _ = run("check", str(checkpoint))
     assert code == 1
-    assert "collapsed" in out, "an untrained network names one class"
+    assert "collapsed" in out, "an untrained network predicts one class"
 
 
-def test_check_holds_a_checkpoint_against_its_own_record(run: Run, tmp_path: Path) -> None:
+def test_check_compares_a_checkpoint_with_its_claims(run: Run, tmp_path: Path) -> None:
     trained = Path(selftest.__file__).with_name("digits-at.safetensors")
     with safe_open(trained, "pt") as file:
-        boasts = json.loads(file.metadata()["robust_eval"])
-    boasts["metrics"]["test_clean"] = 1.0
-    boasts["provenance"] = {**boasts.get("provenance", {}), "selected": "test"}
-    save_file(load_file(trained), tmp_path / "boasts.safetensors", {"robust_eval": json.dumps(boasts)})
-    code, out, _ = run("check", "boasts.safetensors")
+        claims = json.loads(file.metadata()["robust_eval"])
+    claims["metrics"]["test_clean"] = 1.0
+    claims["provenance"] = {**claims.get("provenance", {}), "selected": "test"}
+    save_file(load_file(trained), tmp_path / "claims.safetensors", {"robust_eval": json.dumps(claims)})
+    code, out, _ = run("check", "claims.safetensors")
     assert code == 0
     assert "warns: clean-accuracy-differs: 93.5% measured, 100.0% in its own record" in out
     assert "warns: selected-on-test" in out
 
 
-def test_a_pipe_gets_unbroken_lines(checkpoint: Path, tmp_path: Path) -> None:
+def test_lines_are_not_wrapped_in_a_pipe(checkpoint: Path, tmp_path: Path) -> None:
     words = ["-m", "robust_eval.cli", "check", str(checkpoint)]
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     done = subprocess.run(
@@ -150,7 +150,7 @@ def test_a_pipe_gets_unbroken_lines(checkpoint: Path, tmp_path: Path) -> None:
     assert line.endswith("class order and training.")
 
 
-def test_list_names_everything(run: Run) -> None:
+def test_list_shows_suites_columns_architectures_data_and_attacks(run: Run) -> None:
     code, out, _ = run("list")
     assert code == 0
     for name in ("full", "union", "cw-inf", "wrn-34-10", "preact-resnet-18", "npz", "autoattack"):
@@ -196,11 +196,13 @@ def test_leaderboard_from_two_runs(run: Run, checkpoint: Path) -> None:
         (["--out", "/proc/nowhere"], "Cannot write to /proc/nowhere"),
     ],
 )
-def test_one_clear_sentence(run: Run, checkpoint: Path, words: list[str], message: str) -> None:
+def test_invalid_options_are_refused(run: Run, checkpoint: Path, words: list[str], message: str) -> None:
     refused(run("run", str(checkpoint), "--suite", "fgsm", "--examples", "20", *words), message)
 
 
-def test_data_of_other_classes_or_size(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_data_with_other_classes_or_image_size_are_refused(
+    run: Run, checkpoint: Path, tmp_path: Path
+) -> None:
     two = np.zeros((4, 8, 8), np.uint8)
     np.savez(tmp_path / "twelve.npz", x=two, y=np.array([0, 1, 5, 11]))
     refused(run("run", str(checkpoint), "--data", "npz:twelve.npz", "--eps", "0.1"), "has the label 11")
@@ -209,26 +211,26 @@ def test_data_of_other_classes_or_size(run: Run, checkpoint: Path, tmp_path: Pat
     refused(run("run", str(checkpoint), "--data", "npz:large.npz", "--eps", "0.1"), "8")
 
 
-def test_files_that_are_no_checkpoints(run: Run, tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>Not found</html>")
     (tmp_path / "empty.pt").write_bytes(b"")
     for name, message in (("page.pt", "HTML"), ("empty.pt", "empty"), ("absent.pt", "does not exist")):
         refused(run("run", name, "--data", "digits", "--eps", "0.1"), message)
 
 
-def test_a_folder_that_cannot_be_is_said_before_anything_is_loaded(run: Run) -> None:
+def test_an_impossible_run_folder_is_refused_before_loading(run: Run) -> None:
     refused(run("run", "absent.pt", "--out", "/proc/nowhere"), "Cannot write to /proc/nowhere")
     assert "Planned" not in run("run", "absent.pt", "--out", "o")[1]
     assert not Path("o").exists()
 
 
-def test_a_run_folder_of_another_request(run: Run, checkpoint: Path) -> None:
+def test_a_run_folder_of_another_request_is_refused(run: Run, checkpoint: Path) -> None:
     words = ("run", str(checkpoint), "--suite", "fgsm", "--examples", "20", "--out", "o")
     assert run(*words)[0] == 0
     refused(run(*words, "--seed", "5"), r"another request \(it differs in: seed\)")
 
 
-def test_budget_unknown_for_foreign_data(run: Run, tmp_path: Path) -> None:
+def test_epsilon_is_required_for_foreign_data(run: Run, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", x=images, y=np.arange(40) % 10)
     network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16)
@@ -241,7 +243,7 @@ def test_budget_unknown_for_foreign_data(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words", [["rnu"], ["run"], ["run", "x.pt", "--exmples", "3"], ["run", "x.pt", "--seed", "x"]]
 )
-def test_typing_mistakes_are_explained(run: Run, words: list[str]) -> None:
+def test_misspelt_commands_and_options_are_refused(run: Run, words: list[str]) -> None:
     code, _, err = run(*words)
     assert code == 2
     assert "Traceback" not in err

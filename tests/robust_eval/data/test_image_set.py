@@ -162,7 +162,7 @@ def test_a_source_sorted_by_class_is_shuffled(tmp_path: Path, labels: list[int])
     assert first.slice() == second.slice()
 
 
-# Shuffled with very uneven classes there are few blocks too, but no fewer than by chance.
+# In random order two very uneven classes also form few runs of equal labels, but no fewer than by chance.
 RARE = [int(k) for k in np.random.default_rng(0).random(300) < 0.03]
 
 

@@ -38,10 +38,10 @@ def taken_for_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("taken_for_mnist")
-@pytest.mark.parametrize("place", ["", "mnist", "MNIST/raw"])
+@pytest.mark.parametrize("folder", ["", "mnist", "MNIST/raw"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_files_are_found_in_the_usual_folders(tmp_path: Path, place: str, packed: bool) -> None:
-    write(tmp_path / place, packed=packed)
+def test_files_are_found_in_the_usual_folders(tmp_path: Path, folder: str, packed: bool) -> None:
+    write(tmp_path / folder, packed=packed)
     images = load("mnist", root=tmp_path)
     assert images.x_NHWC.shape == (5, 28, 28, 1)
     assert np.array_equal(images.x_NHWC[..., 0], IMAGES)

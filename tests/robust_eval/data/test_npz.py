@@ -147,13 +147,13 @@ def test_damaged_content_gives_an_error_message(tmp_path: Path) -> None:
 
 
 def test_a_wrong_header_gives_an_error_message(tmp_path: Path) -> None:
-    np.savez(tmp_path / "whole.npz", x=X, y=Y)
+    np.savez(tmp_path / "intact.npz", x=X, y=Y)
     with (
-        zipfile.ZipFile(tmp_path / "whole.npz") as whole,
+        zipfile.ZipFile(tmp_path / "intact.npz") as intact,
         zipfile.ZipFile(tmp_path / "made.npz", "w") as made,
     ):
-        made.writestr("x.npy", whole.read("x.npy").replace(b"(4, 5, 6, 3)", b"(9, 5, 6, 3)"))
-        made.writestr("y.npy", whole.read("y.npy"))
+        made.writestr("x.npy", intact.read("x.npy").replace(b"(4, 5, 6, 3)", b"(9, 5, 6, 3)"))
+        made.writestr("y.npy", intact.read("y.npy"))
     with pytest.raises(UserError, match="is damaged"):
         load(f"npz:{tmp_path / 'made.npz'}")
 

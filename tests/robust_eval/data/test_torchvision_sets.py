@@ -32,9 +32,9 @@ def store(path: Path, content: object) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-def fake_cifar(monkeypatch: pytest.MonkeyPatch, place: Path, dataset: type, key: str) -> None:
+def fake_cifar(monkeypatch: pytest.MonkeyPatch, root: Path, dataset: type, key: str) -> None:
     """A CIFAR folder of four images, with its MD5 sums patched into torchvision."""
-    folder = place / dataset.base_folder
+    folder = root / dataset.base_folder
     names = {"batches.meta": "label_names", "meta": "fine_label_names"}
     for listed in ("train_list", "test_list"):
         sums = [
@@ -48,20 +48,22 @@ def fake_cifar(monkeypatch: pytest.MonkeyPatch, place: Path, dataset: type, key:
 
 
 @pytest.mark.parametrize(("name", "key"), [("cifar10", "labels"), ("cifar100", "fine_labels")])
-@pytest.mark.parametrize("place", ["", "own"])
+@pytest.mark.parametrize("subfolder", ["", "own"])
 def test_cifar_is_read_from_its_usual_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, key: str, place: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, key: str, subfolder: str
 ) -> None:
-    fake_cifar(monkeypatch, tmp_path / (name if place else ""), getattr(tv, name.upper()), key)
+    fake_cifar(monkeypatch, tmp_path / (name if subfolder else ""), getattr(tv, name.upper()), key)
     images = load(name, root=tmp_path)
     assert np.array_equal(images.x_NHWC, ROWS.reshape(4, 3, 32, 32).transpose(0, 2, 3, 1))
     assert images.y_N.tolist() == LABELS
     assert images.class_names[3] == "class 3"
 
 
-@pytest.mark.parametrize("place", ["", "svhn"])
-def test_svhn_is_read_from_its_mat_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str) -> None:
-    path = tmp_path / place / "test_32x32.mat"
+@pytest.mark.parametrize("subfolder", ["", "svhn"])
+def test_svhn_is_read_from_its_mat_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, subfolder: str
+) -> None:
+    path = tmp_path / subfolder / "test_32x32.mat"
     path.parent.mkdir(exist_ok=True)
     x_HWCN = ROWS.reshape(4, 32, 32, 3).transpose(1, 2, 3, 0)
     scipy.io.savemat(path, {"X": x_HWCN, "y": np.array([[3], [8], [10], [1]])})

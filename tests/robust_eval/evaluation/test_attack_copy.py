@@ -1,4 +1,4 @@
-"""How a run searches is decided from the planned work, once for a folder; what bfloat16 costs is measured."""
+"""Batch size, compilation and precision of the attack copy: chosen once for a run folder, and recorded."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def job() -> Job:
 
 @pytest.fixture
 def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Every run is long, and each measurement is noted: might it compile?"""
-    asked: list[bool] = []
+    """Treat every run as long; the list has an entry for each measurement: whether it may compile."""
+    compile_tried: list[bool] = []
 
     def measured(_build: object, _x: object, *, compile: bool, largest: object) -> Tuning:
-        asked.append(compile)
+        compile_tried.append(compile)
         return Tuning(7, 5, compile, False)
 
     monkeypatch.setitem(attack_copy.LONG, "cpu", 0.0)
@@ -48,11 +48,11 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(
         tuning, "measure_step_tuning", lambda *_, compile: Tuning(9, 9, compile, near_rows=64)
     )
-    return asked
+    return compile_tried
 
 
-def choose(job: Job, asked: compilation.Mode, stored: str | None = None) -> attack_copy.AttackCopyConfig:
-    return attack_copy.choose_config(job.request, job.model, job.x_NCHW, asked, stored)
+def choose(job: Job, mode: compilation.Mode, stored: str | None = None) -> attack_copy.AttackCopyConfig:
+    return attack_copy.choose_config(job.request, job.model, job.x_NCHW, mode, stored)
 
 
 def test_short_work_is_neither_measured_nor_compiled(job: Job) -> None:
@@ -61,7 +61,7 @@ def test_short_work_is_neither_measured_nor_compiled(job: Job) -> None:
 
 
 def test_planned_operations_are_counted(job: Job) -> None:
-    """A linear layer of P pixels and K classes: 2 P K operations; FGSM 2, PGD-10 20, SPSA 25,700 passes."""
+    """A linear layer needs 2 x pixels x classes operations; FGSM 2, PGD-10 20 and SPSA 25,700 passes."""
     logits, pixels = 2, job.x_NCHW[0].numel()
     costs = [attacks.cost(a, logits) for column in job.request.suite.columns for a in column.attacks]
     assert [c.forwards + c.backwards for c in costs] == [2, 20, 25_700]
@@ -69,31 +69,31 @@ def test_planned_operations_are_counted(job: Job) -> None:
     assert attack_copy.planned_flops(job.request, job.model, job.x_NCHW) == 12 * 25_722 * per_image
 
 
-def test_long_work_is_measured_once_for_a_folder(job: Job, measurements: list[bool]) -> None:
+def test_long_work_is_measured_once_per_folder(job: Job, measurements: list[bool]) -> None:
     first = choose(job, "auto")
     assert first.tunings["float32"].rows == 7
     assert measurements == [not compilation.unavailable_reason(CPU)]
     assert first.stored is not None
     assert choose(job, "auto", first.stored) == first
-    assert len(measurements) == 1, "continued: taken from the folder"
+    assert len(measurements) == 1, "the stored measurement must be used"
     choose(job, "auto", json.dumps({**json.loads(first.stored), "device": "another"}))
-    assert len(measurements) == 2, "another machine"
+    assert len(measurements) == 2, "another device must be measured again"
     choose(job, "off", "{")
     assert measurements[2:] == [False]
 
 
-def test_the_user_is_told_that_it_is_measured(job: Job, measurements: list[bool]) -> None:
+def test_the_measurement_is_logged(job: Job, measurements: list[bool]) -> None:
     logged: list[str] = []
     stored = None
     for _ in range(2):
         found = attack_copy.choose_config(job.request, job.model, job.x_NCHW, "off", stored, logged.append)
         stored = found.stored
-    assert len(logged) == len(measurements) == 1, "not if the folder has the tuning"
+    assert len(logged) == len(measurements) == 1, "a stored tuning must not be logged"
     assert logged[0].startswith("Measuring how to call this model fastest")
 
 
 @pytest.mark.usefixtures("measurements")
-def test_a_run_shows_what_was_decided(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_shows_the_chosen_tuning(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "there is no C++ compiler")
     console = Console(width=100)
     with console.capture() as shown, progress.display(console) as display:
@@ -106,8 +106,8 @@ def test_a_run_shows_what_was_decided(job: Job, monkeypatch: pytest.MonkeyPatch)
     assert lines[4].startswith("clean: 12/12 done")
 
 
-def test_no_more_images_are_tried_than_will_come(job: Job) -> None:
-    """SPSA cuts its queries itself, in float32 under every precision; gradients come a unit at a time."""
+def test_measurements_use_at_most_the_largest_batch_of_the_run(job: Job) -> None:
+    """SPSA splits its queries itself and always runs in float32; gradients are computed per unit."""
     assert attack_copy.largest_calls(job.request, "float32") == (None, 12)
     assert attack_copy.largest_calls(replace(job.request, batch_size=5), "float32") == (None, 5)
     low = replace(job.request, precision="bfloat16")
@@ -115,9 +115,7 @@ def test_no_more_images_are_tried_than_will_come(job: Job) -> None:
     assert attack_copy.largest_calls(low, "float32") == (None, 12)
 
 
-def test_what_is_asked_to_be_compiled_is_not_padded_beyond_a_unit(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_calls_are_not_padded_beyond_a_unit(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "default_tuning", lambda _device, _pixels: Tuning(100, 100))
     assert choose(job, "on").tunings["float32"] == Tuning(100, 12, True, True)
 
@@ -126,8 +124,8 @@ def low(job: Job) -> Job:
     return replace(job, request=replace(job.request, precision="bfloat16"))
 
 
-def test_small_steps_are_changes_in_a_bfloat16_run(job: Job, measurements: list[bool]) -> None:
-    """Never in a run that asks for float32, in the same folder before or after."""
+def test_small_steps_use_activation_differences_in_a_bfloat16_run(job: Job, measurements: list[bool]) -> None:
+    """A float32 run in the same folder, before or after, does not use this tuning."""
     stored = None
     for _ in range(2):
         plain = choose(job, "auto", stored)
@@ -136,18 +134,18 @@ def test_small_steps_are_changes_in_a_bfloat16_run(job: Job, measurements: list[
         stored = found.stored
         assert found.tunings == {"bfloat16": Tuning(7, 5, True), "float32": Tuning(9, 9, True, near_rows=64)}
         assert "float32: 9 images a call, compiled; small steps 64 a call, compiled" in found.notes
-    assert len(measurements) == 2, "each once: the folder keeps them apart"
+    assert len(measurements) == 2, "each precision must be measured once and stored separately"
     assert choose(job, "on").tunings["float32"].near_rows is None
     assert choose(low(job), "on").tunings["float32"].near_rows == 8192
 
 
 def test_each_precision_is_measured(job: Job, measurements: list[bool]) -> None:
     found = choose(low(job), "off")
-    assert set(found.tunings) == {"bfloat16", "float32"}, "SPSA stays in float32"
+    assert set(found.tunings) == {"bfloat16", "float32"}, "SPSA must run in float32"
     assert any(note.startswith("bfloat16: 7 images a call; with gradients 5") for note in found.notes)
 
 
-def test_without_a_compiler_auto_stays_eager_and_says_so(
+def test_without_a_compiler_auto_does_not_compile_and_gives_the_reason(
     job: Job, measurements: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "there is no C++ compiler")
@@ -158,7 +156,7 @@ def test_without_a_compiler_auto_stays_eager_and_says_so(
         compilation.parse("on", CPU)
 
 
-def test_bad_values_are_named() -> None:
+def test_unknown_values_are_refused() -> None:
     with pytest.raises(UserError, match="Unknown compile mode 'yes'. Known: auto, off, on."):
         compilation.parse("yes", CPU)
     with pytest.raises(UserError, match="Unknown precision 'half'. Use float32, bfloat16 or auto."):
@@ -172,7 +170,7 @@ def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> N
     assert settings.resolve_precision("auto", CPU) == ("float32", "float32: no units")
 
 
-def test_units_in_float32_are_the_same_work_under_every_precision(job: Job) -> None:
+def test_units_of_float32_attacks_have_the_same_key_under_every_precision(job: Job) -> None:
     low = replace(job.request, precision="bfloat16")
     by_id = {a.id: a for column in low.suite.columns for a in column.attacks}
 
@@ -190,7 +188,7 @@ def test_the_disagreement_is_measured_and_recorded() -> None:
     assert result.search is not None
     found = result.search.disagreement
     assert found is not None
-    assert found.attacks == ("fgsm", "pgd-10"), "SPSA searched in float32"
+    assert found.attacks == ("fgsm", "pgd-10"), "SPSA must run in float32"
     assert found.images == precision.sample_size(20) == 8
     assert found.verdicts == 16
     assert any("bfloat16" in note for note in result.search.notes)
@@ -200,8 +198,8 @@ def test_the_disagreement_is_measured_and_recorded() -> None:
 
 
 @pytest.mark.parametrize(("weaker", "stronger", "raised"), [(1, 0, False), (3, 1, False), (4, 1, True)])
-def test_a_weaker_search_is_flagged(weaker: int, stronger: int, raised: bool) -> None:
-    """2 net of 200 verdicts are the 1% that is tolerated."""
+def test_weaker_attacks_in_bfloat16_are_flagged(weaker: int, stronger: int, raised: bool) -> None:
+    """A net difference of 2 in 200 verdicts (1%) is tolerated."""
     counts = {"images": 100, "verdicts": 200, "weaker": weaker, "stronger": stronger}
     record = DisagreementRecord(attacks=("a", "b"), **counts)
     found = from_search(SearchRecord(notes=(), tunings={}, disagreement=record))

@@ -1,4 +1,4 @@
-"""A fresh process: the same options, the same logits; and what is said when it fails."""
+"""Logits computed in a fresh process from the same options, and the messages if this fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT, trained_job
 
 
-def test_options_survive_the_journey() -> None:
+def test_options_are_unchanged_by_serialisation() -> None:
     options = EvaluationOptions(checkpoint="a.pt", data_root=Path("data"), examples=3, eps="8/255")
     assert fresh_process.from_json(fresh_process.to_json(options)) == options
     assert fresh_process.from_json(
@@ -21,7 +21,7 @@ def test_options_survive_the_journey() -> None:
     ) == EvaluationOptions(checkpoint="a.pt")
 
 
-def test_the_other_side_gives_the_file_s_logits(tmp_path: Path) -> None:
+def test_the_fresh_process_computes_the_logits_of_the_file(tmp_path: Path) -> None:
     import numpy as np
     import torch
 
@@ -33,7 +33,7 @@ def test_the_other_side_gives_the_file_s_logits(tmp_path: Path) -> None:
         assert np.allclose(np.load(out, allow_pickle=False), job.model(job.x_NCHW[:5]).numpy(), atol=1e-5)
 
 
-def test_a_file_that_is_gone_is_a_sentence_without_a_path(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_without_its_path(tmp_path: Path) -> None:
     options = EvaluationOptions(checkpoint=str(tmp_path / "gone.pt"), data="digits", suite="clean", eps="0.1")
     with pytest.raises(UserError, match="could not be used in a fresh process") as caught:
         fresh_process.logits(options, 3)
@@ -41,7 +41,7 @@ def test_a_file_that_is_gone_is_a_sentence_without_a_path(tmp_path: Path) -> Non
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_no_process_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object, **_options: object) -> None:
         raise OSError("no more processes")
 

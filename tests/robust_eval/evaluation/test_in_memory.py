@@ -1,4 +1,4 @@
-"""The call for notebooks, end to end on a model whose robust accuracy is known exactly."""
+"""``robust_eval.evaluate`` on models in memory whose robust accuracy is known exactly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_robust_accuracy_equals_the_closed_form(threat: str, norm: str, eps: flo
     assert result.status == "complete"
 
 
-def test_a_folder_keeps_the_run_and_its_evidence(tmp_path: Path) -> None:
+def test_units_and_evidence_are_stored_in_the_run_folder(tmp_path: Path) -> None:
     model, x, y = linear_problem(n=30)
     first = evaluate(model, x, y, "Linf 0.02", suite="pgd-20", out=tmp_path, batch_size=8)
     before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir())
@@ -45,14 +45,14 @@ def test_a_folder_keeps_the_run_and_its_evidence(tmp_path: Path) -> None:
     assert (model(adv).argmax(1) != y[indices]).all()
 
 
-def test_another_request_in_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_request_is_refused(tmp_path: Path) -> None:
     model, x, y = linear_problem(n=10)
     evaluate(model, x, y, "Linf 0.02", suite="fgsm", out=tmp_path)
     with pytest.raises(UserError, match=r"another request \(it differs in: threat\)"):
         evaluate(model, x, y, "Linf 0.03", suite="fgsm", out=tmp_path)
 
 
-def test_same_seed_same_verdicts_other_seed_other_images(tmp_path: Path) -> None:
+def test_results_are_determined_by_the_seed(tmp_path: Path) -> None:
     model, x, y = linear_problem(n=30)
     runs = [
         evaluate(model, x, y, "L2 0.3", "pgd-10", seed=s, out=tmp_path / str(i))
@@ -64,7 +64,7 @@ def test_same_seed_same_verdicts_other_seed_other_images(tmp_path: Path) -> None
     assert not np.array_equal(images[0], images[2])
 
 
-def test_the_model_comes_back_in_its_own_mode() -> None:
+def test_the_mode_and_gradients_of_the_model_are_restored() -> None:
     model, x, y = linear_problem(n=10)
     model.train()
     evaluate(model, x, y, "Linf 0.02", suite="fgsm")
@@ -78,7 +78,7 @@ class NaNUnderAttack(Linear):
         return torch.where(grey[:, None], super().forward(x), torch.tensor(float("nan")))
 
 
-def test_nan_under_attack_is_broken_and_flagged() -> None:
+def test_nan_logits_under_attack_count_as_broken_and_are_flagged() -> None:
     _, x, y = linear_problem(n=20)
     result = evaluate(NaNUnderAttack(), x, y, "Linf 0.1", suite="fgsm")
     assert result.columns["clean"].n_robust > 0
@@ -87,7 +87,7 @@ def test_nan_under_attack_is_broken_and_flagged() -> None:
     assert not result.rankable
 
 
-def test_always_wrong_models_are_reported_not_crashed_on() -> None:
+def test_a_model_that_is_always_wrong_is_flagged() -> None:
     model, x, y = linear_problem(n=60)
     with torch.no_grad():
         y = (model(x).argmax(1) + 1) % 4
@@ -110,7 +110,7 @@ def test_always_wrong_models_are_reported_not_crashed_on() -> None:
         (lambda x, y: (x * float("nan"), y), r"Images must lie in \[0, 1\]"),
     ],
 )
-def test_bad_arrays(change: object, message: str) -> None:
+def test_invalid_arrays_are_refused(change: object, message: str) -> None:
     model, x, y = linear_problem(n=20)
     x, y = change(x, y)  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
@@ -125,13 +125,13 @@ def test_bad_arrays(change: object, message: str) -> None:
         ("Linf 8/255", "pdg-20", "Did you mean pgd-20"),
     ],
 )
-def test_bad_requests(threat: str, suite: str, message: str) -> None:
+def test_invalid_requests_are_refused(threat: str, suite: str, message: str) -> None:
     model, x, y = linear_problem(n=20)
     with pytest.raises(UserError, match=message):
         evaluate(model, x, y, threat, suite=suite)
 
 
-def test_a_failing_model_is_an_error_not_robustness() -> None:
+def test_an_exception_in_the_model_is_an_error() -> None:
     class Breaks(Linear):
         def forward(self, x: Tensor) -> Tensor:
             if torch.is_grad_enabled():
@@ -143,7 +143,7 @@ def test_a_failing_model_is_an_error_not_robustness() -> None:
         evaluate(Breaks(), x, y, "Linf 0.02", suite="fgsm")
 
 
-def test_modules_without_parameters_work() -> None:
+def test_modules_without_parameters_can_be_evaluated() -> None:
     class Fixed(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack(
@@ -155,7 +155,7 @@ def test_modules_without_parameters_work() -> None:
     assert result.worst_case.n_robust == 4
 
 
-def test_a_suite_may_be_given_as_what_its_name_stands_for() -> None:
+def test_a_suite_may_be_given_as_an_object() -> None:
     model, x, y = linear_problem(n=20)
     named = evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-20")
     given = evaluate(model, x, y, "Linf 0.04", suite=suites.load("fgsm,pgd-20"))
@@ -163,9 +163,9 @@ def test_a_suite_may_be_given_as_what_its_name_stands_for() -> None:
     assert given.worst_case.robust_bits == named.worst_case.robust_bits
 
 
-class Tuple(Linear):
+class ReturnsTuple(Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x), x  # type: ignore[return-value]  # what some models do
+        return super().forward(x), x  # type: ignore[return-value]  # as some models do
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ class Tuple(Linear):
         (lambda m, x, y: (lambda z: z, x, y, "Linf 0.1"), "takes a torch.nn.Module, not a function"),
         (lambda m, x, y: (m, x, y, ("Linf", 0.1)), "must be a ThreatModel or text"),
         (
-            lambda m, x, y: (Tuple(), x, y, "Linf 0.1"),
+            lambda m, x, y: (ReturnsTuple(), x, y, "Linf 0.1"),
             r"must return logits of shape \(N, classes\), not tuple",
         ),
         (lambda m, x, y: (m, x, y, "L2 4"), "With L2 4 every image may become any other"),
         (lambda m, x, y: (m, x[:, :, :2], y, "Linf 0.1"), r"fails on a batch of shape \(1, 1, 2, 4\)"),
     ],
 )
-def test_wrong_kinds_of_arguments(arguments: object, message: str) -> None:
+def test_arguments_of_other_types_are_refused(arguments: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         evaluate(*arguments(*linear_problem(n=20)), suite="fgsm")  # type: ignore[operator]
 
@@ -196,11 +196,11 @@ def test_wrong_kinds_of_arguments(arguments: object, message: str) -> None:
         ({"batch_size": 0}, "The batch size must be at least 1, got 0"),
         ({"suite": ("fgsm", "pgd-20")}, "must be a Suite or text such as 'full' or 'fgsm,pgd-20'"),
         ({"threat": "Linf 0"}, "For clean accuracy alone use suite clean"),
-        ({"out": Path(__file__).parents[3]}, "Choose a new or empty run folder"),
-        ({"out": Path(__file__) / "below"}, r"Cannot write to .*Choose another folder\.$"),
+        ({"out": Path(__file__).parents[3]}, "ChooseTask a new or empty run folder"),
+        ({"out": Path(__file__) / "below"}, r"Cannot write to .*ChooseTask another folder\.$"),
     ],
 )
-def test_refusals_name_no_options_of_the_command_line(keywords: dict[str, Any], message: str) -> None:
+def test_messages_do_not_name_options_of_the_command_line(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
         evaluate(*linear_problem(n=20), **{"threat": "Linf 0.02", "suite": "fgsm", **keywords})
     assert "--" not in str(refused.value)

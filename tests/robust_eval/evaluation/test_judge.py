@@ -1,3 +1,5 @@
+"""Verdicts: which adversarial images count as valid, and when an example counts as robust."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,21 +14,21 @@ THREAT = parse_threat("Linf", "0.05")
 
 
 class Constant(nn.Module):
-    """Always class 0, whatever is shown."""
+    """Predicts class 0 for every image."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tensor([1.0, 0.0]).repeat(len(x), 1)
 
 
 class NaNBelow(nn.Module):
-    """Right on bright images, NaN on dark ones."""
+    """Predicts class 0 for bright images and returns NaN for dark ones."""
 
     def forward(self, x: Tensor) -> Tensor:
         bright = x.flatten(1).mean(1) > 0.5
         return torch.where(bright[:, None], torch.tensor([1.0, 0.0]), torch.tensor(float("nan")))
 
 
-def test_an_image_outside_the_ball_is_no_success() -> None:
+def test_an_image_outside_the_ball_is_invalid() -> None:
     model, x, y = linear_problem()
     right = judge_clean(model, x, y, range(len(y))).robust
     x, y = x[right], y[right]
@@ -37,7 +39,7 @@ def test_an_image_outside_the_ball_is_no_success() -> None:
     assert not verdicts.valid.any()
 
 
-def test_an_image_outside_the_box_is_no_success() -> None:
+def test_an_image_outside_the_box_is_invalid() -> None:
     x, y = torch.ones(2, 1, 2, 2), torch.ones(2, dtype=torch.int64)
     verdicts = judge(Constant(), x, y, x + 0.01, [5, 6], THREAT)
     assert not verdicts.in_box.any()
@@ -53,30 +55,30 @@ def test_nan_logits_are_never_robust() -> None:
     assert not verdicts.robust.any()
 
 
-def test_nan_pixels_are_no_success() -> None:
+def test_an_image_with_nan_pixels_is_invalid() -> None:
     x, y = torch.full((1, 1, 2, 2), 0.51), torch.zeros(1, dtype=torch.int64)
     verdicts = judge(Constant(), x, y, x * float("nan"), [0], THREAT)
     assert not verdicts.valid.any()
     assert verdicts.robust.all()
 
 
-def test_the_verdict_is_the_models_not_the_attacks() -> None:
-    """Handing in the clean images, whatever an attack says about them, breaks nothing."""
+def test_unchanged_images_break_nothing() -> None:
+    """The verdict depends on the model's prediction only, not on what an attack reports."""
     model, x, y = linear_problem()
     right = judge_clean(model, x, y, range(len(y))).robust
     verdicts = judge(model, x[right], y[right], x[right], range(int(right.sum())), THREAT)
     assert verdicts.robust.all()
 
 
-def test_clean_mistakes_are_not_robust() -> None:
+def test_misclassified_images_are_not_robust() -> None:
     model, x, y = linear_problem(n=40)
     verdicts = judge_clean(model, x, y, range(40))
     assert (~verdicts.robust).sum() == 4
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_images_a_hair_over_the_boundary_count(norm: str) -> None:
-    """What minimum-norm attacks and Square leave behind: judged as it is, not as rounded."""
+def test_images_just_across_the_decision_boundary_count_as_broken(norm: str) -> None:
+    """Minimum-norm attacks and Square return such images; they are judged without rounding."""
     model, x, y = linear_problem(n=60)
     right = torch.from_numpy(judge_clean(model, x, y, range(60)).robust)
     x, y = x[right], y[right]

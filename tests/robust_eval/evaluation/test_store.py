@@ -1,3 +1,5 @@
+"""The run folder: stored units, damaged files, write errors, and its lock."""
+
 from __future__ import annotations
 
 import errno
@@ -13,44 +15,44 @@ from robust_eval.core.types import UnitResult, Verdicts
 from robust_eval.evaluation import store
 
 
-def a_result(n: int = 3) -> UnitResult:
+def make_unit_result(n: int = 3) -> UnitResult:
     yes, numbers = np.ones(n, dtype=bool), np.arange(n)
     verdicts = Verdicts(numbers, numbers, numbers, numbers / 7, yes, yes, yes, numbers > 0)
     return UnitResult(verdicts, np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2), 10, 5, 0.25)
 
 
-def test_a_unit_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_unit_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = store.open_run(tmp_path, {"a": 1})
     assert folder.get("k") is None
-    folder.put("k", a_result())
+    folder.put("k", make_unit_result())
     back = folder.get("k")
     assert back is not None
     for name in ("indices", "distance", "robust"):
-        assert np.array_equal(getattr(back.verdicts, name), getattr(a_result().verdicts, name))
-    assert np.array_equal(back.evidence, a_result().evidence)
+        assert np.array_equal(getattr(back.verdicts, name), getattr(make_unit_result().verdicts, name))
+    assert np.array_equal(back.evidence, make_unit_result().evidence)
     assert (back.forwards, back.backwards, back.seconds) == (10, 5, 0.25)
     assert [p.name for p in (tmp_path / "units").iterdir()] == ["k.npz"]
 
 
 def test_damaged_or_renamed_units_count_as_absent(tmp_path: Path) -> None:
     folder = store.open_run(tmp_path, {"a": 1})
-    folder.put("k", a_result())
-    whole = folder.path("k").read_bytes()
+    folder.put("k", make_unit_result())
+    intact = folder.path("k").read_bytes()
     for damaged in (
         b"",
-        whole[:100],
-        whole[: len(whole) // 2],
-        whole[:-40],
-        whole[:300] + b"\0" * 40 + whole[340:],
+        intact[:100],
+        intact[: len(intact) // 2],
+        intact[:-40],
+        intact[:300] + b"\0" * 40 + intact[340:],
     ):
         folder.path("k").write_bytes(damaged)
         assert folder.get("k") is None
-    for bit in range(0, 8 * len(whole), 5):
-        damaged = bytearray(whole)
+    for bit in range(0, 8 * len(intact), 5):
+        damaged = bytearray(intact)
         damaged[bit // 8] ^= 1 << bit % 8
         found = store.unpack_unit("k", bytes(damaged))
-        assert found is None or np.array_equal(found.verdicts.robust, a_result().verdicts.robust)
-    folder.path("other").write_bytes(whole)
+        assert found is None or np.array_equal(found.verdicts.robust, make_unit_result().verdicts.robust)
+    folder.path("other").write_bytes(intact)
     assert folder.get("other") is None
 
 
@@ -62,7 +64,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        folder.put("k", a_result())
+        folder.put("k", make_unit_result())
     assert list((tmp_path / "units").iterdir()) == []
 
 
@@ -70,11 +72,11 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     ("number", "message"),
     [
         (errno.ENOSPC, "No space left to write .* Everything finished so far is kept: free some space"),
-        (errno.EACCES, "Cannot write to .*Choose another folder"),
-        (errno.EROFS, "Cannot write to .*Choose another folder"),
+        (errno.EACCES, "Cannot write to .*ChooseTask another folder"),
+        (errno.EROFS, "Cannot write to .*ChooseTask another folder"),
     ],
 )
-def test_the_system_refuses(
+def test_write_errors_of_the_system_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
 ) -> None:
     folder = store.open_run(tmp_path, {"a": 1})
@@ -84,12 +86,12 @@ def test_the_system_refuses(
 
     monkeypatch.setattr(os, "fsync", refused)
     with pytest.raises(UserError, match=message):
-        folder.put("k", a_result())
+        folder.put("k", make_unit_result())
     assert list((tmp_path / "units").iterdir()) == []
 
 
-def test_a_really_full_disk(tmp_path: Path) -> None:
-    """/dev/full refuses every write as a full disk does."""
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
+    """Writes to /dev/full fail as on a full disk."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     target = tmp_path / ".file.json.tmp"
@@ -102,13 +104,13 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         file.write(b"x")
 
 
-def test_out_names_a_file(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to .*file"):
         store.open_run(tmp_path / "file", {"a": 1})
 
 
-def test_a_folder_of_another_request(tmp_path: Path) -> None:
+def test_a_folder_of_another_request_is_refused(tmp_path: Path) -> None:
     store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 0})
     store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 0})
     with pytest.raises(UserError, match=r"another request \(it differs in: seed\)"):
@@ -124,7 +126,7 @@ def _hold(folder: Path, held: object, done: object) -> None:
         done.wait(20)  # type: ignore[attr-defined]
 
 
-def test_two_processes_in_one_folder(tmp_path: Path) -> None:
+def test_a_folder_locked_by_another_process_is_refused(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     held, done = context.Event(), context.Event()
     other = context.Process(target=_hold, args=(tmp_path, held, done))
@@ -135,10 +137,10 @@ def test_two_processes_in_one_folder(tmp_path: Path) -> None:
     other.kill()
     other.join()
     with store.lock_run_folder(tmp_path):
-        """The lock died with its process."""
+        """The lock is released when its process ends."""
 
 
-def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     for enter in (lambda: store.open_run(tmp_path, {"a": 1}), lambda: store.refuse_unusable_folder(tmp_path)):
         with pytest.raises(UserError, match=r"is not a run folder but contains other files \(thesis.tex"):
@@ -148,9 +150,9 @@ def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_folder_is_tried_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_an_unusable_run_folder_is_refused_early(tmp_path: Path) -> None:
     store.refuse_unusable_folder(tmp_path / "a" / "b")
-    assert not (tmp_path / "a").exists(), "nothing is left behind"
+    assert not (tmp_path / "a").exists(), "the check must leave no folder"
     store.open_run(tmp_path / "run", {"a": 1})
     store.refuse_unusable_folder(tmp_path / "run")
     (tmp_path / "file").write_text("")

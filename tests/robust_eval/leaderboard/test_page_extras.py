@@ -116,7 +116,7 @@ def test_page_extras_are_written_and_read_back(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     (row,) = read_rows(tmp_path / "board")
-    extras = read_extras(tmp_path / "board", [row, Row("results/alone.json", result)])
+    extras = read_extras(tmp_path / "board", [row, Row("results/without-extras.json", result)])
     found = extras[row.file].pictures
     assert found is not None
     assert len(found.examples) == 4
@@ -126,7 +126,7 @@ def test_page_extras_are_written_and_read_back(tmp_path: Path) -> None:
     assert curve is not None
     assert math.isnan(curve["val_pgd"][0])
     assert (curve["epoch"], curve["val_pgd"][1]) == ([1, 2], 0.5)
-    assert extras["results/alone.json"].pictures is None
+    assert extras["results/without-extras.json"].pictures is None
     assert list(submission.unexpected_files(tmp_path / "board")) == []
 
 

@@ -14,7 +14,7 @@ def rows(*results: EvalResult) -> list[Row]:
 
 
 def shown(found: list[RankedRow]) -> list[tuple[str, str]]:
-    return [(place.text, place.row.name) for place in found]
+    return [(ranked.text, ranked.row.name) for ranked in found]
 
 
 def test_rows_without_significant_difference_share_a_rank() -> None:

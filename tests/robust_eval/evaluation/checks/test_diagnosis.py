@@ -1,4 +1,4 @@
-"""A closer look: deterministic, counted, priced, and honest about the file."""
+"""The diagnosis of a model: deterministic, with a known cost, and stored in the run folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_same_seed_same_counts(norm: str, eps: str) -> None:
     assert first.fresh is None
 
 
-def test_it_looks_at_no_more_examples_than_asked_and_only_at_right_ones() -> None:
+def test_only_correctly_classified_examples_are_used_up_to_the_limit() -> None:
     assert diagnosis.diagnose(worker("Linf", "0.04"), examples=10).images == 10
     assert diagnosis.diagnose(worker("Linf", "0.04"), examples=100).images == 27
 
@@ -44,13 +44,13 @@ class NoEmptyBatches(torch.nn.Module):
         self.inner = inner
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        # As networks are often written; torch cannot tell the -1 of an empty batch.
+        # Many networks contain this line; torch cannot infer the -1 for an empty batch.
         x_NCHW.view(x_NCHW.size(0), -1)
         logits: torch.Tensor = self.inner(x_NCHW)
         return logits
 
 
-def test_nothing_is_right() -> None:
+def test_a_model_without_a_correct_prediction() -> None:
     model, x, _ = linear_problem(n=10)
     with torch.no_grad():
         wrong = (model(x).argmax(1) + 1) % 4
@@ -59,7 +59,7 @@ def test_nothing_is_right() -> None:
     assert found.images == found.broken == found.forwards == 0
 
 
-def test_the_price_is_an_upper_bound_and_what_help_says() -> None:
+def test_the_cost_is_an_upper_bound_and_equals_the_help_text() -> None:
     from robust_eval.cli import options
 
     cost = diagnosis.cost()
@@ -78,7 +78,7 @@ def test_the_price_is_an_upper_bound_and_what_help_says() -> None:
     assert f"{cost.forwards} forward and {cost.backwards} backward passes" in help_text
 
 
-def test_a_fresh_process_that_fails_is_reported() -> None:
+def test_a_failing_fresh_process_is_reported() -> None:
     def failing(_n: int) -> torch.Tensor:
         raise UserError("no fresh process could be run (OSError)")
 
@@ -88,30 +88,32 @@ def test_a_fresh_process_that_fails_is_reported() -> None:
 
 
 @pytest.mark.parametrize(("logits", "expected"), [(torch.zeros(30, 4), 0.1), (torch.zeros(30, 3), None)])
-def test_a_fresh_process_that_disagrees(logits: torch.Tensor, expected: float | None) -> None:
+def test_different_logits_of_a_fresh_process_are_reported(
+    logits: torch.Tensor, expected: float | None
+) -> None:
     found = diagnosis.diagnose(worker("Linf", "0.04"), fresh=lambda n: logits[:n])
     assert (found.fresh is None) == (expected is None)
     assert found.fresh is None or found.fresh > 0.1
     assert ("shape" in found.fresh_problem) == (expected is None)
 
 
-def test_a_run_keeps_its_diagnosis(tmp_path: Path) -> None:
+def test_a_stored_diagnosis_is_reused(tmp_path: Path) -> None:
     model, x, y = linear_problem(n=30)
     threat, suite = "Linf 0.04", "fgsm"
     first = evaluate(model, x, y, threat, suite, out=tmp_path, diagnose=True)
     assert isinstance(first.diagnosis, DiagnosisRecord)
     assert read_result(tmp_path / "result.json").diagnosis == first.diagnosis
 
-    kept = DiagnosisRecord.model_validate({**first.diagnosis.model_dump(), "unbounded_left": 20})
-    (tmp_path / DIAGNOSIS_FILE).write_text(kept.model_dump_json())
+    changed = DiagnosisRecord.model_validate({**first.diagnosis.model_dump(), "unbounded_left": 20})
+    (tmp_path / DIAGNOSIS_FILE).write_text(changed.model_dump_json())
     for diagnose in (False, True):
         again = evaluate(model, x, y, threat, suite, out=tmp_path, diagnose=diagnose)
-        assert again.diagnosis == kept
+        assert again.diagnosis == changed
         assert "unbounded-attack-fails" in {flag.id for flag in again.flags}
         assert not again.rankable
 
 
-def test_a_damaged_diagnosis_is_done_again(tmp_path: Path) -> None:
+def test_a_damaged_diagnosis_is_computed_again(tmp_path: Path) -> None:
     model, x, y = linear_problem(n=30)
     evaluate(model, x, y, "Linf 0.04", "fgsm", out=tmp_path)
     (tmp_path / DIAGNOSIS_FILE).write_text('{"images": ')
@@ -119,13 +121,13 @@ def test_a_damaged_diagnosis_is_done_again(tmp_path: Path) -> None:
     assert evaluate(model, x, y, "Linf 0.04", "fgsm", out=tmp_path, diagnose=True).diagnosis is not None
 
 
-def test_without_being_asked_there_is_none() -> None:
+def test_the_diagnosis_is_optional() -> None:
     model, x, y = linear_problem(n=30)
     assert evaluate(model, x, y, "Linf 0.04", "fgsm").diagnosis is None
 
 
-def test_a_look_is_taken_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TF32's rounding would pass for dependence on the batch."""
+def test_probes_run_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rounding of TF32 would be mistaken for logits that depend on the batch."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     probe_job(cases_unmodified.trained_job())
     assert not torch.backends.cudnn.allow_tf32

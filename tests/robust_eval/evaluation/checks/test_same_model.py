@@ -1,4 +1,4 @@
-"""A run is not taken up by another model: other code around the same weights, in a file or in memory."""
+"""A run is not continued with another model that has the same weights but other code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.fake_workers import Quiet, local, work
+from support.fake_workers import RecordingDisplay, local_executor, run_options
 from torch import nn
 
 from robust_eval import evaluate
@@ -24,7 +24,7 @@ from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import NONE, Normalised, parse_normalisation
 from robust_eval.results import EvalResult
 
-HELPER = "the_helper_of_a_network"
+HELPER = "imported_by_the_network"
 CODE = f"""
 from torch import nn
 
@@ -55,7 +55,7 @@ def options(tmp_path: Path) -> EvaluationOptions:
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
-    """Edits the file that the network's file imports, as between two commands."""
+    """Edit the file that the network's file imports, as if between two commands."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -73,8 +73,10 @@ def run(options: EvaluationOptions, folder: Path) -> EvalResult:
     return evaluation.execute(prepare(options), folder)
 
 
-def test_edited_code_is_another_model(options: EvaluationOptions, helper: Edit, tmp_path: Path) -> None:
-    """Its file belongs to the request, so that the usual run folder and every unit are others."""
+def test_edited_code_is_refused_as_another_model(
+    options: EvaluationOptions, helper: Edit, tmp_path: Path
+) -> None:
+    """The hash of the file is part of the request, and so of the default run folder and every unit key."""
     run(options, tmp_path / "run")
     before = prepare(options).request
     assert before.checkpoint.architecture.arguments == {
@@ -86,23 +88,25 @@ def test_edited_code_is_another_model(options: EvaluationOptions, helper: Edit, 
         run(options, tmp_path / "run")
 
 
-def test_what_the_code_imports_shows_in_the_answers(
+def test_edits_of_imported_code_are_detected_by_the_logits(
     options: EvaluationOptions, helper: Edit, tmp_path: Path
 ) -> None:
     first = run(options, tmp_path / "run")
     assert run(options, tmp_path / "run").columns == first.columns
     helper("Sigmoid")
-    with pytest.raises(UserError, match="is not the one that began .*Choose another run folder"):
+    with pytest.raises(UserError, match="is not the one that began .*ChooseTask another run folder"):
         run(options, tmp_path / "run")
-    assert run(options, tmp_path / "anew").columns["clean"] != first.columns["clean"]
+    assert run(options, tmp_path / "new").columns["clean"] != first.columns["clean"]
 
 
-def test_the_same_over_a_pool(options: EvaluationOptions, helper: Edit, tmp_path: Path) -> None:
-    (first,) = work([options], local(), tmp_path / "pool")
+def test_edits_of_imported_code_are_detected_by_the_scheduler(
+    options: EvaluationOptions, helper: Edit, tmp_path: Path
+) -> None:
+    (first,) = run_options([options], local_executor(), tmp_path / "runs")
     assert first.result is not None
     helper("Sigmoid")
-    display = Quiet()
-    (again,) = work([options], local(), tmp_path / "pool", display)
+    display = RecordingDisplay()
+    (again,) = run_options([options], local_executor(), tmp_path / "runs", display)
     assert again.result is None
     assert "is not the one that began" in again.failures[0]
 
@@ -110,17 +114,17 @@ def test_the_same_over_a_pool(options: EvaluationOptions, helper: Edit, tmp_path
 def test_shards_of_two_models_are_not_merged(
     options: EvaluationOptions, helper: Edit, tmp_path: Path
 ) -> None:
-    places = []
+    folders = []
     for number, middle in enumerate(("ReLU", "Sigmoid")):
         helper(middle)
-        (part,) = work([replace(options, shards=2)], None, tmp_path, shard=number)
-        assert part.folder is not None
-        places.append(part.folder)
+        (shard,) = run_options([replace(options, shards=2)], None, tmp_path, shard=number)
+        assert shard.folder is not None
+        folders.append(shard.folder)
     with pytest.raises(UserError, match="were run with models whose logits differ"):
-        merge_shards(places, tmp_path / "merged")
+        merge_shards(folders, tmp_path / "merged")
 
 
-def two(middle: nn.Module) -> nn.Module:
+def network(middle: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), middle, nn.Linear(8, 3)).eval()
 
@@ -128,14 +132,17 @@ def two(middle: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (two(nn.ReLU()), two(nn.Sigmoid())),
-        (Normalised(two(nn.ReLU()), NONE), Normalised(two(nn.ReLU()), parse_normalisation("2x-1", 3))),
+        (network(nn.ReLU()), network(nn.Sigmoid())),
+        (
+            Normalised(network(nn.ReLU()), NONE),
+            Normalised(network(nn.ReLU()), parse_normalisation("2x-1", 3)),
+        ),
     ],
 )
-def test_models_in_memory_are_known_by_more_than_their_weights(
+def test_models_in_memory_with_the_same_weights_are_distinguished(
     one: nn.Module, other: nn.Module, tmp_path: Path
 ) -> None:
-    """Activations and buffers that are not persistent are in no state_dict."""
+    """Activations and non-persistent buffers are not in a state_dict."""
     x, y = torch.rand(20, 3, 2, 2, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 3
     assert one.state_dict().keys() == other.state_dict().keys()
     first = evaluate(one, x, y, "Linf 0.01", "fgsm", out=tmp_path)
@@ -145,26 +152,26 @@ def test_models_in_memory_are_known_by_more_than_their_weights(
 
 
 class Sloped(nn.Module):
-    """Its forward pass changes and nothing else does; what it keeps besides weights is no tensor."""
+    """A network whose forward pass depends on an attribute, with an extra state that is not a tensor."""
 
     margin_grad = 1.0
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = two(nn.ReLU())
+        self.inner = network(nn.ReLU())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.inner(x) * torch.tensor([1.0, self.margin_grad, 1.0])
         return logits
 
     def get_extra_state(self) -> dict[str, float]:
-        return {"kept": 1.0}
+        return {"extra": 1.0}
 
     def set_extra_state(self, state: object) -> None:
         pass
 
 
-def test_an_edited_forward_pass_shows_in_the_answers(tmp_path: Path) -> None:
+def test_a_changed_forward_pass_is_detected_by_the_logits(tmp_path: Path) -> None:
     x, y = torch.rand(20, 3, 2, 2, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 3
     model = Sloped()
     evaluate(model, x, y, "Linf 0.01", "fgsm", out=tmp_path)
@@ -173,7 +180,7 @@ def test_an_edited_forward_pass_shows_in_the_answers(tmp_path: Path) -> None:
         evaluate(model, x, y, "Linf 0.01", "fgsm", out=tmp_path)
 
 
-def test_rounding_is_no_difference_and_a_few_steps_inside_are_none(tmp_path: Path) -> None:
+def test_rounding_and_large_changes_of_a_few_logits_are_tolerated(tmp_path: Path) -> None:
     logits = torch.randn(32, 10, generator=torch.Generator().manual_seed(0))
     same_model.check(tmp_path, logits)
     same_model.check(tmp_path, logits + 1e-5 * torch.randn(32, 10))

@@ -1,4 +1,4 @@
-"""One small Ray cluster for all tests that need one; a checkpoint for its workers."""
+"""A Ray cluster shared by all tests, and the options of a short evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robust_eval.evaluation.planning.options import ClusterOptions, EvaluationOp
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[GrantedResources]:
-    """Two workers' worth; started once, because starting takes seconds."""
+    """A cluster with room for two workers; started once per session, because this takes seconds."""
     ray = pytest.importorskip("ray")
     if not ray.is_initialized():
         cluster.connect(ClusterOptions(address="local", workers=2), "cpu", OBJECT_STORE)
@@ -24,8 +24,8 @@ def ray_cluster() -> Iterator[GrantedResources]:
     ray.shutdown()
 
 
-CHAIN = """
-title = "Chain"
+CASCADE = """
+title = "Cascade"
 [[attacks]]
 id = "pgd-2"
 family = "pgd"
@@ -43,11 +43,11 @@ steps = 6
 
 @pytest.fixture
 def options(tmp_path: Path) -> EvaluationOptions:
-    """A trained digits network under a short cascade beside single attacks, in units of ten."""
+    """A trained digits network, evaluated with single attacks and a short cascade, in units of ten."""
     (tmp_path / "given").mkdir()
-    (tmp_path / "given" / "chain.toml").write_text(CHAIN)
+    (tmp_path / "given" / "cascade.toml").write_text(CASCADE)
     suite = tmp_path / "given" / "short.toml"
-    suite.write_text('version = 1\ncolumns = ["clean", "fgsm", "pgd-10", "chain.toml"]\n')
+    suite.write_text('version = 1\ncolumns = ["clean", "fgsm", "pgd-10", "cascade.toml"]\n')
     return ray_nodes.absolute(
         EvaluationOptions(
             checkpoint=str(TRAINED),

@@ -1,4 +1,4 @@
-"""On a real Ray cluster of this machine: the same rows, whoever dies meanwhile."""
+"""Evaluations on a local Ray cluster: the same results as in one process, also if workers are killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.fake_workers import OBJECT_STORE, TRAINED, Quiet, essence, work
+from support.fake_workers import OBJECT_STORE, TRAINED, RecordingDisplay, run_options, without_times
 
 from robust_eval import data
 from robust_eval.core.errors import UserError
@@ -32,14 +32,16 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def alone(options: EvaluationOptions, tmp_path: Path) -> object:
-    """One process, one unit after the other, as many threads as a worker has."""
+def sequential(options: EvaluationOptions, tmp_path: Path) -> object:
+    """The result of one process that runs the units in sequence, with as many threads as a worker."""
     torch.set_num_threads(1)
-    return essence(evaluation.execute(prepare(options), tmp_path / "alone", command=options.command()))
+    return without_times(
+        evaluation.execute(prepare(options), tmp_path / "sequential", command=options.command())
+    )
 
 
 @pytest.fixture
-def place(ray_cluster: GrantedResources, request: pytest.FixtureRequest) -> Iterator[object]:
+def ray_executor(ray_cluster: GrantedResources, request: pytest.FixtureRequest) -> Iterator[object]:
     from robust_eval.evaluation.executors.ray import RayExecutor
 
     workers = getattr(request, "param", 2)
@@ -48,54 +50,54 @@ def place(ray_cluster: GrantedResources, request: pytest.FixtureRequest) -> Iter
     executor.close()
 
 
-@pytest.mark.parametrize("place", [pytest.param(1, marks=pytest.mark.slow), 2], indirect=True)
-def test_one_worker_or_two_give_the_row_of_this_process(
-    options: EvaluationOptions, alone: object, tmp_path: Path, place: object
+@pytest.mark.parametrize("ray_executor", [pytest.param(1, marks=pytest.mark.slow), 2], indirect=True)
+def test_ray_workers_give_the_result_of_one_process(
+    options: EvaluationOptions, sequential: object, tmp_path: Path, ray_executor: object
 ) -> None:
-    (run,) = work([options], place, tmp_path)  # type: ignore[arg-type]
+    (run,) = run_options([options], ray_executor, tmp_path)  # type: ignore[arg-type]
     assert not run.failures
     assert run.folder is not None
-    assert essence(run.folder / "result.json") == alone
-    states = place.workers()  # type: ignore[attr-defined]
+    assert without_times(run.folder / "result.json") == sequential
+    states = ray_executor.workers()  # type: ignore[attr-defined]
     assert sum(state.tasks for state in states) >= len(run.running.units)
     assert all(0 < state.utilisation <= 1 for state in states)
 
 
-def test_a_head_that_is_silent_for_long_ends_the_run_with_a_sentence(
-    options: EvaluationOptions, tmp_path: Path, place: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_head_that_does_not_answer_ends_the_run_with_an_error(
+    options: EvaluationOptions, tmp_path: Path, ray_executor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray itself would end the process without a word."""
+    """Ray itself would end the process without a message."""
     from robust_eval.evaluation.executors import ray as executors_ray
 
     monkeypatch.setattr(executors_ray, "HEAD_SECONDS", 0.2)
 
-    def gone(runs: Sequence[Run]) -> None:
+    def lose_the_head(runs: Sequence[Run]) -> None:
         if sum(run.running.done for run in runs if run.running) >= 5:
             monkeypatch.setattr(ray_addresses, "answers", lambda _: False)
 
     with pytest.raises(
-        UserError, match="The cluster's head at .* has not answered for .* Finished work is kept"
+        UserError, match="The cluster's head at .* has not answered for .* FinishedColumn work is kept"
     ):
-        work([options], place, tmp_path, Quiet(gone))
-    assert place._head_lost
+        run_options([options], ray_executor, tmp_path, RecordingDisplay(lose_the_head))
+    assert ray_executor._head_lost
     assert len(list(tmp_path.glob("**/units/*.npz"))) >= 5
-    place._head_lost = False  # It was not: the workers are to be ended after the test.
+    ray_executor._head_lost = False  # The head was not lost: the workers must be stopped after the test.
 
 
-def test_nothing_waits_for_a_worker_that_has_not_come_up(options: EvaluationOptions) -> None:
-    """Its node may be lost for good: what failed on the other worker is tried there again."""
+def test_a_retry_does_not_wait_for_a_worker_that_is_not_ready(options: EvaluationOptions) -> None:
+    """Its node may be lost; the failed task is tried again on the worker that is ready."""
     from robust_eval.evaluation.executors import Task, WorkerState
     from robust_eval.evaluation.executors import ray as executors_ray
     from robust_eval.evaluation.executors.retries import Retries
 
-    asked: list[str] = []
+    submitted: list[str] = []
 
     class Handle:
         class run_task:  # noqa: N801
             @staticmethod
             def remote(method: str, *arguments: object) -> str:
-                asked.append(method)
-                return "under way"
+                submitted.append(method)
+                return "pending"
 
     executor = executors_ray.RayExecutor.__new__(executors_ray.RayExecutor)
     up = executors_ray._Actor(Handle(), WorkerState("one", "idle"), None, 0.0)
@@ -103,52 +105,55 @@ def test_nothing_waits_for_a_worker_that_has_not_come_up(options: EvaluationOpti
     executor._retries, executor._events, executor._actors = Retries(), [], [up, lost]
     executor._retry(Task(options, "unit", (), "a unit"), up, "RuntimeError: once", died=False)
     executor.feed(lambda loaded: None)
-    assert asked == ["unit"]
+    assert submitted == ["unit"]
 
 
-class Killing(Quiet):
-    """Kills a busy worker, one at random, when so many units are done; ``killed`` holds the process ids."""
+class KillingDisplay(RecordingDisplay):
+    """Kills a random busy worker each time the number of finished units reaches a threshold.
 
-    def __init__(self, places: Sequence[int], executor: Any) -> None:
-        super().__init__(self._each)
-        self._left, self._executor, self._draw = list(places), executor, random.Random(0)
+    ``killed``: process ids of the killed workers.
+    """
+
+    def __init__(self, thresholds: Sequence[int], executor: Any) -> None:
+        super().__init__(self._kill_a_worker)
+        self._thresholds, self._executor, self._draw = list(thresholds), executor, random.Random(0)
         self.killed: list[int] = []
 
-    def _each(self, runs: Sequence[Run]) -> None:
-        if not self._left or sum(run.running.done for run in runs if run.running) < self._left[0]:
+    def _kill_a_worker(self, runs: Sequence[Run]) -> None:
+        if not self._thresholds or sum(run.running.done for run in runs if run.running) < self._thresholds[0]:
             return
         busy = [actor.pid for actor in self._executor._actors if actor.task is not None and actor.pid]
         alive = [pid for pid in busy if pid not in self.killed]
         if alive:
-            self._left.pop(0)
+            self._thresholds.pop(0)
             self.killed.append(self._draw.choice(alive))
             os.kill(self.killed[-1], signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_costs_its_unit_in_flight(
-    options: EvaluationOptions, alone: object, tmp_path: Path, place: Any
+def test_the_result_is_unchanged_if_a_worker_is_killed(
+    options: EvaluationOptions, sequential: object, tmp_path: Path, ray_executor: Any
 ) -> None:
-    display = Killing([7], place)
-    (run,) = work([options], place, tmp_path, display)
+    display = KillingDisplay([7], ray_executor)
+    (run,) = run_options([options], ray_executor, tmp_path, display)
     assert len(display.killed) == 1
     assert run.folder is not None
-    assert essence(run.folder / "result.json") == alone
+    assert without_times(run.folder / "result.json") == sequential
 
 
 @pytest.mark.slow
-def test_twenty_workers_killed_at_random(
-    options: EvaluationOptions, alone: object, tmp_path: Path, place: Any
+def test_the_result_is_unchanged_if_twenty_workers_are_killed(
+    options: EvaluationOptions, sequential: object, tmp_path: Path, ray_executor: Any
 ) -> None:
-    display = Killing(range(1, 41, 2), place)
-    runs = work([replace(options, seed=seed) for seed in range(4)], place, tmp_path, display)
+    display = KillingDisplay(range(1, 41, 2), ray_executor)
+    runs = run_options([replace(options, seed=seed) for seed in range(4)], ray_executor, tmp_path, display)
     assert len(set(display.killed)) == 20
     assert any("the worker's process" in text and "attempt 2 follows" in text for text in display.logged)
     assert [run.failures for run in runs] == [[]] * 4
     assert runs[0].folder is not None
-    assert essence(runs[0].folder / "result.json") == alone
+    assert without_times(runs[0].folder / "result.json") == sequential
 
 
-# Waits on batches of the sizes that units have, so that a kill can hit it.
+# Slow on batches of the size of a unit, so that a worker can be killed during one.
 SLOW_NETWORK = """
 import time
 import torch
@@ -166,7 +171,7 @@ def build():
 
 
 def fitted(folder: Path, code: str) -> dict[str, Any]:
-    """Options of a linear network, least squares on digits, whose file is ``code``."""
+    """Options of a linear network with source ``code`` and weights fitted to digits by least squares."""
     (folder / "net.py").write_text(code)
     x, y = data.load("digits").tensors()
     weights = torch.linalg.lstsq(x.flatten(1), torch.eye(10)[y], driver="gelsd").solution
@@ -180,22 +185,22 @@ def fitted(folder: Path, code: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_unit_that_kills_every_worker_is_given_up(
-    options: EvaluationOptions, tmp_path: Path, place: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_unit_that_crashes_every_worker_is_given_up(
+    options: EvaluationOptions, tmp_path: Path, ray_executor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from robust_eval.evaluation.executors import retries
 
     monkeypatch.setattr(retries, "MAX_CRASHES", 2)
     killed: set[int] = set()
 
-    def each(runs: Sequence[Run]) -> None:
-        for actor in place._actors:
+    def kill_at_pgd(runs: Sequence[Run]) -> None:
+        for actor in ray_executor._actors:
             if actor.task is not None and "pgd-10" in actor.task.label and actor.pid not in killed:
                 killed.add(actor.pid)
                 os.kill(actor.pid, signal.SIGKILL)
 
     one = replace(options, examples=10, **fitted(tmp_path, SLOW_NETWORK))
-    (run,) = work([one], place, tmp_path, Quiet(each))
+    (run,) = run_options([one], ray_executor, tmp_path, RecordingDisplay(kill_at_pgd))
     assert len(killed) == 2
     assert "pgd-10 on " in run.failures[0]
     assert "failed 2 times, the last time on" in run.failures[0]
@@ -205,12 +210,12 @@ def test_a_unit_that_kills_every_worker_is_given_up(
 
 
 @pytest.mark.slow
-def test_an_attack_that_fails_is_tried_elsewhere_and_named(
-    options: EvaluationOptions, tmp_path: Path, place: Any
+def test_a_failing_attack_is_tried_on_another_worker_and_reported(
+    options: EvaluationOptions, tmp_path: Path, ray_executor: Any
 ) -> None:
     code = SLOW_NETWORK.replace("time.sleep(0.5)", "raise RuntimeError('planted')")
-    display = Quiet()
-    (run,) = work([replace(options, **fitted(tmp_path, code))], place, tmp_path, display)
+    display = RecordingDisplay()
+    (run,) = run_options([replace(options, **fitted(tmp_path, code))], ray_executor, tmp_path, display)
     assert "pgd-10 on" in run.failures[0]
     assert "failed 2 times" in run.failures[0]
     assert "planted" in run.failures[0]
@@ -234,7 +239,7 @@ def build():
 def test_more_evidence_than_the_object_store_holds(
     tmp_path: Path, ray_cluster: GrantedResources, options: EvaluationOptions
 ) -> None:
-    """Results too large to travel inside a message, through a store that others have filled: Ray spills."""
+    """Results too large for a message go through an object store that is already full: Ray spills to disk."""
     from robust_eval.evaluation.executors.ray import RayExecutor
 
     draw = np.random.default_rng(0)
@@ -257,26 +262,26 @@ def test_more_evidence_than_the_object_store_holds(
     filled = [ray.put(draw.bytes(OBJECT_STORE // 3)) for _ in range(6)]
     executor = RayExecutor(ray_cluster)
     try:
-        (run,) = work([one], executor, tmp_path)
+        (run,) = run_options([one], executor, tmp_path)
     finally:
         executor.close()
-    assert len(filled) == 6, "held to the end: twice the store"
+    assert len(filled) == 6, "the references keep twice the size of the store in use"
     assert run.store is not None
     largest = max(run.store.path(key).stat().st_size for key in run.units)
-    assert largest > 200_000, "Ray sends less than 100 kB without the store"
+    assert largest > 200_000, "Ray sends results below 100 kB without the object store"
     assert run.result is not None
-    here = evaluation.execute(prepare(one), tmp_path / "here", command=one.command())
-    assert essence(run.result) == essence(here)
+    expected = evaluation.execute(prepare(one), tmp_path / "expected", command=one.command())
+    assert without_times(run.result) == without_times(expected)
 
 
-def test_cause_a_worker_died_is_not_read_off_rays_list_of_guesses() -> None:
-    from robust_eval.evaluation.executors.ray import _cause
+def test_rays_list_of_possible_causes_is_not_taken_as_the_cause_of_a_crash() -> None:
+    from robust_eval.evaluation.executors.ray import _why
 
-    guesses = (
+    possible_causes = (
         "Some common causes include: (1) the process was killed by the OOM killer due to high memory usage"
     )
-    died = ray.exceptions.RayActorError(error_msg=f"The actor died unexpectedly. {guesses}")
-    assert _cause(died) == "the worker's process died"
+    crash = ray.exceptions.RayActorError(error_msg=f"The actor died unexpectedly. {possible_causes}")
+    assert _why(crash) == "the worker's process died"
     low = ray.exceptions.RayActorError(error_msg="Task was killed due to the node running low on memory.")
     assert _cause(low) == "the node ran out of memory"
     assert _cause(ray.exceptions.OutOfMemoryError("x")) == "the node ran out of memory"
@@ -291,8 +296,8 @@ main()
 
 
 @pytest.mark.slow
-def test_a_killed_driver_leaves_a_folder_that_goes_on(
-    options: EvaluationOptions, alone: object, tmp_path: Path
+def test_a_run_continues_after_its_driver_was_killed(
+    options: EvaluationOptions, sequential: object, tmp_path: Path
 ) -> None:
     words = ["run", str(TRAINED), "--suite", options.suite, "--data", "digits", "--examples", "60"]
     words += ["--eps", "0.1", "--batch-size", "10", "--executor", "ray", "--workers", "2"]
@@ -311,4 +316,4 @@ def test_a_killed_driver_leaves_a_folder_that_goes_on(
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {name: (units / name).stat().st_mtime_ns for name in before} == before
-    assert essence(tmp_path / "out" / "result.json") == alone
+    assert without_times(tmp_path / "out" / "result.json") == sequential

@@ -1,4 +1,4 @@
-"""Bad input to --executor ray, --shard and merge: one sentence each. No cluster is started here."""
+"""Invalid options of --executor ray, --shard and merge are refused. These tests start no cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Call = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """``robust-eval`` in an empty folder: (exit code, stderr)."""
+    """Call ``robust-eval`` in an empty folder: (exit code, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str]:
@@ -37,7 +37,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
     return run
 
 
-def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_message_names_the_extra(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     real = builtins.__import__
 
@@ -47,10 +47,10 @@ def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPa
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", no_ray)
-    code, said = call("run", str(TRAINED), "--data", "digits", "--eps", "0.1", "--executor", "ray")
+    code, shown = call("run", str(TRAINED), "--data", "digits", "--eps", "0.1", "--executor", "ray")
     assert code == 2
-    assert "pip install 'robust-eval[ray]'" in said
-    assert len(said.strip().splitlines()) == 1
+    assert "pip install 'robust-eval[ray]'" in shown
+    assert len(shown.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -76,26 +76,26 @@ def test_without_ray_the_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPa
         (["--suite", "quick", "--suite", "full", "--dry-run"], "--dry-run plans one checkpoint and suite"),
     ],
 )
-def test_one_sentence(call: Call, words: list[str], message: str) -> None:
+def test_invalid_options_are_refused_in_one_line(call: Call, words: list[str], message: str) -> None:
     pytest.importorskip("ray")
-    code, said = call("run", str(TRAINED), "--data", "digits", "--eps", "0.1", *words)
+    code, shown = call("run", str(TRAINED), "--data", "digits", "--eps", "0.1", *words)
     assert code == 2
-    assert message in said
-    assert len(said.strip().splitlines()) == 1
+    assert message in shown
+    assert len(shown.strip().splitlines()) == 1
 
 
-def test_a_cluster_of_another_python() -> None:
+def test_a_cluster_with_other_versions_is_refused() -> None:
     text = (
         "Version mismatch: The cluster was started with:\n    Ray: 2.9.1\n    Python: 3.9.18\n"
         "This process on node was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
     )
-    said = str(ray_cluster._refused(RuntimeError(text)))
-    assert said.startswith(
+    shown = str(ray_cluster._refused(RuntimeError(text)))
+    assert shown.startswith(
         "The cluster runs other versions (Ray 2.9.1, Python 3.9.18) than this process (Ray "
     )
-    assert "\n" not in said
+    assert "\n" not in shown
     token = RuntimeError(
-        "Failed to connect to GCS.\nRPC error: InvalidAuthToken: token is missing or incorrect"
+        "TaskFailed to connect to GCS.\nRPC error: InvalidAuthToken: token is missing or incorrect"
     )
     assert str(ray_cluster._refused(token)).startswith(
         "The cluster requires a token: set RAY_AUTH_MODE=token"
@@ -103,37 +103,39 @@ def test_a_cluster_of_another_python() -> None:
     assert str(ray_cluster._refused(RuntimeError("no\nmore"))) == "Ray refused to connect: no."
 
 
-def answer(**changes: Any) -> dict[str, Any]:
-    here = {name: ray_cluster.installed(name) for name in ("robust-eval", "torch")}
-    return {"python": "3.11", "versions": {**here, **changes.pop("versions", {})}, "missing": [], **changes}
+def node_report(**changes: Any) -> dict[str, Any]:
+    ours = {name: ray_cluster.installed(name) for name in ("robust-eval", "torch")}
+    return {"python": "3.11", "versions": {**ours, **changes.pop("versions", {})}, "missing": [], **changes}
 
 
-def test_nodes_of_another_version_of_the_project() -> None:
-    old = answer(versions={"robust-eval": "0.0.1"})
+def test_nodes_with_other_versions_are_refused() -> None:
+    old = node_report(versions={"robust-eval": "0.0.1"})
     with pytest.raises(UserError, match=r"Node b \(and 1 more nodes\) has robust-eval 0.0.1, this process"):
-        ray_nodes.compare({"a": answer(), "b": old, "c": old}, {})
+        ray_nodes.compare({"a": node_report(), "b": old, "c": old}, {})
     with pytest.raises(UserError, match="Node b has no torch, this process .*: install the same on every"):
-        ray_nodes.compare({"b": answer(versions={"torch": "none"})}, {})
+        ray_nodes.compare({"b": node_report(versions={"torch": "none"})}, {})
 
 
-def test_nodes_that_do_not_see_the_files(tmp_path: Path) -> None:
-    here = tmp_path / "x.pt"
-    here.touch()
-    blind = answer(missing=[str(here)])
-    with pytest.raises(UserError, match=f"Worker nodes b, c cannot read the checkpoint {here}: put it on"):
-        ray_nodes.compare({"a": answer(), "b": blind, "c": blind}, {str(here): "the checkpoint"})
+def test_nodes_without_access_to_the_files_are_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "x.pt"
+    checkpoint.touch()
+    blind = node_report(missing=[str(checkpoint)])
+    with pytest.raises(
+        UserError, match=f"Worker nodes b, c cannot read the checkpoint {checkpoint}: put it on"
+    ):
+        ray_nodes.compare({"a": node_report(), "b": blind, "c": blind}, {str(checkpoint): "the checkpoint"})
     gone = str(tmp_path / "gone.npz")
     with pytest.raises(UserError, match=f"^{gone} does not exist.$"):
-        ray_nodes.compare({"a": answer(missing=[gone])}, {gone: "the data"})
+        ray_nodes.compare({"a": node_report(missing=[gone])}, {gone: "the data"})
 
 
-def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_nodes_must_have_access_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     typed = EvaluationOptions(
         checkpoint="a.pt", data="npz:x.npz", arch="net.py:build", suite="mine.toml,aa", data_root=tmp_path
     )
     found = ray_nodes.absolute(typed)
-    assert found.command() == typed.command(), "the row says what was typed, without paths"
+    assert found.command() == typed.command(), "the recorded command must not contain absolute paths"
     assert ray_nodes.paths(found) == {
         str(tmp_path / "a.pt"): "the checkpoint",
         str(tmp_path / "x.npz"): "the data",
@@ -146,7 +148,7 @@ def test_what_the_nodes_must_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert ray_nodes.paths(zoo) == {str(tmp_path): "the data"}
 
 
-HAVE = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * GIB}
+RESOURCES = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * GIB}
 
 
 @pytest.mark.parametrize(
@@ -161,30 +163,30 @@ HAVE = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * GIB}
         (ClusterOptions(memory=32), "4 workers with 32 GiB each do not fit: the cluster has 64.0 GiB in all"),
     ],
 )
-def test_more_than_there_is(wanted: ClusterOptions, message: str) -> None:
+def test_requests_beyond_the_resources_are_refused(wanted: ClusterOptions, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        ray_cluster._grant(wanted, "auto", HAVE)
+        ray_cluster._grant(wanted, "auto", RESOURCES)
 
 
-def test_a_gpu_where_there_is_none() -> None:
+def test_cuda_without_a_gpu_in_the_cluster_is_refused() -> None:
     with pytest.raises(UserError, match="--device cuda, but the cluster has no GPU"):
         ray_cluster._grant(ClusterOptions(), "cuda", {"CPU": 2.0, "memory": GIB})
 
 
-def test_what_is_granted() -> None:
-    def told(wanted: ClusterOptions, device: str = "auto") -> tuple[int, float, int, float]:
-        found = ray_cluster._grant(wanted, device, HAVE)
+def test_granted_resources() -> None:
+    def granted(wanted: ClusterOptions, device: str = "auto") -> tuple[int, float, int, float]:
+        found = ray_cluster._grant(wanted, device, RESOURCES)
         return found.workers, found.gpus, found.cpus, found.memory / GIB
 
-    assert told(ClusterOptions()) == (4, 1, 1, 2)
-    assert told(ClusterOptions(gpus=0.5)) == (8, 0.5, 1, 2)
-    assert told(ClusterOptions(cpus=2), "cpu") == (8, 0, 2, 2)
-    assert told(ClusterOptions(workers=16, gpus=0)) == (16, 0, 1, 2)
+    assert granted(ClusterOptions()) == (4, 1, 1, 2)
+    assert granted(ClusterOptions(gpus=0.5)) == (8, 0.5, 1, 2)
+    assert granted(ClusterOptions(cpus=2), "cpu") == (8, 0, 2, 2)
+    assert granted(ClusterOptions(workers=16, gpus=0)) == (16, 0, 1, 2)
     assert ray_cluster._grant(ClusterOptions(), "cpu", {"CPU": 2.0, "memory": 2.0 * GIB}).memory == GIB
 
 
-class Started:
-    """Remembers what it was started with."""
+class RecordingRay:
+    """Stores the arguments of ``init``."""
 
     def init(self, **given: Any) -> None:
         self.given = given
@@ -199,13 +201,13 @@ class Started:
         (ClusterOptions(cpus=5), 60),
     ],
 )
-def test_our_own_cluster_has_no_more_cpus_than_workers_need(
+def test_a_private_cluster_has_only_the_cpus_that_workers_need(
     wanted: ClusterOptions, cpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray would start an idle process for each."""
+    """Ray would start an idle process for each further CPU."""
     monkeypatch.setattr(ray_cluster.os, "cpu_count", lambda: 64)
-    ray = Started()
+    ray = RecordingRay()
     ray_cluster._start(ray, wanted, "cpu", None, {})
     assert ray.given["num_cpus"] == cpus
-    have = {"CPU": float(cpus), "memory": 64.0 * GIB}
-    assert ray_cluster._grant(wanted, "cpu", have).workers == (wanted.workers or 64 // wanted.cpus)
+    resources = {"CPU": float(cpus), "memory": 64.0 * GIB}
+    assert ray_cluster._grant(wanted, "cpu", resources).workers == (wanted.workers or 64 // wanted.cpus)

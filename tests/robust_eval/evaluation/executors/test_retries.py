@@ -1,4 +1,4 @@
-"""Which task is tried again, where, and how often."""
+"""Retries of failed tasks: on which worker, and how often."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def task(label: str = "unit") -> Task:
     return Task(OPTIONS, "unit", (), label)
 
 
-def test_a_failed_task_goes_to_another_worker_where_there_is_one() -> None:
+def test_a_failed_task_is_retried_on_another_worker_if_possible() -> None:
     retries, unit = Retries(), task()
     assert retries.failed(unit, "one", died=False) == (1, True)
     assert retries.take("one", alone=False, suspect=False) is None
@@ -22,21 +22,21 @@ def test_a_failed_task_goes_to_another_worker_where_there_is_one() -> None:
     assert retries.take("one", alone=True, suspect=False) is unit
 
 
-def test_what_was_there_at_two_deaths_waits_behind_everything() -> None:
+def test_a_task_that_crashed_two_workers_is_retried_last() -> None:
     retries, unit = Retries(), task()
-    for death in range(CRASHES_BEFORE_LAST):
-        assert retries.take("two", alone=False, suspect=True) is None, death
+    for crash in range(CRASHES_BEFORE_LAST):
+        assert retries.take("two", alone=False, suspect=True) is None, crash
         retries.failed(unit, "one", died=True)
     assert retries.take("two", alone=False, suspect=False) is None
     assert retries.take("two", alone=False, suspect=True) is unit
 
 
-def test_in_the_end_it_is_given_up_and_a_success_clears_the_record() -> None:
-    retries, deadly, faulty = Retries(), task("deadly"), task("faulty")
+def test_tasks_are_given_up_at_the_limits_and_a_success_resets_the_count() -> None:
+    retries, crashing, faulty = Retries(), task("crashing"), task("faulty")
     for attempt in range(1, MAX_CRASHES):
-        assert retries.failed(deadly, str(attempt), died=True) == (attempt, True)
-        assert retries.take("other", alone=False, suspect=attempt >= CRASHES_BEFORE_LAST) is deadly
-    assert retries.failed(deadly, "last", died=True) == (MAX_CRASHES, False)
+        assert retries.failed(crashing, str(attempt), died=True) == (attempt, True)
+        assert retries.take("other", alone=False, suspect=attempt >= CRASHES_BEFORE_LAST) is crashing
+    assert retries.failed(crashing, "last", died=True) == (MAX_CRASHES, False)
     assert retries.take("other", alone=False, suspect=True) is None
     for _ in range(3):
         for attempt in range(1, MAX_ERRORS):

@@ -1,4 +1,4 @@
-"""The scheduler, with a host whose verdicts are known in advance."""
+"""The scheduler with scripted verdicts; accuracies, worst case and flags computed from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.scripted_attacks import ScriptedHost, a_request, finished_columns, run_scripted
+from support.scripted_attacks import ScriptedHost, finished_columns, make_request, run_scripted
 
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
@@ -16,17 +16,17 @@ from robust_eval.evaluation.planning.cascade import FinishedColumn
 from robust_eval.results import flags, summary
 
 
-def request(suite: str) -> Request:
-    return a_request(suite=suites.load(suite))
+def request_for(suite: str) -> Request:
+    return make_request(suite=suites.load(suite))
 
 
 def columns(
     suite: str, host: ScriptedHost | None = None, folder: Path | None = None
 ) -> dict[str, FinishedColumn]:
-    return finished_columns(run_scripted(host or ScriptedHost(request(suite)), folder))
+    return finished_columns(run_scripted(host or ScriptedHost(request_for(suite)), folder))
 
 
-def test_columns_count_what_their_cascade_broke() -> None:
+def test_a_column_counts_the_images_broken_by_its_cascade() -> None:
     found = columns("fgsm,pgd-20,aa")
     bits = {name: summary.bits_text(column.bits) for name, column in found.items()}
     assert bits == {
@@ -43,23 +43,23 @@ def test_columns_count_what_their_cascade_broke() -> None:
     ]
 
 
-def test_worst_case_is_the_and_per_example_not_the_smallest_accuracy() -> None:
+def test_the_worst_case_is_taken_per_example() -> None:
     records = {name: column.record for name, column in columns("fgsm,pgd-20,aa").items()}
     worst = summary.worst_case(records)
     assert worst.robust_bits == "0000011110"
     assert worst.n_robust == 4 < min(record.n_robust for record in records.values())
 
 
-def test_clean_mistakes_are_never_attacked_and_survivors_are_repacked() -> None:
-    host = ScriptedHost(request("aa"))
+def test_misclassified_images_are_not_attacked_and_survivors_are_repacked() -> None:
+    host = ScriptedHost(request_for("aa"))
     columns("aa", host)
     attacked = [(unit.attack.id, unit.indices) for unit in host.units if unit.attack is not None]
     assert attacked[:3] == [("apgd-ce", (0, 1, 2, 3)), ("apgd-ce", (4, 5, 6, 7)), ("apgd-ce", (8,))]
     assert [indices for name, indices in attacked if name == "apgd-t"] == [(0, 3, 4, 5), (6, 7, 8)]
 
 
-def test_stored_units_are_not_done_again(tmp_path: Path) -> None:
-    host = ScriptedHost(request("pgd-20,aa"))
+def test_stored_units_are_not_computed_again(tmp_path: Path) -> None:
+    host = ScriptedHost(request_for("pgd-20,aa"))
     first = columns("", host, tmp_path / "run")
     done = len(host.units)
     again = columns("", host, tmp_path / "run")
@@ -68,8 +68,8 @@ def test_stored_units_are_not_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_after", range(1, 14, 3))
-def test_stopping_anywhere_and_continuing_gives_the_same(stop_after: int, tmp_path: Path) -> None:
-    whole = columns("fgsm,pgd-20,aa")
+def test_an_interruption_after_any_unit_does_not_change_the_result(stop_after: int, tmp_path: Path) -> None:
+    uninterrupted = columns("fgsm,pgd-20,aa")
 
     class Stopping(ScriptedHost):
         def run(self, unit: WorkUnit) -> UnitResult:
@@ -78,22 +78,22 @@ def test_stopping_anywhere_and_continuing_gives_the_same(stop_after: int, tmp_pa
             return super().run(unit)
 
     with pytest.raises(KeyboardInterrupt):
-        columns("", Stopping(request("fgsm,pgd-20,aa")), tmp_path / "run")
-    rest = ScriptedHost(request("fgsm,pgd-20,aa"))
+        columns("", Stopping(request_for("fgsm,pgd-20,aa")), tmp_path / "run")
+    rest = ScriptedHost(request_for("fgsm,pgd-20,aa"))
     resumed = columns("", rest, tmp_path / "run")
-    assert {n: c.record for n, c in resumed.items()} == {n: c.record for n, c in whole.items()}
-    total = ScriptedHost(request("fgsm,pgd-20,aa"))
+    assert {n: c.record for n, c in resumed.items()} == {n: c.record for n, c in uninterrupted.items()}
+    total = ScriptedHost(request_for("fgsm,pgd-20,aa"))
     columns("", total)
     assert len(rest.units) == len(total.units) - stop_after
 
 
-def test_order_of_columns_changes_nothing_but_the_order() -> None:
+def test_the_order_of_columns_does_not_change_their_results() -> None:
     forward, backward = columns("fgsm,pgd-20,aa"), columns("aa,pgd-20,fgsm")
     assert {n: c.record for n, c in forward.items()} == {n: c.record for n, c in backward.items()}
 
 
-def test_a_unit_of_two_runs_is_done_once() -> None:
-    host = ScriptedHost(request("pgd-20"), request("fgsm,pgd-20"))
+def test_a_unit_of_two_runs_is_computed_once() -> None:
+    host = ScriptedHost(request_for("pgd-20"), request_for("fgsm,pgd-20"))
     runs = run_scripted(host)
     keys = [unit.key for unit in host.units]
     assert len(keys) == len(set(keys))
@@ -104,8 +104,8 @@ def test_a_unit_of_two_runs_is_done_once() -> None:
 
 
 def test_one_worker_follows_the_order_of_the_suite() -> None:
-    """So that the cheap columns of a long run are finished first."""
-    host = ScriptedHost(request("fgsm,aa,pgd-20"))
+    """So the cheap columns of a long run are finished first."""
+    host = ScriptedHost(request_for("fgsm,aa,pgd-20"))
     run_scripted(host)
     order = list(dict.fromkeys("clean" if unit.attack is None else unit.attack.id for unit in host.units))
     assert order == ["clean", "fgsm", "apgd-ce", "apgd-t", "fab-t", "square", "pgd-20"]
@@ -113,11 +113,11 @@ def test_one_worker_follows_the_order_of_the_suite() -> None:
 
 def test_progress_counts_every_example_of_a_stage_once(tmp_path: Path) -> None:
     for timed in (9, 0):
-        (run,) = run_scripted(ScriptedHost(request("fgsm,aa")), tmp_path / "run")
+        (run,) = run_scripted(ScriptedHost(request_for("fgsm,aa")), tmp_path / "run")
         assert run.running is not None
         stages = {stage.attack: stage for stage in run.running.stages}
         assert (stages["fgsm"].attacked, stages["fgsm"].done, stages["fgsm"].broken) == (9, 9, 1)
-        assert stages["fgsm"].timed == timed, "stored units do not tell how fast the run is"
+        assert stages["fgsm"].timed == timed, "stored units must not count towards the speed of the run"
         assert stages["square"].done == stages["square"].attacked == 6
 
 
@@ -144,7 +144,7 @@ def flag_ids(**texts: str) -> set[str]:
     return {flag.id for flag in flags.from_columns(records, 10)}
 
 
-def test_flags_of_the_numbers() -> None:
+def test_flags_computed_from_verdicts() -> None:
     clean, half = "1" * 1000, "1" * 500 + "0" * 500
     assert flag_ids(clean=clean, fgsm=half, pgd_20=half) == set()
     assert flag_ids(clean=clean, pgd_20=half, pgd_100=half[3:] + "111") == set(), "3 of 1000 is noise"
@@ -156,7 +156,7 @@ def test_flags_of_the_numbers() -> None:
     assert flag_ids(clean=clean, fgsm=half, pgd_20=half, spsa="0" + half[1:]) == set()
 
 
-def test_square_finding_what_gradients_missed_is_flagged() -> None:
+def test_square_breaking_images_that_gradient_attacks_missed_is_flagged() -> None:
     found = columns("aa")
     record = found["aa"].record
     square = record.attacks[3].model_copy(update={"n_broken": 5})
@@ -167,7 +167,7 @@ def test_square_finding_what_gradients_missed_is_flagged() -> None:
     assert "black-box-beats-white-box" in {flag.id for flag in flags.from_columns(records, 10)}
 
 
-def test_invalid_and_non_finite_images_block_the_row() -> None:
+def test_invalid_images_and_non_finite_logits_block_ranking() -> None:
     record = columns("clean")["clean"].record
     bad = {"clean": record, "fgsm": record.model_copy(update={"n_invalid": 1, "n_nonfinite": 2})}
     found = {flag.id: flag.severity for flag in flags.from_columns(bad, 10)}
@@ -175,5 +175,5 @@ def test_invalid_and_non_finite_images_block_the_row() -> None:
     assert {found["outside-ball-or-box"], found["non-finite-under-attack"]} == {flags.BLOCKS}
 
 
-def test_a_requests_identity_is_json_able() -> None:
-    assert replace(a_request(), seed=3).key != a_request().key
+def test_the_key_of_a_request_depends_on_the_seed() -> None:
+    assert replace(make_request(), seed=3).key != make_request().key

@@ -1,4 +1,4 @@
-"""What ``--suite`` accepts, and what it says to everything else."""
+"""Suites and columns: values of ``--suite`` that are accepted, and messages for all others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def attack_ids(name: str) -> list[str]:
         ("fgsm,union", ["clean", "fgsm", "union"]),
     ],
 )
-def test_names_and_lists(text: str, columns: list[str]) -> None:
+def test_names_and_lists_of_names(text: str, columns: list[str]) -> None:
     suite = suites.load(text)
     assert ids(suite) == columns
     assert suite.name == (text if text in discovery.config_ids("suites") else ",".join(columns))
@@ -50,13 +50,13 @@ def test_every_bundled_column_and_suite_loads() -> None:
         assert suites.column(name).title
 
 
-def test_autoattack_is_its_four_phases_and_the_fast_column_is_not_called_that() -> None:
+def test_autoattack_has_four_phases_and_the_fast_column_has_another_name() -> None:
     assert attack_ids("aa") == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert suites.column("apgd-ce-t").attacks == suites.column("aa").attacks[:2]
     assert "auto" not in suites.column("apgd-ce-t").title.lower()
 
 
-def test_the_union_is_every_attack_of_the_full_suite_cheapest_first() -> None:
+def test_the_union_contains_every_attack_of_the_full_suite_cheapest_first() -> None:
     from robust_eval import attacks
 
     union = suites.column("union").attacks
@@ -68,7 +68,7 @@ def test_the_union_is_every_attack_of_the_full_suite_cheapest_first() -> None:
     assert passes == sorted(passes)
 
 
-def test_the_full_suite_is_the_papers_table() -> None:
+def test_the_full_suite_has_the_columns_of_the_papers_table() -> None:
     titles = [column.title for column in suites.load("full").columns]
     assert titles == ["Clean", "FGSM", "PGD-20", "PGD-100", "CW-inf", "SPSA", "AutoAttack"]
     (spsa,) = suites.column("spsa").attacks
@@ -82,7 +82,7 @@ def write(folder: Path, name: str, text: str) -> str:
     return str(folder / name)
 
 
-def test_a_file_of_ones_own_with_a_column_of_ones_own(tmp_path: Path) -> None:
+def test_a_suite_file_with_a_column_file(tmp_path: Path) -> None:
     write(
         tmp_path,
         "pgd-50x3.toml",
@@ -107,7 +107,7 @@ def test_a_file_of_ones_own_with_a_column_of_ones_own(tmp_path: Path) -> None:
         ("nowhere.toml", "nowhere.toml does not exist."),
     ],
 )
-def test_unknown_names(text: str, message: str) -> None:
+def test_unknown_names_are_refused(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         suites.load(text)
     assert str(caught.value) == message
@@ -124,7 +124,7 @@ def test_unknown_names(text: str, message: str) -> None:
         ('columns = ["pdg-20"]', "Unknown column 'pdg-20'. Did you mean pgd-20?"),
     ],
 )
-def test_a_suite_file_written_wrongly(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         suites.load(write(tmp_path, "mine.toml", text))
     assert message in str(caught.value)
@@ -155,24 +155,24 @@ def test_a_suite_file_written_wrongly(tmp_path: Path, text: str, message: str) -
         (2 * '[[attacks]]\nfamily = "pgd"\n', "two attacks are called own. Give each its own id."),
     ],
 )
-def test_a_column_file_written_wrongly(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_column_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         suites.column(write(tmp_path, "own.toml", text))
     assert message in str(caught.value)
 
 
-def test_two_columns_of_one_name(tmp_path: Path) -> None:
+def test_two_columns_with_one_name_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "pgd-20.toml", '[[attacks]]\nfamily = "pgd"\nsteps = 21\n')
     with pytest.raises(UserError, match=r"Two different columns are called pgd-20\. Rename the file"):
         suites.load(f"pgd-20,{path}")
 
 
-def test_bundled_files_are_named_without_the_machines_path() -> None:
+def test_bundled_files_are_shown_without_an_absolute_path() -> None:
     path = discovery.config_dir("columns") / "aa.toml"
     assert suites._shown(path) == "configs/columns/aa.toml"
 
 
-def test_planning_needs_no_torch() -> None:
+def test_planning_does_not_import_torch() -> None:
     code = (
         "import sys; from robust_eval.evaluation.planning import suites; suites.load('full'); "
         "sys.exit('torch' in sys.modules)"

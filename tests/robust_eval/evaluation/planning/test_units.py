@@ -1,8 +1,10 @@
+"""Units of work: how examples are packed into them, and what their keys depend on."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
-from support.scripted_attacks import a_request
+from support.scripted_attacks import make_request
 
 from robust_eval.core.request import Request
 from robust_eval.core.threat import parse_threat
@@ -15,13 +17,13 @@ def column(request: Request, name: str) -> object:
 
 
 def test_units_cover_every_example_once() -> None:
-    found = units.clean_units(a_request())
+    found = units.clean_units(make_request())
     assert [unit.indices for unit in found] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
     assert len({unit.key for unit in found}) == 3
 
 
 def test_survivors_are_repacked_into_full_batches() -> None:
-    request = a_request()
+    request = make_request()
     found = units.stage_units(request, column(request, "aa"), 1, [1, 3, 4, 6, 8, 9])  # type: ignore[arg-type]
     assert [unit.indices for unit in found] == [(1, 3, 4, 6), (8, 9)]
     assert units.stage_units(request, column(request, "aa"), 1, []) == []  # type: ignore[arg-type]
@@ -31,9 +33,9 @@ def keys(request: Request) -> list[str]:
     return [u.key for u in units.stage_units(request, column(request, "pgd-20"), 0, range(10))]  # type: ignore[arg-type]
 
 
-def test_the_key_knows_everything_the_verdicts_depend_on() -> None:
-    base = a_request()
-    assert keys(base) == keys(a_request())
+def test_keys_depend_on_everything_that_verdicts_depend_on() -> None:
+    base = make_request()
+    assert keys(base) == keys(make_request())
     checkpoint = base.checkpoint
     for changed in (
         replace(base, seed=1),
@@ -48,31 +50,31 @@ def test_the_key_knows_everything_the_verdicts_depend_on() -> None:
         assert not set(keys(changed)) & set(keys(base))
 
 
-def test_what_does_not_matter_is_not_in_the_key() -> None:
-    base = a_request()
+def test_keys_do_not_depend_on_anything_else() -> None:
+    base = make_request()
     renamed = replace(base, checkpoint=replace(base.checkpoint, name="other.pt", notes=("probed",)))
     assert keys(renamed) == keys(base)
-    alone = replace(base, suite=suites.load("pgd-20"))
-    assert keys(alone) == keys(base), "a unit done for one suite serves the next"
+    narrower = replace(base, suite=suites.load("pgd-20"))
+    assert keys(narrower) == keys(base), "a unit computed for one suite is used by another"
 
 
-def test_seeds_follow_from_keys() -> None:
-    request = a_request()
+def test_every_unit_has_its_own_seed() -> None:
+    request = make_request()
     found = units.stage_units(request, column(request, "pgd-20"), 0, range(10))  # type: ignore[arg-type]
     assert len({unit.seed for unit in found}) == len(found)
     assert all(0 <= unit.seed < 2**31 for unit in found)
 
 
-def test_a_unit_is_small_enough_to_lose() -> None:
+def test_automatic_batch_sizes() -> None:
     assert units.auto_batch_size((1, 8, 8), "cpu") == 500
     assert units.auto_batch_size((1, 28, 28), "cpu") == units.auto_batch_size((3, 32, 32), "cpu") == 100
     assert units.auto_batch_size((3, 32, 32), "cuda") == 500
 
 
-def test_parts_of_one_file_are_models_of_their_own() -> None:
-    plain = a_request()
+def test_networks_of_one_file_have_different_keys() -> None:
+    plain = make_request()
     ema = replace(plain, checkpoint=replace(plain.checkpoint, name="m.pt#ema"))
-    assert "part" not in plain.identity()["checkpoint"], "files with one network keep their key"
+    assert "part" not in plain.identity()["checkpoint"], "the key of a file with one network must not change"
     assert ema.identity()["checkpoint"]["part"] == "ema"
     assert plain.key != ema.key
     assert not set(keys(ema)) & set(keys(plain))

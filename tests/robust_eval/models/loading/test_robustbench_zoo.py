@@ -161,9 +161,7 @@ def test_side_effects_on_the_process_are_undone(
     assert seen["alias"] == ("autoattack.state" if installed else "pyautoattack.state")
     assert ssl._create_default_https_context is context
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
-    assert installed or "autoattack" not in sys.modules, (
-        "whoever asks for the git package must not find an alias"
-    )
+    assert installed or "autoattack" not in sys.modules, "imports of the git package must not find the alias"
 
 
 @pytest.mark.slow
