@@ -94,8 +94,9 @@ def print_request(console: Console, request: Request, device: str) -> None:
     data = request.data
     images = f"{data.n} of {escape(data.name)}, {data.split} split, order {data.order}"
     precision = "" if request.precision == FLOAT32 else f", attacks in {request.precision}"
-    attacks = f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}{precision} on {pick_device(device)}"
-    console.print(f"  images         {images}\n  attacks        {attacks}", highlight=False)
+    attacks = f"suite {escape(request.suite.name)} under {request.threat}, seed {request.seed}"
+    console.print(f"  images         {images}", highlight=False)
+    console.print(f"  attacks        {attacks}{precision} on {pick_device(device)}", highlight=False)
 
 
 def print_opened(console: Console, run: Run, *, brief: bool) -> None:

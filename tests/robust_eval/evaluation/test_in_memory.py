@@ -196,8 +196,8 @@ def test_arguments_of_other_types_are_refused(arguments: object, message: str) -
         ({"batch_size": 0}, "The batch size must be at least 1, got 0"),
         ({"suite": ("fgsm", "pgd-20")}, "must be a Suite or text such as 'full' or 'fgsm,pgd-20'"),
         ({"threat": "Linf 0"}, "For clean accuracy alone use suite clean"),
-        ({"out": Path(__file__).parents[3]}, "ChooseTask a new or empty run folder"),
-        ({"out": Path(__file__) / "below"}, r"Cannot write to .*ChooseTask another folder\.$"),
+        ({"out": Path(__file__).parents[3]}, "Choose a new or empty run folder"),
+        ({"out": Path(__file__) / "below"}, r"Cannot write to .*Choose another folder\.$"),
     ],
 )
 def test_messages_do_not_name_options_of_the_command_line(keywords: dict[str, Any], message: str) -> None:

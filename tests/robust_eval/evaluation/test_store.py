@@ -72,8 +72,8 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     ("number", "message"),
     [
         (errno.ENOSPC, "No space left to write .* Everything finished so far is kept: free some space"),
-        (errno.EACCES, "Cannot write to .*ChooseTask another folder"),
-        (errno.EROFS, "Cannot write to .*ChooseTask another folder"),
+        (errno.EACCES, "Cannot write to .*Choose another folder"),
+        (errno.EROFS, "Cannot write to .*Choose another folder"),
     ],
 )
 def test_write_errors_of_the_system_are_reported(

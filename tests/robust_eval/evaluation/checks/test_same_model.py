@@ -94,7 +94,7 @@ def test_edits_of_imported_code_are_detected_by_the_logits(
     first = run(options, tmp_path / "run")
     assert run(options, tmp_path / "run").columns == first.columns
     helper("Sigmoid")
-    with pytest.raises(UserError, match="is not the one that began .*ChooseTask another run folder"):
+    with pytest.raises(UserError, match="is not the one that began .*Choose another run folder"):
         run(options, tmp_path / "run")
     assert run(options, tmp_path / "new").columns["clean"] != first.columns["clean"]
 

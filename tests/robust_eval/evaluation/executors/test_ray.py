@@ -76,7 +76,7 @@ def test_a_head_that_does_not_answer_ends_the_run_with_an_error(
             monkeypatch.setattr(ray_addresses, "answers", lambda _: False)
 
     with pytest.raises(
-        UserError, match="The cluster's head at .* has not answered for .* FinishedColumn work is kept"
+        UserError, match="The cluster's head at .* has not answered for .* Finished work is kept"
     ):
         run_options([options], ray_executor, tmp_path, RecordingDisplay(lose_the_head))
     assert ray_executor._head_lost
@@ -275,13 +275,13 @@ def test_more_evidence_than_the_object_store_holds(
 
 
 def test_rays_list_of_possible_causes_is_not_taken_as_the_cause_of_a_crash() -> None:
-    from robust_eval.evaluation.executors.ray import _why
+    from robust_eval.evaluation.executors.ray import _cause
 
     possible_causes = (
         "Some common causes include: (1) the process was killed by the OOM killer due to high memory usage"
     )
     crash = ray.exceptions.RayActorError(error_msg=f"The actor died unexpectedly. {possible_causes}")
-    assert _why(crash) == "the worker's process died"
+    assert _cause(crash) == "the worker's process died"
     low = ray.exceptions.RayActorError(error_msg="Task was killed due to the node running low on memory.")
     assert _cause(low) == "the node ran out of memory"
     assert _cause(ray.exceptions.OutOfMemoryError("x")) == "the node ran out of memory"

@@ -95,7 +95,7 @@ def test_a_cluster_with_other_versions_is_refused() -> None:
     )
     assert "\n" not in shown
     token = RuntimeError(
-        "TaskFailed to connect to GCS.\nRPC error: InvalidAuthToken: token is missing or incorrect"
+        "Failed to connect to GCS.\nRPC error: InvalidAuthToken: token is missing or incorrect"
     )
     assert str(ray_cluster._refused(token)).startswith(
         "The cluster requires a token: set RAY_AUTH_MODE=token"
