@@ -41,7 +41,8 @@ class Family(Protocol):
     """The distribution that implements the attack."""
     Params: type
 
-    def cost(self, params: Any, classes: int) -> Cost: ...
+    def cost(self, params: Any, classes: int) -> Cost:
+        """Passes per image if the image stays robust."""
 
     def search(
         self,
@@ -53,7 +54,8 @@ class Family(Protocol):
         *,
         classes: int,
         seed: int,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Adversarial images (N, C, H, W), float32 in [0, 1]; they have not been judged."""
 
 
 def families() -> tuple[str, ...]:

@@ -44,6 +44,7 @@ class ImageSet:
 
     @property
     def n(self) -> int:
+        """Number of images."""
         return len(self.y_N)
 
     @property
@@ -57,6 +58,7 @@ class ImageSet:
 
     @property
     def classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     def fits(self, outputs: int) -> bool:

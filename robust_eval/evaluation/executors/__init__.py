@@ -136,6 +136,7 @@ class WorkerState:
 
     @property
     def utilisation(self) -> float:
+        """Fraction of the time since the start that was spent on tasks."""
         return self.busy / self.alive if self.alive else 0.0
 
 
@@ -152,6 +153,8 @@ class Executor(Protocol):
     def wait(self, seconds: float) -> Sequence[Event]:
         """Events since the last call; returns after ``seconds`` at the latest if the tasks run elsewhere."""
 
-    def workers(self) -> Sequence[WorkerState]: ...
+    def workers(self) -> Sequence[WorkerState]:
+        """The state of every worker, for the display."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop the workers."""

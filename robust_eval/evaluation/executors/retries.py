@@ -23,13 +23,13 @@ class _Attempts:
 
 @dataclass
 class Retries:
-    """Tasks that wait for another attempt."""
+    """Failed tasks that wait for another attempt, with their numbers of attempts."""
 
     _waiting: list[Task] = field(default_factory=list)
     _attempts: dict[Task, _Attempts] = field(default_factory=dict)
 
     def failed(self, task: Task, worker: str, *, died: bool) -> tuple[int, bool]:
-        """(attempts so far, whether another one follows)"""
+        """Record a failure; returns (attempts so far, whether another one follows)."""
         attempts = self._attempts.setdefault(task, _Attempts())
         attempts.crashes, attempts.errors = attempts.crashes + died, attempts.errors + (not died)
         attempts.last_on = worker
@@ -41,6 +41,7 @@ class Retries:
         return attempts.crashes + attempts.errors, again
 
     def succeeded(self, task: Task) -> None:
+        """Forget the attempts of a task."""
         self._attempts.pop(task, None)
 
     def take(self, worker: str, *, alone: bool, suspect: bool) -> Task | None:

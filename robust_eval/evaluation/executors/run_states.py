@@ -96,6 +96,7 @@ class Running:
         return self.opened.request, self.tuning
 
     def start_stage(self, stage: StageUnits) -> None:
+        """Add the units of a stage; those with a known result are counted as stored."""
         progress = StageProgress(stage.column.id, stage.attack, stage.n_attacked)
         self.stages.append(progress)
         for unit in stage.units:
@@ -106,7 +107,7 @@ class Running:
                 self._count(progress, known, stored=True)
 
     def add(self, key: str, result: UnitResult, *, stored: bool) -> list[StageUnits]:
-        """Record a unit's result; the stages that it starts."""
+        """Record a unit's result and return the stages that can now start."""
         if key in self.cascade.results:
             return []
         self.done += 1
@@ -129,6 +130,7 @@ class Running:
 
     @property
     def clean_bits(self) -> Bools:
+        """Which examples are classified correctly without an attack, (n,) bool."""
         return self.cascade.finished[CLEAN].bits
 
     def finish(self, diagnosis: DiagnosisRecord | None) -> EvalResult | None:
@@ -151,7 +153,7 @@ class Running:
         )
 
     def partial_result(self) -> EvalResult | None:
-        """Write what is finished; None if that is nothing, or all."""
+        """Write the finished columns as a partial result; None if no column is finished, or all are."""
         if self.opened.spec.shard is not None or CLEAN not in self.cascade.finished or self.cascade.done:
             return None
         folder = self.opened.folder

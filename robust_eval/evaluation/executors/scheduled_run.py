@@ -24,7 +24,7 @@ class Run:
     """Position in the command; earlier runs are finished first."""
     state: Waiting | Opened | Running | Closed = field(default_factory=Waiting)
     outstanding: int = 0
-    """Tasks that were given to workers or wait for one."""
+    """Number of tasks that were given to workers or wait for one."""
     failures: list[str] = field(default_factory=list)
     error: BaseException | None = None
     """The exception behind the first failure, if it was raised in this process."""
@@ -73,14 +73,16 @@ class Run:
         return self.state
 
     def close(self, result: EvalResult | None = None) -> None:
+        """End the run, unless it has ended."""
         if not isinstance(self.state, Closed):
             self.state = Closed(self.state, result)
 
     def fail(self, text: str, error: BaseException | None = None) -> None:
+        """Record a failure; the run continues until it is closed."""
         self.failures.append(text)
         self.error = self.error or error
 
     def write_partial(self) -> None:
-        """Write what is finished and close."""
+        """Write the finished columns as a partial result and end the run."""
         result = self.state.partial_result() if isinstance(self.state, Running) else None
         self.close(result)

@@ -29,7 +29,7 @@ class TaskQueue:
         return sum(map(len, self._waiting.values()))
 
     def start(self, run: Run, method: str, arguments: tuple[object, ...], label: str, key: str = "") -> Task:
-        """A new task, which the caller gives to a worker at once."""
+        """Create a task, which the caller gives to a worker or to :meth:`submit`."""
         task = Task(run.spec.source, method, arguments, f"{run.spec.name}: {label}", key)
         self._runs_of[task] = [run]
         if key:
@@ -38,11 +38,11 @@ class TaskQueue:
         return task
 
     def submit(self, run: Run, task: Task, priority: Priority = FIRST) -> None:
-        """Let a started task wait for a worker."""
+        """Queue a task until a worker takes it."""
         heapq.heappush(self._waiting.setdefault(run.number, []), (priority, next(self._order), task))
 
     def share(self, run: Run, key: str) -> bool:
-        """Let a waiting or running unit also belong to ``run``; False for an unknown unit."""
+        """Assign a waiting or running unit to ``run`` too; False for an unknown unit."""
         task = self._by_key.get(key)
         if task is None:
             return False
@@ -67,7 +67,7 @@ class TaskQueue:
         return task
 
     def finished(self, task: Task) -> list[Run]:
-        """Forget a task; the runs that it belonged to."""
+        """Remove a task and return the runs that it belonged to."""
         self._by_key.pop(task.key, None)
         runs = self._runs_of.pop(task)
         for run in runs:

@@ -82,6 +82,7 @@ class CascadeState:
 
     @property
     def done(self) -> bool:
+        """Whether all columns are finished."""
         return len(self.finished) == self.n_columns
 
     @property

@@ -23,6 +23,7 @@ class Speed:
     backward: float
 
     def seconds(self, cost: Cost, images: int) -> float:
+        """Time of ``cost`` passes on each of ``images`` images."""
         return images * (cost.forwards * self.forward + cost.backwards * self.backward)
 
 
