@@ -115,7 +115,7 @@ def test_a_precision_below_float32_is_reported(run: Run, tmp_path: Path) -> None
     assert "bfloat16" not in plain
     code, out, _ = run(*words, "--out", "low", "--precision", "bfloat16")
     assert code == 0
-    assert "seed 0, searching in bfloat16 on cpu" in out
+    assert "suite clean,fgsm under Linf 0.1, seed 0, attacks in bfloat16\n" in out
     assert re.search(
         r"bfloat16 search, beside float32 on \d+ images: of \d+ verdicts \d+ broken by float32", out
     )

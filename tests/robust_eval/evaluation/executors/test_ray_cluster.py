@@ -70,7 +70,7 @@ def test_without_ray_the_message_names_the_extra(call: Call, monkeypatch: pytest
         (["--executor", "ray", "--worker-gpus", "-1"], "--worker-gpus must be 0 or more, got -1."),
         (["--executor", "ray", "--worker-gpus", "1.5"], "--worker-gpus 1.5: a part of one GPU"),
         (["--executor", "ray", "--worker-memory", "0"], "--worker-memory must be above 0 GiB."),
-        (["--executor", "ray", "--device", "cuda:1"], "Ray gives out the devices"),
+        (["--executor", "ray", "--device", "cuda:1"], "Ray assigns the devices"),
         (["--suite", "clean", "--suite", "fulll"], "Did you mean full"),
         (["--suite", "quick", "--suite", "quick"], "named twice with the same suite"),
         (["--suite", "quick", "--suite", "full", "--dry-run"], "--dry-run plans one checkpoint and suite"),
