@@ -147,7 +147,7 @@ def test_the_count_of_parameters() -> None:
 
 
 def repeated_classes(files: Iterable[tuple[str, list[str], ast.Module]]) -> dict[str, list[str]]:
-    """Class name to the definitions that define it, subclasses of a class of the same name left out."""
+    """Class name to the files and lines that define it, subclasses of a class of the same name left out."""
     definitions: dict[str, list[str]] = {}
     for name, _, tree in files:
         for node in ast.walk(tree):

@@ -266,8 +266,10 @@ def test_more_evidence_than_the_object_store_holds(
     finally:
         executor.close()
     assert len(filled) == 6, "the references keep twice the size of the store in use"
-    assert run.store is not None
-    largest = max(run.store.path(key).stat().st_size for key in run.units)
+    assert run.folder is not None
+    assert run.running is not None
+    units = [run.folder / "units" / f"{key}.npz" for key in run.running.units]
+    largest = max(path.stat().st_size for path in units)
     assert largest > 200_000, "Ray sends results below 100 kB without the object store"
     assert run.result is not None
     expected = evaluation.execute(prepare(one), tmp_path / "expected", command=one.command())
@@ -289,7 +291,7 @@ def test_rays_list_of_possible_causes_is_not_taken_as_the_cause_of_a_crash() -> 
 
 SCRIPT = """
 import sys
-from robust_eval.cli import main
+from robust_eval.cli.main import main
 sys.argv = ["robust-eval", *sys.argv[1:]]
 main()
 """
