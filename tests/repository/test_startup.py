@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -29,17 +30,37 @@ def test_help_imports_neither_torch_nor_art(command: str, module: str) -> None:
     assert "heavy: []" in run.stdout
 
 
+TYPER = """
+import sys, typer
+from rich import console, markdown, panel, table
+app = typer.Typer()
+@app.command()
+def command(number: int = 1): ...
+sys.argv = ["command", "--help"]
+app()
+"""
+
+
 @pytest.mark.parametrize(("command", "_module"), COMMANDS)
-def test_help_answers_in_half_a_second(command: str, _module: str) -> None:
+def test_help_costs_little_more_than_that_of_an_empty_command(command: str, _module: str) -> None:
+    """0.4 to 0.5 s of processor time on the development machine, of which typer and rich take most."""
     script = Path(sys.executable).with_name(command)
     assert script.exists(), "Run make setup, which installs the console scripts."
-    # Processor time, because elapsed time depends on the load of the machine.
-    best = float("inf")
+    _compare_costs([script, "--help"], [sys.executable, "-c", TYPER], 2.5)
+
+
+def _compare_costs(command: list[str | Path], reference: list[str | Path], factor: float) -> None:
+    """Fail if the command takes more than ``factor`` times the processor time of a reference.
+
+    Both are measured in turn, so that the speed and the load of the machine do not matter.
+    """
+    best, best_reference = float("inf"), float("inf")
     for _ in range(8):
-        best = min(best, _processor_seconds([script, "--help"]))
-        if best < 0.5:
-            break
-    assert best < 0.5, f"{command} --help took {best:.2f} s"
+        best = min(best, _processor_seconds(command))
+        best_reference = min(best_reference, _processor_seconds(reference))
+        if best < factor * best_reference:
+            return
+    raise AssertionError(f"{command[0]} took {best:.2f} s, the reference {best_reference:.2f} s")
 
 
 def _processor_seconds(command: list[str | Path]) -> float:
@@ -51,8 +72,8 @@ def _processor_seconds(command: list[str | Path]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_a_run_on_digits_without_attacks_takes_at_most_five_seconds(tmp_path: Path) -> None:
-    """Everything of a run except the attacks: loading, probes, the clean column, the result."""
+def test_a_run_without_attacks_costs_little_more_than_importing_torch(tmp_path: Path) -> None:
+    """Loading, probes, the clean column and the result: 4 s of processor time on the development machine."""
     script = Path(sys.executable).with_name("robust-eval")
     checkpoint = (
         Path(__file__).resolve().parents[2]
@@ -61,10 +82,11 @@ def test_a_run_on_digits_without_attacks_takes_at_most_five_seconds(tmp_path: Pa
         / "selftest"
         / "digits-at.safetensors"
     )
-    best = float("inf")
-    for attempt in range(3):
-        words = ["run", str(checkpoint), "--data", "digits", "--suite", "clean", "--examples", "60"]
-        best = min(best, _processor_seconds([script, *words, "--out", str(tmp_path / str(attempt))]))
-        if best < 5:
-            break
-    assert best < 5, f"{best:.1f} s without any attack"
+    words = ["run", str(checkpoint), "--data", "digits", "--suite", "clean", "--examples", "60"]
+    command = [script, *words, "--out", str(tmp_path / "run")]
+    # A second measurement must not find the units of the first.
+    _compare_costs(
+        ["sh", "-c", f"rm -rf {tmp_path}/run; {shlex.join(map(str, command))}"],
+        [sys.executable, "-c", "import torch, sklearn.datasets"],
+        4,
+    )
