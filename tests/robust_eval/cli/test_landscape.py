@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import small_scans
+from support.command_line import Run, command_runner
 
-from robust_eval.cli.main import main
 from robust_eval.landscape.awp import scan
 
-Run = Callable[..., tuple[int, str, str]]
 ATTACK = ("--examples", "12", "--steps", "2", "--eps", "0.1")
 SMALL = (*ATTACK, "--points", "3")
 
@@ -22,22 +19,10 @@ SMALL = (*ATTACK, "--points", "3")
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Call ``robust-eval landscape`` in a folder with two checkpoints: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
     for seed, name in enumerate(("at", "awp")):
         small_scans.write(tmp_path / f"{name}.pt", seed=seed)
 
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["robust-eval", "landscape", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+    return command_runner(capsys, monkeypatch, tmp_path, "landscape")
 
 
 def refused(outcome: tuple[int, str, str], message: str) -> None:

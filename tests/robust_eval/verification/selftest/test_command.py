@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.command_line import Run, command_runner
 
-from robust_eval.cli.main import main
 from robust_eval.results import read_result
 from robust_eval.verification import selftest
 from robust_eval.verification.selftest.case import Case, make_case
 from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["robust-eval", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+    return command_runner(capsys, monkeypatch, tmp_path)
 
 
 def test_the_outcomes_are_printed_as_a_table(run: Run) -> None:

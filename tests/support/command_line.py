@@ -1,0 +1,34 @@
+"""Call ``robust-eval`` in the process of a test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from robust_eval.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+"""The words after the command to (exit code, stdout, stderr)."""
+
+
+def command_runner(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path, *prefix: str
+) -> Run:
+    """Run ``robust-eval PREFIX`` in a folder, with lines of up to 400 characters."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["robust-eval", *prefix, *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
