@@ -12,6 +12,7 @@ from defenses.runs.files import CURVE, RECORD
 from defenses.runs.learning_curve import COLUMNS
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
+from robust_eval.core.text import parse_names
 
 Row = Mapping[str, float]
 ACCURACIES = tuple(name for name in COLUMNS if name.endswith(("_clean", "_pgd")))
@@ -104,10 +105,7 @@ def find_runs(paths: Sequence[Path]) -> list[FinishedRun]:
 def labels(runs: Sequence[FinishedRun], names: str | None = None) -> list[str]:
     """A distinct name for each run: from ``names``, separated by commas, else the name of its folder."""
     if names is not None:
-        found = [name.strip() for name in names.split(",")]
-        if len(found) != len(runs) or len(set(found)) != len(found) or not all(found):
-            raise UserError(f"--names needs {len(runs)} different names, separated by commas; got '{names}'.")
-        return found
+        return parse_names(names, len(runs))
     own = [run.name for run in runs]
     return own if len(set(own)) == len(own) else [str(run.folder) for run in runs]
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from defenses.training.context import TrainingContext
 from defenses.training.state import TrainingProgress
+from robust_eval.core.text import duration
 
 
 class TrainingDisplay(Protocol):
@@ -120,13 +121,3 @@ def epoch_line(row: dict[str, float], epochs: int, better: bool) -> str:
         parts.append(f"gap {100 * row['robust_gap']:.1f}")
     parts.append(f"{row['images_per_second']:.0f} img/s")
     return "  ".join(parts) + ("  best" if better else "")
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    rounded = round(seconds)
-    if rounded < 60:
-        return f"{rounded} s"
-    if rounded < 3600:
-        return f"{rounded // 60} min {rounded % 60:02d} s"
-    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"

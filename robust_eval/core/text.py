@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from robust_eval.core.errors import UserError
+
 
 def count_of(n: int, what: str) -> str:
     """A count with its noun: ``1 row``, ``1,200 rows``."""
@@ -29,3 +31,15 @@ def duration(seconds: float) -> str:
     if total < 3600:
         return f"{total // 60} min {total % 60:02d} s"
     return f"{total // 3600} h {total % 3600 // 60:02d} min"
+
+
+def parse_names(text: str, n: int) -> list[str]:
+    """``AT,AT-AWP`` as ``n`` different printable names, the value of ``--names``.
+
+    Raises:
+        UserError: for another number of names, or an empty or repeated one.
+    """
+    names = [printable(name, 40) for name in text.split(",")]
+    if len(names) != n or len(set(names)) != n or not all(names):
+        raise UserError(f"--names needs {n} different names, separated by commas; got '{text}'.")
+    return names

@@ -13,7 +13,7 @@ from torch import Tensor
 from robust_eval.core.devices import full_precision, pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import digest
-from robust_eval.core.text import printable
+from robust_eval.core.text import parse_names, printable
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.data import ImageSet
@@ -149,12 +149,7 @@ def checkpoint_labels(sources: Sequence[str], names: str | None = None) -> tuple
     Raises :class:`UserError` if the number of names differs or a name is empty or repeated.
     """
     if names is not None:
-        given = tuple(printable(name, 40) for name in names.split(","))
-        if len(given) != len(sources) or len(set(given)) != len(given) or not all(given):
-            raise UserError(
-                f"--names needs {len(sources)} different names, separated by commas; got '{names}'."
-            )
-        return given
+        return tuple(parse_names(names, len(sources)))
     paths = [Path(source.rpartition(":")[2]) for source in sources]
     parts = [(*path.parent.parts, path.stem) for path in paths]
     for depth in range(1, min(map(len, parts)) + 1):
