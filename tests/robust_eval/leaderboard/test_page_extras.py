@@ -19,7 +19,7 @@ from support.known_models import Linear
 from typer.testing import CliRunner
 
 from robust_eval import data, evaluate
-from robust_eval.cli.leaderboard import app
+from robust_eval.cli.leaderboard import leaderboard_app
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
 from robust_eval.leaderboard import submission, thumbnails
@@ -113,7 +113,7 @@ def test_page_extras_are_written_and_read_back(tmp_path: Path) -> None:
     result = read_result(run)
     (tmp_path / "curve.csv").write_text("epoch,val_pgd\n1,\n2,0.5\n")
     words = ["add", str(run), str(tmp_path / "board"), "--images", "--curve", str(tmp_path / "curve.csv")]
-    done = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(leaderboard_app, words)
     assert done.exit_code == 0, done.output
     (row,) = read_rows(tmp_path / "board")
     extras = read_extras(tmp_path / "board", [row, Row("results/without-extras.json", result)])

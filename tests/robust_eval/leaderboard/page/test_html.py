@@ -368,12 +368,12 @@ def test_a_file_name_is_quoted_in_its_address(base: EvalResult) -> None:
 def test_build_writes_the_page(base: EvalResult, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from robust_eval.cli.leaderboard import app
+    from robust_eval.cli.leaderboard import leaderboard_app
 
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "at.json").write_text(board_rows.result(base, "at").to_json())
     (tmp_path / "results" / "at.curve.csv").write_text("epoch,train_pgd\n1,0.25\n2,0.5\n")
-    done = CliRunner().invoke(app, ["build", str(tmp_path), "--title", "Mine"])
+    done = CliRunner().invoke(leaderboard_app, ["build", str(tmp_path), "--title", "Mine"])
     assert done.exit_code == 0, done.output
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Learning curve" in by_id(page, "row-at").text
