@@ -59,7 +59,7 @@ def print_flags(console: Console, flags: Sequence[FlagRecord]) -> None:
         head = f"[{colour}]{flag.severity}[/{colour}]: [bold]{flag.id}[/bold]"
         console.print(f"{head}: {escape(flag.figure)}. {flag.advice}")
     if not flags:
-        console.print("No red flags.")
+        console.print("No flags.")
 
 
 def print_result(console: Console, result: EvalResult) -> None:

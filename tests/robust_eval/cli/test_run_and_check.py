@@ -103,7 +103,7 @@ def test_check_reports_and_flags(run: Run, checkpoint: Path) -> None:
     assert code == 0
     assert "digits-cnn" in out
     assert "clean accuracy 93.50% (187/200 of digits, test); 99.00% by the checkpoint's own record" in out
-    assert "No red flags" in out
+    assert "No flags" in out
     code, out, _ = run("check", str(checkpoint))
     assert code == 1
     assert "collapsed" in out, "an untrained network predicts one class"
