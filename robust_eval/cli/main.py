@@ -1,4 +1,4 @@
-"""``robust-eval``: parse, call, render. Heavy imports wait until a command runs."""
+"""The ``robust-eval`` command. Heavy imports happen when a subcommand runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.text import printable
 
 app = typer.Typer(
-    help="Attack and judge any checkpoint; keep a leaderboard a stranger can believe.",
+    help="Evaluate the adversarial robustness of image classifiers and publish results that others can verify.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,8 +63,8 @@ def list_() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
-    # Threads that spin while they wait make small networks many times slower on busy cores.
+    """Run the command line; a UserError is printed on stderr as one message, with exit code 2."""
+    # Spinning OpenMP threads make small networks many times slower if the cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()

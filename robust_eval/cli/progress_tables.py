@@ -49,7 +49,7 @@ def stage_text(stage: StageProgress, running: Running) -> str:
     """One line about a stage."""
     left = stage.seconds_left()
     label = stage.column if stage.column == stage.attack else f"{stage.column}/{stage.attack}"
-    rest = f", about {duration(left)} to go" if left else ""
+    rest = f", about {duration(left)} left" if left else ", stored" if stage.done and not stage.timed else ""
     return (
         f"{label}: {stage.done}/{stage.attacked} done, {stage.broken} broken, "
         f"robust accuracy {_robust_so_far(stage, running)}{rest}"
@@ -58,7 +58,7 @@ def stage_text(stage: StageProgress, running: Running) -> str:
 
 def _robust_so_far(stage: StageProgress, running: Running) -> str:
     """Robust accuracy if no further example is broken."""
-    return f"{100 * (stage.attacked - stage.broken) / running.opened.request.data.n:.2f}%"
+    return f"{100 * (stage.attacked - stage.broken) / running.n:.2f}%"
 
 
 def runs_table(runs: Sequence[Run]) -> Table:

@@ -14,7 +14,7 @@ from robust_eval.cli.options import DIAGNOSE, Checkpoints
 from robust_eval.core import terminal
 from robust_eval.core.command_options import expand_options, option
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.planning.options import MACHINES, ClusterOptions, EvaluationOptions
+from robust_eval.evaluation.planning.options import ATTACK, MACHINES, ClusterOptions, EvaluationOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +28,7 @@ Suites = Annotated[
     typer.Option(
         "--suite",
         help="quick, fast, full (default), union, or column ids such as pgd-20,aa. May be repeated.",
+        rich_help_panel=ATTACK,
     ),
 ]
 
@@ -96,6 +97,7 @@ def _check(each: Sequence[EvaluationOptions], where: RunOptions, cluster: Cluste
     """Refuse what cannot work before anything is loaded."""
     from robust_eval.evaluation import store
     from robust_eval.evaluation.planning import suites
+    from robust_eval.models.loading.checkpoint import check_source
 
     if where.executor not in ("local", "ray"):
         raise UserError(f"Unknown executor '{where.executor}'. Use local or ray.")
@@ -104,11 +106,13 @@ def _check(each: Sequence[EvaluationOptions], where: RunOptions, cluster: Cluste
     if len(each) > len(set(each)):
         raise UserError("A checkpoint is named twice with the same suite. Name it once.")
     if len(each) > 1 and where.dry_run:
-        raise UserError("--dry-run plans one checkpoint and suite at a time.")
+        raise UserError("--dry-run plans one checkpoint and suite at a time: give one of each.")
     for name in dict.fromkeys(one.suite for one in each):
         suites.load(name)
     if where.out is not None and not where.dry_run and len(each) == 1 and where.shard is None:
         store.refuse_unusable_folder(where.out)
+    for source in dict.fromkeys(one.checkpoint for one in each):
+        check_source(source)
 
 
 def _print_plan(console: Console, options: EvaluationOptions, where: RunOptions) -> None:
@@ -187,7 +191,7 @@ def _work(
         console.print(f"\nInterrupted. Finished work is in {folders}: the same command continues it.")
         raise typer.Exit(130)
     _report(console, scheduler.runs)
-    if len(each) > 1 or len(workers) > 1:
+    if where.executor == "ray":
         from robust_eval.cli.progress_tables import utilisation
 
         console.print(utilisation(workers), highlight=False)
@@ -219,6 +223,7 @@ def _raise_failures(runs: Sequence[Run]) -> None:
     if len(runs) == 1 and run.error is not None and not isinstance(run.error, UserError):
         raise run.error
     more = f" And {len(failures) - 1} more." if len(failures) > 1 else ""
-    kept = any(run.running is not None for run in runs)
+    kept = any(run.running is not None for run in runs if run.failures)
     again = " Finished work is kept: the same command continues the rest." if kept and len(runs) > 1 else ""
-    raise UserError(f"{text.rstrip('.')}.{more}{again}")
+    end = "" if text.endswith((".", "?")) else "."
+    raise UserError(f"{text}{end}{more}{again}")

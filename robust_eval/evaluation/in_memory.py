@@ -54,7 +54,8 @@ def evaluate(
         suite: a Suite, or anything that ``robust-eval run --suite`` accepts.
         name: name of the model in the result.
         out: run folder, which the same call continues; None: the run is held in memory.
-        display: receives progress.
+        display: an object with the methods of :class:`robust_eval.evaluation.executors.display.Display`, which
+            receives progress; None: nothing is shown.
         diagnose: also check whether the attacks converge (:mod:`robust_eval.evaluation.checks.diagnosis`).
         batch_size: examples per work unit; None: chosen by image size.
         seed: random seed of all attacks, 0 or more.
@@ -65,6 +66,11 @@ def evaluate(
         UserError: for inputs outside these shapes and ranges, or if the model fails.
     """
     _check_types(model, x_NCHW, y_N, threat, suite)
+    if display is not None and not hasattr(display, "update"):
+        raise UserError(
+            "display must be an object with the methods update, opened and log "
+            "(robust_eval.evaluation.executors.display.Display), or None."
+        )
     options = SearchOptions(batch_size=batch_size, seed=seed, precision=precision, compile=compile)
     modes = {module: module.training for module in model.modules()}
     try:

@@ -48,5 +48,4 @@ def estimate(job: Job) -> list[Estimate]:
     batch = job.x_NCHW[: min(request.batch_size, 64)]
     precisions = {request.precision, FLOAT32}
     speeds = {precision: measure_speed(job.model, batch, precision=precision) for precision in precisions}
-    n, classes = request.data.n, request.checkpoint.classes
-    return estimates(request.suite, n, request.batch_size, classes, speeds, request.precision)
+    return estimates(request, speeds)

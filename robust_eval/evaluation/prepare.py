@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from robust_eval import data
 from robust_eval.core import image_sketch
 from robust_eval.core.devices import pick_device
@@ -87,7 +89,7 @@ def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, I
     images = _choose(options, load_images(options)) if options.data is not None else None
     # What a foreign file does not record (normalisation, variant) is detected on all images: otherwise
     # another --examples could give another model.
-    model = load_model(options.checkpoint, options, images.all if images else None)
+    model = load_model(options.checkpoint, options, settings.device, images.all if images else None)
     if images is None:
         everything = load_images(options, model.ref.dataset)
         everything.refuse_misfit(model.ref.classes, model.ref.name)
@@ -106,14 +108,16 @@ def load_images(options: DataOptions, dataset: str | None = None) -> ImageSet:
     return data.load(spec, root=options.data_root, split="train" if options.split == "train" else "test")
 
 
-def load_model(source: str, options: ModelOptions, images: ImageSet | None) -> LoadedModel:
-    """A checkpoint on the chosen device; ``images`` help to detect what its file does not record."""
+def load_model(
+    source: str, options: ModelOptions, device: torch.device, images: ImageSet | None
+) -> LoadedModel:
+    """A checkpoint on a device; ``images`` help to detect what its file does not record."""
     return checkpoint.load(
         source,
         images=images,
         arch=options.arch,
         normalisation=options.normalisation,
-        device=pick_device(options.device),
+        device=device,
     )
 
 

@@ -98,10 +98,11 @@ def load_comparison(
     """
     check_split(options)
     labels = checkpoint_labels(sources, names)
-    dataset = None if options.data is not None else load_model(sources[0], options, None).ref.dataset
+    device = pick_device(options.device)
+    dataset = None if options.data is not None else load_model(sources[0], options, device, None).ref.dataset
     all_images = load_images(options, dataset)
     images = _first_images(options, all_images)
-    loaded = [load_model(source, options, all_images) for source in sources]
+    loaded = [load_model(source, options, device, all_images) for source in sources]
     check_same_architecture(labels, loaded)
     images = images.for_outputs(loaded[0].ref.classes)
     threats = [resolve_threat(options, model.ref, images) for model in loaded]
@@ -113,7 +114,6 @@ def load_comparison(
             )
     x, y = images.tensors()
     refuse_unbounded(threats[0], x[0].numel())
-    device = pick_device(options.device)
     models = tuple(
         ComparedModel(label, model.model, model.ref) for label, model in zip(labels, loaded, strict=True)
     )

@@ -13,6 +13,7 @@ from robust_eval.evaluation.attack_copy import TUNING_FILE
 from robust_eval.evaluation.executors import shards
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn, StageUnits
+from robust_eval.evaluation.planning.units import shard_examples
 from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.evaluation.store import MemoryStore, Store, lock_run_folder, open_run
 from robust_eval.results import DiagnosisRecord, EvalResult
@@ -86,9 +87,12 @@ class Running:
     done: int = 0
     repeats: int = 0
     """How often stored units that vanished were repeated."""
-    complete: bool = False
-    """The report covers the attacks."""
     _stages_of: dict[str, list[StageProgress]] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of examples of the run: those of its shard, if it has one."""
+        return len(shard_examples(self.opened.request, self.opened.spec.shard))
 
     @property
     def context(self) -> tuple[Request, str | None]:

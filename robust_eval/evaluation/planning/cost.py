@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
-from robust_eval.core.request import CLEAN
-from robust_eval.core.types import FLOAT32, Cost, Suite
+from robust_eval.core.request import CLEAN, Request
+from robust_eval.core.types import FLOAT32, Cost
+from robust_eval.evaluation.planning.units import split_into_batches
 from robust_eval.models.acceleration import timing
 from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 
@@ -57,16 +58,21 @@ def measure_speed(model: nn.Module, x_NCHW: Tensor, *, repeats: int = 3, precisi
     return Speed(one_way, max(both - one_way, 0.0))
 
 
-def estimates(
-    suite: Suite, n: int, batch_size: int, classes: int, speeds: Mapping[str, Speed], precision: str = FLOAT32
-) -> list[Estimate]:
+def estimates(request: Request, speeds: Mapping[str, Speed]) -> list[Estimate]:
     """One estimate per attack, in the order of the suite; ``speeds`` by precision."""
-    units = -(-n // batch_size)
-    rows = [Estimate(CLEAN, CLEAN, units, Cost(1, 0), speeds[FLOAT32].seconds(Cost(1, 0), n))]
-    for column in suite.columns:
+    n, classes = request.data.n, request.checkpoint.classes
+    clean = Cost(1, 0)
+    rows = [Estimate(CLEAN, CLEAN, _units(request, clean), clean, speeds[FLOAT32].seconds(clean, n))]
+    for column in request.suite.columns:
         for attack in column.attacks:
-            params = attacks.parse(attack.family, attack.params)
-            cost: Cost = attacks.family(attack.family).cost(params, classes)
-            speed = speeds[attacks.precision(attack, precision)]
+            cost = attacks.cost(attack, classes)
+            speed = speeds[attacks.precision(attack, request.precision)]
+            units = _units(request, cost)
             rows.append(Estimate(attack.id, column.id, units, cost, speed.seconds(cost, n)))
     return rows
+
+
+def _units(request: Request, cost: Cost) -> int:
+    """Number of units of an attack on all examples."""
+    passes = cost.forwards + cost.backwards
+    return len(split_into_batches(request, range(request.data.n), passes if passes > 1 else 0))

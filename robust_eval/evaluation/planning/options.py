@@ -1,7 +1,8 @@
-"""The options of an evaluation, declared once; all interfaces are derived from them.
+"""What a user may choose about an evaluation: one dataclass, from which the interfaces are derived.
 
-The options of ``robust-eval run`` and ``check``, the keyword arguments of :func:`robust_eval.evaluate` and
-the command recorded in a result come from these fields.
+The options of ``robust-eval run`` and ``check`` and the command recorded in a result are made from these
+fields. The keyword arguments of :func:`robust_eval.evaluate` have the names and defaults of
+:class:`SearchOptions`, which a test checks.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 
 from robust_eval.core.command_options import as_arguments, option, without_folders
 
-DATA, MODEL, ATTACK, SPEED, MACHINES = "Data", "Model", "Attack", "Search", "Several machines"
-"""Panels of ``--help``."""
+DATA, MODEL, ATTACK, SEARCH, MACHINES = "Data", "Model", "Attack", "Search", "Several machines"
+"""Panels of ``--help``. The search is what attacks do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,18 @@ class DataOptions:
     """Which images are evaluated; None: what the checkpoint was trained on, all of it."""
 
     data: str | None = option(
-        None, "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.", panel=DATA, path=True
+        None,
+        "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE (default: what the checkpoint was trained "
+        "on).",
+        panel=DATA,
+        path=True,
     )
-    data_root: Path | None = option(None, "Folder that contains the datasets.", panel=DATA, recorded="never")
+    data_root: Path | None = option(
+        None,
+        "Folder that contains the datasets (default: $ROBUST_EVAL_DATA or ~/.cache/robust-eval).",
+        panel=DATA,
+        recorded="never",
+    )
     split: str = option("test", "test or train.", panel=DATA)
     examples: int | None = option(None, "Use only the first N examples.", panel=DATA)
 
@@ -43,9 +53,14 @@ class ModelOptions:
 class ThreatOptions:
     """The threat model; None: the one the checkpoint was trained for, else the dataset's usual one."""
 
-    norm: str | None = option(None, "Linf or L2.", panel=ATTACK)
+    norm: str | None = option(
+        None, "Linf or L2 (default: that of the checkpoint's training, else Linf).", panel=ATTACK
+    )
     eps: str | None = option(
-        None, "Largest perturbation, in units of the pixel range [0, 1], for example 8/255.", panel=ATTACK
+        None,
+        "Largest perturbation of pixels in [0, 1], for example 8/255 (default: that of the checkpoint's training, else "
+        "the usual value for the dataset).",
+        panel=ATTACK,
     )
 
 
@@ -54,17 +69,17 @@ class SearchOptions:
     """How the attacks are computed. The verdicts are always computed by the original model in float32."""
 
     batch_size: int | None = option(
-        None, "Examples per work unit (default: chosen by image size).", panel=SPEED
+        None, "Examples per work unit (default: chosen by image size).", panel=SEARCH
     )
     seed: int = option(0, "Random seed of all attacks.", panel=ATTACK, recorded="always")
     precision: str = option(
         "float32",
         "Precision used by the attacks (verdicts are always float32): float32, bfloat16, or auto (bfloat16 "
         "if the device supports it in hardware).",
-        panel=SPEED,
+        panel=SEARCH,
     )
     compile: str = option(
-        "auto", "torch.compile for the attacks: auto (if the run is long enough), on or off.", panel=SPEED
+        "auto", "torch.compile for the attacks: auto (if the run is long enough), on or off.", panel=SEARCH
     )
 
 
@@ -76,7 +91,8 @@ class EvaluationOptions(SearchOptions, ModelOptions, ThreatOptions, DataOptions)
     suite: str = "full"
     shards: int = option(
         1,
-        "Plan the work as N shards would (--shard I/N), to get their verdicts in a single run.",
+        "Number of shards to emulate in a single run, which then has the units and verdicts of N runs with "
+        "--shard I/N.",
         flags=("--shards", "--blocks"),
         panel=MACHINES,
     )

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol, cast
 from torch import nn
 
 from robust_eval.core.discovery import module, module_ids
-from robust_eval.core.errors import unknown
+from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -77,6 +77,8 @@ def find(arch_id: str) -> tuple[ArchitectureFile, dict[str, Any]]:
         sizes = file.sizes(arch_id)
         if sizes is not None:
             return file, sizes
+    if arch_id.endswith(".py"):
+        raise UserError(f"--arch {arch_id} names no function: write {arch_id}:FUNCTION.")
     raise unknown("architecture", arch_id, ids())
 
 

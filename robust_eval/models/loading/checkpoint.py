@@ -22,12 +22,12 @@ from robust_eval.models.loading import (
     python_architecture,
     robustbench_zoo,
 )
-from robust_eval.models.loading.load_task import LoadedModel, LoadTask, split_source
+from robust_eval.models.loading.load_task import LoadedModel, LoadTask, check_source, split_source
 from robust_eval.models.loading.native_format import CheckpointDescription, save
 from robust_eval.models.loading.state_dict_diff import compare, completed, shapes_of
 from robust_eval.models.normalisation import NONE, Normalised, check_normalisation, parse_normalisation
 
-__all__ = ["CheckpointDescription", "LoadedModel", "load", "save", "split_source"]
+__all__ = ["CheckpointDescription", "LoadedModel", "check_source", "load", "save", "split_source"]
 
 
 def load(

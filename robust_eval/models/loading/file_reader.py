@@ -57,7 +57,7 @@ def read(path: Path) -> Contents:
     Raises:
         UserError: if it is not a checkpoint; the message names the kind of file.
     """
-    head = _head(path)
+    head = read_head(path)
     if _is_safetensors(head):
         value, metadata = _read_safetensors(path)
         return Contents(value, _sha256(path), "safetensors", metadata)
@@ -70,7 +70,12 @@ def read(path: Path) -> Contents:
     return Contents(_read_torch(path), _sha256(path), "torch")
 
 
-def _head(path: Path) -> bytes:
+def read_head(path: Path) -> bytes:
+    """The first 1024 bytes of a file.
+
+    Raises:
+        UserError: if it does not exist, is a folder or empty, or cannot be read.
+    """
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder. Name a checkpoint file in it.")

@@ -59,3 +59,13 @@ def split_source(source: str) -> tuple[Path, str | None]:
         return path, None
     file, _, part = source.rpartition("#")
     return Path(file).expanduser(), part
+
+
+def check_source(source: str) -> None:
+    """Check that a checkpoint can be opened, without loading it.
+
+    Raises:
+        UserError: if the file does not exist, or is a folder or empty.
+    """
+    if not source.startswith("robustbench:"):
+        file_reader.read_head(split_source(source)[0])

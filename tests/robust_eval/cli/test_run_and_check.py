@@ -232,3 +232,26 @@ def test_misspelt_commands_and_options_are_refused(run: Run, words: list[str]) -
     assert code == 2
     assert "Traceback" not in err
     assert "Error" in err
+
+
+def test_a_missing_checkpoint_among_several_is_reported_before_any_work(run: Run, checkpoint: Path) -> None:
+    refused(
+        run("run", str(checkpoint), "typo.pt", "--suite", "fgsm"), "typo.pt does not exist. Check the path"
+    )
+    assert not Path("runs").exists()
+
+
+def test_a_python_file_without_a_function_is_explained(run: Run, tmp_path: Path) -> None:
+    network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16)
+    torch.save(network.state_dict(), tmp_path / "foreign.pt")
+    words = ("run", "foreign.pt", "--arch", "net.py", "--suite", "fgsm", "--data", "digits")
+    refused(run(*words), "--arch net.py names no function: write net.py:FUNCTION")
+
+
+def test_a_dry_run_counts_the_units_that_a_run_has(run: Run) -> None:
+    trained = Path(selftest.__file__).with_name("digits-at.safetensors")
+    words = ("run", str(trained), "--suite", "quick", "--examples", "40", "--shards", "2")
+    _, plan, _ = run(*words, "--dry-run")
+    counts = re.findall(r"^\s*│?\s*(?:clean|fgsm|pgd-20)\s*│\s*\S+\s*│\s*(\d+) ", plan, re.MULTILINE)
+    run(*words, "--out", "o")
+    assert sum(map(int, counts)) == len(list(Path("o/units").iterdir()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from robust_eval import evaluate
 from robust_eval.core import norms
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.planning import suites
+from robust_eval.evaluation.planning.options import EvaluationOptions, SearchOptions
 
 
 @pytest.mark.parametrize(("threat", "norm", "eps"), [("Linf 0.04", "Linf", 0.04), ("L2 0.15", "L2", 0.15)])
@@ -204,3 +207,17 @@ def test_messages_do_not_name_options_of_the_command_line(keywords: dict[str, An
     with pytest.raises(UserError, match=message) as refused:
         evaluate(*linear_problem(n=20), **{"threat": "Linf 0.02", "suite": "fgsm", **keywords})
     assert "--" not in str(refused.value)
+
+
+def test_keywords_and_defaults_are_those_of_the_options() -> None:
+    """The command line and evaluate() must not differ in what they call an option, or in its default."""
+    keywords = inspect.signature(evaluate).parameters
+    options = {one.name: one.default for one in fields(SearchOptions)}
+    assert {name: keywords[name].default for name in options} == options
+    assert keywords["suite"].default == EvaluationOptions().suite
+
+
+def test_a_display_must_have_its_methods() -> None:
+    model, x, y = linear_problem(n=4)
+    with pytest.raises(UserError, match="display must be an object with the methods update, opened and log"):
+        evaluate(model, x, y, "Linf 0.04", suite="fgsm", display=True)  # type: ignore[arg-type]

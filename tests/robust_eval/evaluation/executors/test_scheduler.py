@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 from support.scripted_attacks import ScriptedHost, finished_columns, make_request, run_scripted
 
+from robust_eval.cli.progress_tables import stage_text
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
+from robust_eval.evaluation.executors.display import SilentDisplay
+from robust_eval.evaluation.executors.local import LocalExecutor
+from robust_eval.evaluation.executors.run_spec import RunSpec
+from robust_eval.evaluation.executors.scheduler import Scheduler
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.cascade import FinishedColumn
+from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.results import flags, summary
 
 
@@ -109,6 +115,17 @@ def test_one_worker_follows_the_order_of_the_suite() -> None:
     run_scripted(host)
     order = list(dict.fromkeys("clean" if unit.attack is None else unit.attack.id for unit in host.units))
     assert order == ["clean", "fgsm", "apgd-ce", "apgd-t", "fab-t", "square", "pgd-20"]
+
+
+def test_the_progress_of_a_shard_refers_to_its_examples(tmp_path: Path) -> None:
+    asked = replace(request_for("fgsm"), shards=2)
+    spec = RunSpec(source=EvaluationOptions(), name="m.pt", folder=lambda _request: tmp_path / "run", shard=0)
+    (run,) = Scheduler([spec], LocalExecutor(ScriptedHost(asked)), SilentDisplay()).work()
+    assert run.running is not None
+    assert run.running.n == 5
+    texts = [stage_text(stage, run.running) for stage in run.running.stages]
+    assert texts[0] == "clean: 5/5 done, 0 broken, robust accuracy 100.00%"
+    assert texts[1] == "fgsm: 5/5 done, 1 broken, robust accuracy 80.00%"
 
 
 def test_progress_counts_every_example_of_a_stage_once(tmp_path: Path) -> None:
