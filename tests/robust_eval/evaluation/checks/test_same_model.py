@@ -15,11 +15,11 @@ from torch import nn
 
 from robust_eval import evaluate
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.checks import same_model
 from robust_eval.evaluation.executors.merge import merge_shards
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
+from robust_eval.evaluation.run import execute
 from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import NONE, Normalised, parse_normalisation
 from robust_eval.results import EvalResult
@@ -70,7 +70,7 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
 
 
 def run(options: EvaluationOptions, folder: Path) -> EvalResult:
-    return evaluation.execute(prepare(options), folder)
+    return execute(prepare(options), folder)
 
 
 def test_edited_code_is_refused_as_another_model(

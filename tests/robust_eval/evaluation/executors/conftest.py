@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from support.fake_workers import OBJECT_STORE, TRAINED
 
-from robust_eval.evaluation.executors import ray_cluster as cluster
 from robust_eval.evaluation.executors import ray_nodes
-from robust_eval.evaluation.executors.ray_cluster import GrantedResources
+from robust_eval.evaluation.executors.ray_cluster import GrantedResources, connect
 from robust_eval.evaluation.planning.options import ClusterOptions, EvaluationOptions
 
 
@@ -19,7 +18,7 @@ def ray_cluster() -> Iterator[GrantedResources]:
     """A cluster with room for two workers; started once per session, because this takes seconds."""
     ray = pytest.importorskip("ray")
     if not ray.is_initialized():
-        cluster.connect(ClusterOptions(address="local", workers=2), "cpu", OBJECT_STORE)
+        connect(ClusterOptions(address="local", workers=2), "cpu", OBJECT_STORE)
     yield GrantedResources(workers=2, gpus=0.0, cpus=1, memory=0)
     ray.shutdown()
 

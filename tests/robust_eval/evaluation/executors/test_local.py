@@ -14,7 +14,6 @@ from support.fake_workers import RecordingDisplay, local_executor, run_options, 
 
 from robust_eval.core import files
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import ChooseTask, Event, TaskDone, TaskFailed, WorkerState, shards
 from robust_eval.evaluation.executors.local import LocalExecutor
 from robust_eval.evaluation.executors.merge import merge_shards
@@ -24,6 +23,7 @@ from robust_eval.evaluation.executors.worker_host import WorkerHost
 from robust_eval.evaluation.planning.cascade import CascadeState
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import default_folder, prepare
+from robust_eval.evaluation.run import execute
 
 
 class SeveralWorkers(LocalExecutor):
@@ -65,7 +65,7 @@ def sequential(options: EvaluationOptions, tmp_path: Path) -> object:
     """The result of one process that runs the units one after the other."""
     torch.set_num_threads(1)
     folder = tmp_path / "sequential"
-    return without_times(evaluation.execute(prepare(options), folder, command=options.command()))
+    return without_times(execute(prepare(options), folder, command=options.command()))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -273,7 +273,7 @@ def test_merged_shards_equal_one_run_with_the_same_shards(options: EvaluationOpt
     folders = shard_runs(options, tmp_path, 3)
     assert [folder.name[-13:] for folder in folders] == [f".shard-{i}-of-3" for i in (1, 2, 3)]
     target, merged = merge_shards([folders[2], folders[0], folders[1]], None)
-    single = evaluation.execute(
+    single = execute(
         prepare(replace(options, shards=3)), tmp_path / "single", command=replace(options, shards=3).command()
     )
     assert target.name == default_folder(prepare(replace(options, shards=3)).request).name

@@ -20,12 +20,12 @@ from support.fake_workers import OBJECT_STORE, TRAINED, RecordingDisplay, run_op
 
 from robust_eval import data
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation import run as evaluation
 from robust_eval.evaluation.executors import ray_addresses
 from robust_eval.evaluation.executors.ray_cluster import GrantedResources
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
+from robust_eval.evaluation.run import execute
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.timeout(600)
@@ -35,9 +35,7 @@ pytestmark = pytest.mark.timeout(600)
 def sequential(options: EvaluationOptions, tmp_path: Path) -> object:
     """The result of one process that runs the units in sequence, with as many threads as a worker."""
     torch.set_num_threads(1)
-    return without_times(
-        evaluation.execute(prepare(options), tmp_path / "sequential", command=options.command())
-    )
+    return without_times(execute(prepare(options), tmp_path / "sequential", command=options.command()))
 
 
 @pytest.fixture
@@ -67,9 +65,7 @@ def test_a_head_that_does_not_answer_ends_the_run_with_an_error(
     options: EvaluationOptions, tmp_path: Path, ray_executor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray itself would end the process without a message."""
-    from robust_eval.evaluation.executors import ray as executors_ray
-
-    monkeypatch.setattr(executors_ray, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("robust_eval.evaluation.executors.ray.HEAD_SECONDS", 0.2)
 
     def lose_the_head(runs: Sequence[Run]) -> None:
         if sum(run.running.done for run in runs if run.running) >= 5:
@@ -87,7 +83,7 @@ def test_a_head_that_does_not_answer_ends_the_run_with_an_error(
 def test_a_retry_does_not_wait_for_a_worker_that_is_not_ready(options: EvaluationOptions) -> None:
     """Its node may be lost; the failed task is tried again on the worker that is ready."""
     from robust_eval.evaluation.executors import Task, WorkerState
-    from robust_eval.evaluation.executors import ray as executors_ray
+    from robust_eval.evaluation.executors.ray import RayExecutor, _Actor
     from robust_eval.evaluation.executors.retries import Retries
 
     submitted: list[str] = []
@@ -99,9 +95,9 @@ def test_a_retry_does_not_wait_for_a_worker_that_is_not_ready(options: Evaluatio
                 submitted.append(method)
                 return "pending"
 
-    executor = executors_ray.RayExecutor.__new__(executors_ray.RayExecutor)
-    up = executors_ray._Actor(Handle(), WorkerState("one", "idle"), None, 0.0)
-    lost = executors_ray._Actor(Handle(), WorkerState("two"), "never ready", 0.0)
+    executor = RayExecutor.__new__(RayExecutor)
+    up = _Actor(Handle(), WorkerState("one", "idle"), None, 0.0)
+    lost = _Actor(Handle(), WorkerState("two"), "never ready", 0.0)
     executor._retries, executor._events, executor._actors = Retries(), [], [up, lost]
     executor._retry(Task(options, "unit", (), "a unit"), up, "RuntimeError: once", died=False)
     executor.feed(lambda loaded: None)
@@ -272,7 +268,7 @@ def test_more_evidence_than_the_object_store_holds(
     largest = max(path.stat().st_size for path in units)
     assert largest > 200_000, "Ray sends results below 100 kB without the object store"
     assert run.result is not None
-    expected = evaluation.execute(prepare(one), tmp_path / "expected", command=one.command())
+    expected = execute(prepare(one), tmp_path / "expected", command=one.command())
     assert without_times(run.result) == without_times(expected)
 
 
