@@ -28,7 +28,7 @@ Threads = Annotated[
 
 
 def set_threads(threads: int | None) -> None:
-    """Let torch use this many CPU threads; None keeps its own choice."""
+    """Set the number of CPU threads of torch; None leaves torch's default unchanged."""
     if threads is None:
         return
     if threads < 1:
