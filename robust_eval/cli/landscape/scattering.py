@@ -44,9 +44,9 @@ def scattering(
 ) -> None:
     """Measure gradient scattering: cosines between neighbouring weights as epsilon grows (Liu et al. 2020).
 
-    The cosine similarities compare a checkpoint's weights with random weights near them: the perturbations
-    that PGD finds with each, and the parameter gradients of the adversarial loss at each. Low cosines mean
-    scattered gradients.
+    Prints the mean cosine similarity over all pairs of the checkpoint's weights and random weights near them:
+    of the perturbations that PGD finds, and of the parameter gradients of the adversarial loss. Low cosines
+    mean scattered gradients.
     """
     from robust_eval.core import terminal
     from robust_eval.landscape.liu.gradient_scattering import (
