@@ -54,7 +54,7 @@ class LayerHistograms:
     edges: NDArray[np.float64]
     """Edges of the common bins, shape (bins + 1,), symmetric around 0."""
     density: Mapping[str, NDArray[np.float64]]
-    """The density of each checkpoint, by label, shape (bins,); integrates to the fraction of the weights within the bins."""
+    """By label, shape (bins,); integrates to the fraction of the checkpoint's weights within the bins."""
     statistics: Mapping[str, WeightStatistics]
     """The statistics of each checkpoint, by label."""
 
