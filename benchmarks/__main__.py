@@ -54,7 +54,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--device", type=options.device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
     )
     parser.add_argument("--sides", help=f"implementations to run, comma-separated, of {', '.join(SIDES)}")
-    parser.add_argument("--data-root", type=Path, help="folder that contains the data sets")
+    parser.add_argument("--data-root", type=Path, help="folder that contains the datasets")
     parser.add_argument("--cifar", help="32 x 32 colour images: npz:FILE, folder:DIR or cifar10")
     parser.add_argument(
         "--checkpoint", type=options.file, help="attack this checkpoint; needs --data and --eps"

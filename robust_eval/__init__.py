@@ -1,7 +1,8 @@
 """Evaluate the adversarial robustness of image classifiers and publish results that others can verify.
 
 The public interface is ``evaluate``, ``EvalResult`` and ``ThreatModel``. They are loaded on first use,
-because torch and the attack libraries take seconds to import.
+because torch and the attack libraries take seconds to import. May import every folder of the package, and
+nothing of ``defenses``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""Benchmarks of evaluations: time, memory and verdicts compared with other implementations."""
+"""Benchmarks of evaluations: time, memory and verdicts compared with other implementations.
+
+May import ``benchmarks.options`` and ``robust_eval``.
+"""

@@ -37,7 +37,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="at-awp")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--arch", help="default: that of the data set")
+    parser.add_argument("--arch", help="default: that of the dataset")
     parser.add_argument("--epochs", type=options.count, default=15)
     parser.add_argument("--set", action="append", default=[], help="FIELD=VALUE of the recipe; repeatable")
     parser.add_argument("--seeds", default="0,1,2")

@@ -1,4 +1,4 @@
-"""``defenses curves``."""
+"""``defenses curves``: draw learning curves of runs, or their robust generalisation gap against flatness."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def curves(
     from defenses.runs.reading import find_runs, labels
     from robust_eval.core import figure_style
     from robust_eval.core.errors import UserError
+    from robust_eval.core.text import count_of
 
     if reference and against_flatness:
         raise UserError(
@@ -48,14 +49,12 @@ def curves(
         checkpoints = gap_flatness.match(found, legend, gap_flatness.read_flatness(against_flatness))
         paths = figure_style.save(gap_flatness.draw(checkpoints), out, gap_flatness.data(checkpoints))
         measured = gap_flatness.correlation(checkpoints)
+        compared = count_of(measured.n, "checkpoint")
         if measured.spearman is None:
-            typer.echo(
-                f"{measured.n} checkpoints: no correlation, which needs three checkpoints with different "
-                "values."
-            )
+            typer.echo(f"{compared}: no correlation, which needs three checkpoints with different values.")
         else:
             typer.echo(
-                f"{measured.n} checkpoints: gap against sharpness, Spearman {measured.spearman:.3f}, "
+                f"{compared}: gap against sharpness, Spearman {measured.spearman:.3f}, "
                 f"Pearson {measured.pearson:.3f}"
             )
     else:

@@ -1,4 +1,4 @@
-"""``defenses list``."""
+"""``defenses list``: list the recipes."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Runs = Annotated[
     list[Path], typer.Argument(help="Run folders of defenses train, or folders that contain such folders.")
 ]
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder that contains the data sets.", rich_help_panel=DATA)
+    Path | None, typer.Option(help="Folder that contains the datasets.", rich_help_panel=DATA)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=MACHINE)]
 Threads = Annotated[
@@ -28,7 +28,7 @@ Threads = Annotated[
 
 
 def set_threads(threads: int | None) -> None:
-    """Let torch use this many CPU threads; None keeps its own choice."""
+    """Set the number of CPU threads of torch; None leaves torch's default unchanged."""
     if threads is None:
         return
     if threads < 1:

@@ -1,4 +1,4 @@
-"""``defenses pseudo-label``."""
+"""``defenses pseudo-label``: label images with the predictions of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``defenses show``."""
+"""``defenses show``: print a recipe with the source of every value."""
 
 from __future__ import annotations
 

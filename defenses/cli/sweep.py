@@ -1,4 +1,4 @@
-"""``defenses sweep``."""
+"""``defenses sweep``: train a recipe at several values of its fields and draw robustness against them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,10 @@ def sweep(
         ),
     ] = None,
 ) -> None:
-    """Train a recipe at several values of its fields and draw robustness against them (AWP paper, Figures 2
-    and 3c)."""
+    """Train a recipe at several values of its fields and draw robustness against them.
+
+    Figures 2 and 3c of the AWP paper are such sweeps. Finished runs are kept and not trained again.
+    """
     from rich.markup import escape
 
     from defenses.reports.figures.sweep import Epoch, draw_sweep, sweep_record, sweep_series

@@ -1,4 +1,4 @@
-"""``defenses table``."""
+"""``defenses table``: show runs as a table of the AWP paper, next to the published values."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def table(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write OUT.md and OUT.json.")] = None,
 ) -> None:
-    """Lay out runs as a table of the AWP paper, with mean and standard deviation over seeds and the published
-    values.
+    """Show runs as a table of the AWP paper, next to the published values.
 
-    Table 2 uses the results of robust-eval run --suite full; the other tables use the learning curves.
+    Cells show mean and standard deviation over seeds. Table 2 uses the results of robust-eval run --suite
+    full; the other tables use the learning curves.
     """
     from defenses.reports.tables import entries, layout, published, rendering
     from defenses.runs.reading import find_runs

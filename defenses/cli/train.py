@@ -1,4 +1,4 @@
-"""``defenses train``."""
+"""``defenses train``: train a recipe, with one or several seeds."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ RECIPE, DATA = "Recipe", "Data"
 
 @dataclass(frozen=True)
 class Choices:
-    """The data set, which selects a recipe's variants, and the values given on the command line.
+    """The dataset, which selects a recipe's variants, and the values given on the command line.
 
     None keeps the recipe's own value.
     """

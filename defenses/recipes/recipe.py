@@ -37,7 +37,7 @@ class Recipe(Section):
     architecture_arguments: dict[str, int | float | bool | str]
     """Arguments of the architecture's ``build`` function; dropped if another architecture is chosen."""
     normalisation: str
-    """A known normalisation, or ``dataset``: that of the data set if it has one, else none."""
+    """A known normalisation, or ``dataset``: that of the dataset if it has one, else none."""
     threat: Threat
     objective: Annotated[SerializeAsAny[ObjectiveParams], BeforeValidator(parse_objective)]
     inner: Inner

@@ -1,6 +1,6 @@
 """Resolve a recipe's name and the command line into a checked recipe, with the source of every field.
 
-A recipe file may name a parent (``extends``), and may contain ``variants`` for data sets (``svhn``), norms
+A recipe file may name a parent (``extends``), and may contain ``variants`` for datasets (``svhn``), norms
 (``L2``) or both (``svhn-L2``), and ``sources`` of its values. Later values override earlier ones, in the
 order: the parent with its variants, the file, the file's variants, the command line.
 """

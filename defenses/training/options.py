@@ -14,9 +14,9 @@ TRAINING, MACHINE, OUTPUT = "Training", "Machine", "Output"
 
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions:
-    """Where the data sets are and how the machine computes; shared by ``train`` and ``sweep``."""
+    """Where the datasets are and how the machine computes; shared by ``train`` and ``sweep``."""
 
-    data_root: Path | None = option(None, "Folder that contains the data sets.", panel=DATA)
+    data_root: Path | None = option(None, "Folder that contains the datasets.", panel=DATA)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MACHINE)
     precision: str = option("32", "32 or bf16 (mixed precision).", panel=MACHINE)
     compile: str = option(

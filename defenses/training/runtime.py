@@ -102,7 +102,7 @@ def _fabric(device: torch.device, precision: str, devices: int, nodes: int) -> R
     from lightning.fabric import Fabric
 
     if device.type == "cuda" and devices > torch.cuda.device_count():
-        raise UserError(f"--devices {devices}, but torch sees {torch.cuda.device_count()} CUDA devices.")
+        raise UserError(f"--devices {devices}, but torch finds {torch.cuda.device_count()} CUDA devices.")
     alone = [device.index or 0] if device.type == "cuda" else 1
     fabric = Fabric(
         accelerator=device.type,

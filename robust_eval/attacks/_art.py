@@ -11,7 +11,7 @@ Default behaviour of ART that this module avoids:
 
 ART draws random starts from the global generator of numpy, so numpy is seeded as well as torch. Labels are
 one-hot, losses are sums (a mean underflows when the cross-entropy saturates), images are clipped to
-[0, 1], and the work unit is one batch.
+[0, 1], and the unit is one batch.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The phases of AutoAttack ("standard" version), one at a time, with the code of its authors.
+"""The stages of AutoAttack ("standard" version), one at a time, with the code of its authors.
 
 Uses the git distribution ``autoattack`` if it is installed, else ``pyautoattack`` (the PyPI release by the
 same authors, with the same attack code). The attack objects are those that the library creates for
 ``AutoAttack(version="standard")``, called as the library calls them.
 
-Few classes change the phases (described by :func:`note`): there are at most classes - 1 targets; the
+Few classes change the stages (described by :func:`note`): there are at most classes - 1 targets; the
 targeted DLR loss needs four classes, so with three classes ``apgd-t`` uses the untargeted DLR loss; with
 two classes no DLR loss exists, and ``apgd-t`` is left out.
 """
@@ -45,7 +45,7 @@ LIBRARY = _distribution()
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """AutoAttack phase, with the settings of ``version="standard"`` (not configurable)."""
+    """One stage of AutoAttack (``phase``), with the settings of ``version="standard"`` (not configurable)."""
 
     phase: Literal["apgd-ce", "apgd-t", "fab-t", "square"] = "apgd-ce"
     version: Literal["standard"] = "standard"
@@ -56,7 +56,7 @@ def _targets(classes: int) -> int:
 
 
 def note(params: Params, classes: int) -> str:
-    """How a small number of classes changes a phase; '' if it does not."""
+    """How a small number of classes changes a stage; '' if it does not."""
     if params.phase == "apgd-t" and classes == 2:
         return "left out: the DLR loss needs three classes"
     if params.phase == "apgd-t" and classes == 3:
@@ -68,7 +68,7 @@ def note(params: Params, classes: int) -> str:
 
 
 def problem(params: Params, threat: ThreatModel, image_size: tuple[int, int]) -> str:
-    """Why a phase fails on images of this size: Square in L2 starts with tiles of a fifth of the height."""
+    """Why a stage fails on images of this size: Square in L2 starts with tiles of a fifth of the height."""
     if params.phase != "square" or threat.norm != "L2":
         return ""
     side = image_size[0] // 5
@@ -105,7 +105,7 @@ def search(
 ) -> Tensor:
     """Adversarial images (N, C, H, W); see :mod:`robust_eval.attacks` for the contract.
 
-    Returns the clean image if the phase finds no adversarial image (FAB: none within epsilon).
+    Returns the clean image if the stage finds no adversarial image (FAB: none within epsilon).
     """
     import torch
 
@@ -147,7 +147,7 @@ def _standard(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, seed: int) 
 
 
 def _phase(standard: Any, params: Params, classes: int) -> Any:
-    """The attack object of the library for a phase, configured as the library configures it."""
+    """The attack object of the library for a stage, configured as the library configures it."""
     if params.phase == "square":
         return standard.square
     if params.phase == "fab-t":

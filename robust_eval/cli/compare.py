@@ -1,4 +1,4 @@
-"""``robust-eval compare``."""
+"""``robust-eval compare``: compare two results on the same images by a paired test."""
 
 from __future__ import annotations
 

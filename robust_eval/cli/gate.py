@@ -1,4 +1,4 @@
-"""``robust-eval gate``."""
+"""``robust-eval gate``: exit with 1 unless a result reaches a minimum robust accuracy."""
 
 from __future__ import annotations
 

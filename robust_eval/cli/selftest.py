@@ -1,4 +1,4 @@
-"""``robust-eval selftest``."""
+"""``robust-eval selftest``: evaluate models with planted defects and report which were detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``robust-eval verify``."""
+"""``robust-eval verify``: compute the verdicts of a result again from its stored evidence."""
 
 from __future__ import annotations
 

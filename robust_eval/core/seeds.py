@@ -1,4 +1,4 @@
-"""Derive one random seed per work unit from a root seed."""
+"""Derive one random seed per unit from a root seed."""
 
 from __future__ import annotations
 

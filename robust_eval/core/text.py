@@ -24,7 +24,7 @@ def printable(value: str, most: int = 300) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Format a duration: ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
     total = round(seconds)
     if total < 60:
         return f"{total} s"

@@ -54,9 +54,9 @@ class LayerHistograms:
     edges: NDArray[np.float64]
     """Edges of the common bins, shape (bins + 1,), symmetric around 0."""
     density: Mapping[str, NDArray[np.float64]]
-    """By label, shape (bins,); integrates to the fraction of the weights within the bins."""
+    """By label, shape (bins,); integrates to the fraction of the checkpoint's weights within the bins."""
     statistics: Mapping[str, WeightStatistics]
-    """By label."""
+    """The statistics of each checkpoint, by label."""
 
 
 def weight_statistics(values: NDArray[np.float64]) -> WeightStatistics:

@@ -113,7 +113,7 @@ def _from_entry(name: str, entry: RobustBenchEntry) -> PublishedEntry:
 
 
 def _same_eps(text: str | None, threat: ThreatModel) -> bool:
-    """Compared exactly: 0.031 is not 8/255."""
+    """Whether ``text`` equals the threat model's epsilon; exact, so 0.031 does not match 8/255."""
     try:
         return text is not None and Fraction(text.replace(" ", "")) == threat.eps
     except (ValueError, ZeroDivisionError):

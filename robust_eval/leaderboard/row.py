@@ -72,7 +72,7 @@ class Row:
 
     @property
     def selected(self) -> checkpoint_claims.Selected:
-        """How the checkpoint was selected among the training epochs, as it claims itself."""
+        """How the checkpoint was selected among the training epochs, according to its own claims."""
         checkpoint = self.result.checkpoint
         return checkpoint_claims.selected(checkpoint.trained_with, checkpoint.name)
 

@@ -132,15 +132,15 @@ class DiagnosisRecord(ClosedModel):
 
     images: NonNegativeInt
     broken: NonNegativeInt
-    """By PGD-20, as in its column."""
+    """Examples broken by PGD-20, as in its column."""
     broken_more_steps: NonNegativeInt
-    """By PGD-40."""
+    """Examples broken by PGD-40."""
     broken_restarts: NonNegativeInt
-    """By PGD-20 from at least one of five starts."""
+    """Examples broken by PGD-20 from at least one of five starts."""
     broken_short_steps: NonNegativeInt
-    """By PGD-20 with a quarter of the step."""
+    """Examples broken by PGD-20 with a quarter of the step."""
     broken_long_steps: NonNegativeInt
-    """By PGD-20 with four times the step."""
+    """Examples broken by PGD-20 with four times the step."""
     not_rising: NonNegativeInt
     """Examples whose margin PGD-20 did not reduce."""
     unbounded_left: NonNegativeInt

@@ -35,7 +35,8 @@ ORDER: dict[str, tuple[set[str], ...]] = {
         {"cli"},
     ),
 }
-# Training shares no code with the attacks of the evaluation: a defect in them cannot hide itself.
+# Training shares no code with the attacks of the evaluation, so that a defect in an attack cannot affect both
+# a defense and the measurement of its robustness.
 DEFENSES_MAY_IMPORT = {"core", "data", "models", "results"}
 # The longest chain of imports between top-level folders, in folders.
 MOST_LEVELS = {"robust_eval": 8, "defenses": 6}

@@ -1,1 +1,4 @@
-"""Parts of the leaderboard simulation: work units, measured times, and the scheduler."""
+"""Parts of the leaderboard simulation: units, measured times, and the scheduler.
+
+May import ``robust_eval``.
+"""

@@ -1,4 +1,4 @@
-"""The work units of an evaluation, by stage, divided by ``robust_eval.evaluation.planning.units``."""
+"""The units of an evaluation, by stage, divided by ``robust_eval.evaluation.planning.units``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robust_eval.evaluation.planning.units import SPLIT, split_into_batches
 QUERIES = 8192
 """SPSA queries per call of the network."""
 # Fractions of all images that are still robust after each attack: AT-AWP in Table 2 of the AWP paper. For
-# the phases of AutoAttack, values between its columns PGD-100 and AutoAttack are assumed; FAB and Square
+# the stages of AutoAttack, values between its columns PGD-100 and AutoAttack are assumed; FAB and Square
 # break few images.
 LEFT = {
     "clean": 0.8557,

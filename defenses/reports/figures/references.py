@@ -57,7 +57,7 @@ def _below(path: Path) -> list[Reference]:
 
 
 def _read(path: Path) -> Reference | None:
-    """None for a file with other columns."""
+    """Read one log; return None if the file lacks the columns of a training log."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)

@@ -30,7 +30,7 @@ class PublishedRow:
     """One row of a published table."""
 
     group: str
-    """Threat model (Table 1), or data set and norm (other tables)."""
+    """Threat model (Table 1), or dataset and norm (other tables)."""
     method: str
     values: Mapping[str, TableValue]
     """By column."""
@@ -89,5 +89,5 @@ def method(recipe: str) -> str | None:
 
 
 def dataset(name: str) -> str:
-    """The paper's name of a data set, such as CIFAR-10 for ``cifar10``; other names are unchanged."""
+    """The paper's name of a dataset, such as CIFAR-10 for ``cifar10``; other names are unchanged."""
     return str(_file()["datasets"].get(name, name))

@@ -1,4 +1,4 @@
-"""``robust-eval landscape connectivity``."""
+"""``robust-eval landscape connectivity``: measure the loss along the line between two checkpoints."""
 
 from __future__ import annotations
 

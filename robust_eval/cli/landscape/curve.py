@@ -1,4 +1,4 @@
-"""``robust-eval landscape curve``."""
+"""``robust-eval landscape curve``: measure the adversarial loss along random directions in weight space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``robust-eval landscape hessian``."""
+"""``robust-eval landscape hessian``: compute the largest Hessian eigenvalues of the adversarial loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SpectrumOptions:
     tolerance: float = option(
         1e-3, "Relative change below which an eigenvalue has converged.", panel=LANDSCAPE
     )
-    iterations: int = option(50, "Most Hessian-vector products per eigenvalue.", panel=LANDSCAPE)
+    iterations: int = option(50, "Maximum number of Hessian-vector products per eigenvalue.", panel=LANDSCAPE)
 
 
 @expand_options

@@ -1,4 +1,4 @@
-"""``robust-eval landscape linear``."""
+"""``robust-eval landscape linear``: compare linear classifiers trained at growing epsilon with theory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ClassOptions:
     data: str = option("digits", "digits, mnist, cifar10, ..., folder:DIR or npz:FILE.", panel=DATA)
     data_root: Path | None = option(None, "Folder that contains the datasets.", panel=DATA)
     classes: str | None = option(None, "Two classes, for example 3,8 (default: the first two).", panel=DATA)
-    examples: int = option(1000, "Most training images per class.", panel=DATA)
+    examples: int = option(1000, "Maximum number of training images per class.", panel=DATA)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``robust-eval landscape perturbation``."""
+"""``robust-eval landscape perturbation``: measure the adversarial loss under weight perturbations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``robust-eval landscape plane``."""
+"""``robust-eval landscape plane``: measure the adversarial loss over a plane of two random directions."""
 
 from __future__ import annotations
 

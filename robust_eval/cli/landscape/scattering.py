@@ -1,4 +1,4 @@
-"""``robust-eval landscape scattering``."""
+"""``robust-eval landscape scattering``: compare perturbations and gradients of neighbouring weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from robust_eval.evaluation.planning.options import ModelOptions, ThreatOptions
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourOptions:
-    """The neighbouring weights, and the sizes of the attack they are compared under."""
+    """The neighbouring weights, and the values of epsilon at which they are compared."""
 
-    budgets: str = option(
-        "0,1/4,1/2,3/4,1,3/2,2", "Multiples of epsilon, separated by commas.", panel=LANDSCAPE
+    epsilons: str = option(
+        "0,1/4,1/2,3/4,1,3/2,2",
+        "Values of epsilon as multiples of --eps, separated by commas.",
+        flags=("--epsilons", "--budgets"),
+        panel=LANDSCAPE,
     )
     radius: str = option(
         "0.05", "Distance of the neighbouring weights, relative to each filter's norm.", panel=LANDSCAPE
@@ -39,10 +42,11 @@ def scattering(
     model: ModelOptions,
     output: OutputOptions,
 ) -> None:
-    """Measure gradient scattering: how similar are neighbouring weights as epsilon grows? (Liu et al. 2020)
+    """Measure gradient scattering: cosines between neighbouring weights as epsilon grows (Liu et al. 2020).
 
-    Reports cosine similarities between a checkpoint and random weights near it: of the perturbations that PGD
-    finds at each, and of the parameter gradients there. Low cosines mean scattered gradients.
+    Prints the mean cosine similarity over all pairs of the checkpoint's weights and random weights near them:
+    of the perturbations that PGD finds, and of the parameter gradients of the adversarial loss. Low cosines
+    mean scattered gradients.
     """
     from robust_eval.core import terminal
     from robust_eval.landscape.liu.gradient_scattering import (
@@ -57,7 +61,7 @@ def scattering(
     from robust_eval.landscape.liu.measurement import make_measurement
     from robust_eval.landscape.option_checks import require_at_least
 
-    ratios, radius = parse_ratios(neighbourhood.budgets), parse_radius(neighbourhood.radius)
+    ratios, radius = parse_ratios(neighbourhood.epsilons), parse_radius(neighbourhood.radius)
     neighbours = neighbourhood.neighbours
     require_at_least("--neighbours", neighbours)
     comparison = load_checkpoints(checkpoints, data, threat, model, output)

@@ -1,4 +1,4 @@
-"""``robust-eval landscape weights``."""
+"""``robust-eval landscape weights``: draw histograms of each layer's weights and print their statistics."""
 
 from __future__ import annotations
 

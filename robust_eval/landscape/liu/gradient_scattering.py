@@ -62,9 +62,9 @@ class GradientSimilarity:
 
 def parse_ratios(text: str) -> tuple[Fraction, ...]:
     """Values of epsilon relative to the threat model's, in increasing order without duplicates."""
-    ratios = sorted({parse_fraction(part, "--budgets") for part in text.split(",")})
+    ratios = sorted({parse_fraction(part, "--epsilons") for part in text.split(",")})
     if ratios[0] < 0:
-        raise UserError(f"--budgets must be 0 or more, got '{text}'.")
+        raise UserError(f"--epsilons must be 0 or more, got '{text}'.")
     return tuple(ratios)
 
 
@@ -73,7 +73,7 @@ def _refuse_beyond_box(threat: ThreatModel, ratios: Sequence[Fraction]) -> None:
     for ratio in ratios:
         if threat.norm == "Linf" and threat.eps * ratio > 1:
             raise UserError(
-                f"--budgets {format_fraction(ratio)} times epsilon {threat.eps_text} is more than the "
+                f"--epsilons {format_fraction(ratio)} times epsilon {threat.eps_text} is more than the "
                 f"range of pixels, [0, 1]: use at most {format_fraction(1 / threat.eps)}."
             )
 

@@ -12,7 +12,7 @@ CHARACTER = 7.0
 LINE = 13.0
 
 Frame = tuple[float, float, float, float]
-"""left, right, top, bottom."""
+"""The edges of the text: left, right, top, bottom."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Label:
     anchor: str = "start"
 
     def box(self) -> Frame:
-        """left, right, top, bottom."""
+        """The edges of the text: left, right, top, bottom."""
         width = CHARACTER * len(self.text)
         left = {"start": self.x, "middle": self.x - width / 2, "end": self.x - width}[self.anchor]
         return left, left + width, self.y - LINE * 0.8, self.y + LINE * 0.2

@@ -10,7 +10,8 @@ An architecture file defines
 
 Submodules are named as in the public code, so that public checkpoints can be loaded. Files are found by
 name; no registration is needed. This module contains the interface of a file, the catalogue of all files
-(:func:`files`, :func:`ids`, :func:`find`, :func:`build`), and helpers for architecture files.
+(:func:`files`, :func:`ids`, :func:`find`, :func:`build`), and helpers for architecture files. May import
+``robust_eval.core``.
 """
 
 from __future__ import annotations

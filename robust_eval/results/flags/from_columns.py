@@ -93,7 +93,7 @@ def _weaker_beats_stronger(bits: Mapping[str, Bools]) -> Iterator[Finding]:
 def _black_box_beats_white_box(
     columns: Mapping[str, ColumnRecord], bits: Mapping[str, Bools]
 ) -> Iterator[Finding]:
-    """Compare SPSA with the gradient columns, and Square with the earlier phases of AutoAttack."""
+    """Compare SPSA with the gradient columns, and Square with the earlier stages of AutoAttack."""
     white = [bits[name] for name in WHITE_BOX if name in bits]
     found = 0
     if white and "spsa" in bits:

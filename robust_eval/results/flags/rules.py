@@ -61,7 +61,7 @@ MODEL: Mapping[str, Rule] = {
     "test-time-optimisation": Rule(
         WARNS,
         "no call of autograd (after AutoAttack checks.py)",
-        "The forward pass calls autograd: generic attacks are weak on this defence, use an adaptive attack.",
+        "The forward pass calls autograd: generic attacks are weak on this defense, use an adaptive attack.",
     ),
     "no-gradients": Rule(
         BLOCKS,

@@ -185,4 +185,4 @@ def test_unusable_flatness_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No checkpoint of the landscape is in these run folders"):
         gap_flatness.match([read_run(tmp_path / "a")], ["a"], {"00" * 32: 1.0})
     text = invoke(tmp_path / "a", "--against-flatness", fine, "--out", tmp_path / "f")
-    assert "1 checkpoints: no correlation, which needs three checkpoints" in text
+    assert "1 checkpoint: no correlation, which needs three checkpoints" in text

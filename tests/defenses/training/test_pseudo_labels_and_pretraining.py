@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.small_jobs import make_job, run, weights
 
+import robust_eval.evaluation.prepare
 from defenses.recipes.choices import Choices
 from defenses.training import initial_weights
 from defenses.training.context import begin
@@ -22,7 +23,6 @@ from defenses.training.runtime import start_runtime
 from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
 from robust_eval.data import load
-from robust_eval.evaluation import prepare as evaluation
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.loading import checkpoint
 from robust_eval.results import flags
@@ -188,7 +188,7 @@ def test_the_complete_test_set_is_left_out_even_if_only_a_part_is_measured(tmp_p
 
 def test_a_model_evaluated_on_its_training_images_is_flagged(natural: Path) -> None:
     for split, expected in (("train", True), ("test", False)):
-        job = evaluation.prepare(
+        job = robust_eval.evaluation.prepare.prepare(
             EvaluationOptions(
                 checkpoint=str(natural), data="digits", split=split, suite="clean", examples=200
             )

@@ -1,4 +1,4 @@
-"""The phases of AutoAttack give the same result as the runner of the library."""
+"""The stages of AutoAttack give the same result as the runner of the library."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_cascade_equals_the_standard_evaluation_of_the_library(
         robust[survivors[newly_broken]] = False
         counts.append(int(robust.sum()))
     assert torch.equal(broken(model, theirs, y), ~robust)
-    assert 0 < counts[-1] < counts[0] < len(x), "the phases break some images and leave some"
+    assert 0 < counts[-1] < counts[0] < len(x), "the stages break some images and leave some"
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", "0.6"), ("L2", "5")])
@@ -107,7 +107,7 @@ def test_square_equals_that_of_the_library(norm: Norm, eps: str) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("norm", NORMS)
 def test_few_classes(classes: int, norm: Norm) -> None:
-    """All phases but Square, which does not depend on the number of classes, on easy and hard images."""
+    """All stages but Square, which does not depend on the number of classes, on easy and hard images."""
     model, x, y = digits(classes)
     for eps in ("0.9", "0.0001"):
         threat = parse_threat(norm, eps if norm == "Linf" else str(10 * float(eps)))

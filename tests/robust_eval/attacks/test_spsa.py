@@ -190,36 +190,12 @@ def test_queries_with_nan_logits_are_ignored() -> None:
 class SPSAForART(EvasionAttack):  # type: ignore[misc]  # ART has no types
     """The ``spsa`` family with the interface of ART, for any ART classifier."""
 
-    attack_params: ClassVar[list[str]] = [
-        *("norm", "eps", "iterations", "samples", "delta", "learning_rate", "seed"),
-        *EvasionAttack.attack_params,
-    ]
+    attack_params: ClassVar[list[str]] = ["settings", "seed", *EvasionAttack.attack_params]
     _estimator_requirements = (BaseEstimator, ClassifierMixin)
 
-    def __init__(
-        self,
-        estimator: Any,
-        *,
-        norm: Norm = "Linf",
-        eps: float = 8 / 255,
-        iterations: int = 100,
-        samples: int = 256,
-        delta: float = 0.001,
-        learning_rate: float = 0.01,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, estimator: Any, settings: _spsa.SPSASettings, seed: int = 0) -> None:
         super().__init__(estimator=estimator)
-        self.norm, self.eps, self.seed = norm, eps, seed
-        self.iterations, self.samples = iterations, samples
-        self.delta, self.learning_rate = delta, learning_rate
-        self.settings = _spsa.SPSASettings(
-            norm=norm,
-            radius=eps,
-            iterations=iterations,
-            samples=samples,
-            delta=delta,
-            learning_rate=learning_rate,
-        )
+        self.settings, self.seed = settings, seed
 
     def generate(self, x: Images, y: NDArray[Any] | None = None, **_kwargs: object) -> Images:
         """Adversarial images (N, C, H, W); without ``y`` the labels are the predictions."""
@@ -259,7 +235,10 @@ def test_the_attack_is_the_same_through_the_interface_of_art() -> None:
         classes=3,
         seed=9,
     )
-    attack = SPSAForART(classifier, eps=0.03, iterations=5, samples=32, seed=9)
+    settings = _spsa.SPSASettings(
+        norm="Linf", radius=0.03, iterations=5, samples=32, delta=0.001, learning_rate=0.01
+    )
+    attack = SPSAForART(classifier, settings, seed=9)
     assert np.allclose(attack.generate(x.numpy(), y.numpy()), own.numpy(), atol=1e-6)
     onehot = np.eye(3, dtype=np.float32)[y.numpy()]
     assert np.array_equal(attack.generate(x.numpy(), onehot), attack.generate(x.numpy()))

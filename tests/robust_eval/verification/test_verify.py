@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.statistics import wilson
@@ -27,8 +27,7 @@ from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.run import execute
 from robust_eval.models.architectures import build
-from robust_eval.models.loading.checkpoint import CheckpointDescription
-from robust_eval.models.loading.checkpoint import save as save_checkpoint
+from robust_eval.models.loading.checkpoint import CheckpointDescription, save
 from robust_eval.results import EvalResult, read_result, verification_record
 from robust_eval.results.request_records import request_of
 from robust_eval.results.verification_record import Verification
@@ -50,7 +49,7 @@ def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.n
         bias -= network(X_NCHW).mean(0)
         weight *= scale
         bias *= scale
-    save_checkpoint(
+    save(
         path,
         network,
         CheckpointDescription(
@@ -150,7 +149,7 @@ def rewrite_evidence(folder: Path, change: Callable[[Tensors, dict[str, str]], o
         metadata = json.loads(file.metadata()["robust_eval"])
         tensors: Tensors = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
     change(tensors, metadata)
-    payload = save(tensors, metadata={"robust_eval": json.dumps(metadata)})
+    payload = safetensors.numpy.save(tensors, metadata={"robust_eval": json.dumps(metadata)})
     path.write_bytes(payload)
     images = sum(len(tensor) for name, tensor in tensors.items() if name.endswith(".indices"))
     record = {"file": path.name, "sha256": hashlib.sha256(payload).hexdigest(), "images": images}
@@ -511,7 +510,7 @@ def spoil(folder: Path, content: bytes) -> None:
         ),
         (lambda f: spoil(f, (f / "evidence.safetensors").read_bytes()[:500]), "not a safetensors.*truncated"),
         (lambda f: spoil(f, b"<html>"), "is not a safetensors file"),
-        (lambda f: spoil(f, save({"x": np.zeros(3)})), "but not evidence of a run"),
+        (lambda f: spoil(f, safetensors.numpy.save({"x": np.zeros(3)})), "but not evidence of a run"),
         (
             lambda f: rewrite_evidence(f, lambda t, _: t.update({"fgsm.images": t["fgsm.images"][:1]})),
             "is damaged: fgsm has int64 indices",

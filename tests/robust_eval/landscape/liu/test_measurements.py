@@ -92,7 +92,7 @@ def test_an_interrupted_hessian_continues_with_the_missing_eigenvalues(
 
 
 def test_scattering(run: Run) -> None:
-    words = ("scattering", "at.pt", "awp.pt", *SMALL, "--budgets", "0,1/2,1", "--neighbours", "2")
+    words = ("scattering", "at.pt", "awp.pt", *SMALL, "--epsilons", "0,1/2,1", "--neighbours", "2")
     code, out, _ = run(*words, "--out", "s")
     assert code == 0, out
     found = written("s/scattering")["scatter"]
@@ -242,10 +242,10 @@ def test_invalid_input_is_refused(run: Run, tmp_path: Path) -> None:
         refused(run(command, "at.pt", "nowhere.pt", *SMALL), "nowhere.pt")
     refused(run("hessian", "at.pt", "--count", "0"), "--count must be at least 1, got 0")
     refused(run("hessian", "at.pt", "--tolerance", "2"), "--tolerance must be between 0 and 1")
-    refused(run("scattering", "at.pt", "--budgets", "-1,1"), "--budgets must be 0 or more")
+    refused(run("scattering", "at.pt", "--epsilons", "-1,1"), "--epsilons must be 0 or more")
     refused(
         run("scattering", "at.pt", *SMALL, "--eps", "0.1", "--budgets", "100"),
-        r"--budgets 100 times epsilon 0.1 is more than the range of pixels, \[0, 1\]: use at most 10",
+        r"--epsilons 100 times epsilon 0.1 is more than the range of pixels, \[0, 1\]: use at most 10",
     )
     refused(run("scattering", "at.pt", "--radius", "0"), "--radius must be above 0 and at most 1")
     refused(run("scattering", "at.pt", "--neighbours", "0"), "--neighbours must be at least 1")

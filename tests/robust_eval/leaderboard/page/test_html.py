@@ -192,7 +192,7 @@ def test_the_detail_view_shows_the_verification(base: EvalResult) -> None:
         "verified, audited",
         "still wrong passed: so it is",
         "audit passed: 1 of 10 robust examples broken by suite full, seed 7, 2.5 s",
-        "on trust the date",
+        "not checked the date",
         "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took",
     ):
         assert expected in text
