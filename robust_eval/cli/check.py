@@ -1,4 +1,4 @@
-"""``robust-eval check``."""
+"""``robust-eval check``: load a checkpoint, report how it was interpreted, and probe it for flags."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def evaluate(
         display: an object with the methods of :class:`robust_eval.evaluation.executors.display.Display`, which
             receives progress; None: nothing is shown.
         diagnose: also check whether the attacks converge (:mod:`robust_eval.evaluation.checks.diagnosis`).
-        batch_size: examples per work unit; None: chosen by image size.
+        batch_size: examples per unit; None: chosen by image size.
         seed: random seed of all attacks, 0 or more.
         precision: of the attacks: float32, bfloat16 or auto. Verdicts are always computed in float32.
         compile: torch.compile for the attacks: auto, on or off.

@@ -68,9 +68,7 @@ class ThreatOptions:
 class SearchOptions:
     """How the attacks are computed. The verdicts are always computed by the original model in float32."""
 
-    batch_size: int | None = option(
-        None, "Examples per work unit (default: chosen by image size).", panel=SEARCH
-    )
+    batch_size: int | None = option(None, "Examples per unit (default: chosen by image size).", panel=SEARCH)
     seed: int = option(0, "Random seed of all attacks.", panel=ATTACK, recorded="always")
     precision: str = option(
         "float32",

@@ -1,4 +1,4 @@
-"""Split a request into work units.
+"""Split a request into units.
 
 Pure functions, so that a plan can be printed, resumed and tested without running anything.
 """
