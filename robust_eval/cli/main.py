@@ -23,7 +23,8 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.text import printable
 
 app = typer.Typer(
-    help="Evaluate the adversarial robustness of image classifiers and publish results that others can verify.",
+    help="Evaluate the adversarial robustness of image classifiers and publish results that others can "
+    "verify.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -54,8 +54,8 @@ def evaluate(
         suite: a Suite, or anything that ``robust-eval run --suite`` accepts.
         name: name of the model in the result.
         out: run folder, which the same call continues; None: the run is held in memory.
-        display: an object with the methods of :class:`robust_eval.evaluation.executors.display.Display`, which
-            receives progress; None: nothing is shown.
+        display: receives progress; an object with the methods of
+            :class:`robust_eval.evaluation.executors.display.Display`. None: nothing is shown.
         diagnose: also check whether the attacks converge (:mod:`robust_eval.evaluation.checks.diagnosis`).
         batch_size: examples per unit; None: chosen by image size.
         seed: random seed of all attacks, 0 or more.

@@ -23,8 +23,8 @@ class DataOptions:
 
     data: str | None = option(
         None,
-        "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE (default: what the checkpoint was trained "
-        "on).",
+        "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE (default: what the checkpoint "
+        "was trained on).",
         panel=DATA,
         path=True,
     )
@@ -58,8 +58,8 @@ class ThreatOptions:
     )
     eps: str | None = option(
         None,
-        "Largest perturbation of pixels in [0, 1], for example 8/255 (default: that of the checkpoint's training, else "
-        "the usual value for the dataset).",
+        "Largest perturbation of pixels in [0, 1], for example 8/255 (default: that of the checkpoint's "
+        "training, else the usual value for the dataset).",
         panel=ATTACK,
     )
 
