@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 
 from robust_eval.cli import progress_tables, tables
 from robust_eval.evaluation.executors import WorkerState
@@ -71,41 +69,23 @@ class PlainProgress:
     def _due(self) -> bool:
         return time.monotonic() - self._last >= INTERVAL
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class LiveProgress:
+class LiveProgress(PlainProgress):
     """A table that is redrawn: the stages of the only run, or all runs with the workers."""
 
-    def __init__(self, console: Console, *, several: bool = False) -> None:
-        self._console, self._several = console, several
-        self._live = Live(console=console, refresh_per_second=4)
-
-    def opened(self, run: Run) -> None:
-        tables.print_opened(self._console, run, brief=self._several)
-
-    def log(self, text: str) -> None:
-        self._console.print(escape(text), soft_wrap=True, highlight=False)
+    def __init__(self, console: Console, live: Live, *, several: bool = False) -> None:
+        super().__init__(console, several=several)
+        self._live = live
 
     def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None:
         self._live.update(progress_tables.table(runs, workers))
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-
-def display(console: Console, *, several: bool = False) -> PlainProgress | LiveProgress:
+@contextmanager
+def display(console: Console, *, several: bool = False) -> Iterator[PlainProgress]:
     """The display for a terminal, or for a file or pipe; ``several``: there are several runs."""
-    kind = LiveProgress if console.is_terminal else PlainProgress
-    return kind(console, several=several)
+    if not console.is_terminal:
+        yield PlainProgress(console, several=several)
+        return
+    with Live(console=console, refresh_per_second=4) as live:
+        yield LiveProgress(console, live, several=several)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,6 +67,15 @@ class StageProgress:
     timed: int = 0
     """Examples done since this command started; the speed is estimated from these."""
 
+    def count(self, result: UnitResult, *, stored: bool) -> None:
+        """Add a unit, which was stored or has just been run."""
+        n = len(result.verdicts.indices)
+        self.done += n
+        self.broken += int((~result.verdicts.robust).sum())
+        if not stored:
+            self.seconds += result.seconds
+            self.timed += n
+
     def seconds_left(self) -> float | None:
         """Estimated remaining time; None before a unit has been timed."""
         if self.done == self.attacked:
@@ -108,7 +118,7 @@ class Running:
             self._stages_of.setdefault(unit.key, []).append(progress)
             known = self.cascade.results.get(unit.key)
             if known is not None:
-                self._count(progress, known, stored=True)
+                progress.count(known, stored=True)
 
     def add(self, key: str, result: UnitResult, *, stored: bool) -> list[StageUnits]:
         """Record a unit's result and return the stages that can now start."""
@@ -116,17 +126,8 @@ class Running:
             return []
         self.done += 1
         for progress in self._stages_of[key]:
-            self._count(progress, result, stored=stored)
+            progress.count(result, stored=stored)
         return self.cascade.add(key, result)
-
-    @staticmethod
-    def _count(progress: StageProgress, result: UnitResult, *, stored: bool) -> None:
-        n = len(result.verdicts.indices)
-        progress.done += n
-        progress.broken += int((~result.verdicts.robust).sum())
-        if not stored:
-            progress.seconds += result.seconds
-            progress.timed += n
 
     def vanished(self) -> list[WorkUnit]:
         """Units that were stored and are no longer in the store."""
@@ -143,33 +144,29 @@ class Running:
         Raises:
             LookupError: if a unit has vanished from the store.
         """
-        spec, folder = self.opened.spec, self.opened.folder
+        opened, spec = self.opened, self.opened.spec
         if spec.shard is not None:
-            assert folder is not None
-            command = spec.command or ""
-            shards.write(folder, self.opened.request, spec.shard, self.report, command)
+            assert opened.folder is not None
+            shards.write(opened.folder, opened.request, spec.shard, self.report, spec.command or "")
             return None
-        columns = {
-            name: with_evidence(column, self.opened.store) for name, column in self.cascade.finished.items()
-        }
-        return result_writer.write(
-            self.opened.request, columns, self.report, diagnosis, spec.command, folder, evidence=True
-        )
+        finished = self.cascade.finished
+        columns = {name: with_evidence(column, opened.store) for name, column in finished.items()}
+        return self._write(columns, diagnosis, evidence=True)
 
     def partial_result(self) -> EvalResult | None:
         """Write the finished columns as a partial result; None if no column is finished, or all are."""
         if self.opened.spec.shard is not None or CLEAN not in self.cascade.finished or self.cascade.done:
             return None
-        folder = self.opened.folder
-        diagnosis = result_writer.stored_diagnosis(folder)
+        diagnosis = result_writer.stored_diagnosis(self.opened.folder)
+        return self._write(self.cascade.finished, diagnosis, evidence=False)
+
+    def _write(
+        self, columns: Mapping[str, FinishedColumn], diagnosis: DiagnosisRecord | None, *, evidence: bool
+    ) -> EvalResult:
+        opened = self.opened
+        command, folder = opened.spec.command, opened.folder
         return result_writer.write(
-            self.opened.request,
-            self.cascade.finished,
-            self.report,
-            diagnosis,
-            self.opened.spec.command,
-            folder,
-            evidence=False,
+            opened.request, columns, self.report, diagnosis, command, folder, evidence=evidence
         )
 
 
