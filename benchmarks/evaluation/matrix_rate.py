@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 import torch
 
+MIN_SECONDS = 0.1
+"""Duration of a product that is long enough to be measured."""
+
 
 def rate(
     dtype: torch.dtype,
@@ -24,8 +27,10 @@ def rate(
 ) -> float:
     """Operations per second of ``side`` x ``side`` products; the best repetition within ``seconds``.
 
-    With ``clock=time.process_time``: operations per processor second, over all threads.
+    With ``clock=time.process_time``: operations per processor second, over all threads. A device that is too
+    slow for this size, such as a processor without bfloat16 products, is measured with smaller products.
     """
+    side = _affordable_side(dtype, device, side)
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end or best == float("inf"):
@@ -35,6 +40,23 @@ def rate(
             torch.cuda.synchronize(device)
         best = min(best, clock() - start)
     return 2 * side**3 / best
+
+
+def _affordable_side(dtype: torch.dtype, device: torch.device, largest: int) -> int:
+    """The first of 128, 256, ... at which a product takes MIN_SECONDS, or ``largest``."""
+    side = 128
+    while side < largest:
+        a = torch.rand(side, side, device=device).to(dtype)
+        if side == 128:
+            a @ a  # The first product also loads libraries.
+        start = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if time.perf_counter() - start > MIN_SECONDS:
+            return side
+        side *= 2
+    return largest
 
 
 def main() -> None:
