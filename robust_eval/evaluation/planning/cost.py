@@ -74,5 +74,4 @@ def estimates(request: Request, speeds: Mapping[str, Speed]) -> list[Estimate]:
 
 def _units(request: Request, cost: Cost) -> int:
     """Number of units of an attack on all examples."""
-    passes = cost.forwards + cost.backwards
-    return len(split_into_batches(request, range(request.data.n), passes if passes > 1 else 0))
+    return len(split_into_batches(request, range(request.data.n), cost.forwards + cost.backwards))
