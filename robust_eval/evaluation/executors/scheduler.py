@@ -39,7 +39,6 @@ class Scheduler:
         self.runs = [Run(spec, number) for number, spec in enumerate(specs)]
         self._executor, self._display = executor, display
         self._unopened = list(self.runs)
-        self._sources = {run.number: run.spec.source for run in self.runs}
         self._queue = TaskQueue()
         self._stored_by: dict[str, Run] = {}
         """A run that has stored a unit, by the unit's key."""
@@ -65,7 +64,7 @@ class Scheduler:
         """The next task for a worker. A new run is opened if fewer tasks wait than there are workers."""
         if self._unopened and len(self._queue) < self._executor.size:
             return self._queue.start(self._unopened.pop(0), "load", (), "loading")
-        return self._queue.take(self._sources, loaded)
+        return self._queue.take(loaded)
 
     def _submit(self, run: Run, method: str, arguments: tuple[object, ...], label: str) -> None:
         self._queue.submit(run, self._queue.start(run, method, arguments, label))

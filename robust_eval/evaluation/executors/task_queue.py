@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Mapping
 
 from robust_eval.evaluation.executors import Source, Task
 from robust_eval.evaluation.executors.scheduled_run import Run
@@ -51,19 +50,18 @@ class TaskQueue:
             run.outstanding += 1
         return True
 
-    def take(self, runs: Mapping[int, Source], loaded: frozenset[Source]) -> Task | None:
-        """The next task for a worker that has ``loaded`` these sources; ``runs``: source by run number.
+    def take(self, loaded: frozenset[Source]) -> Task | None:
+        """The next task for a worker that has ``loaded`` these sources.
 
         Loaded sources first; then the earliest run, so that results appear one by one; then the smallest
         priority.
         """
-        numbers = sorted(self._waiting, key=lambda number: (runs[number] not in loaded, number))
-        if not numbers:
+        if not self._waiting:
             return None
-        heap = self._waiting[numbers[0]]
-        task = heapq.heappop(heap)[2]
-        if not heap:
-            del self._waiting[numbers[0]]
+        number = min(self._waiting, key=lambda n: (self._waiting[n][0][2].source not in loaded, n))
+        task = heapq.heappop(self._waiting[number])[2]
+        if not self._waiting[number]:
+            del self._waiting[number]
         return task
 
     def finished(self, task: Task) -> list[Run]:
