@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,3 +33,14 @@ def command_runner(
         return code, out, err
 
     return call
+
+
+def refused(outcome: tuple[int, str, str], message: str) -> None:
+    """Check exit code 2 and a message on one line, without a traceback or terminal control characters."""
+    code, _, err = outcome
+    assert code == 2, outcome
+    assert re.search(message, err), err
+    assert "Traceback" not in err
+    assert err.startswith("Error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", err)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 from support import small_scans
-from support.command_line import Run, command_runner
+from support.command_line import Run, command_runner, refused
 
 from robust_eval.landscape.awp import scan
 
@@ -23,14 +22,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         small_scans.write(tmp_path / f"{name}.pt", seed=seed)
 
     return command_runner(capsys, monkeypatch, tmp_path, "landscape")
-
-
-def refused(outcome: tuple[int, str, str], message: str) -> None:
-    code, _, err = outcome
-    assert code == 2, outcome
-    assert re.search(message, err), err
-    assert "Traceback" not in err
-    assert len(err.strip().splitlines()) == 1
 
 
 def test_curves_of_two_checkpoints(run: Run) -> None:

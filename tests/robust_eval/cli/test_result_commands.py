@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.command_line import Run, command_runner
+from support.command_line import Run, command_runner, refused
 from support.synthetic_results import full
 from support.untrained_checkpoint import untrained
 
@@ -26,16 +26,6 @@ from robust_eval.results import verification_record
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Call ``robust-eval`` in an empty folder: (exit code, stdout, stderr), on single long lines."""
     return command_runner(capsys, monkeypatch, tmp_path)
-
-
-def refused(outcome: tuple[int, str, str], message: str) -> None:
-    """Check exit code 2 and a message on one line, without a traceback or terminal control characters."""
-    code, _, err = outcome
-    assert code == 2
-    assert re.search(message, err), err
-    assert "Traceback" not in err
-    assert len(err.strip().splitlines()) == 1
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", err)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.command_line import Run, command_runner
+from support.command_line import Run, command_runner, refused
 from support.untrained_checkpoint import untrained
 
 from robust_eval.models.architectures import build
@@ -32,16 +32,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained digits network in this project's format."""
     return untrained(tmp_path_factory.mktemp("checkpoints") / "tiny.pt", width=4, hidden=16)
-
-
-def refused(outcome: tuple[int, str, str], message: str) -> None:
-    """Check exit code 2 and a message on one line, without a traceback."""
-    code, _, err = outcome
-    assert code == 2
-    assert re.search(message, err), err
-    assert "Traceback" not in err
-    assert err.startswith("Error: ")
-    assert len(err.strip().splitlines()) == 1
 
 
 def test_repeating_a_run_computes_no_units_again(run: Run, checkpoint: Path) -> None:

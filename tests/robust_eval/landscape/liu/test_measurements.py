@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support import small_scans
-from support.command_line import Run, command_runner
+from support.command_line import Run, command_runner, refused
 from torch import nn
 
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation
@@ -33,14 +32,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         small_scans.write(tmp_path / f"{name}.pt", seed=seed)
 
     return command_runner(capsys, monkeypatch, tmp_path, "landscape")
-
-
-def refused(outcome: tuple[int, str, str], message: str) -> None:
-    code, _, err = outcome
-    assert code == 2, outcome
-    assert re.search(message, err), err
-    assert "Traceback" not in err
-    assert len(err.strip().splitlines()) == 1
 
 
 def written(stem: str) -> dict[str, Any]:
