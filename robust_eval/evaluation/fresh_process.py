@@ -14,8 +14,7 @@ import re
 import sys
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.torch_state import standard_state
 from robust_eval.core.types import CheckpointRef, Ints
 from robust_eval.data import ImageSet
-from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.isolation import batched_logits
 from robust_eval.models.loading import checkpoint
@@ -59,11 +57,6 @@ def start_server() -> None:
 
         set_forkserver_preload([__name__])
         ensure_running()
-
-
-def with_fresh_logits(job: Job, options: EvaluationOptions) -> Job:
-    """The job, with a function that loads its checkpoint again in a fresh process."""
-    return replace(job, fresh_logits=partial(logits, options, job.request.checkpoint))
 
 
 def logits(

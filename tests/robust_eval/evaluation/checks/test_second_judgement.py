@@ -60,7 +60,7 @@ def test_every_image_is_judged_twice_in_batches_of_two_sizes_before_the_clean_on
     judge_again(one, judged(one), first_logits(one))
     assert calls[-1].tolist() == list(range(30, 38))
     sizes = [len(batch) for batch in calls[:-1]]
-    assert sizes == [30, 9, 9, 9, 3]
+    assert sizes == [30, 11, 11, 8]
     assert sorted(np.concatenate(calls[1:-1])) == list(range(30))
     assert calls[0].tolist() != sorted(calls[0])
 
@@ -90,7 +90,9 @@ def test_a_model_that_cannot_be_loaded_again_is_reported() -> None:
     assert judge_again(replace(one, fresh_logits=None), judged(one), first_logits(one)) is None
 
 
-@pytest.mark.parametrize(("size", "images", "expected"), [(100, 0, ()), (100, 7, (7, 3)), (8, 90, (8, 3))])
+@pytest.mark.parametrize(
+    ("size", "images", "expected"), [(100, 0, ()), (100, 7, (7, 3)), (8, 90, (8, 3)), (100, 90, (90, 31))]
+)
 def test_batch_sizes(size: int, images: int, expected: tuple[int, ...]) -> None:
     assert batch_sizes(size, images) == expected
 
