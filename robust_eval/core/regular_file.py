@@ -19,7 +19,7 @@ from robust_eval.core.errors import UserError
 
 @contextmanager
 def opened(path: Path, what: str, most: int) -> Iterator[BufferedReader]:
-    """Open ``path``, which should be a ``what`` ("JSON file") of at most ``most`` bytes, for reading.
+    """Open ``path`` for reading; ``what`` ("JSON files") may have at most ``most`` bytes.
 
     An OSError of the block is also reported.
 
@@ -43,12 +43,12 @@ def opened(path: Path, what: str, most: int) -> Iterator[BufferedReader]:
 
 def _refuse_irregular(path: Path, status: os.stat_result, what: str, most: int) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{path} is a folder. Name a {what} in it.")
+        raise UserError(f"{path} is a folder. Name a file in it.")
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is a pipe or a device, not a {what}. Copy its content to a file.")
+        raise UserError(f"{path} is a pipe or a device. Copy its content to a file.")
     if status.st_size > most:
         raise UserError(
-            f"{path} is larger than {size_text(most)}, the most that a {what} may have. Is it the right file?"
+            f"{path} is larger than {size_text(most)}, the limit for {what}. Is it the right file?"
         )
 
 
@@ -76,7 +76,7 @@ def read_bytes(path: Path, what: str, most: int) -> bytes:
     with opened(path, what, most) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise UserError(f"{path} never ends or is still being written. Copy the {what} to a new file.")
+        raise UserError(f"{path} never ends or is still being written. Copy it to a new file.")
     return content
 
 

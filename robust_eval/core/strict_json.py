@@ -21,7 +21,7 @@ def read(path: Path) -> Any:
     Raises:
         UserError: if the file cannot be opened or is larger than LARGEST, and like :func:`loads`.
     """
-    return loads(regular_file.read_text(path, "JSON file", LARGEST), str(path))
+    return loads(regular_file.read_text(path, "JSON files", LARGEST), str(path))
 
 
 def loads(text: str, name: str) -> Any:

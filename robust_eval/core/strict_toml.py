@@ -21,7 +21,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if the file cannot be opened or is larger than LARGEST, and like :func:`loads`.
     """
-    return loads(regular_file.read_text(path, "TOML file", LARGEST), str(path))
+    return loads(regular_file.read_text(path, "TOML files", LARGEST), str(path))
 
 
 def loads(text: str, name: str) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def test_verify(run: Run, evaluated: Path) -> None:
     refused(run(*words), "evidence.safetensors is not a safetensors file")
     refused(run(*words, "--audit", "-1"), "--audit and --audit-seed must be 0 or more")
     refused(run("verify", "cut.json", "--checkpoint", "net.pt"), "cut.json does not exist")
-    refused(run("verify", "o", "--checkpoint", "net.pt"), "o is a folder. Name a JSON file in it")
+    refused(run("verify", "o", "--checkpoint", "net.pt"), "o is a folder. Name a file in it")
     (evaluated.parent / "evidence.safetensors").unlink()
     refused(run(*words), "There is no evidence beside o/result.json: give it with --evidence FILE")
     assert run("verify", "o/result.json")[0] == 2

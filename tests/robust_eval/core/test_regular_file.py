@@ -10,14 +10,14 @@ from robust_eval.core.errors import UserError
 
 
 def read(path: Path, most: int = 100) -> bytes:
-    return regular_file.read_bytes(path, "JSON file", most)
+    return regular_file.read_bytes(path, "JSON files", most)
 
 
 def test_a_file_and_a_link_to_it_are_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "link").symlink_to("a")
     assert read(tmp_path / "a") == read(tmp_path / "link", most=7) == b"content"
-    assert regular_file.sha256(tmp_path / "a", "JSON file", 7).startswith("ed7002b439e9ac845f22357d822bac14")
+    assert regular_file.sha256(tmp_path / "a", "JSON files", 7).startswith("ed7002b439e9ac845f22357d822bac14")
 
 
 @pytest.mark.timeout(20)
@@ -25,7 +25,7 @@ def test_pipes_devices_and_sockets_are_refused_without_waiting(tmp_path: Path) -
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero"), Path("/dev/tty")):
-        with pytest.raises(UserError, match=r"is a pipe or a device, not a JSON file\. Copy its content"):
+        with pytest.raises(UserError, match=r"is a pipe or a device\. Copy its content"):
             read(path)
 
 
@@ -41,10 +41,10 @@ def test_a_file_that_becomes_a_pipe_is_refused(tmp_path: Path, monkeypatch: pyte
 def test_missing_large_and_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none does not exist\. Check the path\."):
         read(tmp_path / "none")
-    with pytest.raises(UserError, match=r"is a folder\. Name a JSON file in it\."):
+    with pytest.raises(UserError, match=r"is a folder\. Name a file in it\."):
         read(tmp_path)
     (tmp_path / "file").write_bytes(b"x" * 2048)
-    with pytest.raises(UserError, match=r"is larger than 1 KiB, the most that a JSON file may have"):
+    with pytest.raises(UserError, match=r"is larger than 1 KiB, the limit for JSON files"):
         read(tmp_path / "file", most=1024)
     with pytest.raises(UserError, match=r"cannot be read: Not a directory\."):
         read(tmp_path / "file" / "below")
@@ -75,4 +75,4 @@ def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
 def test_other_encodings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"ab\xff")
     with pytest.raises(UserError, match=r"file is not UTF-8 text \(invalid start byte at byte 2\)\."):
-        regular_file.read_text(tmp_path / "file", "JSON file", 100)
+        regular_file.read_text(tmp_path / "file", "JSON files", 100)

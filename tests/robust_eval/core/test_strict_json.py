@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from support.untrusted_files import short
 
 from robust_eval.core import plain_values, strict_json
 from robust_eval.core.errors import UserError
@@ -34,6 +35,7 @@ from robust_eval.core.errors import UserError
         (f"[{'0,' * 500_001}0]", "x holds more than 500,000 values."),
         ("\ufeff{}", "x is not readable as JSON"),
     ],
+    ids=short,
 )
 def test_other_texts_are_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as caught:
