@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
@@ -57,7 +57,7 @@ def _reported(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UserError(f"{name} is not an image in one of the formats {', '.join(FORMATS)}.") from None
     except Exception as error:
         # Pillow raises exceptions of many kinds for damaged files.
