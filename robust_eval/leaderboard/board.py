@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from robust_eval.core import discovery
+from robust_eval.core import discovery, strict_toml
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.threat import ThreatModel, parse_threat
@@ -90,7 +90,7 @@ def load_board(
 
 def _read(path: Path) -> Rules:
     try:
-        rules = Rules.model_validate(discovery.read_toml(path))
+        rules = Rules.model_validate(strict_toml.read(path))
     except ValidationError as error:
         raise UserError(f"{path.name}: {first_error(error)}.") from None
     try:

@@ -14,13 +14,13 @@ from robust_eval.core import strict_json
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import FLOAT32
+from robust_eval.core.versions import library_version
 from robust_eval.data import ImageSet
 from robust_eval.evaluation.checks.probes import probe_job
 from robust_eval.evaluation.job import Job
 from robust_eval.models.loading import checkpoint, python_architecture
 from robust_eval.models.normalisation import NORMALISATIONS
 from robust_eval.results import EvalResult, content_digest, evidence, flags, parse_result
-from robust_eval.results.environment import library_version
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.request_records import request_of
 from robust_eval.results.verification_record import CheckRecord, Verification
