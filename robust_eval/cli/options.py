@@ -21,7 +21,19 @@ DIAGNOSE = (
 )
 Diagnose = Annotated[bool, typer.Option("--diagnose", help=DIAGNOSE)]
 
-ResultFile = Annotated[Path, typer.Argument(help="A result.json file.", show_default=False)]
+
+def completed(result: Path) -> Path:
+    """The result file, after completing an interrupted change of its run folder or board."""
+    from robust_eval.core.folders import settle
+
+    for folder in result.absolute().parents[:2]:
+        settle(folder)
+    return result
+
+
+ResultFile = Annotated[
+    Path, typer.Argument(help="A result.json file.", show_default=False, callback=completed)
+]
 
 
 def read_consistent_result(path: Path) -> EvalResult:

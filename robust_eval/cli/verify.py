@@ -36,7 +36,7 @@ def verify(
 
     from robust_eval.core.errors import UserError
     from robust_eval.core.files import refuse_unwritable
-    from robust_eval.leaderboard import attachments
+    from robust_eval.leaderboard import attachments, companions
     from robust_eval.results import read_result, verification_record
     from robust_eval.verification.verify import verify_result
 
@@ -57,11 +57,12 @@ def verify(
     )
     record = verify_result(result, completed)
     _print(record)
-    if out is None and verification_record.is_covered(path, record):
-        typer.echo(f"Already recorded: {path}. Use --out FILE to write this record too.")
-    else:
+    if out is not None:
         verification_record.write(path, record)
+    if out is not None or companions.record_verification(result, record):
         typer.echo(f"Written: {path}")
+    else:
+        typer.echo(f"Already recorded: {path}. Use --out FILE to write this record too.")
     if not record.passed:
         raise typer.Exit(1)
 

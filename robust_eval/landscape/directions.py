@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robust_eval.core import regular_file, seeds, strict_safetensors
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, report_write_errors
+from robust_eval.core.files import atomic, create_folder, report_write_errors
 from robust_eval.models.architectures import Shapes
 from robust_eval.models.loading.state_dict_diff import compare, shapes_of
 
@@ -105,7 +105,7 @@ def save_directions(path: Path, directions: Directions) -> None:
     }
     metadata = {**_FORMAT, "count": str(directions.count), "drawn": directions.origin}
     with report_write_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(path.parent)
         with atomic(path) as file:
             file.write(to_bytes(tensors, metadata))
 

@@ -93,9 +93,14 @@ def path_beside(result: Path) -> Path:
     return result.with_name(result.stem + SUFFIX)
 
 
+def to_json(verification: Verification) -> str:
+    """The content of the record's file."""
+    return verification.model_dump_json(indent=1, by_alias=True) + "\n"
+
+
 def write(path: Path, verification: Verification) -> None:
     """Write the record as JSON."""
-    write_text(path, verification.model_dump_json(indent=1, by_alias=True) + "\n")
+    write_text(path, to_json(verification))
 
 
 def is_covered(path: Path, verification: Verification) -> bool:
