@@ -93,7 +93,7 @@ def make_job(
     """The job that :func:`evaluate` runs; the model is left in eval mode."""
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    chosen = suites.load(suite) if isinstance(suite, str) else suite
+    chosen = suites.load(suite) if isinstance(suite, str) else suites.refuse_taken_name(suite)
     settings = check_options(options or SearchOptions(), chosen, device)
     x, y = _checked(x_NCHW.to(device), y_N.to(device))
     classes = _classes(model.eval(), x[:1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from robust_eval.core.text import printable
+from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
@@ -74,7 +75,8 @@ def _preamble(by: str) -> str:
 
 def _group(result: EvalResult) -> str:
     data = f"{escape(result.data.name)} ({escape(result.data.split)}), {result.data.n:,} images"
-    return f"{data}, {result.threat.norm} {escape(result.threat.eps)}, suite {escape(result.suite.name)}"
+    suite = recorded_suite.identify(result).label
+    return f"{data}, {result.threat.norm} {escape(result.threat.eps)}, suite {suite}"
 
 
 def _table(rows: Sequence[Row], by: str) -> str:
@@ -106,11 +108,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> str:
-    """The meaning of every flag that occurs in a row, once."""
+    """Why rows are of a custom suite although they name another; the meaning of every flag, once."""
+    claims = ((row, recorded_suite.identify(row.result).problem) for row in rows)
+    lines = [f"- {escape(row.label)} {escape(problem)}" for row, problem in claims if problem]
     seen = {flag.id: flag for row in rows for flag in row.result.flags}
-    return "\n".join(
+    lines += [
         f"- {escape(name)} ({flag.severity}): {escape(flag.advice)}" for name, flag in sorted(seen.items())
-    )
+    ]
+    return "\n".join(lines)
 
 
 def _published_note(entries: Sequence[PublishedEntry]) -> str:

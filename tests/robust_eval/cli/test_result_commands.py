@@ -40,6 +40,9 @@ def files(tmp_path: Path) -> Path:
     value = json.loads(full(150).to_json())
     value["columns"]["aa"]["accuracy"] = 0.9
     (tmp_path / "edited.json").write_text(json.dumps(value))
+    value = json.loads(full(150).to_json())
+    value["columns"]["aa"]["attacks"][0]["params"]["version"] = "plus"
+    (tmp_path / "claims.json").write_text(json.dumps(value))
     return tmp_path
 
 
@@ -74,6 +77,10 @@ def test_gate(run: Run, files: Path) -> None:
         ("new.json", r"schema version 7, newer than 1, .*Upgrade robust-eval"),
         ("nan.json", "contains NaN"),
         ("edited.json", r"contradicts itself: aa: accuracy 0.9 is not 150/400. It was edited or damaged"),
+        (
+            "claims.json",
+            r"names suite full v1, but has version .plus. instead of .standard. in attack apgd-ce",
+        ),
         ("none.json", r"none\.json does not exist"),
     ],
 )
@@ -154,7 +161,7 @@ def test_malicious_texts_in_results_are_neutralised(run: Run, files: Path) -> No
     value["checkpoint"]["architecture"] |= {"id": evil}
     value["checkpoint"]["normalisation"] |= {"name": evil}
     value["data"] |= {"name": evil, "split": evil, "order": evil, "class_names": [evil] * 10}
-    value["suite"] |= {"precision": evil}
+    value["suite"] |= {"precision": evil, "name": evil}
     value["flags"] = [
         {"id": evil, "severity": "warns", "figure": evil, "threshold": evil, "advice": evil},
         *value["flags"],

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import board_rows
 from support.page_elements import Element, by_id, elements
+from support.synthetic_results import full
 
 from robust_eval.leaderboard.page import html
 from robust_eval.leaderboard.page.view_models import safe_link
@@ -378,3 +379,19 @@ def test_build_writes_the_page(base: EvalResult, tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Learning curve" in by_id(page, "row-at").text
     assert [e.text for e in elements(page) if e.tag == "h1"] == ["Mine"]
+
+
+def test_a_row_that_names_a_suite_falsely_is_custom() -> None:
+    value = full(200, name="weak.pt").model_dump(mode="json")
+    value["columns"]["pgd-20"]["attacks"][0]["params"]["steps"] = 1
+    weak = Row("weak.json", EvalResult.model_validate(value))
+    page = html.render("b", [Row("a.json", full(200)), weak])
+    notes = [e.text for e in elements(page) if e.attributes.get("class") == "note"]
+    assert any("suite custom (claims full v1); 1 of 1 row ranked" in note for note in notes)
+    assert any("suite full v1; 1 of 1 row ranked" in note for note in notes)
+    text = by_id(page, "row-weak").text
+    assert (
+        "Custom suite: this row names suite full v1, but has steps 1 instead of 20 in attack pgd-20" in text
+    )
+    assert "suite as recorded full, version 1" in text
+    assert "Custom suite" not in by_id(page, "row-a").text

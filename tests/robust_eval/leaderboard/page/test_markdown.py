@@ -138,3 +138,15 @@ def test_folders_that_are_not_boards_are_refused(tmp_path: Path, result: EvalRes
     (tmp_path / "results" / "b.json").write_text("{}")
     with pytest.raises(UserError, match=r"b\.json is not a robust-eval result"):
         read_rows(tmp_path)
+
+
+def test_a_row_that_names_a_suite_falsely_is_custom() -> None:
+    """Said in the heading of its own table and, with the difference, below it."""
+    value = full(200, name="weak.pt").model_dump(mode="json")
+    value["columns"]["pgd-20"]["attacks"][0]["params"]["steps"] = 1
+    page = markdown.render("b", [Row("a.json", full(200)), Row("b.json", EvalResult.model_validate(value))])
+    assert re.findall("^## .*", page, re.MULTILINE) == [
+        "## digits (test), 400 images, Linf 0.1, suite custom (claims full v1)",
+        "## digits (test), 400 images, Linf 0.1, suite full v1",
+    ]
+    assert "- weak.pt names suite full v1, but has steps 1 instead of 20 in attack pgd-20" in page
