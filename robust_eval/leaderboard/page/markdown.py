@@ -12,7 +12,7 @@ from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import WORST_CASE, Row
-from robust_eval.results import Count, EvalResult
+from robust_eval.results import Count, EvalResult, trust
 
 # Only inline markup has an effect inside a table cell. An underscore within a word has none.
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -57,6 +57,10 @@ def render(
             _published_note(published),
             _published_table(published),
         ]
+    parts += [
+        "## What verification takes on trust",
+        "\n".join(f"- {escape(sentence)}" for sentence in trust.GENERAL),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,7 +72,8 @@ def _preamble(by: str) -> str:
         f"Ranked by {ranking}; a row shares a rank (1=) if an exact paired test (McNemar, 5%) finds no "
         "significant difference from the best row of that rank. *Selected*: how the checkpoint was "
         "selected among its training epochs, as recorded in the checkpoint. *Standing*: *verified* rows "
-        "were re-judged from the stored adversarial images; the others are self-reported. Generated from the "
+        "were re-judged from the stored adversarial images, and of *audited* rows robust images were also "
+        "attacked again; the others are self-reported. Generated from the "
         "result files by `robust-eval leaderboard build`; do not edit."
     )
 

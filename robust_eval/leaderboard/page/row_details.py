@@ -183,7 +183,7 @@ def _verification(row: RowView) -> Settings:
         *((check.name, f"{outcome[check.passed]}: {check.detail}") for check in record.checks),
         *(("not reached", name) for name in record.not_reached),
         *(("audit", f"{outcome[one.passed]}: {one.text}") for one in (record.audit,) if one is not None),
-        *(("not checked", text) for text in record.trusted),
+        *(("taken on trust", text) for text in record.trusted),
         ("cost", record.cost),
         ("created", record.created),
     ]

@@ -239,7 +239,8 @@ def test_verify(run: Run, evaluated: Path) -> None:
     code, out, _ = run(*words, "--evidence", "o/evidence.safetensors")
     assert code == 0, out
     assert "Verified." in out
-    assert "Not checked:" in out
+    assert out.count("Taken on trust:") == 1
+    assert "ok      suite: custom: it names no suite of this release" in out
     assert re.search(r"Cost: [\d,]+ forward passes, .* of what the evaluation took", out)
     assert verification_record.read(evaluated.with_name("result.verification.json")).passed
 
@@ -260,7 +261,13 @@ def test_verify(run: Run, evaluated: Path) -> None:
 
     code, out, _ = run(*words, "--audit", "2", "--audit-seed", "1", "--out", "elsewhere.json")
     assert code in (0, 1)
-    assert re.search(r"audit: \d of \d robust examples broken by suite clean,fgsm, seed 1", out)
+    assert re.search(
+        r"Audit: \d+ robust examples?, in whole units, .* At most [\d,]+ forward and .* about ", out
+    )
+    assert re.search(
+        r"audit: \d+ of \d+ robust examples attacked again by fgsm, audit seed 1\. Own seed: ", out
+    )
+    assert re.search(r"Cost: .*; audit: [\d,]+ forward and [\d,]+ backward passes, [\d.]+ s", out)
 
     evaluated.write_text(evaluated.read_text().replace('"seed": 0', '"seed": 3', 1))
     code, out, _ = run(*words)
@@ -272,6 +279,9 @@ def test_verify(run: Run, evaluated: Path) -> None:
     (evaluated.parent / "evidence.safetensors").write_bytes(b"short")
     refused(run(*words), "evidence.safetensors is not a safetensors file")
     refused(run(*words, "--audit", "-1"), "--audit and --audit-seed must be 0 or more")
+    refused(
+        run(*words, "--audit-suite", "fgsm"), "--audit-suite chooses the columns of an audit: add --audit N"
+    )
     refused(run("verify", "cut.json", "--checkpoint", "net.pt"), "cut.json does not exist")
     refused(run("verify", "o", "--checkpoint", "net.pt"), "o is a folder. Name a file in it")
     (evaluated.parent / "evidence.safetensors").unlink()

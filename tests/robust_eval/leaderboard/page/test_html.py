@@ -20,7 +20,7 @@ from robust_eval.leaderboard.page.view_models import safe_link
 from robust_eval.leaderboard.page_extras import PageExtras, Picture, Pictures
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import Row
-from robust_eval.results import DisagreementRecord, EvalResult, FlagRecord, SearchRecord
+from robust_eval.results import DisagreementRecord, EvalResult, FlagRecord, SearchRecord, trust
 from robust_eval.results.verification_record import AuditRecord, CheckRecord, Verification
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -174,7 +174,21 @@ def test_the_detail_view_shows_search_notes_and_disagreement(base: EvalResult) -
 
 def test_the_detail_view_shows_the_verification(base: EvalResult) -> None:
     audit = AuditRecord(
-        suite="full", seed=7, n=10, broken=(3,), limit=0.02, passed=True, forwards=1, backwards=1, seconds=2.5
+        columns=("fgsm", "aa"),
+        seed=7,
+        n=10,
+        of=12,
+        broken_own=(3,),
+        broken_fresh=(),
+        contradicted=(3,),
+        images=20,
+        images_equal=20,
+        robust_alone=(1, 0, 0),
+        p=1 / 3,
+        passed=False,
+        forwards=1,
+        backwards=1,
+        seconds=2.5,
     )
     record = Verification(
         result="0" * 64,
@@ -190,11 +204,12 @@ def test_the_detail_view_shows_the_verification(base: EvalResult) -> None:
     )
     text = by_id(html.render("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
     for expected in (
-        "verified, audited",
+        "failed verification",
         "still wrong passed: so it is",
-        "audit passed: 1 of 10 robust examples broken by suite full, seed 7, 2.5 s",
-        "not checked the date",
-        "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took",
+        "audit failed: 10 of 12 robust examples attacked again by fgsm, aa, audit seed 7. Own seed: 1 broken; ",
+        "20 of 20 stored images repeated bit for bit, so that the record of 1 example is false. Fresh seed: 0 ",
+        "taken on trust the date",
+        "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took; audit: 1 forward and 1 ",
     ):
         assert expected in text
 
@@ -395,3 +410,9 @@ def test_a_row_that_names_a_suite_falsely_is_custom() -> None:
     )
     assert "suite as recorded full, version 1" in text
     assert "Custom suite" not in by_id(page, "row-a").text
+
+
+def test_what_verification_takes_on_trust_is_said_once(base: EvalResult, page: str) -> None:
+    section = by_id(page, "trust").text
+    assert all(sentence in section for sentence in trust.GENERAL)
+    assert page.count("What verification takes on trust") == 1
