@@ -70,7 +70,7 @@ def _print(record: Verification) -> None:
     from robust_eval.core.text import printable
 
     def line(passed: bool, name: str, detail: str) -> None:
-        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {printable(detail)}")
+        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {printable(detail, 600)}")
 
     for check in record.checks:
         line(check.passed, check.name, check.detail)

@@ -33,11 +33,12 @@ def taken_on_trust(result: EvalResult, audit: AuditRecord | None, suite: str) ->
     if robust:
         yield f"{robust:,} images are recorded as robust and were not attacked again (--audit N does)"
     columns = [name for name, column in result.columns.items() if column.attacks]
-    if audit is not None and (rest := [name for name in columns if name not in audit.columns]):
+    rest = [] if audit is None else [name for name in columns if name not in audit.columns]
+    if rest:
         yield f"the audit did not repeat {', '.join(rest)}"
     if invalid := sum(column.n_invalid for column in result.columns.values()):
         yield f"{count_of(invalid, 'image')} outside ball or box: not in the evidence"
-    if audit is None or not audit.exact:
+    if audit is None or rest or robust or not audit.exact:
         precision = "" if result.suite.precision == FLOAT32 else f", with attacks in {result.suite.precision}"
         yield f"whether the attacks ran with the recorded settings{precision}"
     if suite:

@@ -140,7 +140,8 @@ def is_covered(path: Path, verification: Verification) -> bool:
     """Whether the record at ``path`` is of the same result, passed, and need not be replaced.
 
     A passed record also covers a verification that failed because of another checkpoint, other images or
-    other evidence: such a failure concerns the files given, not the result. An audit is never covered.
+    other evidence: such a failure concerns the files given, not the result. An audit is never covered, and a
+    record of an older version, with fewer checks, covers nothing.
     """
     if not path.is_file():
         return False
@@ -149,7 +150,8 @@ def is_covered(path: Path, verification: Verification) -> bool:
     except UserError:
         return False
     failed = {check.name for check in verification.checks if not check.passed}
-    same = before.result == verification.result and before.passed
+    current = before.verification_version == VERIFICATION_VERSION
+    same = before.result == verification.result and before.passed and current
     return same and failed <= {"checkpoint", "data", "evidence"} and verification.audit is None
 
 
