@@ -37,12 +37,13 @@ ResultFile = Annotated[
 
 
 def read_consistent_result(path: Path) -> EvalResult:
-    """Read a result and check that its numbers agree with each other.
+    """Read a result and check that its numbers agree with each other, and its columns with its suite.
 
     Raises:
         UserError: if they do not, or the file is not a result.
     """
     from robust_eval.core.errors import UserError
+    from robust_eval.evaluation.planning.recorded_suite import identify
     from robust_eval.results import read_result
     from robust_eval.results.consistency import contradictions
 
@@ -50,4 +51,6 @@ def read_consistent_result(path: Path) -> EvalResult:
     found = contradictions(result)
     if found:
         raise UserError(f"{path} contradicts itself: {found[0]}. It was edited or damaged.")
+    if problem := identify(result).problem:
+        raise UserError(f"{path} {problem}. It was edited, or made with another suite of that name.")
     return result

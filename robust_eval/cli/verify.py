@@ -27,7 +27,7 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Verify a result with forward passes only: list what was checked and what was not.
+    """Verify a result with forward passes only: list what was checked, and what is taken on trust.
 
     Exits with 1 if a check fails.
     """
@@ -55,7 +55,7 @@ def verify(
         evidence=options.evidence or attachments.attached_evidence(result),
         audit_seed=secrets.randbelow(2**31) if seed is None else seed,
     )
-    record = verify_result(result, completed)
+    record = verify_result(result, completed, log=typer.echo)
     _print(record)
     if out is not None:
         verification_record.write(path, record)
@@ -71,7 +71,7 @@ def _print(record: Verification) -> None:
     from robust_eval.core.text import printable
 
     def line(passed: bool, name: str, detail: str) -> None:
-        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {printable(detail)}")
+        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {printable(detail, 600)}")
 
     for check in record.checks:
         line(check.passed, check.name, check.detail)
@@ -79,7 +79,7 @@ def _print(record: Verification) -> None:
         typer.echo(f"  not reached: {', '.join(record.not_reached)}")
     if record.audit is not None:
         line(record.audit.passed, "audit", record.audit.text)
-    typer.echo("Not checked:")
+    typer.echo("Taken on trust:")
     for sentence in record.trusted:
         typer.echo(f"  - {sentence}")
     typer.echo(f"Cost: {record.cost} (without loading).")

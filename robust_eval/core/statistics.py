@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import comb, sqrt
 
 
@@ -22,18 +23,23 @@ def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float,
     return low, high
 
 
+def binomial_tail(successes: int, n: int, p: Fraction) -> float:
+    """One-sided exact p-value P(X >= successes) for X ~ Binomial(n, p), 0 < p < 1."""
+    hit, miss = p.numerator, p.denominator - p.numerator
+    term, tail = comb(n, successes) * hit**successes * miss ** (n - successes), 0
+    for k in range(successes, n + 1):
+        tail += term
+        term = term * (n - k) * hit // ((k + 1) * miss)
+    return float(tail / p.denominator**n)
+
+
 def sign_test(wins: int, losses: int) -> float:
     """One-sided exact p-value of the sign test (exact McNemar test).
 
     ``wins`` and ``losses`` count discordant pairs: examples on which exactly one of two attacks, or models,
     succeeds. The p-value is P(X >= wins) for X ~ Binomial(wins + losses, 1/2).
     """
-    n = wins + losses
-    term, tail = comb(n, wins), 0
-    for k in range(wins, n + 1):
-        tail += term
-        term = term * (n - k) // (k + 1)
-    return float(tail / 2**n)
+    return binomial_tail(wins, wins + losses, Fraction(1, 2))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -78,12 +78,18 @@ class Row:
 
     @property
     def standing(self) -> str:
-        """``verified``, ``verified, audited``, ``failed verification`` or ``self-reported``."""
+        """``self-reported``, ``failed verification``, ``verified``, or ``verified, audited`` and how much."""
         if self.verification is None:
             return "self-reported"
         if not self.verification.passed:
             return "failed verification"
-        return "verified" if self.verification.audit is None else "verified, audited"
+        audit = self.verification.audit
+        if audit is None:
+            return "verified"
+        columns = [name for name, column in self.result.columns.items() if column.attacks]
+        if set(audit.columns) != set(columns):
+            return f"verified, audited in {len(audit.columns)} of {len(columns)} columns"
+        return f"verified, audited {audit.n:,} of {audit.of:,}"
 
     @property
     def attachment_files(self) -> tuple[tuple[str, str], ...]:

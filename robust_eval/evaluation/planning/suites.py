@@ -79,7 +79,20 @@ def _suite(name: str) -> Suite:
     if len(columns) > _MOST_COLUMNS:
         raise UserError(f"{where}: a suite has at most {_MOST_COLUMNS} columns.")
     found = _unique([column(CLEAN), *(column(entry, path.parent) for entry in columns)])
-    return Suite(path.stem, version, found)
+    return refuse_taken_name(Suite(path.stem, version, found)) if own else Suite(path.stem, version, found)
+
+
+def refuse_taken_name(suite: Suite) -> Suite:
+    """The suite; a :class:`UserError` if another suite of this release has its name.
+
+    A result records the name of its suite, and would claim to be of that other suite.
+    """
+    if suite.name in discovery.config_ids("suites") and suite != _suite(suite.name):
+        raise UserError(
+            f"There is another suite {suite.name} in this release. "
+            "Give your suite, or its file, another name."
+        )
+    return suite
 
 
 def _expand(name: str) -> Iterable[Column]:

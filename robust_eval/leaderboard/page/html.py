@@ -24,6 +24,7 @@ from robust_eval.leaderboard.page.row_details import compare_pair, row_details
 from robust_eval.leaderboard.page.view_models import GroupView, group_views, safe_link
 from robust_eval.leaderboard.page_extras import PageExtras
 from robust_eval.leaderboard.row import WORST_CASE, Row
+from robust_eval.results import trust
 
 if TYPE_CHECKING:
     from robust_eval.leaderboard.robustbench_import import PublishedEntry
@@ -65,6 +66,7 @@ def render(
             details={row: detail for group in found for row, detail in row_details(group).items()},
             architectures=sorted({row.result.checkpoint.architecture.id for row in rows}),
             meanings=_meanings(rows),
+            trust=trust.GENERAL,
             max_lines=charts.MAX_LINES,
             published=published,
             data={"title": title, "groups": [_data(group) for group in found]},

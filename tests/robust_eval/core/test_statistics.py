@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import pytest
+from fractions import Fraction
 
-from robust_eval.core.statistics import mcnemar, sign_test, wilson
+import pytest
+from scipy.stats import binom
+
+from robust_eval.core.statistics import binomial_tail, mcnemar, sign_test, wilson
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,9 @@ def test_large_counts_are_exact() -> None:
     # scipy.stats.binomtest(5100, 10000).pvalue
     assert mcnemar(5100, 4900) == pytest.approx(0.0466, abs=1e-4)
     assert mcnemar(10000, 0) == 0.0
+
+
+def test_binomial_tail_against_scipy() -> None:
+    for successes, n in ((0, 0), (0, 5), (8, 9), (9, 11), (5, 5), (400, 900)):
+        expected = binom.sf(successes - 1, n, 1 / 3)
+        assert binomial_tail(successes, n, Fraction(1, 3)) == pytest.approx(expected)
