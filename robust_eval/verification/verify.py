@@ -141,8 +141,10 @@ def _check_flags(result: EvalResult, inputs: LoadedInputs) -> CheckRecord:
     missing = flags.not_recorded(result, raised)
     problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else ""
     ids = {flag.id for flag in raised}
-    others = sorted({flag.id for flag in result.flags if flag.id not in ids})
+    outdated = flags.outdated(result)
+    others = sorted({flag.id for flag in result.flags} - ids - {*outdated})
     note = f"; not checked: {', '.join(others)}" if others else ""
+    note += f"; no longer raised: {', '.join(outdated)}" if outdated else ""
     return check_record("flags", problem, f"{len(raised)} raised, all in the record{note}")
 
 

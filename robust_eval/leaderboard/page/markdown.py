@@ -96,7 +96,7 @@ def _row(ranked_row: RankedRow, columns: Sequence[str]) -> str:
     cells += [f"**{percent_with_interval(result.worst_case)}**", str(result.data.n)]
     cells += [row.selected, row.standing, escape(result.suite.precision)]
     files = (("json", row.file), *row.attachment_files)
-    cells += [", ".join(escape(flag.id) for flag in result.flags) or "none"]
+    cells += [", ".join(escape(flag.id) for flag in row.flags) or "none"]
     cells += [", ".join(f"[{what}]({quote(file)})" for what, file in files)]
     return _line(cells)
 
@@ -107,7 +107,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _notes(rows: Sequence[Row]) -> str:
     """The meaning of every flag that occurs in a row, once."""
-    seen = {flag.id: flag for row in rows for flag in row.result.flags}
+    seen = {flag.id: flag for row in rows for flag in row.flags}
     return "\n".join(
         f"- {escape(name)} ({flag.severity}): {escape(flag.advice)}" for name, flag in sorted(seen.items())
     )

@@ -8,7 +8,7 @@ from robust_eval.results.flags.from_columns import from_columns, from_perturbati
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
 from robust_eval.results.flags.from_model import from_probe, is_random
 from robust_eval.results.flags.from_record import from_changes, from_overlap, from_record, from_search
-from robust_eval.results.flags.from_result import blocking, from_result, not_recorded
+from robust_eval.results.flags.from_result import blocking, current, from_result, not_recorded, outdated
 from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "WARNS",
     "Rule",
     "blocking",
+    "current",
     "distinct",
     "from_changes",
     "from_columns",
@@ -30,5 +31,6 @@ __all__ = [
     "from_search",
     "is_random",
     "not_recorded",
+    "outdated",
     "records",
 ]

@@ -49,7 +49,7 @@ def test_rows_are_ordered_and_show_rank_numbers_and_intervals(page: str) -> None
     assert "76.50 72.1–80.4" in rows[0].text
     for expected in ("400", "float32", "validation", "self-reported", "none"):
         assert expected in rows[0].text
-    assert rows[4].text.endswith("▲ weaker-beats-stronger")
+    assert rows[4].text.endswith("▲ random-gradients")
     assert rows[5].text.startswith("– other partial best.pt")
 
 
