@@ -143,8 +143,8 @@ def test_the_detail_view_shows_how_a_row_was_obtained(base: EvalResult) -> None:
     detail = by_id(page, "row-fgsm-rs").text
     for expected in (
         "Rank 5",
-        "FGSM breaks 9 of 400 images",
-        "A stronger attack must not be the weaker one",
+        "gradients of one input differ by 9%",
+        "Gradients of the same input differ",
         "Worst case 46.50 41.7 – 51.4 186/400",
         "4 at",
         "train, PGD",
