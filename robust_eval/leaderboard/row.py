@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from robust_eval.core.errors import UserError
 from robust_eval.results import (
     Count,
     EvalResult,
+    FlagRecord,
     checkpoint_claims,
     content_digest,
+    flags,
     parse_result,
     verification_record,
 )
@@ -75,6 +78,11 @@ class Row:
         """How the checkpoint was selected among the training epochs, according to its own claims."""
         checkpoint = self.result.checkpoint
         return checkpoint_claims.selected(checkpoint.trained_with, checkpoint.name)
+
+    @cached_property
+    def flags(self) -> tuple[FlagRecord, ...]:
+        """The flags of the result, as the present rules raise them."""
+        return flags.current(self.result)
 
     @property
     def standing(self) -> str:

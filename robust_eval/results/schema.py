@@ -135,12 +135,18 @@ class DiagnosisRecord(ClosedModel):
     """Examples broken by PGD-20, as in its column."""
     broken_more_steps: NonNegativeInt
     """Examples broken by PGD-40."""
+    lost_more_steps: NonNegativeInt = 0
+    """Examples broken by PGD-20 but not by PGD-40."""
     broken_restarts: NonNegativeInt
     """Examples broken by PGD-20 from at least one of five starts."""
     broken_short_steps: NonNegativeInt
     """Examples broken by PGD-20 with a quarter of the step."""
+    lost_short_steps: NonNegativeInt = 0
+    """Examples broken by PGD-20, but not with a quarter of the step."""
     broken_long_steps: NonNegativeInt
     """Examples broken by PGD-20 with four times the step."""
+    lost_long_steps: NonNegativeInt = 0
+    """Examples broken by PGD-20, but not with four times the step."""
     not_rising: NonNegativeInt
     """Examples whose margin PGD-20 did not reduce."""
     unbounded_left: NonNegativeInt

@@ -133,12 +133,12 @@ def path_beside(result: Path) -> Path:
 
 def to_json(verification: Verification) -> str:
     """The content of the record's file."""
-    return verification.model_dump_json(indent=1, by_alias=True) + "\n"
+    return verification.model_dump_json(indent=1) + "\n"
 
 
 def write(path: Path, verification: Verification) -> None:
     """Write the record as JSON."""
-    write_text(path, verification.model_dump_json(indent=1) + "\n")
+    write_text(path, to_json(verification))
 
 
 def is_covered(path: Path, verification: Verification) -> bool:

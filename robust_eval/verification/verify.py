@@ -12,8 +12,8 @@ from robust_eval import data
 from robust_eval.core import strict_json
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
-from robust_eval.core.versions import library_version
 from robust_eval.core.text import count_of, duration
+from robust_eval.core.versions import library_version
 from robust_eval.data import ImageSet
 from robust_eval.evaluation.attack_copy import Log, no_log
 from robust_eval.evaluation.checks.probes import probe_job
@@ -171,8 +171,10 @@ def _check_flags(result: EvalResult, inputs: LoadedInputs) -> CheckRecord:
     missing = flags.not_recorded(result, raised)
     problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else ""
     ids = {flag.id for flag in raised}
-    others = sorted({flag.id for flag in result.flags if flag.id not in ids})
+    outdated = flags.outdated(result)
+    others = sorted({flag.id for flag in result.flags} - ids - {*outdated})
     note = f"; not checked: {', '.join(others)}" if others else ""
+    note += f"; no longer raised: {', '.join(outdated)}" if outdated else ""
     return check_record("flags", problem, f"{len(raised)} raised, all in the record{note}")
 
 

@@ -98,7 +98,7 @@ def _asset(name: str) -> Markup:
 
 def _meanings(rows: Sequence[Row]) -> list[object]:
     """Every flag that occurs in a row, once."""
-    seen = {flag.id: flag for row in rows for flag in row.result.flags}
+    seen = {flag.id: flag for row in rows for flag in row.flags}
     return [seen[name] for name in sorted(seen)]
 
 
@@ -120,7 +120,7 @@ def _data(group: GroupView) -> dict[str, Any]:
             "precision": row.result.suite.precision,
             "selection": row.row.selected,
             "standing": row.row.standing,
-            "flags": [flag.id for flag in row.result.flags],
+            "flags": [flag.id for flag in row.row.flags],
         }
         for row in group.rows
     ]

@@ -103,7 +103,7 @@ def _row(ranked_row: RankedRow, columns: Sequence[str]) -> str:
     cells += [f"**{percent_with_interval(result.worst_case)}**", str(result.data.n)]
     cells += [row.selected, row.standing, escape(result.suite.precision)]
     files = (("json", row.file), *row.attachment_files)
-    cells += [", ".join(escape(flag.id) for flag in result.flags) or "none"]
+    cells += [", ".join(escape(flag.id) for flag in row.flags) or "none"]
     cells += [", ".join(f"[{what}]({quote(file)})" for what, file in files)]
     return _line(cells)
 
@@ -116,7 +116,7 @@ def _notes(rows: Sequence[Row]) -> str:
     """Why rows are of a custom suite although they name another; the meaning of every flag, once."""
     claims = ((row, recorded_suite.identify(row.result).problem) for row in rows)
     lines = [f"- {escape(row.label)} {escape(problem)}" for row, problem in claims if problem]
-    seen = {flag.id: flag for row in rows for flag in row.result.flags}
+    seen = {flag.id: flag for row in rows for flag in row.flags}
     lines += [
         f"- {escape(name)} ({flag.severity}): {escape(flag.advice)}" for name, flag in sorted(seen.items())
     ]

@@ -89,7 +89,7 @@ class RowView:
 
     @property
     def blocked(self) -> bool:
-        return any(flag.severity == "blocks ranking" for flag in self.result.flags)
+        return any(flag.severity == "blocks ranking" for flag in self.row.flags)
 
 
 @dataclass(frozen=True)

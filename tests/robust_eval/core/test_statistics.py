@@ -5,7 +5,14 @@ from fractions import Fraction
 import pytest
 from scipy.stats import binom
 
-from robust_eval.core.statistics import binomial_tail, mcnemar, sign_test, wilson
+from robust_eval.core.statistics import (
+    binomial_tail,
+    exact_interval,
+    mcnemar,
+    paired_difference,
+    sign_test,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +32,34 @@ def test_wilson_half_width_at_one_half() -> None:
 def test_wilson_extremes() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(10, 10)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    # scipy.stats.binomtest(k, n).proportion_ci()
+    [
+        (0, 49, 0.0, 0.072519),
+        (3, 100, 0.006230, 0.085176),
+        (30, 10000, 0.002025, 0.004280),
+        (9990, 10000, 0.998162, 0.999520),
+        (7, 7, 0.590384, 1.0),
+    ],
+)
+def test_exact_intervals_match_scipy(k: int, n: int, low: float, high: float) -> None:
+    assert exact_interval(k, n) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_the_exact_interval_without_examples() -> None:
+    assert exact_interval(0, 0) == (0.0, 1.0)
+
+
+def test_the_interval_of_a_paired_difference() -> None:
+    """By hand: (11 - 1) / 102, plus and minus 1.96 sqrt((12/102 - (10/102)^2) / 102)."""
+    low, high = paired_difference(10, 0, 100)
+    assert (low, high) == pytest.approx((0.0342524, 0.1618260), abs=1e-6)
+    assert paired_difference(0, 10, 100) == pytest.approx((-high, -low))
+    assert paired_difference(3, 3, 100)[0] < 0 < paired_difference(3, 3, 100)[1]
+    assert paired_difference(0, 0, 0) == (-1.0, 1.0)
 
 
 def test_sign_test_against_binomial_tables() -> None:
