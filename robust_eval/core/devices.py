@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+from typing import Any
+
 import torch
 
 from robust_eval.core.errors import UserError
@@ -35,6 +38,44 @@ def device_name(device: torch.device) -> str:
 
 
 def full_precision() -> None:
-    """Disable TF32, which rounds to 10 bits: too coarse for results that are published or compared."""
+    """Compute in float32 only: no TF32 and no bfloat16, which are too coarse for published results."""
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    for backend in _backends():
+        backend.fp32_precision = "ieee"
+
+
+def float32_precision() -> tuple[str | None, bool | None, tuple[str, ...]]:
+    """The present settings, for :func:`set_float32_precision`.
+
+    torch has an older and a newer interface to them (2.9). The older one cannot be read (None) after the
+    newer one was used.
+    """
+    newer = tuple(backend.fp32_precision for backend in _backends())
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, newer
+    except RuntimeError:
+        return None, None, newer
+
+
+def set_float32_precision(settings: tuple[str | None, bool | None, tuple[str, ...]]) -> None:
+    """Restore what :func:`float32_precision` returned."""
+    matmul, cudnn, newer = settings
+    if matmul is not None and cudnn is not None:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+    for backend, value in zip(_backends(), newer, strict=True):
+        backend.fp32_precision = value
+
+
+def _backends() -> list[Any]:
+    """The parts of torch that have an fp32_precision."""
+    names = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
+    found = [attrgetter(name)(torch.backends) for name in names if _has(name)]
+    return [backend for backend in found if hasattr(backend, "fp32_precision")]
+
+
+def _has(name: str) -> bool:
+    backend, _, part = name.partition(".")
+    return hasattr(getattr(torch.backends, backend), part)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,14 @@ class UnitResult:
     forwards: int
     backwards: int
     seconds: float
+    survivors: Ints = field(default_factory=partial(np.empty, 0, np.int64))
+    """Indices of a few robust examples whose images are kept, to be judged again at the end of the run."""
+    survivor_images: NDArray[np.float32] = field(default_factory=partial(np.empty, 0, np.float32))
+    """Their images, shape (number kept, C, H, W)."""
+
+    def without_images(self) -> UnitResult:
+        """The result without the images of broken and robust examples."""
+        return replace(self, evidence=self.evidence[:0], survivor_images=self.survivor_images[:0])
 
 
 @dataclass(frozen=True)

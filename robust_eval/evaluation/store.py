@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +98,8 @@ def pack_unit(key: str, result: UnitResult) -> bytes:
         evidence=result.evidence,
         passes=np.array([result.forwards, result.backwards]),
         seconds=np.array(result.seconds),
+        survivors=result.survivors,
+        survivor_images=result.survivor_images,
         **arrays,
     )
     return file.getvalue()
@@ -114,7 +116,12 @@ def unpack_unit(key: str, source: Path | bytes, *, images: bool = True) -> UnitR
             verdicts = Verdicts(**{name: arrays[name] for name in _VERDICT_FIELDS})
             forwards, backwards = (int(n) for n in arrays["passes"])
             evidence = arrays["evidence"] if images else np.empty((0,), dtype=np.float32)
-            return UnitResult(verdicts, evidence, forwards, backwards, float(arrays["seconds"]))
+            result = UnitResult(verdicts, evidence, forwards, backwards, float(arrays["seconds"]))
+            if images and "survivors" in arrays:
+                # Units of earlier versions have none.
+                kept = {name: arrays[name] for name in ("survivors", "survivor_images")}
+                result = replace(result, **kept)
+            return result
     except (OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError, zlib.error):
         # RuntimeError: the header asks for a password or an unknown compression.
         return None

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
+from robust_eval.core import seeds
 from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
-from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import ThreatModel
-from robust_eval.core.types import FLOAT32, AttackSpec, UnitResult, WorkUnit
+from robust_eval.core.types import FLOAT32, AttackSpec, Ints, UnitResult, WorkUnit
 from robust_eval.evaluation.attack_copy import SAMPLE, AttackCopyConfig
 from robust_eval.evaluation.judge import judge, judge_clean
 from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
+from robust_eval.models.isolation import Isolated
+
+SURVIVORS = 16
+"""Robust examples of a unit whose images are kept."""
 
 
 class Worker:
@@ -37,7 +41,7 @@ class Worker:
     ) -> None:
         """``config``: how the attack copies are called; None: the default for this image size."""
         full_precision()
-        self.model = model.eval()
+        self.model = Isolated(model.eval())
         self.x, self.y = x_NCHW, y_N
         self.threat, self.classes = threat, classes
         self.config = config or AttackCopyConfig()
@@ -67,7 +71,8 @@ class Worker:
     def run(self, unit: WorkUnit) -> UnitResult:
         """Run a unit. Its verdicts do not depend on what was run before."""
         start = time.perf_counter()
-        seed_everything(unit.seed)
+        seeds.seed_everything(unit.seed)
+        self.model.stream.seed(seeds.derive(unit.seed, "judge"))
         chosen = torch.tensor(unit.indices, device=self.x.device)
         x, y = self.x[chosen], self.y[chosen]
         if unit.attack is None:
@@ -76,11 +81,20 @@ class Worker:
             return UnitResult(verdicts, evidence, len(y), 0, time.perf_counter() - start)
         attack_copy = self.attack_copy_in(unit.precision)
         attack_copy.reset_counts()
+        attack_copy.stream.seed(seeds.derive(unit.seed, "attack copy"))
         adv = self.search(unit.attack, x, y, self.threat, unit.seed, unit.precision)
         verdicts = judge(self.model, x, y, adv, unit.indices, self.threat)
-        evidence = adv.cpu().numpy()[~verdicts.robust]
-        seconds = time.perf_counter() - start
-        return UnitResult(verdicts, evidence, attack_copy.forwards, attack_copy.backwards, seconds)
+        images = adv.cpu().numpy()
+        kept = _sample(np.flatnonzero(verdicts.robust & verdicts.valid), unit.seed)
+        return UnitResult(
+            verdicts,
+            images[~verdicts.robust],
+            attack_copy.forwards,
+            attack_copy.backwards,
+            time.perf_counter() - start,
+            survivors=verdicts.indices[kept],
+            survivor_images=images[kept],
+        )
 
     def search(
         self,
@@ -110,3 +124,8 @@ class Worker:
                 "Finished work is kept; robust-eval check may show the cause."
             ) from error
         return adv.detach().float()
+
+
+def _sample(positions: Ints, seed: int) -> Ints:
+    """Up to SURVIVORS of the positions, in rising order."""
+    return np.sort(np.random.default_rng(seed).permutation(positions)[:SURVIVORS])

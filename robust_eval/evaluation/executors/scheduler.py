@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -171,7 +170,7 @@ class Scheduler:
         if isinstance(value, bytes):
             result = unpack_unit(key, value, images=False)
         else:
-            result = replace(value, evidence=value.evidence[:0])
+            result = value.without_images()
         for run in runs:
             running = run.running
             if running is None or result is None:

@@ -140,6 +140,6 @@ def _difference(network: nn.Module, module: nn.Module, x_NCHW: Tensor) -> float:
     )
     steps = ((2 * signs - 1) * _STEP).to(x_NCHW)
     moved = x_NCHW.repeat_interleave(4, 0) + steps
-    at, true = network(x_NCHW).repeat_interleave(4, 0), network(moved)
+    at, true = network(x_NCHW.clone()).repeat_interleave(4, 0), network(moved.clone())
     found = module(x_NCHW, steps)
     return float((found - true).norm() / (true - at).norm())

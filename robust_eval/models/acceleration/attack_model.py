@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from robust_eval.core.errors import UserError
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.small_steps import StepEvaluator
+from robust_eval.models.isolation import RandomStream, device_of
 
 Result = TypeVar("Result")
 # Several small calls replace a padded one only if the padded call would process this many times more rows.
@@ -42,13 +43,14 @@ class Engine:
         return smaller if padded > _MIN_SAVING * smaller * -(-n // smaller) else n
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
-        """Logits (N, K) of at most ``rows`` images."""
-        x = x_NCHW.contiguous(memory_format=torch.channels_last) if x_NCHW.dim() == 4 else x_NCHW
-        size = next((size for size in self.sizes if size >= len(x)), len(x))
-        if size > len(x) > 0:
-            padding = x[:1].detach().expand(size - len(x), *x.shape[1:])
-            x = torch.cat([x, padding]).contiguous(memory_format=torch.channels_last)
-        return self.call(x)[: len(x_NCHW)]
+        """Logits (N, K) of at most ``rows`` images. ``call`` receives a copy of them, into which it may write."""
+        n = len(x_NCHW)
+        size = next((size for size in self.sizes if size >= n), n)
+        x = x_NCHW
+        if size > n > 0:
+            x = torch.cat([x, x[:1].detach().expand(size - n, *x.shape[1:])])
+        x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+        return self.call(x.clone() if x.data_ptr() == x_NCHW.data_ptr() else x)[:n]
 
 
 class AttackCopy(nn.Module):
@@ -56,7 +58,7 @@ class AttackCopy(nn.Module):
 
     Counts forward and backward passes (per image). After running out of memory, the batch limit is halved
     for this and later calls. Repeated passes and padding are not counted, so the counts do not depend on
-    the machine.
+    the machine. The network receives copies, and draws from a stream of random numbers of its own.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class AttackCopy(nn.Module):
         self.gradient_engine = gradient or Engine(network)
         self.step_evaluator = step_evaluator
         self.notes = notes
+        self.stream = RandomStream(device_of(network))
         self.reset_counts()
 
     def reset_counts(self) -> None:
@@ -95,7 +98,8 @@ class AttackCopy(nn.Module):
             logits: Tensor = _Pass.apply(x, self)
             return logits
         with torch.no_grad():
-            return self._in_chunks(lambda part: self.engine(part), False, x)
+            # A model may return the same tensor from every call.
+            return self._in_chunks(lambda part: self.engine(part).clone(), False, x)
 
     @torch.no_grad()
     def logits_at_steps(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
@@ -133,7 +137,8 @@ class AttackCopy(nn.Module):
     def _fitting(self, work: Callable[..., Result], *inputs: Tensor) -> Result | None:
         """The result of ``work``, or None if memory ran out."""
         try:
-            return work(*inputs)
+            with self.stream:
+                return work(*inputs)
         except RuntimeError as error:
             if not out_of_memory.is_out_of_memory(error):
                 raise

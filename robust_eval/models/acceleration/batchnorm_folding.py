@@ -57,5 +57,5 @@ def _difference(original: nn.Module, other: nn.Module, x_NCHW: Tensor) -> float:
 def _logits_and_gradient(model: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         x = x_NCHW.detach().clone().requires_grad_()
-        logits = model(x)
+        logits = model(x.clone())
         return logits.detach(), torch.autograd.grad(logits.square().sum(), x)[0]

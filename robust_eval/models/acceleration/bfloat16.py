@@ -94,7 +94,7 @@ def _try(network: nn.Module, x_NCHW: Tensor) -> None:
     """Run a forward and, if the model has gradients, a backward pass; exceptions are not caught."""
     with torch.enable_grad():
         leaf = x_NCHW.detach().clone().requires_grad_()
-        logits = network(leaf)
+        logits = network(leaf.clone())
         if logits.requires_grad:
             torch.autograd.grad(logits.sum(), leaf)
 

@@ -1,0 +1,82 @@
+"""Global states of torch, numpy and Python: set to known values for an evaluation, and restored after it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robust_eval.core.devices import float32_precision, full_precision, set_float32_precision
+
+
+@contextmanager
+def standard_state() -> Iterator[None]:
+    """Compute in a known state, whatever the caller's is; usable as a decorator.
+
+    Inside: no autocast, gradients enabled, no inference mode, float32 and the CPU as defaults, full float32
+    precision (:func:`robust_eval.core.devices.full_precision`), no deterministic mode. On leaving, all of
+    this and the generators of torch, numpy and Python are as before.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(np.errstate(all="warn"))
+        for read, write in _STATES:
+            stack.callback(write, read())
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        if torch.get_default_device() != _CPU:
+            # The caller is inside a "with device:" block. Not entered otherwise: it slows every call of torch.
+            stack.enter_context(_CPU)
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = False
+        full_precision()
+        yield
+
+
+def _defaults() -> tuple[Any, ...]:
+    return (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
+
+
+def _set_defaults(values: tuple[Any, ...]) -> None:
+    dtype, device, deterministic, warn_only, benchmark = values
+    torch.set_default_dtype(dtype)
+    # None removes the mode that torch.set_default_device installs, which slows every call of torch.
+    torch.set_default_device(None if device == _CPU else device)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+def _generators() -> tuple[Tensor, list[Tensor], Any, Any]:
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), gpus, np.random.get_state(), random.getstate()
+
+
+def _set_generators(states: tuple[Tensor, list[Tensor], Any, Any]) -> None:
+    torch.set_rng_state(states[0])
+    if states[1]:
+        torch.cuda.set_rng_state_all(states[1])
+    np.random.set_state(states[2])
+    random.setstate(states[3])
+
+
+_CPU = torch.device("cpu")
+_STATES: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
+    (_defaults, _set_defaults),
+    (float32_precision, set_float32_precision),
+    (_generators, _set_generators),
+)
+"""(read, write) of each state that is restored."""
