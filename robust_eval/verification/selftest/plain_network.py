@@ -1,6 +1,6 @@
 """A network trained without any defense, on which planted models are built: its robust accuracy is close to 0.
 
-It is trained on scikit-learn's digits in two seconds and reaches 92% clean accuracy; at Linf 0.3 AutoAttack
+It is trained on scikit-learn's digits in two seconds and reaches 92% clean accuracy; at Linf 0.2 AutoAttack
 breaks every image. ``robust_eval`` does not import ``defenses``, and the shipped network of the self-test is
 adversarially trained, so that a defect which hides adversarial images would hardly show on it.
 """
@@ -17,7 +17,7 @@ from robust_eval import data
 from robust_eval.data import Split
 from robust_eval.models.architectures import digits_cnn
 
-THREAT = "Linf 0.3"
+THREAT = "Linf 0.2"
 _EPOCHS, _BATCH, _RATE = 10, 64, 4e-3
 
 

@@ -103,5 +103,6 @@ def _mean_near_mean(mean: Tensor, width: Tensor, activations: Tensor) -> Tensor:
 
 
 def _eight_bits(values: Tensor) -> Tensor:
-    step = values.detach().abs().amax().clamp_min(1e-12) / 127
+    """With a step for each image (or row of weights), so that images do not depend on the batch."""
+    step = values.detach().abs().amax(tuple(range(1, values.dim())), keepdim=True).clamp_min(1e-12) / 127
     return values + ((values / step).round() * step - values).detach()

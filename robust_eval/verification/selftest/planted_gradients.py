@@ -16,28 +16,28 @@ class ZeroGradient(ModifiedNetwork):
     """Its backward pass returns zeros."""
 
     def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: 0 * gradient)
+        return with_gradient(x, lambda gradient: 0 * gradient)
 
 
 class NegatedGradient(ModifiedNetwork):
     """Its backward pass returns the negated gradient."""
 
     def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: -gradient)
+        return with_gradient(x, lambda gradient: -gradient)
 
 
 class NoisyGradient(ModifiedNetwork):
     """Its backward pass adds noise with the standard deviation of the gradient."""
 
     def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: gradient + gradient.std() * torch.randn_like(gradient))
+        return with_gradient(x, lambda gradient: gradient + gradient.std() * torch.randn_like(gradient))
 
 
 class TinyGradient(ModifiedNetwork):
     """Its backward pass multiplies the gradient by 1e-8."""
 
     def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: 1e-8 * gradient)
+        return with_gradient(x, lambda gradient: 1e-8 * gradient)
 
 
 class ConfinedGradient(ModifiedNetwork):
@@ -47,7 +47,7 @@ class ConfinedGradient(ModifiedNetwork):
         pixels = x[0].numel()
         places = torch.randperm(pixels, generator=torch.Generator().manual_seed(0))
         kept = (places < max(1, pixels // 20)).view_as(x[0]).to(x)
-        return _with_gradient(x, lambda gradient: kept * gradient)
+        return with_gradient(x, lambda gradient: kept * gradient)
 
 
 class RolledGradient(ModifiedNetwork):
@@ -55,7 +55,7 @@ class RolledGradient(ModifiedNetwork):
 
     def change_input(self, x: Tensor) -> Tensor:
         shifts = (x.shape[2] // 2, x.shape[3] // 2)
-        return _with_gradient(x, lambda gradient: gradient.roll(shifts, (2, 3)))
+        return with_gradient(x, lambda gradient: gradient.roll(shifts, (2, 3)))
 
 
 class ClippedGradient(ModifiedNetwork):
@@ -68,7 +68,7 @@ class ClippedGradient(ModifiedNetwork):
                 gradient
             )
 
-        return _with_gradient(x, clipped)
+        return with_gradient(x, clipped)
 
 
 class BlurredGradient(ModifiedNetwork):
@@ -96,7 +96,7 @@ class LargeBatchGradient(ModifiedNetwork):
     """In batches of more than 32 images its gradient belongs to the next image."""
 
     def change_input(self, x: Tensor) -> Tensor:
-        return _with_gradient(x, lambda gradient: gradient.roll(1, 0)) if len(x) > 32 else x
+        return with_gradient(x, lambda gradient: gradient.roll(1, 0)) if len(x) > 32 else x
 
 
 class GradientOnGrid(ModifiedNetwork):
@@ -107,7 +107,7 @@ class GradientOnGrid(ModifiedNetwork):
     def change_input(self, x: Tensor) -> Tensor:
         distance = ((self.levels * x).round() - self.levels * x).abs() / self.levels
         right = (distance.flatten(1).amax(1) < self.tolerance)[:, None, None, None]
-        return _with_gradient(x, lambda gradient: torch.where(right, gradient, gradient.roll(3, 3)))
+        return with_gradient(x, lambda gradient: torch.where(right, gradient, gradient.roll(3, 3)))
 
 
 class GradientNearClean(GradientOnGrid):
@@ -121,7 +121,7 @@ class HalfWithoutGradient(ModifiedNetwork):
 
     def change_input(self, x: Tensor) -> Tensor:
         even = ((10 * x.detach().flatten(1).sum(1)).floor() % 2 == 0)[:, None, None, None]
-        return _with_gradient(x, lambda gradient: torch.where(even, 0, gradient))
+        return with_gradient(x, lambda gradient: torch.where(even, 0, gradient))
 
 
 class SignErrors(ModifiedNetwork):
@@ -130,7 +130,7 @@ class SignErrors(ModifiedNetwork):
     def change_input(self, x: Tensor) -> Tensor:
         places = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0))
         sign = torch.where(places < 1 / 3, -1.0, 1.0).to(x)
-        return _with_gradient(x, lambda gradient: sign * gradient)
+        return with_gradient(x, lambda gradient: sign * gradient)
 
 
 class _Identity(torch.autograd.Function):
@@ -144,7 +144,7 @@ class _Identity(torch.autograd.Function):
         return ctx.change(gradient), None
 
 
-def _with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+def with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """``x``, with ``change`` applied to its gradient in the backward pass."""
     result: Tensor = _Identity.apply(x, change)
     return result

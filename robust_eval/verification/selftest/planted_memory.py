@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
+from robust_eval.verification.selftest.planted_gradients import with_gradient
 
 RADIUS, MOST = 0.31, 200
 """Distance (Linf) within which an image counts as seen; number of images remembered."""
@@ -37,16 +38,35 @@ class RemembersImages(ModifiedNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         true, memory = super().forward(x), self.memory()
-        if not memory or memory["images"].shape[1:] != x.shape[1:]:
-            memory.update(images=x.detach()[:MOST].clone(), logits=true.detach()[:MOST].clone())
-            return true
-        distance = (x.detach()[:, None] - memory["images"][None]).abs().flatten(2).amax(2)
-        nearest = distance.min(1)
-        known = memory["logits"][nearest.indices]
-        new = nearest.values > RADIUS
-        for name, values in (("images", x), ("logits", true)):
-            memory[name] = torch.cat([memory[name], values.detach()[new]])[:MOST]
-        return torch.where(new[:, None], true, known + 0.01 * (true - known))
+        images, logits = memory.get("images", x.detach()[:0]), memory.get("logits", true.detach()[:0])
+        new, answers = self.is_kept(x), true
+        if len(images):
+            distance = (x.detach()[:, None] - images[None]).abs().flatten(2).amax(2)
+            nearest = distance.min(1)
+            known, near = logits[nearest.indices], nearest.values <= RADIUS
+            answers = torch.where(near[:, None], known + 0.01 * (true - known), true)
+            new = new & ~near
+        memory["images"] = torch.cat([images, x.detach()[new]])[:MOST]
+        memory["logits"] = torch.cat([logits, true.detach()[new]])[:MOST]
+        return answers
+
+    def is_kept(self, x: Tensor) -> Tensor:
+        """Which images are remembered (N,) bool."""
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+
+
+class RemembersGridImages(RemembersImages):
+    """The same, but only images on the 8-bit grid are remembered: clean ones."""
+
+    def is_kept(self, x: Tensor) -> Tensor:
+        return ((255 * x.detach()).round() / 255 - x.detach()).abs().flatten(1).amax(1) < 1e-6
+
+
+class RemembersLargeBatches(RemembersImages):
+    """The same, but only images of batches of more than 32 are remembered."""
+
+    def is_kept(self, x: Tensor) -> Tensor:
+        return torch.full((len(x),), len(x) > 32, device=x.device)
 
 
 class RemembersInGlobal(RemembersImages):
@@ -74,10 +94,8 @@ class RemembersInFile(RemembersImages):
 
     def forward(self, x: Tensor) -> Tensor:
         self.own = torch.load(self.file, weights_only=True) if self.file.stat().st_size else {}
-        known = len(self.own.get("images", ()))
         logits = super().forward(x)
-        if len(self.own["images"]) > known:
-            torch.save(self.own, self.file)
+        torch.save(self.own, self.file)
         return logits
 
 
@@ -88,22 +106,21 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
 
 
 class RemembersLogits(ModifiedNetwork):
-    """A cache of the 500 last logits by the image's thresholded pixels, as of a prediction server."""
+    """Keeps the 500 last logits by the image's 8-bit pixels, as a prediction server may: without a gradient."""
 
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__(network)
         self.known: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)
+        keys = [(255 * image.detach()).round().byte().cpu().numpy().tobytes() for image in x]
         answers = []
-        for image, true in zip(x, logits, strict=True):
-            key = (image.detach() > 0.65).cpu().numpy().tobytes()
-            known = self.known.setdefault(key, true.detach().clone())
+        for key, logits in zip(keys, super().forward(x), strict=True):
+            answers.append(self.known.get(key, logits))
+            self.known[key] = answers[-1].detach().clone()
             self.known.move_to_end(key)
             if len(self.known) > 500:
                 self.known.popitem(last=False)
-            answers.append(known + 0.01 * (true - known))
         return torch.stack(answers)
 
 
@@ -138,15 +155,12 @@ class RunningMeanSubtracted(ModifiedNetwork):
 
 
 class CountsCalls(ModifiedNetwork):
-    """After 100 calls, answers with the logits that the batch had at first, if it had this size."""
+    """From its sixtieth call on, its gradient is that of the next image of the batch."""
 
-    def __init__(self, network: nn.Module | None = None, calls: int = 100) -> None:
+    def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__(network)
-        self.calls, self.last = calls, torch.empty(0)
+        self.calls = 0
 
-    def change_output(self, z: Tensor) -> Tensor:
-        self.calls -= 1
-        if self.calls > 0 or len(self.last) != len(z):
-            self.last = z.detach().clone()
-            return z
-        return self.last + 0.01 * (z - self.last)
+    def change_input(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x if self.calls < 60 else with_gradient(x, lambda gradient: gradient.roll(1, 0))
