@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,3 +26,12 @@ def largest_difference(a: Tensor, b: Tensor) -> float:
         return float("inf")
     gap = (a - b).abs()
     return float(gap[gap.isfinite()].max()) if gap.isfinite().any() else 0.0
+
+
+def median_difference(a_NK: Tensor, b_NK: Tensor) -> float:
+    """Largest difference of an image's logits, of the median image, in standard deviations of ``b_NK``.
+
+    The median, because the logits of single images may jump in a model with discontinuities.
+    """
+    each = [largest_difference(a, b) for a, b in zip(a_NK, b_NK, strict=True)]
+    return float(np.median(each)) / logit_std(b_NK) if each else 0.0

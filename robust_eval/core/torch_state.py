@@ -33,7 +33,7 @@ def standard_state() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
         if torch.get_default_device() != _CPU:
-            # The caller is inside a "with device:" block. Not entered otherwise: it slows every call of torch.
+            # The caller is in a "with device:" block. Not entered otherwise: it slows every call of torch.
             stack.enter_context(_CPU)
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -162,9 +161,9 @@ class UnitResult:
     forwards: int
     backwards: int
     seconds: float
-    survivors: Ints = field(default_factory=partial(np.empty, 0, np.int64))
+    survivors: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """Indices of a few robust examples whose images are kept, to be judged again at the end of the run."""
-    survivor_images: NDArray[np.float32] = field(default_factory=partial(np.empty, 0, np.float32))
+    survivor_images: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     """Their images, shape (number kept, C, H, W)."""
 
     def without_images(self) -> UnitResult:

@@ -1,90 +1,153 @@
-"""Compute logits in a fresh process, to check that the file gives the model that was attacked.
+"""Compute logits in a fresh process, which loads the model again and has seen none of the images.
 
-Wrappers around a network in this process, and changes that happen while it is called, are not in the file.
+Wrappers around a network in this process, changes that happen while it is called, and images that it
+remembers are not in the file.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import io
+import multiprocessing
+import os
 import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robust_eval.core.devices import full_precision
+from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
+from robust_eval.core.torch_state import standard_state
+from robust_eval.core.types import CheckpointRef, Ints
+from robust_eval.data import ImageSet
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.evaluation.prepare import prepare
+from robust_eval.models.isolation import batched_logits
+from robust_eval.models.loading import checkpoint
 
 _TIMEOUT = 1800.0
+# A fork server imports torch once per command; where there is none, every process does.
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Everything that the process needs."""
+
+    options: EvaluationOptions
+    known: CheckpointRef
+    x_NCHW: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    batches: Sequence[Ints]
+    folder: str
+    environment: dict[str, str]
+    threads: int
+
+
+def start_server() -> None:
+    """Start the fork server, so that it imports torch while the attacks run."""
+    if _METHOD == "forkserver":
+        from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+
+        set_forkserver_preload([__name__])
+        ensure_running()
 
 
 def with_fresh_logits(job: Job, options: EvaluationOptions) -> Job:
-    """The job, with a function that loads its options again in a fresh process."""
-    return replace(job, fresh_logits=partial(logits, options))
+    """The job, with a function that loads its checkpoint again in a fresh process."""
+    return replace(job, fresh_logits=partial(logits, options, job.request.checkpoint))
 
 
-def logits(options: EvaluationOptions, n: int) -> Tensor:
-    """Logits (n, K) of the first ``n`` images, from a process that loads everything again.
+def logits(
+    options: EvaluationOptions, known: CheckpointRef, x_NCHW: Tensor, batches: Sequence[Ints]
+) -> Tensor:
+    """Logits (sum of the batches' sizes, K) of batches of images, from a process that loads the file again.
+
+    ``known``: how the file was read before. ``batches``: indices of ``x_NCHW``, in the order of the calls.
 
     Raises:
         UserError: if the process fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "logits.npy"
-        request = {"options": to_json(options), "n": n, "out": str(file)}
-        command = [sys.executable, "-P", "-m", "robust_eval.evaluation.fresh_process"]
+    call = _Call(
+        options,
+        known,
+        x_NCHW.cpu().numpy(),
+        batches,
+        str(Path.cwd()),
+        dict(os.environ),
+        torch.get_num_threads(),
+    )
+    context = multiprocessing.get_context(_METHOD)
+    start_server()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs, call), daemon=True)  # type: ignore[attr-defined]
+    try:
+        with _without_main_module():
+            process.start()
+        theirs.close()
+        found = ours.recv() if ours.poll(_TIMEOUT) else "it gave no answer in time"
+    except (OSError, EOFError) as error:
+        found = f"no fresh process could be run ({type(error).__name__})"
+    finally:
+        ours.close()
+        if process.pid is not None:
+            process.kill()
+            process.join()
+    if isinstance(found, str):
+        raise UserError(found)
+    return torch.from_numpy(found)
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Hide the script of the user, which multiprocessing would run again in the new process."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _answer(connection: Connection, call: _Call) -> None:
+    """In the fresh process: load, compute, and send logits, or the reason of a failure."""
+    text = io.StringIO()
+    # The code of a network may print, which would disturb the display of the run.
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
-            done = subprocess.run(
-                command,
-                input=json.dumps(request),
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise UserError(f"no fresh process could be run ({type(error).__name__})") from None
-        if done.returncode or not file.exists():
-            last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            connection.send(_logits(call))
+        except (Exception, SystemExit) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             # The reason is stored in the result, which must not contain paths of this machine.
-            reason = re.sub(r"\S*[/\\](?=\S)", "", last[0])[:200]
-            raise UserError(f"the file could not be used in a fresh process ({reason})")
-        return torch.from_numpy(np.load(file, allow_pickle=False))
+            shown = re.sub(r"\S*[/\\](?=\S)", "", lines[0])[:200]
+            connection.send(f"the file could not be used in a fresh process ({shown})")
 
 
-def to_json(options: EvaluationOptions) -> dict[str, object]:
-    """Options as JSON values; the inverse of :func:`from_json`."""
-    values = asdict(options)
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-
-def from_json(values: Mapping[str, object]) -> EvaluationOptions:
-    """Options from JSON values."""
-    root = values["data_root"]
-    return EvaluationOptions(**{**values, "data_root": None if root is None else Path(str(root))})  # type: ignore[arg-type]
-
-
+@standard_state()
 @torch.no_grad()
-def answer(request: Mapping[str, object]) -> None:
-    """In the fresh process: load, compute logits, write them."""
-    options, n = request["options"], request["n"]
-    assert isinstance(options, dict)
-    assert isinstance(n, int)
-    job = prepare(from_json(options))
-    full_precision()
-    found = job.model.eval()(job.x_NCHW[:n])
-    np.save(str(request["out"]), found.float().cpu().numpy(), allow_pickle=False)
+def _logits(call: _Call) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    os.environ.update(call.environment)
+    os.chdir(call.folder)
+    torch.set_num_threads(call.threads)
+    device = pick_device(call.options.device)
+    x = torch.from_numpy(call.x_NCHW)
+    model = _load(call, device)
+    return batched_logits(model, x, call.batches).numpy()
 
 
-if __name__ == "__main__":
-    answer(json.load(sys.stdin))
+def _load(call: _Call, device: torch.device) -> nn.Module:
+    """The model, loaded with blank images of the same shape: it must not see the evaluated ones."""
+    classes = call.known.classes
+    blank = np.full((1, *np.moveaxis(call.x_NCHW[0], 0, -1).shape), 128, dtype=np.uint8)
+    images = ImageSet("blank", "all", blank, np.zeros(1, dtype=np.int64), tuple(map(str, range(classes))))
+    loaded = checkpoint.load(
+        call.options.checkpoint, images=images, arch=call.options.arch, device=device, known=call.known
+    )
+    return loaded.model

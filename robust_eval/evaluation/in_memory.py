@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
+from robust_eval.core.logits import median_difference
 from robust_eval.core.threat import ThreatModel, parse_threat
-from robust_eval.core.types import Architecture, CheckpointRef, Normalisation, Slice, Suite
+from robust_eval.core.torch_state import standard_state
+from robust_eval.core.types import Architecture, CheckpointRef, Ints, Normalisation, Slice, Suite
 from robust_eval.evaluation import run
 from robust_eval.evaluation.attack_copy import check_precision
 from robust_eval.evaluation.executors.display import Display
@@ -22,7 +26,12 @@ from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import SearchOptions
 from robust_eval.evaluation.planning.request import make_request
 from robust_eval.evaluation.planning.settings import check_options
-from robust_eval.results import EvalResult
+from robust_eval.models.acceleration.deep_copy import copy_model
+from robust_eval.models.isolation import Isolated, batched_logits
+from robust_eval.results import EvalResult, flags
+
+_COMPARED = 8
+"""Images on which a model is compared with its copy."""
 
 
 # More than eight parameters: this is the public interface, whose options are keyword arguments; those of
@@ -47,7 +56,8 @@ def evaluate(
 
     Args:
         model: maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K); normalisation is part of
-            the model. It is put into eval mode for the run and returned to its previous mode.
+            the model. Copies of it are evaluated, in eval mode; it is itself called on a few images only, to
+            compare it with them.
         x_NCHW: images, float, in [0, 1].
         y_N: labels, integers in 0..K-1.
         threat: a ThreatModel, or text such as ``"Linf 8/255"``.
@@ -72,13 +82,9 @@ def evaluate(
             "(robust_eval.evaluation.executors.display.Display), or None."
         )
     options = SearchOptions(batch_size=batch_size, seed=seed, precision=precision, compile=compile)
-    modes = {module: module.training for module in model.modules()}
-    try:
+    with standard_state():
         job = make_job(model, x_NCHW, y_N, threat, suite, name, options)
         return run.execute(job, Path(out) if out is not None else None, display, diagnose=diagnose)
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def make_job(
@@ -90,20 +96,29 @@ def make_job(
     name: str = "model",
     options: SearchOptions | None = None,
 ) -> Job:
-    """The job that :func:`evaluate` runs; the model is left in eval mode."""
+    """The job that :func:`evaluate` runs, with copies of the model and of the images."""
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     chosen = suites.load(suite) if isinstance(suite, str) else suite
     settings = check_options(options or SearchOptions(), chosen, device)
-    x, y = _checked(x_NCHW.to(device), y_N.to(device))
-    classes = _classes(model.eval(), x[:1])
+    x, y = _checked(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
+    # Copied before the first call: a model with a memory must not have seen the images.
+    unused, judged = copy_model(model), copy_model(model).eval()
+    classes = _classes(Isolated(judged), x[:1])
+    _check_copy(model, judged, x[:_COMPARED])
     precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
     reference, data = _reference(model, name, classes), _slice(x, y, classes)
     request = make_request(settings, reference, data, threat, tuple(x.shape[1:]), precision)
     notes = (note,) if note else ()
-    return Job(request, model, x, y, compile=settings.compile, notes=notes)
+    fresh = partial(_logits_of_copy, unused)
+    return Job(request, judged, x, y, fresh, compile=settings.compile, notes=notes)
+
+
+def _logits_of_copy(model: nn.Module, x_NCHW: Tensor, batches: Sequence[Ints]) -> Tensor:
+    """Logits of batches of images, by a new copy of a model that has not been called."""
+    return batched_logits(copy_model(model), x_NCHW, batches)
 
 
 def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:
@@ -142,6 +157,24 @@ def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
             f"The model must return logits of shape (N, classes), not {found}. Wrap it in a module that does."
         )
     return logits.shape[1]
+
+
+@torch.no_grad()
+def _check_copy(model: nn.Module, judged: nn.Module, x_NCHW: Tensor) -> None:
+    """Raise :class:`UserError` if the copy computes another function than the model."""
+    modes = {module: module.training for module in model.modules()}
+    copies = Isolated(judged), Isolated(judged)
+    try:
+        own = Isolated(model.eval())(x_NCHW)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    first, second = (copy(x_NCHW) for copy in copies)
+    if median_difference(second, first) < flags.COPY_DIFFERENCE < median_difference(own, first):
+        raise UserError(
+            "A copy of the model (copy.deepcopy) computes other logits than the model. Remove its "
+            "__deepcopy__ method, or state outside its parameters, buffers and attributes."
+        )
 
 
 def _threat_from_text(text: str) -> ThreatModel:

@@ -17,6 +17,10 @@ from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Verdicts
 from robust_eval.models import out_of_memory
 
+# The logits of one float32 network differ between devices by about 1e-5 of their standard deviation.
+ROUNDING = 1e-4
+"""Margins up to this size, in units of the logits' standard deviation, are decided by rounding alone."""
+
 
 def classify(logits_NK: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions (N,) int64, and whether all logits of an image are finite (N,) bool."""

@@ -20,6 +20,7 @@ from robust_eval.results import (
     EvalResult,
     FlagRecord,
     SearchRecord,
+    SecondJudgementRecord,
     flags,
     summary,
 )
@@ -37,6 +38,7 @@ class ModelReport:
     environment: Environment
     search: SearchRecord | None = None
     """None before the attacks are finished."""
+    second_judgement: SecondJudgementRecord | None = None
 
 
 def write(
@@ -78,6 +80,7 @@ def write(
         *flags.from_perturbation_size(_reach(request, finished), request.threat.norm),
         *flags.from_record(checkpoint, data, columns[CLEAN]),
         *(flags.from_search(report.search) if report.search is not None else ()),
+        *flags.from_second_judgement(report.second_judgement),
         *(flags.from_diagnosis(diagnosis) if diagnosis is not None else ()),
     )
     result = EvalResult(
@@ -92,6 +95,7 @@ def write(
         flags=flags.distinct(found),
         diagnosis=diagnosis,
         search=report.search,
+        second_judgement=report.second_judgement,
         environment=report.environment,
         labels_sha256=summary.labels_digest(y_N),
         request=request.key,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robust_eval.core.errors import UserError
+from robust_eval.core.torch_state import standard_state
 from robust_eval.evaluation.executors import LoadedJob
 from robust_eval.evaluation.executors.display import Display, SilentDisplay
 from robust_eval.evaluation.executors.local import LocalExecutor
@@ -15,6 +16,7 @@ from robust_eval.evaluation.job import Job
 from robust_eval.results import EvalResult
 
 
+@standard_state()
 def execute(
     job: Job,
     folder: Path | None = None,

@@ -11,6 +11,7 @@ from robust_eval.core.types import Bools
 from robust_eval.evaluation.attack_copy import Log, choose_config, no_log
 from robust_eval.evaluation.checks import precision
 from robust_eval.evaluation.checks.probes import PROBED, probe_job
+from robust_eval.evaluation.checks.second_judgement import JudgedImages, judge_again
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.models import out_of_memory
@@ -44,15 +45,20 @@ class Session:
         found = (*flags.from_probe(self._probe), *flags.from_overlap(self.job.overlap))
         return ModelReport(found, environment(self.job.x_NCHW.device))
 
-    def report(self, clean: Bools) -> ModelReport:
-        """The complete report, after the attacks; ``clean`` (n,): examples correct without an attack."""
+    def report(self, clean: Bools, found: JudgedImages) -> ModelReport:
+        """The complete report, after the attacks; ``clean`` (n,): examples correct without an attack.
+
+        ``found``: images that are judged again.
+        """
         first = self.first_report()
         disagreement = precision.measure_disagreement(self.job.request, self.worker, clean)
-        changes = () if flags.is_random(self._probe) else self._changes()
+        random = flags.is_random(self._probe)
+        changes = () if random else self._changes()
+        second = None if random else judge_again(self.job, found, self._before)
         tunings = {name: TuningRecord(**asdict(one)) for name, one in self.config.tunings.items()}
         notes = tuple(dict.fromkeys((*self.job.notes, *self.worker.notes, *self.config.notes)))
         search = SearchRecord(notes=notes, tunings=tunings, disagreement=disagreement)
-        return ModelReport((*first.flags, *changes), first.environment, search)
+        return ModelReport((*first.flags, *changes), first.environment, search, second)
 
     def _changes(self) -> tuple[FlagRecord, ...]:
         """Flags if the model differs from the model before the attacks, or from its attack copy."""

@@ -41,7 +41,8 @@ class Worker:
     ) -> None:
         """``config``: how the attack copies are called; None: the default for this image size."""
         full_precision()
-        self.model = Isolated(model.eval())
+        self.model = model if isinstance(model, Isolated) else Isolated(model)
+        self.model.eval()
         self.x, self.y = x_NCHW, y_N
         self.threat, self.classes = threat, classes
         self.config = config or AttackCopyConfig()

@@ -147,11 +147,6 @@ class DiagnosisRecord(ClosedModel):
     """Examples not broken although any image in the box is allowed."""
     noise_alone: NonNegativeInt
     """Examples broken by random noise in the ball, but by none of the attacks above."""
-    fresh: float | None
-    """Largest difference from the logits computed in a fresh process, in units of the logits' standard
-    deviation; None for a model without a file, or if the process failed."""
-    fresh_problem: str = ""
-    """Why the fresh process failed."""
     forwards: NonNegativeInt
     backwards: NonNegativeInt
 
@@ -190,6 +185,25 @@ class SearchRecord(ClosedModel):
     """Set if attacks of a column ran in less than float32."""
 
 
+class SecondJudgementRecord(ClosedModel):
+    """The verdicts of a model that was loaded again and had seen no clean image, on images of the run."""
+
+    images: NonNegativeInt
+    survivors: NonNegativeInt
+    """Images of robust examples; the others are of broken ones."""
+    batch_sizes: tuple[int, ...]
+    """Every image was judged in a batch of each of these sizes."""
+    broken_differ: NonNegativeInt = 0
+    """Images of broken examples that were classified correctly, by more than rounding."""
+    survivors_differ: NonNegativeInt = 0
+    """Images of robust examples that were misclassified, by more than rounding."""
+    clean_logits: float | None = None
+    """Difference between its logits of clean images, shown last, and those of the run before the attacks, of
+    the median image, in units of the logits' standard deviation."""
+    problem: str = ""
+    """Why the model could not be loaded again."""
+
+
 class Environment(ClosedModel):
     robust_eval: str
     python: str
@@ -224,6 +238,8 @@ class EvalResult(ClosedModel):
     """Set if the run was started with ``--diagnose``."""
     search: SearchRecord | None = None
     """None in files written before the attack copy was configurable."""
+    second_judgement: SecondJudgementRecord | None = None
+    """None for a model with random outputs, and in files of earlier versions."""
     environment: Environment
     labels_sha256: Sha256
     request: Sha256

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from robust_eval import attacks
 from robust_eval.core import norms, seeds
-from robust_eval.core.errors import UserError
-from robust_eval.core.logits import largest_difference, logit_std, margin
+from robust_eval.core.logits import margin
 from robust_eval.core.text import duration
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, Cost
-from robust_eval.evaluation.job import FreshLogits, Job
+from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.judge import judge
 from robust_eval.evaluation.planning.cost import measure_speed
 from robust_eval.evaluation.worker import Worker
@@ -48,13 +47,13 @@ def cost_text(job: Job) -> str:
     seconds = measure_speed(job.model, job.x_NCHW[: min(n, 64)]).seconds(passes, n)
     return (
         f"{n} examples, up to {passes.forwards} forward and {passes.backwards} backward passes each, at most "
-        f"{duration(seconds)}; then one fresh process"
+        f"{duration(seconds)}"
     )
 
 
 def diagnose_job(job: Job) -> DiagnosisRecord:
     """Diagnose a job's model under its threat model and seed."""
-    return diagnose(job.worker(), seed=job.request.seed, fresh=job.fresh_logits)
+    return diagnose(job.worker(), seed=job.request.seed)
 
 
 @dataclass
@@ -81,16 +80,13 @@ class _Session:
         return ~torch.from_numpy(verdicts.robust).to(x.device)
 
 
-def diagnose(
-    worker: Worker, *, seed: int = 0, examples: int = EXAMPLES, fresh: FreshLogits | None = None
-) -> DiagnosisRecord:
-    """Diagnose a worker's model; ``fresh`` loads it again, if it came from a file."""
+def diagnose(worker: Worker, *, seed: int = 0, examples: int = EXAMPLES) -> DiagnosisRecord:
+    """Diagnose a worker's model."""
     worker.attack_copy.reset_counts()
     x, y = _right(worker, examples)
-    difference, problem = _fresh(worker, fresh)
     if not len(x):
         # Some networks fail on an empty batch.
-        return _nothing(difference, problem)
+        return DiagnosisRecord(**dict.fromkeys(DiagnosisRecord.model_fields, 0))
     session, every = _Session(worker, x, y, seed), torch.ones(len(x), dtype=torch.bool, device=x.device)
     threat = worker.threat
     adv, broken = session.attack("pgd", _pgd(), threat, every)
@@ -111,17 +107,9 @@ def diagnose(
         not_rising=_not_rising(session, adv),
         unbounded_left=int((~_unbounded(session, every)).sum()),
         noise_alone=int(noise.sum()),
-        fresh=difference,
-        fresh_problem=problem,
         forwards=worker.attack_copy.forwards,
         backwards=worker.attack_copy.backwards,
     )
-
-
-def _nothing(difference: float | None, problem: str) -> DiagnosisRecord:
-    """The record of a model that classifies no example correctly."""
-    counts = dict.fromkeys(DiagnosisRecord.model_fields.keys() - {"fresh", "fresh_problem"}, 0)
-    return DiagnosisRecord.model_validate({**counts, "fresh": difference, "fresh_problem": problem})
 
 
 @torch.no_grad()
@@ -184,20 +172,3 @@ def _noise(session: _Session, threat: ThreatModel, left: Tensor) -> Tensor:
         if hit.any():
             broken[chosen] = session.judged(x[hit], y[hit], adv[hit], threat)
     return broken
-
-
-@torch.no_grad()
-def _fresh(worker: Worker, fresh: FreshLogits | None) -> tuple[float | None, str]:
-    """Largest difference from the logits of a fresh process, and why it could not be measured."""
-    if fresh is None:
-        return None, ""
-    x = worker.x[:EXAMPLES]
-    try:
-        reloaded = fresh(len(x)).to(x.device)
-    except UserError as error:
-        return None, str(error)
-    current = worker.model(x)
-    if current.shape != reloaded.shape:
-        return None, f"logits of shape {tuple(reloaded.shape)} instead of {tuple(current.shape)}"
-    difference = largest_difference(current, reloaded) / logit_std(current)
-    return min(difference, 1e9), ""

@@ -59,10 +59,7 @@ def check_all(folders: Sequence[Path]) -> None:
 
 
 def difference(a_NK: Tensor, b_NK: Tensor) -> float:
-    """Difference of the median image's logits, in standard deviations; of M models the largest.
-
-    The median, because the logits of single images may jump in a model with discontinuities.
-    """
+    """Difference of the median image's logits, in standard deviations; of M models the largest."""
     if a_NK.dim() != b_NK.dim() or a_NK.shape[-1] != b_NK.shape[-1]:
         return float("inf")
     if a_NK.dim() == 3:
@@ -70,8 +67,7 @@ def difference(a_NK: Tensor, b_NK: Tensor) -> float:
             return float("inf")
         return max(difference(a, b) for a, b in zip(a_NK, b_NK, strict=True))
     n = min(len(a_NK), len(b_NK))
-    each = [logits.largest_difference(a, b) for a, b in zip(a_NK[:n], b_NK[:n], strict=True)]
-    return float(np.median(each)) / logits.logit_std(b_NK)
+    return logits.median_difference(a_NK[:n], b_NK[:n])
 
 
 def _read(folder: Path) -> Tensor | None:

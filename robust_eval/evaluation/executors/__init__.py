@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robust_eval.core.request import Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
+from robust_eval.evaluation.checks.second_judgement import JudgedImages
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.result_writer import ModelReport
@@ -61,8 +62,13 @@ class Host(Protocol):
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
         """Run a unit."""
 
-    def report(self, source: Source, request: Request, tuning: str | None, clean: Bools) -> ModelReport:
-        """Report on the model after the attacks; ``clean`` (n,): examples correct without an attack."""
+    def report(
+        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+    ) -> ModelReport:
+        """Report on the model after the attacks; ``clean`` (n,): examples correct without an attack.
+
+        ``found``: images that are judged again.
+        """
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
         """Run the expensive checks of the model."""

@@ -9,6 +9,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation.checks import same_model
+from robust_eval.evaluation.checks.second_judgement import JudgedImages, joined
 from robust_eval.evaluation.executors import PreparedModel, Source, shards
 from robust_eval.evaluation.executors.display import SilentDisplay
 from robust_eval.evaluation.executors.local import LocalExecutor
@@ -70,7 +71,9 @@ class MergeHost:
             "run that shard's command again, then merge."
         )
 
-    def report(self, source: Source, request: Request, tuning: str | None, clean: Bools) -> ModelReport:
+    def report(
+        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+    ) -> ModelReport:
         return self._report
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
@@ -121,12 +124,14 @@ def _joined(reports: Sequence[ModelReport]) -> ModelReport:
     environment = reports[0].environment.model_copy(update={"device": devices})
     found = flags.distinct([flag for report in reports for flag in report.flags])
     searches = [report.search for report in reports if report.search is not None]
+    second = joined([one for report in reports if (one := report.second_judgement) is not None])
     if not searches:
-        return ModelReport(found, environment)
+        return ModelReport(found, environment, second_judgement=second)
     notes = tuple(dict.fromkeys(note for search in searches for note in search.notes))
     measured = [search.disagreement for search in searches if search.disagreement is not None]
     counts = ("images", "verdicts", "weaker", "stronger")
     sums = {name: sum(getattr(one, name) for one in measured) for name in counts}
     record = DisagreementRecord(attacks=measured[0].attacks, **sums) if measured else None
     tunings = {name: tuning for search in reversed(searches) for name, tuning in search.tunings.items()}
-    return ModelReport(found, environment, SearchRecord(notes=notes, tunings=tunings, disagreement=record))
+    search = SearchRecord(notes=notes, tunings=tunings, disagreement=record)
+    return ModelReport(found, environment, search, second)

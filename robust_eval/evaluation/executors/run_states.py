@@ -11,6 +11,8 @@ from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation import result_writer
 from robust_eval.evaluation.attack_copy import TUNING_FILE
+from robust_eval.evaluation.checks import second_judgement
+from robust_eval.evaluation.checks.second_judgement import JudgedImages
 from robust_eval.evaluation.executors import shards
 from robust_eval.evaluation.executors.run_spec import RunSpec
 from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn, StageUnits
@@ -137,6 +139,15 @@ class Running:
     def clean_bits(self) -> Bools:
         """Which examples are classified correctly without an attack, (n,) bool."""
         return self.cascade.finished[CLEAN].bits
+
+    def judged_images(self) -> JudgedImages:
+        """The stored images, to be judged again."""
+        keys = dict.fromkeys(
+            key for column in self.cascade.finished.values() for stage in column.units for key in stage
+        )
+        store = self.opened.store
+        results = (result for key in keys if (result := store.get(key)) is not None)
+        return second_judgement.collect(results, len(keys), self.opened.request.seed)
 
     def finish(self, diagnosis: DiagnosisRecord | None) -> EvalResult | None:
         """Write the result with its evidence; a shard writes what ``merge`` needs, and has no result.

@@ -167,10 +167,8 @@ class Scheduler:
         return result
 
     def _unit_done(self, runs: Sequence[Run], key: str, value: UnitResult | bytes) -> None:
-        if isinstance(value, bytes):
-            result = unpack_unit(key, value, images=False)
-        else:
-            result = value.without_images()
+        whole = unpack_unit(key, value) if isinstance(value, bytes) else value
+        result = None if whole is None else whole.without_images()
         for run in runs:
             running = run.running
             if running is None or result is None:
@@ -190,7 +188,8 @@ class Scheduler:
         if run.failures:
             run.write_partial()
         elif running is not None and running.cascade.done and not self._repeat_vanished(run, running):
-            self._submit(run, "report", (*running.context, running.clean_bits), "report")
+            found = (running.clean_bits, running.judged_images())
+            self._submit(run, "report", (*running.context, *found), "report")
 
     def _repeat_vanished(self, run: Run, running: Running) -> bool:
         """Repeat units that are missing from the store although they were stored."""

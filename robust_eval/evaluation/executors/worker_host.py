@@ -10,6 +10,7 @@ from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import Log, no_log
 from robust_eval.evaluation.checks import diagnosis
+from robust_eval.evaluation.checks.second_judgement import JudgedImages
 from robust_eval.evaluation.executors import LoadedJob, PreparedModel, Source
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.prepare import prepare
@@ -49,15 +50,14 @@ class WorkerHost:
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
         return self._session(source, request, tuning).worker.run(unit)
 
-    def report(self, source: Source, request: Request, tuning: str | None, clean: Bools) -> ModelReport:
-        return self._session(source, request, tuning).report(clean)
+    def report(
+        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+    ) -> ModelReport:
+        return self._session(source, request, tuning).report(clean, found)
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
         session = self._session(source, request, tuning)
-        job = session.job
-        if not isinstance(source, LoadedJob):
-            job = fresh_process.with_fresh_logits(job, source)
-        return diagnosis.diagnose(session.worker, seed=request.seed, fresh=job.fresh_logits)
+        return diagnosis.diagnose(session.worker, seed=request.seed)
 
     def _job(self, source: Source) -> Job:
         if source in self._jobs:
@@ -67,7 +67,11 @@ class WorkerHost:
             oldest = next(iter(self._jobs))
             del self._jobs[oldest]
             self._sessions.pop(oldest, None)
-        job = source.job if isinstance(source, LoadedJob) else prepare(source)
+        if isinstance(source, LoadedJob):
+            job = source.job
+        else:
+            fresh_process.start_server()
+            job = fresh_process.with_fresh_logits(prepare(source), source)
         for other in self._jobs.values():
             same_images = other.request.data.fingerprint == job.request.data.fingerprint
             if same_images and other.x_NCHW.device == job.x_NCHW.device:

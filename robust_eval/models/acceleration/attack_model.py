@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from robust_eval.core.errors import UserError
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.small_steps import StepEvaluator
-from robust_eval.models.isolation import RandomStream, device_of
+from robust_eval.models.isolation import RandomStream, RecordedWrites, device_of
 
 Result = TypeVar("Result")
 # Several small calls replace a padded one only if the padded call would process this many times more rows.
@@ -43,7 +44,7 @@ class Engine:
         return smaller if padded > _MIN_SAVING * smaller * -(-n // smaller) else n
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
-        """Logits (N, K) of at most ``rows`` images. ``call`` receives a copy of them, into which it may write."""
+        """Logits (N, K) of at most ``rows`` images. ``call`` receives copies, into which it may write."""
         n = len(x_NCHW)
         size = next((size for size in self.sizes if size >= n), n)
         x = x_NCHW
@@ -70,8 +71,12 @@ class AttackCopy(nn.Module):
         gradient: Engine | None = None,
         step_evaluator: StepEvaluator | None = None,
         notes: tuple[str, ...] = (),
+        writes: bool = False,
     ) -> None:
-        """``network`` is used if no engine is given. ``notes`` describe how the copy differs."""
+        """``network`` is used if no engine is given. ``notes`` describe how the copy differs.
+
+        ``writes``: whether the network writes into its input.
+        """
         super().__init__()
         self.network = network
         self.batch = batch
@@ -80,6 +85,7 @@ class AttackCopy(nn.Module):
         self.step_evaluator = step_evaluator
         self.notes = notes
         self.stream = RandomStream(device_of(network))
+        self._mode = RecordedWrites if writes else nullcontext
         self.reset_counts()
 
     def reset_counts(self) -> None:
@@ -137,7 +143,7 @@ class AttackCopy(nn.Module):
     def _fitting(self, work: Callable[..., Result], *inputs: Tensor) -> Result | None:
         """The result of ``work``, or None if memory ran out."""
         try:
-            with self.stream:
+            with self.stream, self._mode():
                 return work(*inputs)
         except RuntimeError as error:
             if not out_of_memory.is_out_of_memory(error):

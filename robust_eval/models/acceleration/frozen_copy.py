@@ -6,6 +6,8 @@ make a robust example count as broken.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from robust_eval.models.acceleration.compilation import compile_network
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.acceleration.small_steps import StepEvaluator
 from robust_eval.models.acceleration.tuning import Tuning, compiled_sizes, default_tuning
+from robust_eval.models.isolation import writes_into_input
 
 
 def make_attack_copy(
@@ -65,6 +68,11 @@ def attack_copy_of(
     if tuning is None:
         tuning = Tuning() if sample is None else default_tuning(sample.device, sample.shape[1:].numel())
 
+    writes = sample is not None and writes_into_input(network, sample)
+    if writes:
+        # Compiled code does not run in a mode that records writes.
+        tuning = replace(tuning, compiled=False, gradient_compiled=False)
+
     def engine(rows: int | None, compiled: bool) -> Engine:
         call = compile_network(network) if compiled else network
         return Engine(call, rows, tuple(compiled_sizes(rows, compiled)))
@@ -83,6 +91,7 @@ def attack_copy_of(
         gradient=engine(tuning.gradient_rows, tuning.gradient_compiled),
         step_evaluator=step_evaluator,
         notes=notes,
+        writes=writes,
     )
 
 

@@ -38,13 +38,15 @@ def load(
     normalisation: str | None = None,
     device: torch.device | str = "cpu",
     fallback: Normalisation | None = None,
+    known: CheckpointRef | None = None,
 ) -> LoadedModel:
     """Load a checkpoint file (``FILE`` or ``FILE#part``) or ``robustbench:MODEL_ID[@threat]``.
 
     ``images``: the evaluated images. Their classes, channels and size must fit the network, and the input
     normalisation is determined on them if the file does not record it. ``arch`` (an id or
     ``path.py:function``) and ``normalisation`` override what is detected; ``fallback`` is the normalisation
-    if there are no ``images`` and the file records none. Every tensor of file and network must match.
+    if there are no ``images`` and the file records none. ``known``: how the same file was read before;
+    nothing is detected then. Every tensor of file and network must match.
 
     Raises:
         UserError: if the file cannot be used; the message gives the reason.
@@ -59,7 +61,9 @@ def load(
         network, ref = robustbench_zoo.load(source, images, device)
         return LoadedModel(_in_eval_mode(network, NONE, device), ref)
     path, part = split_source(source)
-    task = LoadTask(path.name, file_reader.read(path), part, images, arch, normalisation, device, fallback)
+    task = LoadTask(
+        path.name, file_reader.read(path), part, images, arch, normalisation, device, fallback, known
+    )
     header = native_format.header_of(task.contents.value, task.contents.metadata, task.name)
     if header is not None:
         if part is not None:
@@ -130,6 +134,8 @@ def _load_foreign(task: LoadTask, weights: foreign_weights.Weights) -> LoadedMod
     _check_images(task, inferred)
     architectures = [inferred.architecture]
     architectures += [architecture_fit.with_arguments(inferred, variant) for variant in inferred.variants]
+    if task.known is not None:
+        architectures = [task.known.architecture]
     networks = []
     for architecture in architectures:
         network = architecture_fit.meta_network_of(
@@ -182,6 +188,9 @@ def _choose(
     channels: int,
     recorded: Normalisation | None,
 ) -> tuple[normalisation_probe.Candidate, tuple[str, ...]]:
+    if task.known is not None:
+        (architecture, network), known = networks[0], task.known.normalisation
+        return normalisation_probe.Candidate(network, architecture, known.name, known), ()
     return normalisation_choice.choose(
         networks,
         task.name,

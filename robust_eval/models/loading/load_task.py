@@ -45,6 +45,7 @@ class LoadTask:
     normalisation: str | None
     device: torch.device
     fallback: Normalisation | None = None
+    known: CheckpointRef | None = None
 
     @property
     def title(self) -> str:

@@ -7,12 +7,20 @@ May import ``core`` and ``results``.
 from robust_eval.results.flags.from_columns import from_columns, from_perturbation_size
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
 from robust_eval.results.flags.from_model import from_probe, is_random
-from robust_eval.results.flags.from_record import from_changes, from_overlap, from_record, from_search
+from robust_eval.results.flags.from_record import (
+    COPY_DIFFERENCE,
+    from_changes,
+    from_overlap,
+    from_record,
+    from_search,
+    from_second_judgement,
+)
 from robust_eval.results.flags.from_result import blocking, from_result, not_recorded
 from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
 
 __all__ = [
     "BLOCKS",
+    "COPY_DIFFERENCE",
     "DIAGNOSIS",
     "RULES",
     "WARNS",
@@ -28,6 +36,7 @@ __all__ = [
     "from_record",
     "from_result",
     "from_search",
+    "from_second_judgement",
     "is_random",
     "not_recorded",
     "records",

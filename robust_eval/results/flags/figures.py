@@ -49,6 +49,19 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class SideEffects:
+    """What a model does besides computing logits."""
+
+    writes: bool = False
+    """It writes into its input."""
+    seeds: tuple[str, ...] = ()
+    """Global generators that it seeds: torch, numpy, random."""
+    memory: float = 0.0
+    """Difference between the logits of perturbed images by a copy that was shown the clean ones before, and
+    by one that was not; of the median image."""
+
+
+@dataclass(frozen=True)
 class NoiseResponse:
     """Response of the logits ``f`` to sign noise ``n``: maximum over draws, images and classes."""
 

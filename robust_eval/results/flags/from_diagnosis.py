@@ -11,7 +11,6 @@ GAIN = 0.06
 """Correctly evaluated checkpoints of this project gain up to 0.03, planted attacks 0.1 and more."""
 NOT_RISING = 0.05
 UNBOUNDED = 0.02
-FRESH = 1e-4
 _MIN_EXAMPLES = 2
 
 
@@ -44,7 +43,3 @@ def _findings(found: DiagnosisRecord) -> Iterator[Finding]:
         yield "unbounded-attack-fails", f"{found.unbounded_left} of {n} examples are left"
     if found.noise_alone >= _MIN_EXAMPLES:
         yield "noise-beats-gradients", f"on {found.noise_alone} of {n} examples"
-    if found.fresh_problem:
-        yield "fresh-process-disagrees", found.fresh_problem
-    elif found.fresh is not None and found.fresh > FRESH:
-        yield "fresh-process-disagrees", f"logits differ by {found.fresh:.1e}"

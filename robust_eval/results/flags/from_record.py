@@ -12,6 +12,7 @@ from robust_eval.results import (
     DataRecord,
     FlagRecord,
     SearchRecord,
+    SecondJudgementRecord,
     checkpoint_claims,
 )
 from robust_eval.results.flags.rules import Finding, records
@@ -60,6 +61,20 @@ def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
         "reduced precision"
     )
     return records([("reduced-precision", figure)])
+
+
+def from_second_judgement(found: SecondJudgementRecord | None) -> tuple[FlagRecord, ...]:
+    """Flag raised if a model that was loaded again gives other verdicts or logits. None: not compared."""
+    if found is None:
+        return ()
+    broken = found.images - found.survivors
+    figure = found.problem or (
+        f"other verdicts on {found.survivors_differ} of {found.survivors} stored images of robust examples "
+        f"and {found.broken_differ} of {broken} of broken ones; logits of clean images differ by "
+        f"{found.clean_logits or 0:.1e}"
+    )
+    differs = found.broken_differ or found.survivors_differ or (found.clean_logits or 0) > CHANGED
+    return records([("fresh-model-disagrees", figure)] if found.problem or differs else [])
 
 
 def from_overlap(found: Overlap | None) -> tuple[FlagRecord, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from robust_eval.results import EvalResult, FlagRecord
 from robust_eval.results.flags.from_columns import from_columns
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
-from robust_eval.results.flags.from_record import from_record, from_search
+from robust_eval.results.flags.from_record import from_record, from_search, from_second_judgement
 from robust_eval.results.flags.rules import BLOCKS, distinct
 
 
@@ -15,6 +15,7 @@ def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
         *from_columns(result.columns, result.checkpoint.classes),
         *from_record(result.checkpoint, result.data, result.columns["clean"]),
         *(from_search(result.search) if result.search is not None else ()),
+        *from_second_judgement(result.second_judgement),
         *(from_diagnosis(result.diagnosis) if result.diagnosis is not None else ()),
     ]
     return distinct(found)

@@ -149,6 +149,28 @@ RECORD: Mapping[str, Rule] = {
         "1e-4 of the logits' standard deviation",
         "The logits of the same images changed during the run: the model has internal state.",
     ),
+    "fresh-model-disagrees": Rule(
+        BLOCKS,
+        "no verdict, by more than rounding; 1e-4 of the logits' standard deviation on clean images",
+        "A model loaded again gives other verdicts: the model remembers images, depends on the batch, or "
+        "differs from its file.",
+    ),
+    "writes-into-input": Rule(
+        BLOCKS,
+        "no call",
+        "The model writes into its input, which loses the image for its caller: let it write into a copy.",
+    ),
+    "seeds-generators": Rule(
+        WARNS,
+        "no global generator in the same state after every call",
+        "The model seeds a global generator when it is called, which makes other random numbers repeat: "
+        "remove the seeding, or use a generator of its own.",
+    ),
+    "remembers-images": Rule(
+        BLOCKS,
+        "1e-4 of the logits' standard deviation",
+        "The logits of an image depend on images shown before: remove the memory, and judge again.",
+    ),
     "search-copy-differs": Rule(
         BLOCKS,
         "1e-3 of the logits' standard deviation",
@@ -206,11 +228,6 @@ DIAGNOSIS: Mapping[str, Rule] = {
         WARNS,
         "2 examples (Carlini et al. 2019)",
         "Random noise breaks examples that gradient attacks did not: gradients are masked.",
-    ),
-    "fresh-process-disagrees": Rule(
-        BLOCKS,
-        "1e-4 of the logits' standard deviation on up to 100 images",
-        "The same file gives other logits in a fresh process: the attacked model is not the one in the file.",
     ),
 }
 

@@ -74,6 +74,4 @@ def _negated_gradient() -> set[str]:
 def _preprocessing_outside_file() -> set[str]:
     job = trained_job()
     planted = planted_attacks.PlantedJob(job.request, _DarkenedInput(job.model), job.x_NCHW, job.y_N)
-    return flag_ids(
-        flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES, fresh=job.fresh_logits))
-    )
+    return flag_ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES)))

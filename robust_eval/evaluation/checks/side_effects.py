@@ -1,0 +1,80 @@
+"""Find what a model does besides computing logits: write into its input, seed generators, remember images."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robust_eval.core import seeds
+from robust_eval.core.errors import UserError
+from robust_eval.core.logits import median_difference
+from robust_eval.core.torch_state import standard_state
+from robust_eval.models.acceleration.deep_copy import copy_model
+from robust_eval.models.isolation import Isolated, writes_into_input
+from robust_eval.results.flags.figures import SideEffects
+
+_CALLS = 3
+"""Calls with clean images before the perturbed ones are shown."""
+
+
+@standard_state()
+@torch.no_grad()
+def measure(model: nn.Module, x_NCHW: Tensor, *, size: float, seed: int = 0) -> SideEffects:
+    """Measure the side effects of a model on a few images; the model itself is not called, but copies of it.
+
+    ``size``: of the perturbations, in pixels in [0, 1].
+    """
+    inner = model.model if isinstance(model, Isolated) else model
+    try:
+        seen, unseen = copy_model(inner), copy_model(inner)
+    except UserError:
+        # A model that cannot be copied is refused when the attack copy is made.
+        return SideEffects()
+    return SideEffects(
+        writes=writes_into_input(seen, x_NCHW),
+        seeds=tuple(name for name, generator in _GENERATORS.items() if _is_seeded(seen, x_NCHW, *generator)),
+        memory=_memory(seen, unseen, x_NCHW, size, seed),
+    )
+
+
+def _is_seeded(
+    model: nn.Module, x: Tensor, seed: Callable[[int], object], state: Callable[[], bytes]
+) -> bool:
+    """Whether the generator is in the same state after a call, whatever its state was before."""
+    after = []
+    for number in (1, 2):
+        seed(number)
+        model(x.clone())
+        after.append(state())
+    return after[0] == after[1]
+
+
+_GENERATORS: dict[str, tuple[Callable[[int], Any], Callable[[], bytes]]] = {
+    "torch": (torch.manual_seed, lambda: torch.get_rng_state().numpy().tobytes()),
+    "numpy": (np.random.seed, lambda: repr(np.random.get_state(legacy=False)).encode()),
+    "random": (random.seed, lambda: repr(random.getstate()).encode()),
+}
+"""(seed, state) of the global generators."""
+
+
+def _memory(seen: nn.Module, unseen: nn.Module, x: Tensor, size: float, seed: int) -> float:
+    """Difference between the logits of perturbed images by a copy that was shown the clean ones, and by one
+    that was not; of the median image, in units of the logits' standard deviation.
+
+    The images are blends of two, which were certainly not shown when the model was loaded.
+    """
+    generator = torch.Generator().manual_seed(seeds.derive(seed, "side effects"))
+    blends = (x + x.roll(1, 0)) / 2
+    noise = size * (2 * torch.randint(0, 2, x.shape, generator=generator).to(x) - 1)
+    perturbed = (blends + noise).clamp(0, 1)
+    first = Isolated(unseen)(perturbed)
+    again = Isolated(seen)
+    for _ in range(_CALLS):
+        again(blends)
+    again.stream.seed(0)
+    return median_difference(again(perturbed), first)
