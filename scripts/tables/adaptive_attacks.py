@@ -1,8 +1,8 @@
 """An adaptive attack on planted models: it knows the undefended network, and that the model may be random.
 
 Candidates come from PGD through the undefended network (transfer), from PGD with the model's outputs and the
-network's derivative (BPDA, Athalye et al. 2018), and from PGD on the model itself, each from several starts, with
-averaged gradients for random models (EoT). The result is an upper bound of the robust accuracy.
+network's derivative (BPDA, Athalye et al. 2018), and from PGD on the model itself, each from several starts,
+with averaged gradients for random models (EoT). The result is an upper bound of the robust accuracy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AdaptiveAttack:
     def robust(self) -> Tensor:
         """The examples (N,) that are classified correctly before and after every attack, in every draw.
 
-        A new model judges each set of candidates, so that one that remembers images has not seen the clean ones.
+        A new model judges each set of candidates; one that remembers images has not seen the clean ones.
         """
         draws = DRAWS if self.is_random() else 1
         robust = self._right(self.x_NCHW, draws)
@@ -92,7 +92,7 @@ class AdaptiveAttack:
         def logits(x_NCHW: Tensor) -> Tensor:
             surrogate: Tensor = self.network(x_NCHW)
             with torch.no_grad():
-                true = model(x_NCHW.detach().clone())[:, : surrogate.shape[1]]
+                true: Tensor = model(x_NCHW.detach().clone())[:, : surrogate.shape[1]]
             return surrogate + (true - surrogate).detach()
 
         return logits
@@ -114,7 +114,9 @@ class AdaptiveAttack:
                 total = torch.zeros(())
                 for _ in range(draws):
                     z = logits(leaf)
-                    total = total + (margin(z, self.y_N) if target is None else _lead(z, self.y_N, target)).sum()
+                    total = (
+                        total + (margin(z, self.y_N) if target is None else _lead(z, self.y_N, target)).sum()
+                    )
                 (gradient,) = torch.autograd.grad(total, leaf)
             size = 2 * eps * max(0.05, 1 - step / STEPS) / 5
             adv = (x + (adv - size * gradient.sign() - x).clamp(-eps, eps)).clamp(0, 1)

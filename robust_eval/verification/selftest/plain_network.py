@@ -1,4 +1,4 @@
-"""A network trained without any defense, on which planted models are built: its robust accuracy is close to 0.
+"""A network trained without any defense, on which planted models are built; its robust accuracy is near 0.
 
 It is trained on scikit-learn's digits in two seconds and reaches 92% clean accuracy; at Linf 0.2 AutoAttack
 breaks every image. ``robust_eval`` does not import ``defenses``, and the shipped network of the self-test is
@@ -7,6 +7,7 @@ adversarially trained, so that a defect which hides adversarial images would har
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import cache
 
 import torch
@@ -14,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_eval import data
+from robust_eval.core.threat import ThreatModel
 from robust_eval.data import Split
 from robust_eval.models.architectures import digits_cnn
 
-THREAT = "Linf 0.2"
+THREAT = ThreatModel("Linf", Fraction(1, 5))
 _EPOCHS, _BATCH, _RATE = 10, 64, 4e-3
 
 

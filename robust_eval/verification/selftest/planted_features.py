@@ -70,7 +70,7 @@ class LowPrecision(ModifiedNetwork):
 
 
 class EightBitFeatures(ChangedFeatures):
-    """Weights and activations rounded to 8 bits, with the identity as gradient, as quantised training does."""
+    """Weights and activations rounded to 8 bits, with the identity as gradient (Lin et al. 2019)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network, _eight_bits)

@@ -76,8 +76,7 @@ class BlurredGradient(ModifiedNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-        surrogate = self.network(blurred)
-        return surrogate + (self.network(x) - surrogate).detach()
+        return _with_value(self.network(blurred), self.network(x))
 
 
 class OtherNetworksGradient(ModifiedNetwork):
@@ -88,8 +87,7 @@ class OtherNetworksGradient(ModifiedNetwork):
         self.other = SmallNetwork(normalise=False, width=4).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        surrogate = self.other(x)
-        return surrogate + (self.network(x) - surrogate).detach()
+        return _with_value(self.other(x), self.network(x))
 
 
 class LargeBatchGradient(ModifiedNetwork):
@@ -131,6 +129,11 @@ class SignErrors(ModifiedNetwork):
         places = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0))
         sign = torch.where(places < 1 / 3, -1.0, 1.0).to(x)
         return with_gradient(x, lambda gradient: sign * gradient)
+
+
+def _with_value(surrogate: Tensor, value: Tensor) -> Tensor:
+    """``value``, with the gradient of ``surrogate``."""
+    return surrogate + (value - surrogate).detach()
 
 
 class _Identity(torch.autograd.Function):

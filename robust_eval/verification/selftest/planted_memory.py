@@ -106,7 +106,7 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
 
 
 class RemembersLogits(ModifiedNetwork):
-    """Keeps the 500 last logits by the image's 8-bit pixels, as a prediction server may: without a gradient."""
+    """Keeps the 500 last logits by the image's 8-bit pixels, as a prediction server may; without gradient."""
 
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__(network)

@@ -73,7 +73,8 @@ class ConfusesWithGradients(ModifiedNetwork):
     def change_output(self, z: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and self.shown.requires_grad):
             return z
-        return z.detach() + 10 * self.other(self.shown)
+        other: Tensor = self.other(self.shown)
+        return z.detach() + 10 * other
 
 
 class ConfusesAttacks(ModifiedNetwork):

@@ -36,8 +36,12 @@ class Purifier(ModifiedNetwork):
 
     def objective(self, x: Tensor) -> Tensor:
         """What the steps reduce: the sum of the entropies."""
-        p = self.network(x).softmax(1)
-        return -(p * (p + 1e-12).log()).sum()
+        return self.entropies(x).sum()
+
+    def entropies(self, x: Tensor) -> Tensor:
+        """The entropy of each prediction (N,)."""
+        p: Tensor = self.network(x).softmax(1)
+        return -(p * (p + 1e-12).log()).sum(1)
 
 
 class FunctionalPurifier(Purifier):
@@ -69,11 +73,6 @@ class DifferencePurifier(Purifier):
             base = self.entropies(x)
             slopes = torch.stack([self.entropies(x + 1e-3 * one) - base for one in directions])
         return torch.einsum("dn,dchw->nchw", slopes, directions)
-
-    def entropies(self, x: Tensor) -> Tensor:
-        """The entropy of each prediction (N,)."""
-        p = self.network(x).softmax(1)
-        return -(p * (p + 1e-12).log()).sum(1)
 
 
 class BlindPurifier(DifferencePurifier):

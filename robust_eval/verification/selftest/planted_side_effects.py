@@ -1,4 +1,4 @@
-"""Planted models that change something outside themselves: their input, random generators, earlier outputs."""
+"""Planted models that change something outside themselves: input, random generators, earlier outputs."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class PixelsReconstructed(ModifiedNetwork):
         image = torch.where(kept, x, x.mean((2, 3), keepdim=True))
         for _ in range(3):
             u, s, v = torch.linalg.svd(image, full_matrices=False)
-            low_rank = (u[..., :4] * s[..., None, :4]) @ v[..., :4, :]
+            low_rank: Tensor = (u[..., :4] * s[..., None, :4]) @ v[..., :4, :]
             image = torch.where(kept, x, low_rank)
         return low_rank
 
@@ -134,7 +134,8 @@ class MixedWithNoise(ModifiedNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         mixed = [0.7 * x + 0.3 * torch.rand_like(x) for _ in range(5)]
-        return torch.stack([self.network(one) for one in mixed]).mean(0)
+        logits: Tensor = torch.stack([self.network(one) for one in mixed]).mean(0)
+        return logits
 
 
 class BinarisedBySigmoid(ModifiedNetwork):

@@ -1,6 +1,6 @@
-"""The planted models that hide adversarial images: published defenses, and models built to deceive an evaluator.
+"""All planted models built on a network: published defenses, and models that deceive an evaluator.
 
-Each is built on a network and must raise flags; those without expected flags are judged correctly by the suite.
+Each must raise its flags in a run; those without expected flags are judged correctly without one.
 The table of docs/flags.md lists them all with their robust accuracy under an adaptive attack.
 """
 
@@ -74,9 +74,7 @@ def _defenses() -> list[Plant]:
     defense = partial(_plant, DEFENSE)
     return [
         defense("bit depth reduced to 16 levels", "Xu et al. 2018", planted_models.QuantisedInput),
-        defense(
-            "the same, straight-through", "Xu et al. 2018", planted_models.StraightThroughQuantisedInput
-        ),
+        defense("the same, straight-through", "Xu et al. 2018", planted_models.StraightThroughQuantisedInput),
         defense("median filter", "Xu et al. 2018", transforms.MedianFiltered),
         defense("JPEG compression", "Guo et al. 2018", transforms.JpegCompressed),
         defense("total variation minimised", "Guo et al. 2018", transforms.VariationMinimised),
@@ -86,7 +84,9 @@ def _defenses() -> list[Plant]:
         defense("random noise", "Liu et al. 2018", transforms.RandomNoise),
         defense("ME-Net", "Yang et al. 2019", transforms.PixelsReconstructed),
         defense("mixup inference", "Pang et al. 2020", transforms.MixedWithNoise),
-        defense("stochastic activation pruning", "Dhillon et al. 2018", features.stochastic_activation_pruning),
+        defense(
+            "stochastic activation pruning", "Dhillon et al. 2018", features.stochastic_activation_pruning
+        ),
         defense("k-WTA", "Xiao et al. 2020", features.k_winners_take_all),
         defense("MeanSparse", "Amini et al. 2024", _mean_sparse),
         defense("8-bit weights and activations", "Lin et al. 2019", features.EightBitFeatures),
