@@ -21,6 +21,7 @@ from defenses.training.weight_averaging import WeightAverage
 from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import derive, seed_everything
 from robust_eval.models import architectures
+from robust_eval.models.isolation import copy_inputs
 from robust_eval.models.loading import python_architecture
 from robust_eval.models.normalisation import Normalised
 
@@ -101,7 +102,8 @@ def _build_network(job: TrainingJob) -> nn.Module:
         "image_size": images.image_size,
     }
     if python_architecture.is_python_file(recipe.architecture):
-        return python_architecture.build(recipe.architecture, {**shape, "num_classes": images.classes})
+        network = python_architecture.build(recipe.architecture, {**shape, "num_classes": images.classes})
+        return copy_inputs(network)
     try:
         return architectures.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
     except TypeError as error:

@@ -39,7 +39,7 @@ def check(
     """
     from robust_eval.cli import tables
     from robust_eval.core import terminal
-    from robust_eval.evaluation import fresh_process, prepare
+    from robust_eval.evaluation import prepare
     from robust_eval.evaluation.checks import diagnosis
     from robust_eval.evaluation.checks.probes import probe_job
     from robust_eval.evaluation.planning.options import EvaluationOptions
@@ -50,7 +50,7 @@ def check(
     eps = threat.eps if diagnose or threat.eps else "1/255"
     chosen = {**vars(data), **vars(threat), **vars(model), "eps": eps}
     options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
-    job = fresh_process.with_fresh_logits(prepare.prepare(options), options)
+    job = prepare.prepare(options)
     tables.print_checkpoint(console, job.request.checkpoint)
     probe = probe_job(prepare.with_first_images(job, IMAGES))
     clean = _clean(job)

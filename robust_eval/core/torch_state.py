@@ -35,7 +35,7 @@ def standard_state() -> Iterator[None]:
         if torch.get_default_device() != _CPU:
             # The caller is in a "with device:" block. Not entered otherwise: it slows every call of torch.
             stack.enter_context(_CPU)
-        torch.use_deterministic_algorithms(False)
+        _set_deterministic(False, False)
         torch.backends.cudnn.benchmark = False
         full_precision()
         yield
@@ -56,8 +56,14 @@ def _set_defaults(values: tuple[Any, ...]) -> None:
     torch.set_default_dtype(dtype)
     # None removes the mode that torch.set_default_device installs, which slows every call of torch.
     torch.set_default_device(None if device == _CPU else device)
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    _set_deterministic(deterministic, warn_only)
     torch.backends.cudnn.benchmark = benchmark
+
+
+def _set_deterministic(mode: bool, warn_only: bool) -> None:
+    # The call imports the compiler of torch, which takes seconds.
+    if mode != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)
 
 
 def _generators() -> tuple[Tensor, list[Tensor], Any, Any]:

@@ -14,10 +14,10 @@ import re
 import sys
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.torch_state import standard_state
 from robust_eval.core.types import CheckpointRef, Ints
 from robust_eval.data import ImageSet
-from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.isolation import batched_logits
 from robust_eval.models.loading import checkpoint
@@ -60,11 +59,6 @@ def start_server() -> None:
         ensure_running()
 
 
-def with_fresh_logits(job: Job, options: EvaluationOptions) -> Job:
-    """The job, with a function that loads its checkpoint again in a fresh process."""
-    return replace(job, fresh_logits=partial(logits, options, job.request.checkpoint))
-
-
 def logits(
     options: EvaluationOptions, known: CheckpointRef, x_NCHW: Tensor, batches: Sequence[Ints]
 ) -> Tensor:
@@ -84,25 +78,31 @@ def logits(
         dict(os.environ),
         torch.get_num_threads(),
     )
-    context = multiprocessing.get_context(_METHOD)
-    start_server()
+    try:
+        start_server()
+        found = _ask(call)
+    except (OSError, EOFError) as error:
+        raise UserError(f"no fresh process could be run ({type(error).__name__})") from None
+    if isinstance(found, str):
+        raise UserError(found)
+    return torch.from_numpy(found)
+
+
+def _ask(call: _Call) -> Any:
+    """Send the call to a new process; its answer: an array of logits, or the reason of a failure."""
+    context: Any = multiprocessing.get_context(_METHOD)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(theirs, call), daemon=True)  # type: ignore[attr-defined]
+    process = context.Process(target=_answer, args=(theirs, call), daemon=True)
     try:
         with _without_main_module():
             process.start()
         theirs.close()
-        found = ours.recv() if ours.poll(_TIMEOUT) else "it gave no answer in time"
-    except (OSError, EOFError) as error:
-        found = f"no fresh process could be run ({type(error).__name__})"
+        return ours.recv() if ours.poll(_TIMEOUT) else "the fresh process gave no answer in time"
     finally:
         ours.close()
         if process.pid is not None:
             process.kill()
             process.join()
-    if isinstance(found, str):
-        raise UserError(found)
-    return torch.from_numpy(found)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from robust_eval.core.request import Request
 from robust_eval.core.threat import ThreatModel, parse_norm, parse_threat
 from robust_eval.core.types import CheckpointRef
 from robust_eval.data import ImageSet
+from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import check_precision
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
@@ -48,7 +50,8 @@ def prepare(options: EvaluationOptions) -> Job:
     """
     settings = check(options)
     model, images = load(options, settings)
-    return build_job(options, settings, model, images)
+    job = build_job(options, settings, model, images)
+    return replace(job, fresh_logits=partial(fresh_process.logits, options, job.request.checkpoint))
 
 
 def check(options: EvaluationOptions) -> Settings:

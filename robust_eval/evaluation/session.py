@@ -65,7 +65,9 @@ class Session:
         scale, after = logit_std(self._before), _first_logits(self.job.model, self.job.x_NCHW)
         copy = _first_logits(self.worker.attack_copy, self.job.x_NCHW)
         return flags.from_changes(
-            largest_difference(after, self._before) / scale, largest_difference(copy, after) / scale
+            largest_difference(after, self._before) / scale,
+            largest_difference(copy, after) / scale,
+            self.worker.model.writes,
         )
 
 

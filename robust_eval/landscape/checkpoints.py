@@ -25,6 +25,7 @@ from robust_eval.evaluation.store import open_run
 from robust_eval.landscape.directions import perturbable_weights
 from robust_eval.models import out_of_memory
 from robust_eval.models.architectures import Shapes
+from robust_eval.models.isolation import copy_inputs
 from robust_eval.models.loading.checkpoint import LoadedModel
 from robust_eval.models.loading.state_dict_diff import shapes_of
 from robust_eval.models.normalisation import Normalised
@@ -112,6 +113,8 @@ def load_comparison(
                 f"{labels[0]} was trained for {threats[0]} and {label} for {threat}. Choose one threat model "
                 "with --norm and --eps."
             )
+    for model in loaded:
+        copy_inputs(model.network)
     x, y = images.tensors()
     refuse_unbounded(threats[0], x[0].numel())
     models = tuple(

@@ -54,6 +54,15 @@ class RandomStream:
         return before
 
 
+def copy_inputs(network: nn.Module) -> nn.Module:
+    """Let ``network``, which may be the user's own code, receive copies of its inputs; returns it.
+
+    Unlike :class:`Isolated` it leaves the module and the names of its tensors as they are.
+    """
+    network.register_forward_pre_hook(lambda _module, inputs: tuple(tensor.clone() for tensor in inputs))
+    return network
+
+
 class RecordedWrites(TorchFunctionMode):
     """Differentiates writes into an input that autograd would not record: through ``data``, or under no_grad.
 

@@ -17,8 +17,10 @@ from torch.overrides import TorchFunctionMode
 from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
 from robust_eval.core.logits import largest_difference, logit_std, margin
+from robust_eval.evaluation.checks import side_effects
 from robust_eval.evaluation.job import Job
 from robust_eval.models import out_of_memory
+from robust_eval.models.isolation import Isolated
 from robust_eval.results.flags.figures import COARSE, FINE, NoiseResponse, Probe
 
 PROBED = 32
@@ -30,8 +32,13 @@ _STEP = 1 / 255
 _OFF_GRID = 4 / 255
 
 
-def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Probe:
-    """Probe a model in eval mode, [0, 1] pixels to logits, on a few images."""
+def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0, size: float = _OFF_GRID) -> Probe:
+    """Probe a model in eval mode, [0, 1] pixels to logits, on a few images.
+
+    ``size``: of the perturbations under which it must not remember an image, in pixels.
+    """
+    effects = side_effects.measure(model, x_NCHW, size=size, seed=seed)
+    model = Isolated(model)
     training = sum(module.training for module in model.modules())
     with torch.no_grad():
         with _Watch() as watch:
@@ -55,6 +62,7 @@ def probe(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, *, seed: int = 0) -> Pr
         batch=batch,
         fine=fine,
         coarse=coarse,
+        effects=effects,
         **_gradient_figures(model, x_NCHW, moved, y_N, scale),
     )
 
@@ -165,10 +173,12 @@ def probe_job(job: Job) -> Probe:
         UserError: if the model fails on a single image.
     """
     full_precision()
+    pixels = job.x_NCHW[0].numel()
+    size = job.request.threat.radius / (1 if job.request.threat.norm == "Linf" else pixels**0.5)
     count = min(PROBED, len(job.x_NCHW))
     while True:
         try:
-            return probe(job.model.eval(), job.x_NCHW[:count], job.y_N[:count])
+            return probe(job.model.eval(), job.x_NCHW[:count], job.y_N[:count], size=size)
         except Exception as error:
             if count == 1 or not out_of_memory.is_out_of_memory(error):
                 shape = tuple(job.x_NCHW[:count].shape)

@@ -71,7 +71,7 @@ class WorkerHost:
             job = source.job
         else:
             fresh_process.start_server()
-            job = fresh_process.with_fresh_logits(prepare(source), source)
+            job = prepare(source)
         for other in self._jobs.values():
             same_images = other.request.data.fingerprint == job.request.data.fingerprint
             if same_images and other.x_NCHW.device == job.x_NCHW.device:

@@ -46,6 +46,7 @@ class Probe:
     gradient_sign_errors: float
     """Fraction of images, among those with a gradient, whose margin is not reduced by a step of 1/255
     against its sign."""
+    effects: SideEffects
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ SECOND_DIFFERENCE = 1e-4
 """Float32 rounding contributes about 1e-6 in deep networks."""
 SECOND_DIFFERENCE_SHARE = 0.5
 """As a fraction of the change: about 1 or more for a discontinuity, close to 0 for a smooth network."""
+MEMORY = 1e-4
 ZERO_GRADIENT = 0.1
 WEAK_GRADIENT = 0.1
 GRADIENT_REPEAT = 1e-2
@@ -60,7 +61,18 @@ def _findings(probe: Probe) -> Iterator[Finding]:
             f"noise of {size:.0e} changes logits by {response.change:.1e}, second difference "
             f"{response.second_difference:.1e}",
         )
+    yield from _side_effects(probe)
     yield from _gradients(probe)
+
+
+def _side_effects(probe: Probe) -> Iterator[Finding]:
+    effects = probe.effects
+    if effects.writes:
+        yield "writes-into-input", "the images are changed by a forward pass"
+    if effects.seeds:
+        yield "seeds-generators", f"of {', '.join(effects.seeds)}"
+    if effects.memory > MEMORY and not is_random(probe):
+        yield "remembers-images", f"logits differ by {effects.memory:.1e} after near images were shown"
 
 
 def _gradients(probe: Probe) -> Iterator[Finding]:

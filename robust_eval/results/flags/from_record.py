@@ -37,13 +37,14 @@ def from_record(
     return records(_findings(checkpoint, data, clean))
 
 
-def from_changes(after: float, search: float | None) -> tuple[FlagRecord, ...]:
+def from_changes(after: float, search: float | None, writes: int = 0) -> tuple[FlagRecord, ...]:
     """Flags raised by differences between logits, in units of their standard deviation.
 
     ``after``: between the model before and after the attacks; ``search``: between the judged model and the
-    attack copy in float32, None if it was not compared.
+    attack copy in float32, None if it was not compared. ``writes``: calls in which the model wrote into its
+    input.
     """
-    found = []
+    found = [("writes-into-input", f"in {writes} forward passes")] if writes else []
     if not after <= CHANGED:
         found.append(("changed-during-run", f"by {after:.1e}"))
     if search is not None and not search <= COPY_DIFFERENCE:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.checks import probes
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
@@ -42,7 +41,7 @@ def trained_job(
         device="cpu",
         batch_size=120,
     )
-    return fresh_process.with_fresh_logits(prepare(options), options)
+    return prepare(options)
 
 
 def probe_flags(make: Callable[[], nn.Module]) -> set[str]:

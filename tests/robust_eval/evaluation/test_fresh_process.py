@@ -1,50 +1,72 @@
-"""Logits computed in a fresh process from the same options, and the messages if this fails."""
+"""Logits computed in a fresh process, and the messages if this fails."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT, trained_job
 
-
-def test_options_are_unchanged_by_serialisation() -> None:
-    options = EvaluationOptions(checkpoint="a.pt", data_root=Path("data"), examples=3, eps="8/255")
-    assert fresh_process.from_json(fresh_process.to_json(options)) == options
-    assert fresh_process.from_json(
-        fresh_process.to_json(EvaluationOptions(checkpoint="a.pt"))
-    ) == EvaluationOptions(checkpoint="a.pt")
+BATCHES = [np.array([3, 0]), np.array([1])]
 
 
-def test_the_fresh_process_computes_the_logits_of_the_file(tmp_path: Path) -> None:
-    import numpy as np
-    import torch
+def options(checkpoint: object = CHECKPOINT) -> EvaluationOptions:
+    return EvaluationOptions(
+        checkpoint=str(checkpoint), data="digits", suite="clean", eps="0.1", device="cpu"
+    )
 
-    options = EvaluationOptions(checkpoint=str(CHECKPOINT), suite="clean", device="cpu")
-    out = tmp_path / "logits.npy"
-    fresh_process.answer({"options": fresh_process.to_json(options), "n": 5, "out": str(out)})
+
+def test_the_fresh_process_computes_the_logits_of_the_file() -> None:
     job = trained_job()
+    found = fresh_process.logits(options(), job.request.checkpoint, job.x_NCHW[:5], BATCHES)
     with torch.no_grad():
-        assert np.allclose(np.load(out, allow_pickle=False), job.model(job.x_NCHW[:5]).numpy(), atol=1e-5)
+        assert torch.allclose(found, job.model(job.x_NCHW[[3, 0, 1]]), atol=1e-5)
+
+
+def test_relative_paths_are_those_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "copy.safetensors").write_bytes(CHECKPOINT.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    job = trained_job()
+    known = replace(job.request.checkpoint, name="copy.safetensors")
+    found = fresh_process.logits(options("copy.safetensors"), known, job.x_NCHW[:5], BATCHES)
+    assert found.shape == (3, 10)
 
 
 def test_a_missing_file_is_reported_without_its_path(tmp_path: Path) -> None:
-    options = EvaluationOptions(checkpoint=str(tmp_path / "gone.pt"), data="digits", suite="clean", eps="0.1")
+    job = trained_job()
     with pytest.raises(UserError, match="could not be used in a fresh process") as caught:
-        fresh_process.logits(options, 3)
+        fresh_process.logits(options(tmp_path / "gone.pt"), job.request.checkpoint, job.x_NCHW[:5], BATCHES)
     assert "gone.pt" in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: object, **_options: object) -> None:
+    def refuse() -> None:
         raise OSError("no more processes")
 
-    monkeypatch.setattr(subprocess, "run", refuse)
+    monkeypatch.setattr(fresh_process, "start_server", refuse)
+    job = trained_job()
     with pytest.raises(UserError, match=r"no fresh process could be run \(OSError\)"):
-        fresh_process.logits(EvaluationOptions(checkpoint="a.pt"), 3)
+        fresh_process.logits(options(), job.request.checkpoint, job.x_NCHW[:5], BATCHES)
+
+
+def test_a_script_without_a_main_guard_is_not_run_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from robust_eval.verification.selftest.cases_unmodified import trained_job\n"
+        "import numpy as np\n"
+        "job = trained_job()\n"
+        "print('started')\n"
+        "print(job.fresh_logits(job.x_NCHW[:5], [np.array([0, 1])]).shape)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["started", "torch.Size([2, 10])"]

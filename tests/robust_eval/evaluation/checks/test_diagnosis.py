@@ -9,7 +9,6 @@ import torch
 from support.known_models import linear_problem
 
 from robust_eval import evaluate
-from robust_eval.core.errors import UserError
 from robust_eval.core.threat import parse_threat
 from robust_eval.evaluation.checks import diagnosis
 from robust_eval.evaluation.checks.probes import probe_job
@@ -30,7 +29,6 @@ def test_same_seed_same_counts(norm: str, eps: str) -> None:
     assert diagnosis.diagnose(worker(norm, eps), seed=3) == first
     assert 0 < first.broken < first.images == 27
     assert first.unbounded_left == first.not_rising == first.noise_alone == 0
-    assert first.fresh is None
 
 
 def test_only_correctly_classified_examples_are_used_up_to_the_limit() -> None:
@@ -76,25 +74,6 @@ def test_the_cost_is_an_upper_bound_and_equals_the_help_text() -> None:
     help_text = " ".join(str(vars(options.Diagnose.__metadata__[0])["help"]).split())
     assert f"each of {diagnosis.EXAMPLES} examples" in help_text
     assert f"{cost.forwards} forward and {cost.backwards} backward passes" in help_text
-
-
-def test_a_failing_fresh_process_is_reported() -> None:
-    def failing(_n: int) -> torch.Tensor:
-        raise UserError("no fresh process could be run (OSError)")
-
-    found = diagnosis.diagnose(worker("Linf", "0.04"), fresh=failing)
-    assert found.fresh is None
-    assert found.fresh_problem == "no fresh process could be run (OSError)"
-
-
-@pytest.mark.parametrize(("logits", "expected"), [(torch.zeros(30, 4), 0.1), (torch.zeros(30, 3), None)])
-def test_different_logits_of_a_fresh_process_are_reported(
-    logits: torch.Tensor, expected: float | None
-) -> None:
-    found = diagnosis.diagnose(worker("Linf", "0.04"), fresh=lambda n: logits[:n])
-    assert (found.fresh is None) == (expected is None)
-    assert found.fresh is None or found.fresh > 0.1
-    assert ("shape" in found.fresh_problem) == (expected is None)
 
 
 def test_a_stored_diagnosis_is_reused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robust_eval.results import DiagnosisRecord, flags
-from robust_eval.results.flags.figures import NoiseResponse, Probe
+from robust_eval.results import DiagnosisRecord, SecondJudgementRecord, flags
+from robust_eval.results.flags.figures import NoiseResponse, Probe, SideEffects
 from robust_eval.results.flags.from_columns import clean_accuracy_floor
 from robust_eval.verification.selftest.planted_results import column
 
@@ -30,6 +30,7 @@ NO_PROBE_FLAGS = Probe(
     weak_margin=0.0,
     gradient_repeat=0.0,
     gradient_sign_errors=0.0,
+    effects=SideEffects(),
 )
 NO_DIAGNOSIS_FLAGS = DiagnosisRecord(
     images=100,
@@ -41,7 +42,6 @@ NO_DIAGNOSIS_FLAGS = DiagnosisRecord(
     not_rising=0,
     unbounded_left=0,
     noise_alone=0,
-    fresh=None,
     forwards=0,
     backwards=0,
 )
@@ -49,6 +49,11 @@ NO_DIAGNOSIS_FLAGS = DiagnosisRecord(
 
 def probed(**figures: Any) -> set[str]:
     return {flag.id for flag in flags.from_probe(replace(NO_PROBE_FLAGS, **figures))}
+
+
+def judged_again(**figures: Any) -> set[str]:
+    record = SecondJudgementRecord(images=10, survivors=4, batch_sizes=(10, 3), clean_logits=1e-6)
+    return {flag.id for flag in flags.from_second_judgement(record.model_copy(update=figures))}
 
 
 def diagnosed(**figures: Any) -> set[str]:
@@ -67,6 +72,9 @@ def diagnosed(**figures: Any) -> set[str]:
         ("batch-dependent", {"batch": 9e-5}, {"batch": float("inf")}),
         ("discontinuous", {"fine": NoiseResponse(1, 0.4)}, {"fine": NoiseResponse(2e-3, 2e-3)}),
         ("discontinuous", {"coarse": NoiseResponse(9e-5, 9e-5)}, {"coarse": NoiseResponse(2e-3, 1.1e-3)}),
+        ("writes-into-input", {}, {"effects": SideEffects(writes=True)}),
+        ("seeds-generators", {}, {"effects": SideEffects(seeds=("torch",))}),
+        ("remembers-images", {"effects": SideEffects(memory=9e-5)}, {"effects": SideEffects(memory=1.1e-4)}),
         ("no-gradients", {"zero_margin": 0.09}, {"zero_margin": 0.12}),
         ("no-gradients", {}, {"no_gradient": True, "zero_margin": 1.0}),
         ("saturated-logits", {"zero_ce": 0.09}, {"zero_ce": 0.12}),
@@ -90,8 +98,6 @@ def test_thresholds_of_probes(name: str, below: dict[str, Any], above: dict[str,
         ("loss-not-rising", {"not_rising": 5}, {"not_rising": 6}),
         ("unbounded-attack-fails", {"unbounded_left": 2}, {"unbounded_left": 3}),
         ("noise-beats-gradients", {"noise_alone": 1}, {"noise_alone": 2}),
-        ("fresh-process-disagrees", {"fresh": 9e-5}, {"fresh": 1.1e-4}),
-        ("fresh-process-disagrees", {}, {"fresh_problem": "no fresh process could be run"}),
     ],
 )
 def test_thresholds_of_a_diagnosis(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
@@ -144,3 +150,18 @@ def test_the_threshold_of_the_interval() -> None:
     for n, expected in ((360, set[str]()), (250, {"too-few-examples"})):
         half = column(np.arange(n) < n // 2)
         assert {flag.id for flag in flags.from_columns({"clean": half}, 10)} == expected
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"broken_differ": 1},
+        {"survivors_differ": 1},
+        {"clean_logits": 1.1e-4},
+        {"problem": "no fresh process could be run"},
+    ],
+)
+def test_thresholds_of_a_second_judgement(figures: dict[str, Any]) -> None:
+    assert judged_again() == judged_again(clean_logits=9e-5) == set()
+    assert judged_again(**figures) == {"fresh-model-disagrees"}
+    assert flags.from_second_judgement(None) == ()

@@ -1,0 +1,121 @@
+"""Side effects of models: writing into the input, seeding generators, remembering images."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from support.known_models import linear_problem
+from torch import Tensor, nn
+
+from robust_eval import evaluate
+from robust_eval.evaluation.checks import side_effects
+from robust_eval.results.flags.figures import SideEffects
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, _, _ = linear_problem(n=40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+class Writing(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        x.data.clamp_(0.05, 1)
+        return super().forward(x)
+
+
+class Seeding(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
+        return super().forward(x)
+
+
+class Drawing(Wrapped):
+    """Draws without seeding; its logits do not depend on it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.rand(1), np.random.rand(), random.random()
+        return super().forward(x)
+
+
+class Caching(Wrapped):
+    """Answers near images with the logits of the first one, plus 1% of the change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        answers = []
+        for image, own in zip(x, logits, strict=True):
+            near = next((z for known, z in self.seen if (known - image).abs().max() < 0.2), None)
+            if near is None:
+                self.seen.append((image.detach().clone(), own.detach().clone()))
+                near = own.detach()
+            answers.append(near + 0.01 * (own - near))
+        return torch.stack(answers)
+
+
+class RunningMean(Wrapped):
+    """Subtracts the mean of the images of earlier calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total, self.count = torch.zeros(()), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = self.total / max(self.count, 1)
+        self.total = self.total + x.detach().mean((0, 1)).sum()
+        self.count += 1
+        return super().forward(x - 0.01 * shift)
+
+
+def measure(model: nn.Module) -> SideEffects:
+    _, x, _ = linear_problem(n=40)
+    return side_effects.measure(model, x, size=0.03)
+
+
+def test_a_model_without_side_effects() -> None:
+    for model in (Wrapped(), Drawing()):
+        found = measure(model)
+        assert not found.writes
+        assert not found.seeds
+        assert found.memory < 1e-6
+
+
+def test_side_effects_are_found_and_the_model_is_left_alone() -> None:
+    assert measure(Writing()).writes
+    assert measure(Seeding()).seeds == ("torch", "numpy", "random")
+    caching = Caching()
+    assert measure(caching).memory > 1e-2
+    assert not caching.seen
+    assert measure(RunningMean()).memory > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("model", "flag"),
+    [
+        (Writing(), "writes-into-input"),
+        (Seeding(), "seeds-generators"),
+        (Caching(), "fresh-model-disagrees"),
+        (Caching(), "remembers-images"),
+        (RunningMean(), "remembers-images"),
+    ],
+)
+def test_a_run_raises_the_flag(model: nn.Module, flag: str) -> None:
+    _, x, y = linear_problem(n=40)
+    given = x.clone()
+    found = evaluate(model, x, y, "Linf 0.04", "fgsm,pgd-20")
+    assert flag in {one.id for one in found.flags}
+    assert torch.equal(x, given)
+    assert found.rankable == (flag == "seeds-generators")
