@@ -16,7 +16,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.text import count_of
 from robust_eval.results import first_error
-from robust_eval.results.schema import NonNegativeInt, Seconds, Sha256
+from robust_eval.results.schema_types import NonNegativeInt, Seconds, Sha256
 
 VERIFICATION_VERSION = 2
 SUFFIX = ".verification.json"
