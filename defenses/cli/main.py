@@ -17,6 +17,7 @@ from defenses.cli.sweep import sweep
 from defenses.cli.table import table
 from defenses.cli.train import train
 from robust_eval.core.errors import UserError
+from robust_eval.core.text import printable
 
 app = typer.Typer(
     help="Train the defenses of the AWP paper and its comparisons, with and without weight perturbation.",
@@ -44,7 +45,9 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(
+            f"[red]Error:[/red] {escape(printable(str(error), 2000))}", soft_wrap=True, highlight=False
+        )
         sys.exit(error.exit_code)
 
 

@@ -7,7 +7,6 @@ order: the parent with its variants, the file, the file's variants, the command 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 from defenses.recipes.choices import Choices
 from defenses.recipes.recipe import Recipe, known_fields, parse_recipe
-from robust_eval.core.discovery import config, config_ids, read_toml
+from robust_eval.core import strict_toml
+from robust_eval.core.discovery import config, config_ids
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.threat import parse_norm
 
@@ -58,7 +58,7 @@ def resolve(name: str, choices: Choices) -> ResolvedRecipe:
 def read_recipe(name: str) -> Table:
     """Read a recipe file, without resolving ``extends`` and ``variants``."""
     if name.endswith(".toml"):
-        return read_toml(Path(name))
+        return strict_toml.read(Path(name))
     if name not in config_ids("recipes"):
         raise unknown("recipe", name, config_ids("recipes"))
     return config("recipes", name)
@@ -130,8 +130,8 @@ def _overrides(choices: Choices) -> Iterator[tuple[str, object]]:
 def _value(text: str) -> object:
     """The text as a TOML value (7, 0.1, true, [0.5, 0.75]) if it is one, else the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return strict_toml.loads(f"value = {text}", "--set")["value"]
+    except UserError:
         return text
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import create_folder
 
 RECORD = "run.json"
 CURVE = "curve.csv"
@@ -15,10 +18,9 @@ CURVE = "curve.csv"
 def make_folder(path: Path) -> None:
     """Create the folder if necessary. Raises :class:`UserError` if it cannot be written to."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        create_folder(path)
+        with TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise UserError(
             f"The folder {path} cannot be written ({error.strerror}): choose another one with --out."
@@ -42,8 +44,9 @@ class Reserve:
             with self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
         except (OSError, AttributeError):
-            self._path.unlink(missing_ok=True)
+            self.release()
 
     def release(self) -> None:
-        """Free the reserved space."""
-        self._path.unlink(missing_ok=True)
+        """Free the reserved space. An error is ignored: the next run in the folder uses the file again."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)

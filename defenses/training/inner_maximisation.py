@@ -10,7 +10,7 @@ from torch import Tensor
 
 from defenses.objectives import Forward, PerImage
 from defenses.recipes.sections import Inner
-from robust_eval.core.norms import norm_per_image, project
+from robust_eval.core.norms import norm_per_image, project, scale_small_gradients
 from robust_eval.core.threat import Norm
 
 MIN_RADIUS = 1e-6
@@ -58,10 +58,14 @@ def _ascend(
 
 
 def direction(gradient_NCHW: Tensor, norm: Norm) -> Tensor:
-    """Direction of steepest ascent with unit norm; 0 for gradient entries that are 0 or not finite."""
+    """Direction of steepest ascent with unit norm; 0 for gradient entries that are 0 or not finite.
+
+    The constant 1e-10 is in the authors' code (AWP). Gradients that are not much larger are scaled first.
+    """
     gradient_NCHW = torch.nan_to_num(gradient_NCHW, nan=0.0, posinf=0.0, neginf=0.0)
     if norm == "Linf":
         return gradient_NCHW.sign()
+    gradient_NCHW = scale_small_gradients(gradient_NCHW)
     return gradient_NCHW / (norm_per_image(gradient_NCHW, norm) + 1e-10).view(-1, 1, 1, 1)
 
 

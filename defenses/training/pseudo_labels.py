@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from defenses.runs.files import make_folder
 from robust_eval import data
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
-from robust_eval.data import ImageSet
+from robust_eval.data import ImageSet, folder, npz
 from robust_eval.models.loading import checkpoint
 
 BATCH = 500
@@ -90,24 +88,14 @@ def unlabelled_images(spec: str, root: Path | None) -> ImageSet:
     """Load ``spec`` like any dataset; an archive may lack ``y``, and a folder may contain images directly."""
     scheme, _, argument = spec.partition(":")
     path = Path(argument).expanduser()
-    if scheme == "npz" and _lacks_labels(path):
-        with tempfile.TemporaryDirectory() as folder, np.load(path, allow_pickle=False) as archive:
-            labelled = Path(folder) / path.name
-            np.savez(labelled, x=archive["x"], y=np.zeros(len(archive["x"]), np.int64))
-            return data.load(f"npz:{labelled}", split="train")
-    if scheme == "folder" and path.is_dir() and not any(item.is_dir() for item in path.iterdir()):
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "unlabelled").symlink_to(path.resolve(), target_is_directory=True)
-            return data.load(f"folder:{folder}", split="train")
-    return data.load(spec, root=root, split="train")
-
-
-def _lacks_labels(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    return "x.npy" in names and "y.npy" not in names
+    x_NHWC = None
+    if scheme == "npz":
+        x_NHWC = npz.load_unlabelled(path)
+    elif scheme == "folder" and path.is_dir() and not any(item.is_dir() for item in path.iterdir()):
+        x_NHWC = folder.load_without_classes(path)
+    if x_NHWC is None:
+        return data.load(spec, root=root, split="train")
+    return ImageSet(f"{scheme}:{path.name}", "all", x_NHWC, np.zeros(len(x_NHWC), np.int64), ("unlabelled",))
 
 
 def _write(path: Path, x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64], names: NDArray[np.str_]) -> None:

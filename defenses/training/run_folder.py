@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from defenses.recipes import schedules
@@ -13,6 +14,7 @@ from defenses.training import checkpoints, resume_file
 from defenses.training.context import TrainingContext
 from defenses.training.state import TrainingState
 from robust_eval.core.errors import UserError
+from robust_eval.core.folders import lock_folder
 
 SAVE_EVERY_SECONDS = 600.0
 """Within a long epoch the state is saved this often."""
@@ -27,7 +29,7 @@ class RunFolder:
     """Writes checkpoints, learning curve and resume file, each atomically.
 
     A failed write saves the state in reserved disk space and raises UserError. Only one of several
-    processes ``writes``; the others only read, to resume.
+    processes ``writes``, and locks the folder from ``open`` to ``close``; the others only read, to resume.
     """
 
     def __init__(self, context: TrainingContext, state: TrainingState, *, writes: bool) -> None:
@@ -37,16 +39,39 @@ class RunFolder:
         self._reserve = Reserve(self._path / ".reserve")
         self._saved_at = time.monotonic()
         self._saved_epoch = 0
+        self._lock = ExitStack()
 
     def open(self) -> tuple[str, ...]:
         """Start a new folder, or restore the state of the run in it; returns notes for the user."""
-        if self._job.options.resume:
-            return self._restore()
+        try:
+            if self._writes:
+                self._lock_folder()
+            return self._restore() if self._job.options.resume else self._start()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def end_training(self) -> None:
+        """Release the reserved disk space; the folder stays locked."""
+        self._reserve.release()
+
+    def close(self) -> None:
+        """Release the reserved disk space and the lock."""
+        self._reserve.release()
+        self._lock.close()
+
+    def _lock_folder(self) -> None:
+        resume = self._job.options.resume
+        if resume and not self._path.is_dir():
+            return  # reported with the missing resume file
+        make_folder(self._path)
+        if not resume and self._path.resolve() == Path.cwd() and any(self._path.iterdir()):
+            raise UserError("The current folder is not empty: name a new one with --out.")
+        self._lock.enter_context(lock_folder(self._path))
+
+    def _start(self) -> tuple[str, ...]:
         if not self._writes:
             return ()
-        make_folder(self._path)
-        if self._path.resolve() == Path.cwd() and any(self._path.iterdir()):
-            raise UserError("The current folder is not empty: name a new one with --out.")
         if (self._path / resume_file.FILE).exists():
             raise UserError(
                 f"{self._path} already holds a run: continue it with --resume, or choose another folder "
@@ -54,10 +79,6 @@ class RunFolder:
             )
         self._write(lambda: checkpoints.write_record(self._job, self._identity))
         return ()
-
-    def close(self) -> None:
-        """Release the reserved disk space."""
-        self._reserve.release()
 
     def save_epoch(self, row: dict[str, float], better: bool) -> None:
         """After an epoch: checkpoints and curve first, the state last, so that a crash repeats the epoch."""

@@ -48,9 +48,9 @@ def train(
     folder = RunFolder(context, state, writes=first)
     notes = context.notes + folder.open()
     board: TensorBoardWriter = NoTensorBoard()
-    if first and job.options.tensorboard:
-        board = TensorBoard(job.folder / "tensorboard", state.progress.epoch + 1)
     try:
+        if first and job.options.tensorboard:
+            board = TensorBoard(job.folder / "tensorboard", state.progress.epoch + 1)
         display.begin(context, state.progress, notes)
         while state.progress.epoch < job.recipe.training.epochs:
             if patience_exhausted(state.progress, job.recipe):
@@ -62,11 +62,13 @@ def train(
     except TrainingInterrupted:
         folder.save_state()
         raise
+    else:
+        folder.end_training()
+        ensemble = build_ensemble(context) if first else None
     finally:
         display.end()
         board.close()
         folder.close()
-    ensemble = build_ensemble(context) if first else None
     rows = state.progress.rows
     best = next(row for row in rows if row["epoch"] == state.progress.best_epoch)
     return TrainingOutcome(job.folder, best, rows[-1], ensemble, state.progress.epoch)

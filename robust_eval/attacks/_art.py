@@ -7,7 +7,8 @@ Default behaviour of ART that this module avoids:
 - ``generate`` ends with two predictions for a log message: :class:`_Estimator` returns zeros instead.
   Labels are always given and there is one start, so no iterate depends on a prediction;
 - PGD creates a float64 array of the batch on the host at every step: :class:`_PGD` projects with the
-  same arithmetic on the device.
+  same arithmetic on the device;
+- L2 norms of small gradients underflow: :class:`_Estimator` scales such gradients first.
 
 ART draws random starts from the global generator of numpy, so numpy is seeded as well as torch. Labels are
 one-hot, losses are sums (a mean underflows when the cross-entropy saturates), images are clipped to
@@ -16,7 +17,7 @@ one-hot, losses are sums (a mean underflows when the cross-entropy saturates), i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robust_eval.attacks._pgd_params import PGDParams
+from robust_eval.core import norms
 from robust_eval.core.logits import margin
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import Norm, ThreatModel
@@ -61,9 +63,22 @@ class _BlackBox(nn.Module):
 
 
 class _Estimator(PyTorchClassifier):  # type: ignore[misc]  # ART has no types
+    scales_small_gradients = False
+    """For attacks that divide the gradient by its L2 norm; the direction does not change."""
+
     def predict(self, x: Floats, *_args: object, **_kwargs: object) -> Floats:
         """Zeros; ART only uses predictions to log a success rate."""
         return np.zeros((len(x), self.nb_classes), dtype=np.float32)
+
+    def loss_gradient(self, *args: Any, **kwargs: Any) -> Floats | Tensor:
+        """The gradient of the loss with respect to x (N, C, H, W), as numpy array or tensor like x."""
+        gradient: Floats | Tensor = super().loss_gradient(*args, **kwargs)
+        if not self.scales_small_gradients:
+            return gradient
+        if isinstance(gradient, Tensor):
+            return norms.scale_small_gradients(gradient)
+        scaled: Floats = norms.scale_small_gradients(torch.from_numpy(gradient)).numpy()
+        return scaled
 
 
 class _PGD(ProjectedGradientDescentPyTorch):  # type: ignore[misc]  # ART has no types
@@ -77,8 +92,8 @@ class _PGD(ProjectedGradientDescentPyTorch):  # type: ignore[misc]  # ART has no
         return shrunk.to(values.dtype).view_as(values)
 
 
-def _estimator(model: nn.Module, x_NCHW: Tensor, loss: Loss, classes: int) -> PyTorchClassifier:
-    return _Estimator(
+def _estimator(model: nn.Module, x_NCHW: Tensor, loss: Loss, classes: int, norm: Norm) -> PyTorchClassifier:
+    estimator = _Estimator(
         model=_BlackBox(model, x_NCHW.device),
         loss=nn.CrossEntropyLoss(reduction="sum") if loss == "cross-entropy" else Margin(),
         input_shape=tuple(x_NCHW.shape[1:]),
@@ -87,6 +102,8 @@ def _estimator(model: nn.Module, x_NCHW: Tensor, loss: Loss, classes: int) -> Py
         preprocessing=None,
         device_type="cpu" if x_NCHW.device.type == "cpu" else "gpu",
     )
+    estimator.scales_small_gradients = norm == "L2"
+    return estimator
 
 
 def _generate(attack: EvasionAttack, x_NCHW: Tensor, y_N: Tensor, classes: int) -> Tensor:
@@ -103,7 +120,7 @@ def fgsm(
         return x_NCHW.clone()
     seed_everything(seed)
     attack = FastGradientMethod(
-        _estimator(model, x_NCHW, "cross-entropy", classes),
+        _estimator(model, x_NCHW, "cross-entropy", classes, threat.norm),
         norm=_ART_NORM[threat.norm],
         eps=threat.radius,
         eps_step=threat.radius,
@@ -129,7 +146,7 @@ def pgd(
         return x_NCHW.clone()
     seed_everything(seed)
     attack = _PGD(
-        _estimator(model, x_NCHW, loss, classes),
+        _estimator(model, x_NCHW, loss, classes, threat.norm),
         norm=_ART_NORM[threat.norm],
         eps=threat.radius,
         eps_step=float(threat.eps * params.step(threat.norm)),

@@ -156,6 +156,19 @@ def _phase(standard: Any, params: Params, classes: int) -> Any:
         return standard.fab
     if params.phase == "apgd-t" and classes > 3:
         standard.apgd_targeted.n_target_classes = _targets(classes)
-        return standard.apgd_targeted
+        return _without_underflow(standard.apgd_targeted)
     standard.apgd.loss = "ce" if params.phase == "apgd-ce" else "dlr"
-    return standard.apgd
+    return _without_underflow(standard.apgd)
+
+
+def _without_underflow(apgd: Any) -> Any:
+    """APGD that scales small gradients before it divides them by their L2 norm plus 1e-12.
+
+    FAB is left alone: its projection needs the size of the gradients. Square has none.
+    """
+    from robust_eval.core.norms import scale_small_gradients
+
+    if apgd.norm == "L2":
+        divide = apgd.normalize
+        apgd.normalize = lambda gradient: divide(scale_small_gradients(gradient))
+    return apgd

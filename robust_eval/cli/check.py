@@ -75,10 +75,10 @@ def check(
 
 def _clean(job: Job) -> ColumnRecord:
     from robust_eval.results import summary
-    from robust_eval.verification import rejudge
+    from robust_eval.verification.predictions import predict
 
     x, y = job.x_NCHW[:CLEAN_IMAGES], job.y_N[:CLEAN_IMAGES]
-    return summary.clean_column("Clean", rejudge.predict(job.model, x, y, job.request.batch_size).correct, ())
+    return summary.clean_column("Clean", predict(job.model, x, y, job.request.batch_size).correct, ())
 
 
 def _clean_text(job: Job, clean: ColumnRecord) -> str:

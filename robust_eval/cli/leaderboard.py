@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from robust_eval.cli.options import completed
 from robust_eval.core.command_options import expand_options, option
 
 leaderboard_app = typer.Typer(
@@ -16,7 +17,9 @@ leaderboard_app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="The board, a folder with results/*.json.", show_default=False)]
-ResultFile = Annotated[Path, typer.Argument(help="The result.json of a run.", show_default=False)]
+ResultFile = Annotated[
+    Path, typer.Argument(help="The result.json of a run.", show_default=False, callback=completed)
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +69,19 @@ def add(result: ResultFile, board: Folder, options: AddOptions) -> None:
     """Add a result to a board, if it complies with the board's rules."""
     from robust_eval.leaderboard import submission
     from robust_eval.leaderboard.attachments import find_evidence
-    from robust_eval.leaderboard.page_extras import read_curve_text, write_extras
     from robust_eval.leaderboard.thumbnails import thumbnails_of_run
 
     pictures = thumbnails_of_run(result, options.data, options.data_root) if options.images else None
-    curve = read_curve_text(options.curve) if options.curve else None
-    before = submission.stored_files(board)
-    path = submission.add_row(
+    submission.add_row(
         result,
         board,
         replace=options.replace,
         checkpoint=options.checkpoint,
         evidence=find_evidence(result) if options.evidence else None,
+        curve=options.curve,
+        pictures=pictures,
+        log=typer.echo,
     )
-    typer.echo(f"Added: {path}")
-    write_extras(path, curve, pictures)
-    for companion in submission.companions(path):
-        typer.echo(f"Stored with it: {companion}")
-    for removed in sorted(before - submission.stored_files(board)):
-        typer.echo(f"Removed with the replaced row: {removed}")
 
 
 @leaderboard_app.command(epilog="Example: robust-eval leaderboard build leaderboards/digits")
@@ -94,13 +91,16 @@ def build(
 ) -> None:
     """Write README.md and index.html, with ranks, intervals and flags."""
     from robust_eval.core.text import count_of, printable
-    from robust_eval.leaderboard.board import load_board
+    from robust_eval.leaderboard.board import load_board, lock_board
     from robust_eval.leaderboard.build import write_pages
     from robust_eval.leaderboard.row import read_rows
     from robust_eval.leaderboard.rules import check_rows
 
-    rows, loaded = read_rows(board), load_board(board, title)
-    for path in write_pages(loaded, rows):
+    loaded = load_board(board, title)
+    with lock_board(board):
+        rows = read_rows(board)
+        written = write_pages(loaded, rows)
+    for path in written:
         typer.echo(f"{path}: {count_of(len(rows), 'row')}")
     for problem in check_rows(loaded, rows):
         typer.echo(f"leaderboard check will fail: {printable(problem.file)} {printable(problem.text)}")

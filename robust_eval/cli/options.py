@@ -21,16 +21,29 @@ DIAGNOSE = (
 )
 Diagnose = Annotated[bool, typer.Option("--diagnose", help=DIAGNOSE)]
 
-ResultFile = Annotated[Path, typer.Argument(help="A result.json file.", show_default=False)]
+
+def completed(result: Path) -> Path:
+    """The result file, after completing an interrupted change of its run folder or board."""
+    from robust_eval.core.folders import settle
+
+    for folder in result.absolute().parents[:2]:
+        settle(folder)
+    return result
+
+
+ResultFile = Annotated[
+    Path, typer.Argument(help="A result.json file.", show_default=False, callback=completed)
+]
 
 
 def read_consistent_result(path: Path) -> EvalResult:
-    """Read a result and check that its numbers agree with each other.
+    """Read a result and check that its numbers agree with each other, and its columns with its suite.
 
     Raises:
         UserError: if they do not, or the file is not a result.
     """
     from robust_eval.core.errors import UserError
+    from robust_eval.evaluation.planning.recorded_suite import identify
     from robust_eval.results import read_result
     from robust_eval.results.consistency import contradictions
 
@@ -38,4 +51,6 @@ def read_consistent_result(path: Path) -> EvalResult:
     found = contradictions(result)
     if found:
         raise UserError(f"{path} contradicts itself: {found[0]}. It was edited or damaged.")
+    if problem := identify(result).problem:
+        raise UserError(f"{path} {problem}. It was edited, or made with another suite of that name.")
     return result

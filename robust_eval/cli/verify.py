@@ -27,7 +27,7 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Verify a result with forward passes only: list what was checked and what was not.
+    """Verify a result with forward passes only: list what was checked, and what is taken on trust.
 
     Exits with 1 if a check fails.
     """
@@ -36,7 +36,7 @@ def verify(
 
     from robust_eval.core.errors import UserError
     from robust_eval.core.files import refuse_unwritable
-    from robust_eval.leaderboard import attachments
+    from robust_eval.leaderboard import attachments, companions
     from robust_eval.results import read_result, verification_record
     from robust_eval.verification.verify import verify_result
 
@@ -55,13 +55,14 @@ def verify(
         evidence=options.evidence or attachments.attached_evidence(result),
         audit_seed=secrets.randbelow(2**31) if seed is None else seed,
     )
-    record = verify_result(result, completed)
+    record = verify_result(result, completed, log=typer.echo)
     _print(record)
-    if out is None and verification_record.is_covered(path, record):
-        typer.echo(f"Already recorded: {path}. Use --out FILE to write this record too.")
-    else:
+    if out is not None:
         verification_record.write(path, record)
+    if out is not None or companions.record_verification(result, record):
         typer.echo(f"Written: {path}")
+    else:
+        typer.echo(f"Already recorded: {path}. Use --out FILE to write this record too.")
     if not record.passed:
         raise typer.Exit(1)
 
@@ -70,7 +71,7 @@ def _print(record: Verification) -> None:
     from robust_eval.core.text import printable
 
     def line(passed: bool, name: str, detail: str) -> None:
-        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {printable(detail)}")
+        typer.echo(f"  {'ok    ' if passed else 'FAILED'}  {name}: {printable(detail, 600)}")
 
     for check in record.checks:
         line(check.passed, check.name, check.detail)
@@ -78,7 +79,7 @@ def _print(record: Verification) -> None:
         typer.echo(f"  not reached: {', '.join(record.not_reached)}")
     if record.audit is not None:
         line(record.audit.passed, "audit", record.audit.text)
-    typer.echo("Not checked:")
+    typer.echo("Taken on trust:")
     for sentence in record.trusted:
         typer.echo(f"  - {sentence}")
     typer.echo(f"Cost: {record.cost} (without loading).")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import tomllib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from robust_eval.core.errors import UserError, unknown
+from robust_eval.core import strict_toml
+from robust_eval.core.errors import unknown
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -26,20 +26,6 @@ def config_ids(kind: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in config_dir(kind).glob("*.toml")))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        UserError: if the file is missing or not valid TOML; the message names file and line.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}.") from None
-
-
 def config(kind: str, name: str) -> dict[str, Any]:
     """Read ``configs/<kind>/<name>.toml``.
 
@@ -48,7 +34,7 @@ def config(kind: str, name: str) -> dict[str, Any]:
     """
     if name not in config_ids(kind):
         raise unknown(kind.removesuffix("s"), name, config_ids(kind))
-    return read_toml(config_dir(kind) / f"{name}.toml")
+    return strict_toml.read(config_dir(kind) / f"{name}.toml")
 
 
 @cache

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from robust_eval.core.files import atomic, report_write_errors
+from robust_eval.core.files import create_folder, report_write_errors, write_files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +142,7 @@ def legend(figure: Figure, axes: Axes, **legend_options: Any) -> None:
 
 
 def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Path, Path]:
-    """Write ``stem.json``, ``stem.png`` and ``stem.svg``, each atomically, and return their paths.
+    """Write ``stem.json``, ``stem.png`` and ``stem.svg``, none before all are drawn, and return their paths.
 
     ``data``: everything that was drawn; values that are not finite become null. Raises :class:`UserError` if
     the folder cannot be written.
@@ -155,10 +155,8 @@ def save(figure: Figure, stem: Path, data: Mapping[str, Any]) -> tuple[Path, Pat
             figure.savefig(drawn, format=ending, dpi=DPI, metadata=cast("dict[str, Any]", metadata))
             contents.append(drawn.getvalue())
     with report_write_errors(stem.parent):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in zip(paths, contents, strict=True):
-            with atomic(path) as file:
-                file.write(content)
+        create_folder(stem.parent)
+    write_files(dict(zip(paths, contents, strict=True)))
     return paths
 
 

@@ -1,13 +1,14 @@
-"""Atomic file writes, and error messages for failed writes."""
+"""Atomic file writes that survive a power cut, and error messages for failed writes."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,115 @@ from robust_eval.core.errors import UserError
 
 RETRY_SECONDS = 60.0
 """How long :func:`retry_write` waits for a folder that cannot be reached."""
+_TEMPORARY = re.compile(r"\..+\.([1-9][0-9]{0,9})\.tmp")
+"""Name of a temporary file, with the process that writes it."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LASTING = (*_FULL, errno.EFBIG)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Any]:
-    """Write a binary file atomically: a temporary file is flushed to disk, then renamed to ``path``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a binary file atomically: a temporary file is flushed to disk, then renamed to ``path``.
+
+    The folder is flushed too: afterwards the file survives a power cut.
+    """
+    with _written_together([path]) as (file,):
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; raises :class:`UserError` if that fails."""
-    with report_write_errors(path.parent), atomic(path) as file:
-        file.write(text.encode())
+    write_files({path: text.encode()})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files, each atomically; none is replaced before all are on disk under temporary names.
+
+    Raises :class:`UserError` if that fails.
+    """
+    folders = sorted({path.parent for path in contents})
+    with report_write_errors(folders[0]), _written_together(list(contents)) as files:
+        for file, content in zip(files, contents.values(), strict=True):
+            file.write(content)
+
+
+@contextmanager
+def _written_together(paths: list[Path]) -> Iterator[list[Any]]:
+    """Open temporary files; at the end, flush and rename them to ``paths``, or remove them after an error."""
+    temporary = [path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp") for path in paths]
+    files: list[Any] = []
+    try:
+        try:
+            for path in temporary:
+                files.append(path.open("wb"))
+            yield files
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            for file in files:
+                file.close()
+        for old, new in zip(temporary, paths, strict=True):
+            old.replace(new)
+    except BaseException:
+        for path in temporary:
+            with suppress(OSError):
+                path.unlink()
+        raise
+    for folder in {path.parent for path in paths}:
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk. Windows has no such call: NTFS keeps a journal of names."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems refuse to flush a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder and its parents, unless they exist, and flush their names to disk."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is that of a temporary file of this module."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder, which this process has locked.
+
+    Files of living processes of this machine are left alone; Windows refuses to remove them.
+    """
+    for path in folder.glob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is not None and not _is_other_process(int(found[1])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_other_process(number: int) -> bool:
+    if os.name == "nt" or number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -53,7 +143,7 @@ def report_write_errors(folder: Path) -> Iterator[None]:
 
 
 def _refusal(folder: Path, error: OSError) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return UserError(
             f"No space left to write {folder}. Everything finished so far is kept: free some space and "
             "repeat the same command."
@@ -62,7 +152,8 @@ def _refusal(folder: Path, error: OSError) -> UserError:
 
 
 def retry_write(write: Callable[[], None], folder: Path, log: Callable[[str], None]) -> None:
-    """Call ``write`` until it succeeds, for at most RETRY_SECONDS; a full disk is an error at once.
+    """Call ``write`` until it succeeds, for at most RETRY_SECONDS; a full disk or a limit on
+    the size of files is an error at once.
 
     For network folders that may be unreachable for a while. ``log`` receives one line when the wait begins.
 
@@ -75,8 +166,8 @@ def retry_write(write: Callable[[], None], folder: Path, log: Callable[[str], No
             return write()
         except UserError as error:
             cause = error.__cause__
-            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            if full or time.monotonic() - start > RETRY_SECONDS:
+            lasting = isinstance(cause, OSError) and cause.errno in _LASTING
+            if lasting or time.monotonic() - start > RETRY_SECONDS:
                 raise
             if not logged:
                 log(f"{folder} cannot be reached; retrying for up to {RETRY_SECONDS:.0f} s.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -14,6 +15,9 @@ NORMS: tuple[Norm, ...] = get_args(Norm)
 # A larger epsilon is a mistake for pixels in [0, 1]: probably pixel levels (0 to 255) were typed.
 _LARGEST = {"Linf": Fraction(1), "L2": Fraction(20)}
 _SMALLEST = Fraction(1, 1_000_000)
+# Of a number in text: Fraction computes 10 to the power of the exponent.
+_MOST_CHARACTERS = 40
+_LARGEST_EXPONENT = 99
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,20 @@ def parse_norm(text: str) -> Norm:
 
 
 def parse_fraction(text: str, what: str) -> Fraction:
-    """Parse ``8/255``, ``0.3`` or ``1e-3`` exactly; ``what`` names the value in error messages."""
+    """Parse ``8/255``, ``0.3`` or ``1e-3`` exactly; ``what`` names the value in error messages.
+
+    Raises:
+        UserError: for other text, more than 40 characters, and exponents of more than two digits.
+    """
+    text = text.strip()
+    exponent = re.search(r"e[+-]?0*(\d+)$", text, re.IGNORECASE)
+    if len(text) > _MOST_CHARACTERS or (exponent and int(exponent[1]) > _LARGEST_EXPONENT):
+        raise UserError(
+            f"{what} '{text[:_MOST_CHARACTERS]}' has too many digits or too large an exponent. "
+            "Write a fraction such as 8/255, or 0.3."
+        )
     try:
-        return Fraction(text.strip().replace(" ", ""))
+        return Fraction(text.replace(" ", ""))
     except ZeroDivisionError:
         raise UserError(f"{what} '{text}' divides by zero. Write a fraction such as 8/255.") from None
     except ValueError:

@@ -1,27 +1,28 @@
 """Images in one folder per class: ``DIR/<class>/*.png``, or ``DIR/train/<class>/`` and ``DIR/test/<class>/``.
 
-Classes are numbered in alphabetical order of the folder names of both splits.
+Classes are numbered in alphabetical order of the folder names of both splits. The folder is untrusted: links
+to places outside it are refused.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from robust_eval.core import strict_image
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet, Split
 
 ARGUMENT = "DIR"
+# All pixels are in memory at once.
+LARGEST_BYTES = 16 * 2**30
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
-_GREY = {"1", "L", "LA"}
-# Modes with more than 8 bits per channel; conversion to 8 bits would change the pixels.
-_DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
@@ -29,12 +30,12 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
     base = Path(argument).expanduser()
     if not base.is_dir():
         raise UserError(f"{argument} is not a folder. Write folder:DIR with one subfolder per class.")
-    splits = {name: base / name for name in ("train", "test") if _folders(base / name)}
+    splits = {name: base / name for name in ("train", "test") if _folders(base / name, base)}
     if splits and split not in splits:
         raise UserError(f"{argument} has a {next(iter(splits))} folder but no {split} folder.")
     top = splits.get(split, base)
-    names = sorted({name for folder in (splits.values() or [base]) for name in _folders(folder)})
-    paths = [(path, label) for label, name in enumerate(names) for path in _images(top / name)]
+    names = sorted({name for folder in (splits.values() or [base]) for name in _folders(folder, base)})
+    paths = [(path, label) for label, name in enumerate(names) for path in _images(top / name, base)]
     if not paths:
         raise UserError(f"{argument} has no images: expected files such as {top.name}/<class>/0001.png.")
     x_NHWC = _read([path for path, _ in paths], base)
@@ -43,58 +44,93 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
     return ImageSet(name, split if splits else "all", x_NHWC, y_N, tuple(names))
 
 
-def _folders(folder: Path) -> list[str]:
+def load_without_classes(base: Path) -> NDArray[np.uint8]:
+    """The images (N, H, W, C) of a folder that contains images directly. Raises like :func:`load`."""
+    paths = _images(base, base)
+    if not paths:
+        raise UserError(f"{base} has no images: expected files such as 0001.png.")
+    return _read(paths, base)
+
+
+def _folders(folder: Path, base: Path) -> list[str]:
     """Names of the class folders; hidden folders and ``__MACOSX`` are skipped."""
     if not folder.is_dir():
         return []
-    return [item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith((".", "__"))]
+    _refuse_link(folder, base)
+    found = [path for path in _entries(folder, base) if path.is_dir() and not path.name.startswith("__")]
+    for path in found:
+        _refuse_link(path, base)
+    return [path.name for path in found]
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path, base: Path) -> list[Path]:
     """The image files of a class at any depth, in alphabetical order."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    found, left = [], [folder] if folder.is_dir() else []
+    while left:
+        for path in _entries(left.pop(), base):
+            if path.is_dir():
+                _refuse_link(path, base)
+                left.append(path)
+            elif path.suffix.lower() in _SUFFIXES:
+                _refuse_link(path, base)
+                found.append(path)
+    return sorted(found)
+
+
+def _entries(folder: Path, base: Path) -> Iterator[Path]:
+    """The entries of a folder, except hidden ones. Refuses names that could not be written to a result."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{_shown(folder, base)} cannot be read: {error.strerror or error}.") from None
+    for path in entries:
+        shown = path.name.encode(errors="surrogateescape").decode(errors="replace")
+        if shown != path.name:
+            raise UserError(f"{shown} in {folder.name} has a name that is not valid UTF-8 text. Rename it.")
+        if not path.name.startswith("."):
+            yield path
+
+
+def _refuse_link(path: Path, base: Path) -> None:
+    """Raise :class:`UserError` for links that leave ``base``, lead nowhere, or lead to a folder."""
+    if path == base or not path.is_symlink():
+        return
+    try:
+        inside = path.resolve(strict=True).is_relative_to(base.resolve())
+    except (OSError, RuntimeError):
+        raise UserError(f"{_shown(path, base)} is a link that leads nowhere. Remove it.") from None
+    if not inside:
+        raise UserError(f"{_shown(path, base)} is a link out of the folder {base.name}. Copy what it names.")
+    if path.is_dir():
+        raise UserError(f"{_shown(path, base)} is a link to a folder. Copy that folder.")
+
+
+def _shown(path: Path, base: Path) -> str:
+    return path.relative_to(base).as_posix() if path != base else str(base)
 
 
 def _read(paths: Sequence[Path], base: Path) -> NDArray[np.uint8]:
     """Read all images as (N, H, W, C); one channel if all are grey, else three."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        arrays = list(pool.map(lambda path: _decode(path, base), paths, chunksize=64))
-    size = arrays[0].shape[:2]
-    for path, array in zip(paths, arrays, strict=True):
-        if array.shape[:2] != size:
+    first = strict_image.read(paths[0], _shown(paths[0], base))
+    height, width = first.shape[:2]
+    if 3 * height * width * len(paths) > LARGEST_BYTES:
+        raise UserError(f"{base} has more than {LARGEST_BYTES >> 30} GiB of pixels. Divide it.")
+
+    def decode(path: Path) -> NDArray[np.uint8]:
+        found = strict_image.read(path, _shown(path, base), (width, height))
+        if not found.shape[2]:
             raise UserError(
-                f"Images differ in size: {paths[0].relative_to(base)} is {size[1]}x{size[0]} and "
-                f"{path.relative_to(base)} is {array.shape[1]}x{array.shape[0]}. Resize them to one size."
+                f"Images differ in size: {_shown(paths[0], base)} is {width}x{height} and "
+                f"{_shown(path, base)} is {found.shape[1]}x{found.shape[0]}. Resize them to one size."
             )
+        return found
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # Pillow warns of large images and of damaged descriptions beside the pixels.
+        warnings.simplefilter("ignore")
+        arrays = list(pool.map(decode, paths, chunksize=64))
     channels = max(array.shape[2] for array in arrays)
-    x_NHWC = np.empty((len(arrays), *size, channels), np.uint8)
+    x_NHWC = np.empty((len(arrays), height, width, channels), np.uint8)
     for index, array in enumerate(arrays):
         x_NHWC[index] = array  # a grey image is repeated over the channels
     return x_NHWC
-
-
-def _sixteen_bits(path: Path, image: Image.Image) -> bool:
-    """Whether a PNG has 16 bits per channel; Pillow silently keeps the upper 8 bits."""
-    if image.format != "PNG":
-        return False
-    with path.open("rb") as file:
-        return file.read(25)[24] > 8  # in IHDR, the first chunk
-
-
-def _decode(path: Path, base: Path) -> NDArray[np.uint8]:
-    """Read one image as (H, W, 1) or (H, W, 3), without its alpha channel."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _DEEP and not _sixteen_bits(path, image):
-                array = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
-                return array if array.ndim == 3 else array[..., None]
-            mode = image.mode
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path.relative_to(base)} cannot be read as an image ({error}).") from None
-    raise UserError(
-        f"{path.relative_to(base)} has more than 8 bits per channel (mode {mode}). Save it with 8 bits."
-    )

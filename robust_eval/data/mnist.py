@@ -5,15 +5,17 @@ Read from the four IDX files, gzipped or not, under the data root.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import math
 import zlib
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_eval.core import regular_file
 from robust_eval.core.download import find_or_download
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet, Split
@@ -25,8 +27,8 @@ _MD5 = {
     "train": ("6510e85a72c3e9475c492d559d3770d2", "e86ee40d66677c011a9abda399ec8c4d"),
     "test": ("240610fa99e73bfa49df8e7fc24d3206", "073c3904dfbd3e141ff8aa01cfde6b15"),
 }
-# Headers that declare a larger array are rejected before reading; the largest of MNIST is 47 MB.
-_LARGEST_BYTES = 2**30
+# Of a file and of its array; the largest of MNIST has 47 MB.
+_LARGEST_BYTES = 2**26
 
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
@@ -90,21 +92,42 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     Raises:
         UserError: for another format, a damaged file, or one with the wrong number of bytes.
     """
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            head = file.read(4 + 4 * dimensions)
+    with regular_file.opened(path, "IDX files", _LARGEST_BYTES) as file:
+        unpacker = _Unpacker(file) if path.suffix == ".gz" else file
+        try:
+            head = unpacker.read(4 + 4 * dimensions)
             if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
                 raise UserError(f"{path} is not an IDX file of bytes in {dimensions} dimension(s).")
             shape = tuple(int(size) for size in np.frombuffer(head, ">u4", offset=4))
-            expected = int(np.prod(shape, dtype=object))
+            expected = math.prod(shape)
             if expected > _LARGEST_BYTES:
                 raise UserError(f"{path} declares {expected} bytes, more than the {_LARGEST_BYTES} accepted.")
-            data = file.read(expected + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
+            data = unpacker.read(expected + 1)
+        except zlib.error as error:
+            raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
     if len(data) != expected:
         found = "more" if len(data) > expected else f"only {len(data)}"
         raise UserError(
             f"{path} should hold {expected} bytes after its header and holds {found}. Fetch it again."
         )
     return np.frombuffer(data, np.uint8).reshape(shape).copy()
+
+
+class _Unpacker:
+    """Reads a gzip file of one member, of which never more is unpacked than is asked for."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file, self._stream = file, zlib.decompressobj(wbits=31)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` unpacked bytes; fewer at the end of the member. Raises zlib.error."""
+        parts, missing = [], size
+        while missing and not self._stream.eof:
+            packed = self._rest or self._file.read(2**20)
+            if not packed:
+                raise zlib.error("the file is truncated")
+            parts.append(self._stream.decompress(packed, missing))
+            self._rest = self._stream.unconsumed_tail
+            missing -= len(parts[-1])
+        return b"".join(parts)

@@ -6,18 +6,18 @@ network may have more outputs. The file is untrusted: nothing in it is unpickled
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_eval.core import strict_arrays
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet, Split
 
 ARGUMENT = "FILE"
-# Arrays are read into memory; a file that declares more than this is damaged or a zip bomb.
+# Of the file and of its arrays, which are read into memory.
 LARGEST_BYTES = 16 * 2**30
 # More than the classes of any image dataset: larger labels are not class indices.
 LARGEST_LABEL = 100_000
@@ -26,7 +26,7 @@ LARGEST_LABEL = 100_000
 def load(argument: str, root: Path, split: Split) -> ImageSet:
     """Load the file ``argument`` (relative to the working directory); ``split`` is ignored."""
     path = Path(argument).expanduser()
-    arrays = _arrays(path)
+    arrays = _arrays(path, ("x", "y"))
     x_NHWC = _images(arrays["x"], path.name)
     y_N = _labels(arrays["y"], len(x_NHWC), path.name)
     named = "class_names" in arrays
@@ -34,32 +34,24 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
     return ImageSet(f"npz:{path.name}", "all", x_NHWC, y_N, names, all_classes=named)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of the archive by name; names and sizes are checked before reading."""
-    if not path.is_file():
+def load_unlabelled(path: Path) -> NDArray[np.uint8] | None:
+    """The images (N, H, W, C) of an archive without ``y``; None if it has ``y``. Raises like :func:`load`."""
+    arrays = _arrays(path, needed=("x",), unwanted="y")
+    return _images(arrays["x"], path.name) if arrays else None
+
+
+def _arrays(path: Path, needed: tuple[str, ...], unwanted: str = "") -> dict[str, NDArray[Any]]:
+    """The arrays of the archive by name; none if it has an array ``unwanted``."""
+    if not path.exists():
         raise UserError(f"{path} does not exist. Write npz:FILE with arrays x and y.")
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{path} is not an .npz archive. Write one with numpy.savez(file, x=images, y=labels)."
-        )
-    wanted = ("x", "y", "class_names")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
-        missing = [name for name in ("x", "y") if name not in sizes]
+    with strict_arrays.opened_npz(path, LARGEST_BYTES) as archive:
+        if unwanted in archive.names:
+            return {}
+        missing = [name for name in needed if name not in archive.names]
         if missing:
-            present = ", ".join(sorted(sizes)) or "none"
+            present = ", ".join(sorted(archive.names)) or "none"
             raise UserError(f"{path} lacks the array {' and '.join(missing)} (it has {present}).")
-        if sum(sizes[name] for name in wanted if name in sizes) > LARGEST_BYTES:
-            raise UserError(f"{path} declares more than {LARGEST_BYTES >> 30} GiB of arrays; split it.")
-        with np.load(path, allow_pickle=False) as loaded:
-            return {name: loaded[name] for name in wanted if name in sizes}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise UserError(
-                f"{path} holds Python objects, which could run code. Save plain arrays: x uint8, y int64."
-            ) from None
-        raise UserError(f"{path} is damaged ({error}).") from None
+        return {name: archive.read(name) for name in (*needed, "class_names") if name in archive.names}
 
 
 def _images(x: NDArray[np.generic], file: str) -> NDArray[np.uint8]:

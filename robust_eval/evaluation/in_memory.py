@@ -99,7 +99,7 @@ def make_job(
     """The job that :func:`evaluate` runs, with copies of the model and of the images."""
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    chosen = suites.load(suite) if isinstance(suite, str) else suite
+    chosen = suites.load(suite) if isinstance(suite, str) else suites.refuse_taken_name(suite)
     settings = check_options(options or SearchOptions(), chosen, device)
     x, y = _checked(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
     # Copied before the first call: a model with a memory must not have seen the images.

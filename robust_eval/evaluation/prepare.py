@@ -77,14 +77,14 @@ def check_threat(options: ThreatOptions) -> None:
 
 
 @dataclass(frozen=True)
-class Images:
+class LoadedImages:
     """All images of a dataset, and those that are evaluated."""
 
     all: ImageSet
     chosen: ImageSet
 
 
-def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, Images]:
+def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, LoadedImages]:
     """The model and the images.
 
     Named data are loaded first, so that a wrong --examples is reported at once.
@@ -124,11 +124,13 @@ def load_model(
     )
 
 
-def _choose(options: DataOptions, images: ImageSet) -> Images:
-    return Images(images, images if options.examples is None else images.take(options.examples))
+def _choose(options: DataOptions, images: ImageSet) -> LoadedImages:
+    return LoadedImages(images, images if options.examples is None else images.take(options.examples))
 
 
-def build_job(options: EvaluationOptions, settings: Settings, model: LoadedModel, images: Images) -> Job:
+def build_job(
+    options: EvaluationOptions, settings: Settings, model: LoadedModel, images: LoadedImages
+) -> Job:
     """The request, with its model and images on the device."""
     chosen = images.chosen.for_outputs(model.ref.classes)
     x, y = (tensor.to(settings.device) for tensor in chosen.tensors())

@@ -1,8 +1,8 @@
 """Store the results of units, in a run folder or in memory.
 
 A unit is done if and only if its file exists. It is written to a temporary file, flushed to disk and renamed,
-so that a kill at any moment leaves a complete unit or none. A damaged file counts as absent, and the unit is
-repeated.
+so that a kill at any moment leaves a complete unit or none; the next command removes the temporary file. A
+damaged file counts as absent, and the unit is repeated.
 """
 
 from __future__ import annotations
@@ -20,10 +20,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, refuse_unwritable, report_write_errors, write_text
+from robust_eval.core.files import (
+    atomic,
+    create_folder,
+    is_temporary,
+    refuse_unwritable,
+    report_write_errors,
+    sweep,
+    write_text,
+)
+from robust_eval.core.folders import LOCK_FILE, STAGED, lock_folder
 from robust_eval.core.types import UnitResult, Verdicts
 
 REQUEST_FILE = "request.json"
+UNITS = "units"
 _VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
 
 
@@ -67,7 +77,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._units = folder / "units"
+        self._units = folder / UNITS
 
     def path(self, key: str) -> Path:
         return self._units / f"{key}.npz"
@@ -142,7 +152,8 @@ def refuse_unusable_folder(folder: Path) -> None:
 
 
 def _refuse_other_files(folder: Path) -> None:
-    names = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    names = [name for name in found if not (is_temporary(name) or name.startswith((LOCK_FILE, STAGED)))]
     if names and REQUEST_FILE not in names:
         raise UserError(
             f"{folder} is not a run folder but contains other files ({min(names)}, ...). "
@@ -160,7 +171,7 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     request_file = folder / REQUEST_FILE
     wanted = json.loads(json.dumps(identity, default=str))
     with report_write_errors(folder):
-        (folder / "units").mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
     found = _read_request(request_file)
     if found is None:
         write_text(request_file, json.dumps(wanted, indent=1) + "\n")
@@ -170,6 +181,10 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
             f"{folder} contains a run of another request (it differs in: {differing}). "
             "Choose another run folder, or repeat the original request to continue it."
         )
+    # After the request: a folder without a request may contain nothing else.
+    with report_write_errors(folder):
+        create_folder(folder / UNITS)
+    sweep(folder / UNITS)
     return FolderStore(folder)
 
 
@@ -188,17 +203,6 @@ def _read_request(path: Path) -> dict[str, Any] | None:
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Lock a run folder for one process. The lock is released when the process ends for any reason."""
-    import fcntl
-
     _refuse_other_files(folder)
-    with report_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"Another process is working in {folder}. Wait for it to end, or choose another run folder."
-            ) from None
+    with lock_folder(folder):
         yield

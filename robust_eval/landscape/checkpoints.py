@@ -78,15 +78,19 @@ class ModelComparison:
         same_model.check(folder, first if torch.equal(first, again) else None)
 
     def default_folder(self, kind: str, identity: Mapping[str, Any]) -> Path:
-        """``runs/KIND-LABELS-HASH``; the same identity gives the same folder, so that a rerun continues."""
-        labels = "+".join(one.label for one in self.models)
-        stem = "".join(c if c.isalnum() or c in "._+-" else "-" for c in labels)[:60]
-        return Path("runs") / f"{kind}-{stem}-{digest(identity)[:8]}"
+        """The run folder if the user names none, see :func:`default_folder`."""
+        return default_folder(kind, [one.label for one in self.models], identity)
 
     def caption(self, attack_id: str) -> str:
         """``digits (train, n = 1000), PGD-10, Linf 0.1``."""
         data = self.data
         return f"{data.name} ({data.split}, n = {data.n}), {attack_id.upper()}, {self.threat}"
+
+
+def default_folder(kind: str, labels: Sequence[str], identity: Mapping[str, Any]) -> Path:
+    """``runs/KIND-LABELS-HASH``; the same identity gives the same folder, so that a rerun continues."""
+    stem = "".join(c if c.isalnum() or c in "._+-" else "-" for c in "+".join(labels))[:60]
+    return Path("runs") / f"{kind}-{stem}-{digest(identity)[:8]}"
 
 
 def load_comparison(

@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from robust_eval.core import seeds
+from robust_eval.core import regular_file, seeds, strict_safetensors
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, report_write_errors
+from robust_eval.core.files import atomic, create_folder, report_write_errors
 from robust_eval.models.architectures import Shapes
 from robust_eval.models.loading.state_dict_diff import compare, shapes_of
 
@@ -107,7 +105,7 @@ def save_directions(path: Path, directions: Directions) -> None:
     }
     metadata = {**_FORMAT, "count": str(directions.count), "drawn": directions.origin}
     with report_write_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(path.parent)
         with atomic(path) as file:
             file.write(to_bytes(tensors, metadata))
 
@@ -118,16 +116,13 @@ def load_directions(path: Path, shapes: Shapes, count: int, model: str) -> Direc
     ``model``: label of such a network, for error messages. Raises :class:`UserError` if the file is no
     direction file, has fewer directions, has values that are not finite, or belongs to another architecture.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not readable as a direction file ({error}).") from None
-    if any(metadata.get(name) != value for name, value in _FORMAT.items()):
-        raise UserError(
-            f"{path} is not a direction file of robust-eval. Name a direction file, or a new file to write."
-        )
+    with strict_safetensors.opened(path) as file:
+        if any(file.metadata.get(name) != value for name, value in _FORMAT.items()):
+            raise UserError(
+                f"{path} is not a direction file of robust-eval. Name a direction file, or a new file to "
+                "write."
+            )
+        tensors = {key: torch.from_numpy(file.array(key)) for key in file.tensors}
     stored = len({key.partition("/")[0] for key in tensors})
     if stored < count:
         raise UserError(f"{path} has {stored} directions, but {count} are needed: use --directions {stored}.")
@@ -142,7 +137,7 @@ def load_directions(path: Path, shapes: Shapes, count: int, model: str) -> Direc
             )
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise UserError(f"{path} has directions that are not finite. Name a new file to draw others.")
-    digest = sha256(path.read_bytes()).hexdigest()
+    digest = regular_file.sha256(path, "direction files", strict_safetensors.LARGEST)
     return Directions(shapes, count, 0, tensors, f"file with sha256 {digest}")
 
 

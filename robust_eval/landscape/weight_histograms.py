@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from robust_eval.models.loading.checkpoint import LoadedModel
 
-KIND = "weights"
+KIND, VERSION = "weights", 1
 MAX_BINS = 61
 # Fraction of the weights that the bins cover: with outliers included, most weights would share one bin.
 COVERED = 0.995
@@ -96,6 +96,11 @@ def load_models(
     return labels, loaded
 
 
+def identity(loaded: Sequence[LoadedModel]) -> dict[str, Any]:
+    """What the histograms depend on; a run folder belongs to one identity."""
+    return {"kind": KIND, "version": VERSION, "checkpoints": [model.ref.identity() for model in loaded]}
+
+
 def layer_histograms(labels: Sequence[str], loaded: Sequence[LoadedModel]) -> list[LayerHistograms]:
     """Histograms of every weight of more than one dimension, in the network's order.
 
@@ -148,7 +153,7 @@ def to_data(
     """The content of the JSON file: every layer, including those that are not drawn."""
     return {
         "kind": "weight-histograms",
-        "version": 1,
+        "version": VERSION,
         "checkpoints": [
             {"label": label, "name": model.ref.name, "sha256": model.ref.sha256}
             for label, model in zip(labels, loaded, strict=True)

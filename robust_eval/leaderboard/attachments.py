@@ -8,11 +8,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, report_write_errors
 from robust_eval.leaderboard.row import CHECKPOINT_SUFFIXES, EVIDENCE_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.results import EVIDENCE_FILE, EvalResult
@@ -52,14 +51,6 @@ def read_evidence(result: EvalResult, path: Path) -> tuple[str, bytes]:
     if result.evidence is None:
         raise UserError(f"{path.parent} has no evidence. Omit --evidence.")
     return EVIDENCE_SUFFIX, _content(path, result.evidence.sha256, "evidence")
-
-
-def write(result: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write (suffix, content) beside a result."""
-    for suffix, content in files:
-        path = companion(result, suffix)
-        with report_write_errors(path.parent), atomic(path) as file:
-            file.write(content)
 
 
 def check_attachments(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:

@@ -23,16 +23,17 @@ def split_awp(name: str) -> tuple[str, bool]:
 
 
 def find_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """(row without AWP, row with AWP) of equal recipe, architecture, seed, checkpoint selection and images.
+    """(row without AWP, row with AWP) of equal recipe, architecture, seed, selection, images and columns.
 
     Each row is in at most one pair. The first match is taken, so pass the best rows first.
     """
-    unpaired = [row for row in rows if split_awp(row.name)[1]]
+    unpaired = [(_kind(row), row) for row in rows if split_awp(row.name)[1]]
     for before in (row for row in rows if not split_awp(row.name)[1]):
-        after = next((row for row in unpaired if _kind(before) == _kind(row)), None)
-        if after is not None:
-            unpaired.remove(after)
-            yield before, after
+        kind = _kind(before)
+        match = next((pair for pair in unpaired if pair[0] == kind), None)
+        if match is not None:
+            unpaired.remove(match)
+            yield before, match[1]
 
 
 def _kind(row: Row) -> tuple[object, ...]:
@@ -44,4 +45,5 @@ def _kind(row: Row) -> tuple[object, ...]:
         row.selected,
         result.labels_sha256,
         group_key(result),
+        tuple(result.columns),  # Fewer in an unfinished row: its worst case is over fewer attacks.
     )

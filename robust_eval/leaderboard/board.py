@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from robust_eval.core import discovery
+from robust_eval.core import discovery, strict_toml
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.files import sweep
+from robust_eval.core.folders import WAIT_SECONDS, has_change, lock_folder
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Suite
 from robust_eval.evaluation.planning import suites
-from robust_eval.leaderboard.row import WORST_CASE
+from robust_eval.leaderboard.row import RESULTS, WORST_CASE
 from robust_eval.results import Sha256, first_error
 
 RULES_FILE = "board.toml"
@@ -88,9 +92,33 @@ def load_board(
     return Board(folder, title or rules.title, rules)
 
 
+@contextmanager
+def lock_board(folder: Path) -> Iterator[None]:
+    """Lock a board to change it, waiting for other commands; create its folder if necessary.
+
+    An interrupted change is completed. Raises :class:`UserError` like
+    :func:`robust_eval.core.folders.lock_folder`.
+    """
+    with lock_folder(folder, WAIT_SECONDS):
+        sweep(folder / RESULTS)
+        yield
+
+
+@contextmanager
+def lock_to_read(folder: Path) -> Iterator[None]:
+    """Lock a board while it is read; without permission to write, it is read without a lock."""
+    with ExitStack() as locked:
+        try:
+            locked.enter_context(lock_board(folder))
+        except UserError as error:
+            if not isinstance(error.__cause__, OSError) or has_change(folder):
+                raise
+        yield
+
+
 def _read(path: Path) -> Rules:
     try:
-        rules = Rules.model_validate(discovery.read_toml(path))
+        rules = Rules.model_validate(strict_toml.read(path))
     except ValidationError as error:
         raise UserError(f"{path.name}: {first_error(error)}.") from None
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import write_text
+from robust_eval.core.folders import change_files
 from robust_eval.leaderboard import (
     attachments,
     page_extras,
@@ -14,7 +14,7 @@ from robust_eval.leaderboard import (
     rules,
     submission,
 )
-from robust_eval.leaderboard.board import Board
+from robust_eval.leaderboard.board import Board, lock_to_read
 from robust_eval.leaderboard.page import html, markdown
 from robust_eval.leaderboard.row import Row, read_row, result_files
 from robust_eval.leaderboard.rules import Problem
@@ -37,20 +37,26 @@ def render_pages(board: Board, rows: Sequence[Row]) -> dict[str, str]:
 
 
 def write_pages(board: Board, rows: Sequence[Row]) -> list[Path]:
-    """Write the generated files; returns their paths."""
-    written = []
-    for name, content in render_pages(board, rows).items():
-        write_text(board.folder / name, content)
-        written.append(board.folder / name)
-    return written
+    """Write the generated files of a locked board together; returns their paths."""
+    pages = render_pages(board, rows)
+    change_files(board.folder, {name: content.encode() for name, content in pages.items()})
+    return [board.folder / name for name in pages]
 
 
 def check_board(board: Board, base: Path | None = None) -> tuple[list[Row], list[Problem]]:
     """(rows that could be read, all problems of the board).
 
-    ``base``: the board before a submission; see :func:`submission.check_submission`.
+    ``base``: the board before a submission; see :func:`submission.check_submission`. Without it, the board is
+    locked meanwhile and an interrupted change is completed; a submission is only read.
     """
-    found = list(submission.unexpected_files(board.folder))
+    if base is None:
+        with lock_to_read(board.folder):
+            return _check(board, None)
+    return _check(board, base)
+
+
+def _check(board: Board, base: Path | None) -> tuple[list[Row], list[Problem]]:
+    found = list(submission.unexpected_files(board.folder, untrusted=base is not None))
     rows = []
     for path in result_files(board.folder):
         file = path.relative_to(board.folder).as_posix()

@@ -11,14 +11,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from robust_eval.core import strict_json
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import write_text
+from robust_eval.core.text import printable
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.leaderboard.row import CURVE_SUFFIX, IMAGES_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
@@ -102,22 +102,24 @@ def check_extras(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
                     )
 
 
+def claimed_epoch(result: EvalResult) -> dict[str, Any]:
+    """The checkpoint's claims about its own epoch, by column of the curve; empty if it names no epoch."""
+    metrics = (result.checkpoint.trained_with or {}).get("metrics")
+    return metrics if isinstance(metrics, dict) and "epoch" in metrics else {}
+
+
 def _curve_matches(path: Path, result: EvalResult) -> bool:
     """Whether the curve agrees with the checkpoint's claims about its epoch."""
-    metrics = (result.checkpoint.trained_with or {}).get("metrics")
-    claims = metrics if isinstance(metrics, dict) else {}
-    curve = read_curve(path)
-    if "epoch" not in claims:
+    claims, curve = claimed_epoch(result), read_curve(path)
+    if not claims:
         return True
     if claims["epoch"] not in curve["epoch"]:
         return False
     position = curve["epoch"].index(claims["epoch"])
-    shared = [
-        (claims[name], curve[name][position])
-        for name in MEASURED
-        if isinstance(claims.get(name), int | float) and name in curve
-    ]
-    return all(math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9) for one, other in shared)
+    claimed = [name for name in MEASURED if isinstance(claims.get(name), int | float)]
+    shared = [(claims[name], curve[name][position]) for name in claimed if name in curve]
+    agree = all(math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9) for one, other in shared)
+    return agree and bool(shared or not claimed)
 
 
 def _images_match(path: Path, result: EvalResult) -> bool:
@@ -155,22 +157,23 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     return curve
 
 
-def read_curve_text(path: Path) -> str:
-    """The content of a learning curve file. Raises like :func:`read_curve`."""
-    read_curve(path)
-    return path.read_text(encoding="utf-8")
+def extra_files(result: EvalResult, curve: Path | None, pictures: Pictures | None) -> dict[str, bytes]:
+    """Suffix to content of the files that a curve and images become beside a result.
 
-
-def write_extras(result: Path, curve: str | None, pictures: Pictures | None) -> list[Path]:
-    """Write a curve and images beside a result; returns the paths."""
-    written = []
+    Raises :class:`UserError` for a file that is no learning curve, or that of another checkpoint.
+    """
+    files: dict[str, bytes] = {}
     if curve is not None:
-        written.append(companion(result, CURVE_SUFFIX))
-        write_text(written[-1], curve)
+        if not _curve_matches(curve, result):
+            raise UserError(
+                f"{curve} is the learning curve of another checkpoint: it disagrees with what "
+                f"{printable(result.checkpoint.name)} records of its epoch. Give the curve.csv of its own "
+                "training run, or omit --curve."
+            )
+        files[CURVE_SUFFIX] = curve.read_bytes()
     if pictures is not None:
-        written.append(companion(result, IMAGES_SUFFIX))
-        write_text(written[-1], pictures.model_dump_json(indent=1) + "\n")
-    return written
+        files[IMAGES_SUFFIX] = (pictures.model_dump_json(indent=1) + "\n").encode()
+    return files
 
 
 def _number(text: str | None) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.core.threat import ThreatModel
+from robust_eval.core.threat import ThreatModel, parse_fraction
 from robust_eval.leaderboard.board import Board
 from robust_eval.results import first_error
 
@@ -115,8 +114,8 @@ def _from_entry(name: str, entry: RobustBenchEntry) -> PublishedEntry:
 def _same_eps(text: str | None, threat: ThreatModel) -> bool:
     """Whether ``text`` equals the threat model's epsilon; exact, so 0.031 does not match 8/255."""
     try:
-        return text is not None and Fraction(text.replace(" ", "")) == threat.eps
-    except (ValueError, ZeroDivisionError):
+        return text is not None and parse_fraction(text, "eps") == threat.eps
+    except UserError:
         return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from robust_eval.core.errors import UserError
 from robust_eval.results import (
     Count,
     EvalResult,
+    FlagRecord,
     checkpoint_claims,
     content_digest,
+    flags,
     parse_result,
     verification_record,
 )
@@ -76,14 +79,25 @@ class Row:
         checkpoint = self.result.checkpoint
         return checkpoint_claims.selected(checkpoint.trained_with, checkpoint.name)
 
+    @cached_property
+    def flags(self) -> tuple[FlagRecord, ...]:
+        """The flags of the result, as the present rules raise them."""
+        return flags.current(self.result)
+
     @property
     def standing(self) -> str:
-        """``verified``, ``verified, audited``, ``failed verification`` or ``self-reported``."""
+        """``self-reported``, ``failed verification``, ``verified``, or ``verified, audited`` and how much."""
         if self.verification is None:
             return "self-reported"
         if not self.verification.passed:
             return "failed verification"
-        return "verified" if self.verification.audit is None else "verified, audited"
+        audit = self.verification.audit
+        if audit is None:
+            return "verified"
+        columns = [name for name, column in self.result.columns.items() if column.attacks]
+        if set(audit.columns) != set(columns):
+            return f"verified, audited in {len(audit.columns)} of {len(columns)} columns"
+        return f"verified, audited {audit.n:,} of {audit.of:,}"
 
     @property
     def attachment_files(self) -> tuple[tuple[str, str], ...]:

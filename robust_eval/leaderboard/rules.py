@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from robust_eval.core.types import part_name
+from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard.board import Board
 from robust_eval.leaderboard.row import Row
-from robust_eval.results import ColumnRecord, EvalResult, flags
+from robust_eval.results import EvalResult, flags
 from robust_eval.results.consistency import contradictions
 
 # Flags that follow from the numbers alone and mean that they cannot be right, or are very unlikely to be.
@@ -46,6 +47,7 @@ def check_row(board: Board, row: Row) -> Iterator[str]:
     yield from _blocked(result)
     yield from _impossible(result)
     yield from _off_board(board, result)
+    yield from _off_suite(board, result)
     if row.verification is not None and not row.verification.passed:
         yield "failed its verification"
     if row.verification_outdated:
@@ -73,8 +75,8 @@ def _impossible(result: EvalResult) -> Iterator[str]:
 
 
 def _off_board(board: Board, result: EvalResult) -> Iterator[str]:
-    rules, threat, suite = board.rules, board.threat(), board.suite()
-    if rules is None or threat is None or suite is None:
+    rules, threat = board.rules, board.threat()
+    if rules is None or threat is None:
         return
     data = result.data
     if data.name not in rules.data or data.split != rules.split:
@@ -85,23 +87,23 @@ def _off_board(board: Board, result: EvalResult) -> Iterator[str]:
         yield f"is under {result.threat.norm} {result.threat.eps}; the board is for {threat}"
     if data.n < rules.minimum_n:
         yield f"has {data.n} examples; the board requires at least {rules.minimum_n}"
+
+
+def _off_suite(board: Board, result: EvalResult) -> Iterator[str]:
+    """How a row differs from the board's suite, or without rules from the suite that it names."""
+    suite, recorded = board.suite(), recorded_suite.identify(result)
+    if suite is None:
+        if recorded.problem:
+            yield recorded.problem
+        return
     if (result.suite.name, result.suite.version) != (suite.name, suite.version):
         used = f"{result.suite.name} (version {result.suite.version})"
         yield f"was evaluated with suite {used}; the board requires {suite.name} (version {suite.version})"
         return
-    if extra := set(result.columns) - {column.id for column in suite.columns}:
-        yield f"has columns that are not in suite {suite.name}: {', '.join(sorted(extra))}"
-    for column in suite.columns:
-        record = result.columns.get(column.id)
-        wanted = [(attack.family, attack.version, dict(attack.params)) for attack in column.attacks]
-        if record is None:
-            yield f"lacks column {column.id} of suite {suite.name}"
-        elif _attacks(record) != wanted:
-            yield f"has other attacks in column {column.id} than suite {suite.name}"
-
-
-def _attacks(record: ColumnRecord) -> list[tuple[str, int, dict[str, Any]]]:
-    return [(attack.family, attack.version, attack.params) for attack in record.attacks]
+    for difference in recorded_suite.differences(result, suite):
+        yield f"is not of suite {suite.name}: it {difference}"
+    for attack in recorded_suite.other_versions(result, suite):
+        yield f"has another version of attack {attack} than suite {suite.name}"
 
 
 def same_checkpoint(a: EvalResult, b: EvalResult) -> bool:

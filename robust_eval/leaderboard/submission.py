@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import report_write_errors, write_text
+from robust_eval.core.files import is_temporary
+from robust_eval.core.folders import LOCK_FILE, STAGED, change_files
 from robust_eval.core.text import printable
-from robust_eval.leaderboard import attachments, rules
-from robust_eval.leaderboard.board import RULES_FILE, load_board
+from robust_eval.leaderboard import attachments, page_extras, rules
+from robust_eval.leaderboard.board import RULES_FILE, Board, load_board, lock_board
+from robust_eval.leaderboard.companions import companions, still_valid
+from robust_eval.leaderboard.page_extras import Pictures
 from robust_eval.leaderboard.row import (
     CHECKPOINT_SUFFIXES,
     COMPANION_SUFFIXES,
-    CURVE_SUFFIX,
-    EVIDENCE_SUFFIX,
-    IMAGES_SUFFIX,
     RESULTS,
     Row,
     companion,
@@ -57,6 +57,10 @@ def _stem(name: str) -> str | None:
     return stem if FILE_NAME.fullmatch(stem) and ".." not in stem else None
 
 
+def no_log(_text: str) -> None:
+    """A log that discards everything."""
+
+
 def add_row(
     result: Path,
     folder: Path,
@@ -64,23 +68,85 @@ def add_row(
     replace: bool = False,
     checkpoint: Path | None = None,
     evidence: Path | None = None,
+    curve: Path | None = None,
+    pictures: Pictures | None = None,
+    log: Callable[[str], None] = no_log,
 ) -> Path:
     """Add a result to a board, with its verification if one for this content is stored beside it.
 
-    ``replace``: replace the row for the same checkpoint, or for a repeated training with the same recipe and
-    seed; its companion files that also apply to the new row are kept. ``checkpoint`` and ``evidence``: files
-    to attach to the row. The board's folder is created if its parent exists. Returns the path of the new row.
-    Raises :class:`UserError`, without writing anything, if the row breaks a rule or is already on the board.
+    The row and its companion files appear together, and what they replace goes with them, or nothing changes.
+    The board is locked meanwhile; its folder is created if its parent exists.
+
+    Args:
+        result: a result file.
+        folder: the board.
+        replace: replace the row for the same checkpoint, or for a repeated training with the same recipe and
+            seed; its companion files that also apply to the new row are kept.
+        checkpoint: file to attach to the row; likewise ``evidence``.
+        curve: learning curve to show on the page; likewise ``pictures``.
+        log: receives a line for each file that is added or removed.
+
+    Returns the path of the new row. Raises :class:`UserError`, without writing anything, if the row breaks a
+    rule or is already on the board, or if a file is not that of the row.
     """
     row = read_row(result, result.name)
     name = file_name(row)
+    board = _open_board(folder)
+    broken_rules = list(rules.check_row(board, row))
+    if broken_rules:
+        reasons = "; it ".join(broken_rules)
+        raise UserError(f"{result} does not belong on {folder.resolve().name}: it {reasons}.")
+    given = page_extras.extra_files(row.result, curve, pictures)
+    if checkpoint is not None:
+        given |= [attachments.read_checkpoint(row.result, checkpoint)]
+    if evidence is not None:
+        given |= [attachments.read_evidence(row.result, evidence)]
+    if not folder.exists():
+        log(f"New board: {folder}, {'without rules' if board.rules is None else board.title}")
+    with lock_board(folder):
+        replaced = _replaced(folder, row, replace)
+        files = _companion_files(folder, replaced, row, given)
+        path = folder / RESULTS / name
+        # The result last: until then the row does not exist.
+        added = {companion(path, suffix): content for suffix, content in files.items()}
+        added[path] = row.result.to_json().encode()
+        removed = [file for old in replaced for file in _files(folder / old.file) if file not in added]
+        change_files(
+            folder,
+            {file.relative_to(folder).as_posix(): content for file, content in added.items()},
+            [file.relative_to(folder).as_posix() for file in removed],
+        )
+    log(f"Added: {path}")
+    for file in list(added)[:-1]:
+        log(f"Stored with it: {file}")
+    for file in sorted(removed):
+        log(f"Removed with the replaced row: {file}")
+    if curve is not None and not page_extras.claimed_epoch(row.result):
+        log("The checkpoint records no epoch, so its curve could not be compared with it.")
+    return path
+
+
+def _open_board(folder: Path) -> Board:
+    """The board of a folder that may be new. Raises :class:`UserError` if it cannot be a board."""
     if not folder.absolute().parent.is_dir():
         raise UserError(f"{folder.parent} is not a folder. Create it first, or give an existing board.")
     board = load_board(folder, must_exist=folder.exists())
     results = folder / RESULTS
     if results.is_symlink():
         raise UserError(f"{results} is a symbolic link out of the board. Replace it by a folder.")
-    rows = read_rows(folder) if results.is_dir() and any(results.glob("*.json")) else []
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    others = [name for name in names if name not in (RULES_FILE, *GENERATED_FILES, LOCK_FILE, STAGED)]
+    if others and RESULTS not in names and RULES_FILE not in names:
+        raise UserError(
+            f"{folder} is not a board but contains other files ({others[0]}). Give the board's folder, which "
+            "contains results/, or a new one."
+        )
+    return board
+
+
+def _replaced(folder: Path, row: Row, replace: bool) -> list[Row]:
+    """The rows of a board that give way to a new row. Raises :class:`UserError` unless ``replace``."""
+    rows = read_rows(folder) if any((folder / RESULTS).glob("*.json")) else []
     same = rules.same_training if replace else rules.same_checkpoint
     replaced = [other for other in rows if same(other.result, row.result)]
     if replaced and not replace:
@@ -88,67 +154,46 @@ def add_row(
             f"{folder} already has a row for this checkpoint: {replaced[0].file}. "
             "Add --replace to replace it."
         )
-    broken_rules = list(rules.check_row(board, row))
-    if broken_rules:
-        reasons = "; it ".join(broken_rules)
-        raise UserError(f"{result} does not belong on {folder.resolve().name}: it {reasons}.")
-    given = [] if checkpoint is None else [attachments.read_checkpoint(row.result, checkpoint)]
-    given += [] if evidence is None else [attachments.read_evidence(row.result, evidence)]
-    files = [file for old in replaced for file in _still_valid(folder, old, row, checkpoint is None)] + given
-    with report_write_errors(results):
-        results.mkdir(parents=True, exist_ok=True)
-    for old in replaced:
-        remove_row(folder, old)
-    path = results / name
-    write_text(path, row.result.to_json())
-    if row.verification is not None and row.verification.result == content_digest(strict_json.read(path)):
-        verification_record.write(verification_record.path_beside(path), row.verification)
-    attachments.write(path, files)
-    return path
+    return replaced
 
 
-def _still_valid(folder: Path, old: Row, new: Row, keep_checkpoint: bool) -> Iterator[tuple[str, bytes]]:
-    """(suffix, content) of the companion files of a replaced row that also apply to the new row."""
-    suffixes: tuple[str, ...] = ()
-    if old.result.checkpoint.sha256 == new.result.checkpoint.sha256:
-        suffixes += (CURVE_SUFFIX, *(CHECKPOINT_SUFFIXES if keep_checkpoint else ()))
-    if old.result.evidence is not None and old.result.evidence == new.result.evidence:
-        suffixes += (IMAGES_SUFFIX, EVIDENCE_SUFFIX)
-    for suffix in suffixes:
-        path = companion(folder / old.file, suffix)
-        if path.is_file():
-            yield suffix, path.read_bytes()
+def _companion_files(
+    folder: Path, replaced: Sequence[Row], new: Row, given: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Suffix to content of the companion files of a new row: those given, and those still valid."""
+    files = {suffix: content for old in replaced for suffix, content in still_valid(folder, old, new)}
+    if any(suffix in CHECKPOINT_SUFFIXES for suffix in given):
+        files = {suffix: content for suffix, content in files.items() if suffix not in CHECKPOINT_SUFFIXES}
+    files |= given
+    record = new.verification
+    if record is not None and record.result == content_digest(json.loads(new.result.to_json())):
+        files[verification_record.SUFFIX] = verification_record.to_json(record).encode()
+    return files
 
 
-def remove_row(folder: Path, row: Row) -> None:
-    """Delete a row and its companion files."""
-    path = folder / row.file
-    for file in (path, *companions(path)):
-        file.unlink(missing_ok=True)
+def _files(result: Path) -> list[Path]:
+    """A result and its companion files, the result first: without it the row no longer exists."""
+    return [result, *companions(result)]
 
 
-def stored_files(folder: Path) -> set[Path]:
-    """The results of a board and their companion files; empty for a folder that does not exist."""
-    return {path for path in (folder / RESULTS).glob("*") if path.is_file()}
+def unexpected_files(folder: Path, *, untrusted: bool = False) -> Iterator[Problem]:
+    """Files of a board that are neither results, nor their companions, nor generated.
 
-
-def companions(result: Path) -> list[Path]:
-    """The existing companion files of a result."""
-    files = (companion(result, suffix) for suffix in COMPANION_SUFFIXES)
-    return [path for path in files if path.is_file()]
-
-
-def unexpected_files(folder: Path) -> Iterator[Problem]:
-    """Files of a board that are neither results, nor their companions, nor generated."""
-    allowed = {*GENERATED_FILES, RULES_FILE, RESULTS}
+    ``untrusted``: the board is a submission, in which no command of this machine is at work.
+    """
+    allowed = {*GENERATED_FILES, RULES_FILE, RESULTS, LOCK_FILE}
     for path in sorted(folder.iterdir()):
-        if path.name not in allowed or path.is_symlink() or path.is_dir() != (path.name == RESULTS):
+        if path.name == STAGED:
+            yield Problem(STAGED, "is a change that was interrupted: run leaderboard check without --against")
+        elif path.name not in allowed or path.is_symlink() or path.is_dir() != (path.name == RESULTS):
             yield Problem(path.name, "is not expected in a board's folder")
     results = folder / RESULTS
     for path in sorted(results.iterdir()) if results.is_dir() else []:
         suffix = next((end for end in (*COMPANION_SUFFIXES, ".json") if path.name.endswith(end)), None)
         stem = path.name.removesuffix(suffix or "")
         file = f"{RESULTS}/{printable(path.name, 100)}"
+        if is_temporary(path.name) and not untrusted:
+            continue  # of another process, otherwise it would have been removed
         if suffix is None or path.is_symlink() or not path.is_file():
             yield Problem(file, "is not expected among results")
         elif not FILE_NAME.fullmatch(path.name[:80]) or len(path.name) > 120 or ".." in path.name:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from robust_eval import data
 from robust_eval.core.errors import UserError
@@ -21,6 +18,7 @@ from robust_eval.evaluation.store import FolderStore
 from robust_eval.leaderboard import attachments
 from robust_eval.leaderboard.page_extras import Picture, Pictures
 from robust_eval.results import EvalResult, read_result
+from robust_eval.results.evidence import Evidence, read_evidence
 
 MAX_BYTES = 40_000
 """Largest total size of a row's images in bytes, encoded as in the page."""
@@ -36,21 +34,23 @@ def make_thumbnails(result: EvalResult, evidence: Path, images: ImageSet, k: int
     ``images``: the images that were evaluated. Fewer than ``k`` if more would exceed :data:`MAX_BYTES`.
     Raises :class:`UserError` if evidence or images are not those of the result.
     """
-    tensors = _evidence(result, evidence)
+    stored = _evidence(result, evidence)
     if images.slice().fingerprint != result.data.fingerprint:
         raise UserError(
             f"These are not the images that {evidence} belongs to. Give the data that was evaluated."
         )
-    broken = {name: tensors[f"{name}.indices"] for name in result.columns if f"{name}.indices" in tensors}
-    column = max(broken, key=lambda name: len(broken[name]), default=None)
-    if column is None or not len(broken[column]):
+    broken = {name: stored.broken(name) for name in result.columns}
+    column = max(broken, key=lambda name: len(broken[name][0]))
+    indices, images_BCHW = broken[column]
+    if not len(indices):
         return None
-    indices = broken[column]
+    if indices.min() < 0 or indices.max() >= images.n or images_BCHW.shape[2:] != images.image_size:
+        raise UserError(f"{evidence} holds images of no example. Evaluate again.")
     chosen = _different_classes(indices, images.y_N, k)
     seen_as = _seen_as(evidence.parent, {int(indices[position]) for position in chosen})
     found: list[Picture] = []
     for position in chosen:
-        index, adversarial = int(indices[position]), tensors[f"{column}.images"][position]
+        index, adversarial = int(indices[position]), images_BCHW[position]
         seen = seen_as.get((index, adversarial.tobytes()))
         picture = _picture(
             index,
@@ -94,15 +94,11 @@ def _seen_as(run: Path, wanted: set[int]) -> dict[tuple[int, bytes], int]:
     return found
 
 
-def _evidence(result: EvalResult, path: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        payload = path.read_bytes()
-        if result.evidence is None or hashlib.sha256(payload).hexdigest() != result.evidence.sha256:
-            raise UserError(f"{path} is not the evidence of this result.")
-        tensors: dict[str, NDArray[np.generic]] = load(payload)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as evidence ({error}).") from None
-    return tensors
+def _evidence(result: EvalResult, path: Path) -> Evidence:
+    stored = read_evidence(path)
+    if result.evidence is None or stored.sha256 != result.evidence.sha256:
+        raise UserError(f"{path} is not the evidence of this result.")
+    return stored
 
 
 def _different_classes(indices: NDArray[np.generic], labels: Ints, k: int) -> list[int]:

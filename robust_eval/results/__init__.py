@@ -14,21 +14,23 @@ from robust_eval.results.schema import (
     ColumnRecord,
     Count,
     DataRecord,
-    DiagnosisRecord,
-    DisagreementRecord,
     Environment,
     EvalResult,
     EvidenceRecord,
     FlagRecord,
     NormalisationRecord,
-    SearchRecord,
-    SecondJudgementRecord,
-    Sha256,
     SuiteRecord,
     ThreatRecord,
-    TuningRecord,
     WorstCase,
 )
+from robust_eval.results.schema_checks import (
+    DiagnosisRecord,
+    DisagreementRecord,
+    SearchRecord,
+    SecondJudgementRecord,
+    TuningRecord,
+)
+from robust_eval.results.schema_types import Sha256
 
 __all__ = [
     "EVIDENCE_FILE",

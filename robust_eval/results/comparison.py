@@ -66,7 +66,7 @@ class Comparison:
     """All columns that two results can be compared under."""
 
     differences: tuple[Difference, ...]
-    """The shared columns in A's order, then the worst case over them."""
+    """The shared columns in A's order, then the worst case over them if neither has other columns."""
     left_out: tuple[str, ...]
     """For each column that is not compared: its name and the reason."""
 
@@ -92,7 +92,9 @@ def compare(a: EvalResult, b: EvalResult, seed: int = 0) -> Comparison:
     left_out += [f"{name}: only in A" for name in a.columns if name not in b.columns]
     left_out += [f"{name}: only in B" for name in b.columns if name not in a.columns]
     bits = [(name, _bits(a, (name,)), _bits(b, (name,))) for name in alike]
-    if len(alike) > 1:
+    if left_out:
+        left_out.append(f"{WORST}: it is over other attacks")
+    elif len(alike) > 1:
         bits.append((WORST, _bits(a, alike), _bits(b, alike)))
     return Comparison(tuple(difference(*entry, seed=seed) for entry in bits), tuple(left_out))
 

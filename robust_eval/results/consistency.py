@@ -6,13 +6,14 @@ A result that violates one of them was edited, or written by faulty code.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 
+from robust_eval.core.errors import UserError
 from robust_eval.core.request import CLEAN
 from robust_eval.core.statistics import wilson
+from robust_eval.core.threat import parse_fraction
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.results import ColumnRecord, Count, EvalResult
 
@@ -57,8 +58,8 @@ def _repeated_fields(result: EvalResult) -> Iterator[str]:
 
 def _same_eps(result: EvalResult) -> bool:
     try:
-        return float(Fraction(result.threat.eps)) == result.threat.eps_value
-    except (ValueError, ZeroDivisionError, OverflowError):
+        return float(parse_fraction(result.threat.eps, "eps")) == result.threat.eps_value
+    except UserError:
         return False
 
 

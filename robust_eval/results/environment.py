@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from robust_eval.core.devices import device_name
+from robust_eval.core.versions import library_version
 from robust_eval.results import Environment
 
 _LIBRARIES = (
@@ -18,14 +18,6 @@ _LIBRARIES = (
     "robustbench",
     "numpy",
 )
-
-
-def library_version(name: str) -> str:
-    """Version of an installed distribution, or ``unknown``."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def environment(device: torch.device) -> Environment:

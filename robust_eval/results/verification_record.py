@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from robust_eval.core import strict_json
 from robust_eval.core.closed_model import ClosedModel
@@ -16,9 +16,9 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.text import count_of
 from robust_eval.results import first_error
-from robust_eval.results.schema import NonNegativeInt, Seconds, Sha256
+from robust_eval.results.schema_types import NonNegativeInt, Seconds, Sha256
 
-VERIFICATION_VERSION = 1
+VERIFICATION_VERSION = 2
 SUFFIX = ".verification.json"
 
 
@@ -31,40 +31,77 @@ class CheckRecord(ClosedModel):
 
 
 class AuditRecord(ClosedModel):
-    """Robust examples that were attacked again, with a seed unknown when the result was published."""
+    """Robust examples that were attacked again, in units chosen after the result was published.
 
-    model_config = ConfigDict(populate_by_name=True)
+    See :mod:`robust_eval.verification.audit`.
+    """
 
-    suite: str
+    columns: tuple[str, ...]
+    """The audited columns; only they count below."""
     seed: NonNegativeInt
-    n: Annotated[int, Field(ge=1)]
-    broken: tuple[NonNegativeInt, ...] = Field(validation_alias="fell", serialization_alias="fell")
-    """Indices of the examples that the audit broke; ``fell`` in files."""
-    limit: float
-    """Share of broken examples that random starts explain; see :mod:`robust_eval.verification.audit`."""
+    """Chose the units and the fresh seed."""
+    n: NonNegativeInt
+    """Examples recorded as robust that were attacked again, with the row's own seed and with a fresh one."""
+    of: NonNegativeInt
+    """Examples recorded as robust."""
+    broken_own: tuple[NonNegativeInt, ...]
+    """Indices of those that the row's own seed broke."""
+    broken_fresh: tuple[NonNegativeInt, ...]
+    """Indices of those that the fresh seed broke."""
+    contradicted: tuple[NonNegativeInt, ...]
+    """Indices of examples that the row's own seed broke where it repeated the stored images bit for bit."""
+    images: NonNegativeInt
+    """Stored images whose attack was repeated with the row's own seed."""
+    images_equal: NonNegativeInt
+    """Those that came out the same, bit for bit."""
+    robust_alone: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+    """Examples that are robust in the record only, with the row's own seed only, with the fresh seed only."""
+    p: Annotated[float, Field(ge=0, le=1)]
+    """p-value of the first of these three numbers: one-sided exact binomial test with 1/3."""
     passed: bool
     forwards: NonNegativeInt
     backwards: NonNegativeInt
     seconds: Seconds
 
     @property
+    def exact(self) -> bool:
+        """Whether every stored image was repeated bit for bit."""
+        return self.images > 0 and self.images_equal == self.images
+
+    @property
     def text(self) -> str:
         """The outcome in words."""
-        broken = f"{len(self.broken)} of {count_of(self.n, 'robust example')} broken"
-        return f"{broken} by suite {self.suite}, seed {self.seed}, {self.seconds:.1f} s"
+        record, own, fresh = self.robust_alone
+        if self.contradicted:
+            contradiction = f", so that the record of {count_of(len(self.contradicted), 'example')} is false"
+        else:
+            contradiction = ""
+        return (
+            f"{self.n:,} of {count_of(self.of, 'robust example')} attacked again by "
+            f"{', '.join(self.columns)}, audit seed {self.seed}. Own seed: {len(self.broken_own)} broken; "
+            f"{self.images_equal:,} of {count_of(self.images, 'stored image')} repeated bit for "
+            f"bit{contradiction}. Fresh seed: {len(self.broken_fresh)} broken. Robust in one of the three "
+            f"runs only: {record} in the record, {own} with its seed, {fresh} with the fresh seed "
+            f"(p = {self.p:.2g})"
+        )
+
+    @property
+    def cost(self) -> str:
+        """The passes and seconds of the audit."""
+        return f"{self.forwards:,} forward and {self.backwards:,} backward passes, {self.seconds:.1f} s"
 
 
 class Verification(ClosedModel):
     """All checks of one verification, and what they do not cover."""
 
-    verification_version: Literal[1] = 1
+    verification_version: Literal[1, 2] = 2
     result: Sha256
     """Digest of the result's content."""
     checks: tuple[CheckRecord, ...]
     not_reached: tuple[str, ...] = ()
     """Checks that were skipped because one they depend on failed."""
     trusted: tuple[str, ...]
-    """What was not and could not be checked, in plain sentences."""
+    """What this verification takes on trust (:mod:`robust_eval.results.trust`)."""
     audit: AuditRecord | None = None
     forwards: NonNegativeInt
     """Images passed through the model; in addition the flags take two gradients of 32 images."""
@@ -77,9 +114,10 @@ class Verification(ClosedModel):
 
     @property
     def cost(self) -> str:
-        """Cost of the checks without loading, compared with the evaluation's (also without loading)."""
+        """Cost without loading: of the checks, compared with the evaluation's, and of the audit."""
         share = "" if self.share is None else f", {self.share:.2%} of what the evaluation took"
-        return f"{self.forwards:,} forward passes, {self.seconds:.2f} s{share}"
+        audit = "" if self.audit is None else f"; audit: {self.audit.cost}"
+        return f"{self.forwards:,} forward passes, {self.seconds:.2f} s{share}{audit}"
 
     @property
     def passed(self) -> bool:
@@ -93,16 +131,22 @@ def path_beside(result: Path) -> Path:
     return result.with_name(result.stem + SUFFIX)
 
 
+def to_json(verification: Verification) -> str:
+    """The content of the record's file."""
+    return verification.model_dump_json(indent=1) + "\n"
+
+
 def write(path: Path, verification: Verification) -> None:
     """Write the record as JSON."""
-    write_text(path, verification.model_dump_json(indent=1, by_alias=True) + "\n")
+    write_text(path, to_json(verification))
 
 
 def is_covered(path: Path, verification: Verification) -> bool:
     """Whether the record at ``path`` is of the same result, passed, and need not be replaced.
 
     A passed record also covers a verification that failed because of another checkpoint, other images or
-    other evidence: such a failure concerns the files given, not the result. An audit is never covered.
+    other evidence: such a failure concerns the files given, not the result. An audit is never covered, and a
+    record of an older version, with fewer checks, covers nothing.
     """
     if not path.is_file():
         return False
@@ -111,7 +155,8 @@ def is_covered(path: Path, verification: Verification) -> bool:
     except UserError:
         return False
     failed = {check.name for check in verification.checks if not check.passed}
-    same = before.result == verification.result and before.passed
+    current = before.verification_version == VERIFICATION_VERSION
+    same = before.result == verification.result and before.passed and current
     return same and failed <= {"checkpoint", "data", "evidence"} and verification.audit is None
 
 
@@ -124,6 +169,9 @@ def read(path: Path) -> Verification:
             f"{path} has verification version {version}, newer than {VERIFICATION_VERSION}, the newest that "
             "this release reads. Upgrade robust-eval."
         )
+    if version == 1 and isinstance(value, dict):
+        # The audits of version 1 tolerated relabelled examples: what they found is not relied on.
+        value = {**value, "audit": None}
     try:
         return Verification.model_validate(value)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robust_eval.core.types import CheckpointRef, Slice
+from robust_eval.evaluation.planning.recorded_suite import RecordedSuite, identify
 from robust_eval.results import CheckpointRecord, EvalResult, consistency, summary
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.request_records import request_of
@@ -38,6 +39,8 @@ def check_inputs(result: EvalResult, evidence: Evidence, inputs: LoadedInputs) -
     found = consistency.contradictions(result)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     yield check_record("record", found[0] + more if found else "", "its numbers agree with each other")
+    suite = identify(result)
+    yield check_record("suite", suite.problem, _suite_detail(suite))
     yield check_record(
         "checkpoint",
         _checkpoint_problem(result, inputs.ref),
@@ -55,6 +58,14 @@ def check_inputs(result: EvalResult, evidence: Evidence, inputs: LoadedInputs) -
     yield check_record(
         "evidence", _evidence_problem(result, evidence), f"sha256 {evidence.sha256[:12]}, of this run"
     )
+
+
+def _suite_detail(suite: RecordedSuite) -> str:
+    if not suite.claim:
+        return f"{suite.label}: it names no suite of this release"
+    if suite.unknown:
+        return f"{suite.label}: not compared"
+    return f"{suite.label}: columns, attacks and parameters are those of this release"
 
 
 def _checkpoint_problem(result: EvalResult, ref: CheckpointRef) -> str:

@@ -28,10 +28,15 @@ class VerifyOptions:
     arch: str | None = option(None, "Architecture, if it was given to the run.", panel=MODEL)
     normalisation: str | None = option(None, "Input normalisation, if it was given to the run.", panel=MODEL)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MODEL)
-    audit: int = option(0, "Attack N of the robust examples again, with a new seed.", panel=AUDIT)
+    audit: int = option(
+        0,
+        "Attack at least N of the robust examples again, in whole units: with the row's own seed, and with a "
+        "fresh one. The cost is printed first.",
+        panel=AUDIT,
+    )
     audit_suite: str | None = option(
-        None, "Suite of the audit (default: the attacks of the result).", panel=AUDIT
+        None, "Audit these columns of the result only, such as fgsm,pgd-20 (default: all).", panel=AUDIT
     )
     audit_seed: int | None = option(
-        None, "Seed of the audit (default: drawn at random and recorded).", panel=AUDIT
+        None, "Chooses the units and the fresh seed (default: drawn at random and recorded).", panel=AUDIT
     )

@@ -1,13 +1,14 @@
-"""Recompute the verdicts of a result with forward passes, on clean and on stored adversarial images.
+"""Recompute the verdicts of a result with forward passes, on stored adversarial and on clean images.
 
-Differences within float32 rounding between devices (a margin within 1e-4 of the logits' standard deviation)
-are counted separately and do not fail a check.
+The adversarial images come first, all columns mixed, before the model has seen a clean image: a model that
+remembers images has nothing to recognise them by. Every image is judged in two orders and batch sizes, which
+must agree. Differences within float32 rounding between devices (a margin within 1e-4 of the logits' standard
+deviation) are counted separately and do not fail a check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,51 +16,14 @@ from torch import Tensor, nn
 
 from robust_eval.core import norms
 from robust_eval.core.devices import full_precision
-from robust_eval.core.logits import margin
 from robust_eval.core.request import CLEAN
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Bools, Ints
 from robust_eval.core.verdict_bits import parse_bits
-from robust_eval.evaluation.judge import classify, is_correct
 from robust_eval.results import EvalResult
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.verification_record import CheckRecord
-
-# The logits of one float32 network differ between devices by about 1e-5 of their standard deviation.
-ROUNDING = 1e-4
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions of a model on N images."""
-
-    correct: Bools
-    """(N,) predicted as labelled, with finite logits."""
-    finite: Bools
-    """(N,)"""
-    margin: Tensor
-    """(N,) true logit minus the largest other."""
-    logit_std: float
-    """Standard deviation of all finite logits."""
-
-    def within_rounding(self, logit_std: float) -> Bools:
-        """(N,) whether the margin is too small to decide between devices."""
-        near: Bools = (self.margin.abs() <= ROUNDING * logit_std).cpu().numpy()
-        return near
-
-
-@torch.no_grad()
-def predict(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, batch_size: int) -> Predictions:
-    """Predictions under the judge's predicate, with margins. ``model``: [0, 1] pixels to logits, eval mode.
-
-    :func:`robust_eval.evaluation.judge.judge` itself is not called: it returns no margins, and it counts an
-    invalid image as robust, which verification reports as a failed check instead.
-    """
-    logits = torch.cat([model(x_NCHW[i : i + batch_size]) for i in range(0, len(x_NCHW), batch_size)])
-    pred, finite = classify(logits)
-    logit_std = float(logits[finite].std()) if finite.any() else 1.0
-    correct = is_correct(pred, finite, y_N)
-    return Predictions(correct.cpu().numpy(), finite.cpu().numpy(), margin(logits, y_N), logit_std)
+from robust_eval.verification.predictions import TwoPredictions, predict_twice
 
 
 def rejudge(
@@ -68,25 +32,24 @@ def rejudge(
     """Checks of the predictions. ``model``: [0, 1] pixels to logits, eval mode, float32, on the device."""
     full_precision()
     threat, size = parse_threat(result.threat.norm, result.threat.eps), result.suite.batch_size
-    clean = predict(model, x_NCHW, y_N, size)
     recorded = parse_bits(result.columns[CLEAN].robust_bits)
-    differ = clean.correct != recorded
-    rounding = differ & clean.within_rounding(clean.logit_std)
-    yield _check(
-        "clean predictions",
-        int((differ & ~rounding).sum()),
-        "{} of the clean verdicts differ from the model's predictions",
-        f"{len(recorded)} recomputed, {int(clean.correct.sum())} correct{_rounding_note(rounding)}",
-    )
     columns = [_ColumnEvidence(name, evidence, recorded, result) for name in result.columns if name != CLEAN]
-    yield _unknown_columns(result, evidence)
     unusable = [column.name for column in columns if not column.fits(x_NCHW)]
+    images = _StoredImages([] if unusable else columns, x_NCHW)
+    stored = predict_twice(model, images, y_N[images.examples], size)
+    clean = predict_twice(model, x_NCHW, y_N, size)
+    logit_std = clean.first.logit_std
+    yield _clean(clean, recorded)
+    yield _stable(stored, clean, size)
+    yield _unknown_columns(result, evidence)
     yield _complete(columns, unusable, result.evidence.images if result.evidence else 0)
     if unusable:
         return
-    judged = [_judge_column(column, model, x_NCHW, y_N, threat, size, clean.logit_std) for column in columns]
-    yield from _check_images(judged, threat)
-    yield _worst_case(result, recorded, columns, judged)
+    yield _inside(images, threat)
+    yield _still_wrong(stored, logit_std)
+    yield _finite(stored, columns)
+    wrong = images.examples[~torch.from_numpy(_still_correct(stored, logit_std))]
+    yield _worst_case(result, recorded, wrong)
 
 
 class _ColumnEvidence:
@@ -135,84 +98,99 @@ def _complete(columns: Sequence[_ColumnEvidence], unusable: Sequence[str], recor
     return CheckRecord(name="evidence complete", passed=not parts, detail=detail)
 
 
-@dataclass(frozen=True)
-class _JudgedColumn:
-    """The adversarial images of one column, judged again."""
+class _StoredImages:
+    """The adversarial images of all columns, one column after the other."""
 
-    name: str
-    indices: Ints
-    outside: int
-    """Number of images outside ball or box."""
-    still_correct: Ints
-    """Indices of examples that the model classifies correctly, by more than rounding."""
-    rounding: Bools
-    """(B,) classified correctly by no more than rounding."""
-    nonfinite: int
-    nonfinite_recorded: int
+    def __init__(self, columns: Sequence[_ColumnEvidence], x_NCHW: Tensor) -> None:
+        self.columns, self.x = columns, x_NCHW
+        self.starts = np.cumsum([0, *(len(column.indices) for column in columns)])
+        indices = np.concatenate([np.empty(0, dtype=np.int64), *(column.indices for column in columns)])
+        self.examples = torch.from_numpy(indices)
+        """(N,) the example of each image."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        numbers = rows.cpu().numpy()
+        which = np.searchsorted(self.starts, numbers, side="right") - 1
+        images = [self.columns[c].images[row - self.starts[c]] for c, row in zip(which, numbers, strict=True)]
+        return torch.from_numpy(np.stack(images)).to(self.x.device)
 
 
-def _judge_column(
-    column: _ColumnEvidence,
-    model: nn.Module,
-    x_NCHW: Tensor,
-    y_N: Tensor,
-    threat: ThreatModel,
-    size: int,
-    logit_std: float,
-) -> _JudgedColumn:
-    """Judge every image of one column, in the batches of the run."""
-    outside, correct, rounding, nonfinite = 0, [], [], 0
-    for start in range(0, len(column.indices), size):
-        batch = slice(start, start + size)
-        chosen = torch.from_numpy(column.indices[batch]).to(x_NCHW.device)
-        adv = torch.from_numpy(column.images[batch]).to(x_NCHW.device)
-        inside = norms.in_ball(norms.distance(adv, x_NCHW[chosen], threat.norm), threat) & norms.in_box(adv)
-        found = predict(model, adv, y_N[chosen], size)
-        near = found.within_rounding(logit_std)
+def _clean(clean: TwoPredictions, recorded: Bools) -> CheckRecord:
+    differ = clean.correct() != recorded
+    rounding = differ & clean.within_rounding(clean.first.logit_std)
+    return _check(
+        "clean predictions",
+        int((differ & ~rounding).sum()),
+        "{} of the clean verdicts differ from the model's predictions",
+        f"{len(recorded)} recomputed, {int(clean.correct().sum())} correct{_rounding_note(rounding)}",
+    )
+
+
+def _stable(stored: TwoPredictions, clean: TwoPredictions, size: int) -> CheckRecord:
+    passed = f"the same in two orders, in batches of {size} and smaller ones"
+    if writes := stored.writes + clean.writes:
+        detail = f"the model changed {writes} of the batches that it was given"
+        return CheckRecord(name="stable predictions", passed=False, detail=detail)
+    return _check(
+        "stable predictions",
+        stored.unstable(clean.first.logit_std) + clean.unstable(clean.first.logit_std),
+        "{} predictions depend on the other images of the batch, or on those before it",
+        passed,
+    )
+
+
+def _inside(images: _StoredImages, threat: ThreatModel) -> CheckRecord:
+    outside = 0
+    for rows in torch.split(torch.arange(len(images)), 500) if len(images) else ():
+        adv, x = images[rows], images.x[images.examples[rows]]
+        inside = norms.in_ball(norms.distance(adv, x, threat.norm), threat) & norms.in_box(adv)
         outside += int((~inside).sum())
-        nonfinite += int((~found.finite).sum())
-        correct.append(column.indices[batch][found.correct & ~near])
-        rounding.append(found.correct & near)
-    return _JudgedColumn(
-        column.name,
-        column.indices,
-        outside,
-        np.concatenate(correct) if correct else np.empty(0, dtype=np.int64),
-        np.concatenate(rounding) if rounding else np.empty(0, dtype=np.bool_),
-        nonfinite,
-        column.record.n_nonfinite,
-    )
-
-
-def _check_images(judged: Sequence[_JudgedColumn], threat: ThreatModel) -> Iterator[CheckRecord]:
-    total = sum(len(column.indices) for column in judged)
-    rounding = np.concatenate([column.rounding for column in judged] or [np.empty(0, dtype=np.bool_)])
-    yield _check(
+    return _check(
         "ball and box",
-        sum(column.outside for column in judged),
+        outside,
         f"{{}} adversarial images are outside {threat}",
-        f"{total} images within {threat} and [0, 1]",
+        f"{len(images)} images within {threat} and [0, 1]",
     )
-    yield _check(
+
+
+def _still_correct(stored: TwoPredictions, logit_std: float) -> Bools:
+    """(N,) whether the model classifies an adversarial image correctly, by more than rounding."""
+    correct: Bools = stored.ever_correct() & ~stored.within_rounding(logit_std)
+    return correct
+
+
+def _still_wrong(stored: TwoPredictions, logit_std: float) -> CheckRecord:
+    correct = _still_correct(stored, logit_std)
+    rounding = stored.ever_correct() & ~correct
+    return _check(
         "still wrong",
-        sum(len(column.still_correct) for column in judged),
+        int(correct.sum()),
         "{} adversarial images are classified correctly",
-        f"the model misclassifies {total} of {total} images{_rounding_note(rounding)}",
+        f"the model misclassifies {len(correct)} of {len(correct)} images{_rounding_note(rounding)}",
     )
-    yield _check(
+
+
+def _finite(stored: TwoPredictions, columns: Sequence[_ColumnEvidence]) -> CheckRecord:
+    finite, start, more = stored.first.finite & stored.second.finite, 0, 0
+    for column in columns:
+        end = start + len(column.indices)
+        more += max(0, int((~finite[start:end]).sum()) - column.record.n_nonfinite)
+        start = end
+    return _check(
         "finite outputs",
-        sum(max(0, column.nonfinite - column.nonfinite_recorded) for column in judged),
+        more,
         "{} images more than recorded have NaN or infinite logits",
         "no more NaN or infinite logits than recorded",
     )
 
 
-def _worst_case(
-    result: EvalResult, clean: Bools, columns: Sequence[_ColumnEvidence], judged: Sequence[_JudgedColumn]
-) -> CheckRecord:
+def _worst_case(result: EvalResult, clean: Bools, wrong: Tensor) -> CheckRecord:
+    """``wrong``: examples of the images that the model misclassifies."""
     worst = clean.copy()
-    for column, found in zip(columns, judged, strict=True):
-        worst[np.setdiff1d(column.indices, found.still_correct)] = False
+    worst[wrong.numpy()] = False
     recorded = parse_bits(result.worst_case.robust_bits)
     return _check(
         "worst case",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,24 +12,31 @@ from robust_eval import data
 from robust_eval.core import strict_json
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
-from robust_eval.core.types import FLOAT32
+from robust_eval.core.text import count_of, duration
+from robust_eval.core.versions import library_version
 from robust_eval.data import ImageSet
+from robust_eval.evaluation.attack_copy import Log, no_log
 from robust_eval.evaluation.checks.probes import probe_job
 from robust_eval.evaluation.job import Job
+from robust_eval.evaluation.planning.cost import measure_speed
+from robust_eval.evaluation.planning.recorded_suite import identify
 from robust_eval.models.loading import checkpoint, python_architecture
 from robust_eval.models.normalisation import NORMALISATIONS
 from robust_eval.results import EvalResult, content_digest, evidence, flags, parse_result
-from robust_eval.results.environment import library_version
+from robust_eval.results.consistency import contradictions
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.request_records import request_of
+from robust_eval.results.trust import taken_on_trust
 from robust_eval.results.verification_record import CheckRecord, Verification
 from robust_eval.verification.audit import audit
+from robust_eval.verification.audit_plan import AuditPlan, plan_audit
 from robust_eval.verification.inputs import LoadedInputs, check_inputs, check_record
 from robust_eval.verification.options import VerifyOptions
 from robust_eval.verification.rejudge import rejudge
 
 PREDICTION_CHECKS = (
     "clean predictions",
+    "stable predictions",
     "evidence complete",
     "ball and box",
     "still wrong",
@@ -41,11 +47,14 @@ PREDICTION_CHECKS = (
 _PREREQUISITES = ("record", "checkpoint", "data", "evidence")
 
 
-def verify_result(path: Path, options: VerifyOptions) -> Verification:
+def verify_result(path: Path, options: VerifyOptions, log: Log = no_log) -> Verification:
     """Load everything that the result at ``path`` refers to, and run all checks.
 
-    Raises :class:`UserError` if the result is partial or has no evidence, or if a file cannot be read.
+    ``log`` receives the cost of an audit, in one line, before it starts. Raises :class:`UserError` if the
+    result is partial or has no evidence, if a file cannot be read, or if the audit is impossible.
     """
+    if not options.audit and options.audit_suite is not None:
+        raise UserError("--audit-suite chooses the columns of an audit: add --audit N.")
     value = strict_json.read(path)
     result = parse_result(value, path)
     if result.status == "partial":
@@ -59,7 +68,7 @@ def verify_result(path: Path, options: VerifyOptions) -> Verification:
             "the evidence, the command of the row creates it again."
         )
     stored = evidence.read_evidence(file)
-    return run_checks(result, content_digest(value), stored, load_inputs(result, options), options)
+    return run_checks(result, content_digest(value), stored, load_inputs(result, options), options, log)
 
 
 def load_inputs(result: EvalResult, options: VerifyOptions) -> LoadedInputs:
@@ -99,9 +108,17 @@ def _images(result: EvalResult, options: VerifyOptions) -> ImageSet:
 
 
 def run_checks(
-    result: EvalResult, digest: str, stored: Evidence, inputs: LoadedInputs, options: VerifyOptions
+    result: EvalResult,
+    digest: str,
+    stored: Evidence,
+    inputs: LoadedInputs,
+    options: VerifyOptions,
+    log: Log = no_log,
 ) -> Verification:
     """Run all checks in order, then the audit. ``digest``: of the result file's content."""
+    plan = None
+    if options.audit and not contradictions(result):
+        plan = plan_audit(result, options.audit, options.audit_seed or 0, options.audit_suite)
     start, passes = time.perf_counter(), _ForwardCounter(inputs.model)
     with passes:
         checks = [*check_inputs(result, stored, inputs)]
@@ -110,17 +127,19 @@ def run_checks(
             not_reached = ()
             checks += rejudge(result, stored, inputs.model, inputs.x_NCHW, inputs.y_N)
             checks.append(_check_flags(result, inputs))
-    seconds = time.perf_counter() - start
-    audited = None
-    if options.audit and all(check.passed for check in checks):
-        seed = options.audit_seed or 0
-        audited = audit(_job(result, inputs), result, options.audit, seed, options.audit_suite)
-    evaluation_seconds = result.worst_case.seconds
+    seconds, audited = time.perf_counter() - start, None
+    if plan is not None and all(check.passed for check in checks):
+        job = Job(plan.request, inputs.model, inputs.x_NCHW, inputs.y_N)
+        log(_announcement(plan, job))
+        audited = audit(plan, job, result, stored)
+    elif options.audit:
+        not_reached += ("audit",)
+    evaluation_seconds, suite = result.worst_case.seconds, identify(result)
     return Verification(
         result=digest,
         checks=tuple(checks),
         not_reached=not_reached,
-        trusted=tuple(not_checked(result, 0 if audited is None else audited.n)),
+        trusted=tuple(taken_on_trust(result, audited, "" if suite.label == suite.claim else suite.label)),
         audit=audited,
         forwards=passes.forwards,
         seconds=round(seconds, 3),
@@ -128,6 +147,17 @@ def run_checks(
         robust_eval=library_version("robust-eval"),
         device=inputs.x_NCHW.device.type,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _announcement(plan: AuditPlan, job: Job) -> str:
+    """The cost of an audit, from a few timed batches."""
+    cost, batch = plan.cost, job.x_NCHW[:64]
+    seconds = measure_speed(job.model, batch, precision=plan.request.precision).seconds(cost, 1)
+    return (
+        f"Audit: {count_of(plan.robust, 'robust example')}, in whole units, with the row's own seed and a "
+        f"fresh one. At most {cost.forwards:,} forward and {cost.backwards:,} backward passes, about "
+        f"{duration(seconds)}."
     )
 
 
@@ -141,24 +171,11 @@ def _check_flags(result: EvalResult, inputs: LoadedInputs) -> CheckRecord:
     missing = flags.not_recorded(result, raised)
     problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else ""
     ids = {flag.id for flag in raised}
-    others = sorted({flag.id for flag in result.flags if flag.id not in ids})
+    outdated = flags.outdated(result)
+    others = sorted({flag.id for flag in result.flags} - ids - {*outdated})
     note = f"; not checked: {', '.join(others)}" if others else ""
+    note += f"; no longer raised: {', '.join(outdated)}" if outdated else ""
     return check_record("flags", problem, f"{len(raised)} raised, all in the record{note}")
-
-
-def not_checked(result: EvalResult, audited: int) -> Iterator[str]:
-    """What the checks above do not cover. ``audited``: number of examples that were attacked again."""
-    robust = result.worst_case.n_robust - audited
-    if robust:
-        yield f"{robust:,} images are recorded as robust and were not attacked again (--audit N does)"
-    if invalid := sum(column.n_invalid for column in result.columns.values()):
-        yield f"{invalid} images outside ball or box are not in the evidence"
-    precision = "" if result.suite.precision == FLOAT32 else f", with attacks in {result.suite.precision}"
-    yield f"whether the attacks ran with the recorded settings{precision}"
-    yield "library versions, seconds and passes"
-    yield "the checkpoint's name, environment, command and date"
-    if result.checkpoint.trained_with:
-        yield "what the checkpoint records about its own training"
 
 
 class _ForwardCounter:

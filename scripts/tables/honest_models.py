@@ -10,7 +10,6 @@ from pathlib import Path
 
 from robust_eval import data
 from robust_eval.core.threat import Norm, ThreatModel
-from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.in_memory import evaluate
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
@@ -96,4 +95,4 @@ def _checkpoint(board: Path, row: Row, norm: str, eps: str, root: Path) -> EvalR
         eps=eps,
         device="cpu",
     )
-    return execute(fresh_process.with_fresh_logits(prepare(options), options), diagnose=True)
+    return execute(prepare(options), diagnose=True)

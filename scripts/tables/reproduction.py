@@ -90,7 +90,7 @@ def _threads(n: int | None) -> str:
 
 def flag_ids(row: Row) -> str:
     """The flags of a row; a dash for none."""
-    return ", ".join(sorted({flag.id for flag in row.result.flags})) or "-"
+    return ", ".join(sorted({flag.id for flag in row.flags})) or "-"
 
 
 def duration(seconds: float) -> str:

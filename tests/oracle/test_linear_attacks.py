@@ -107,3 +107,43 @@ def test_square_almost_reaches_the_analytic_robust_accuracy() -> None:
     robust = model(adv).argmax(1) == y
     assert robust[margins > threat.radius].all()
     assert not robust[margins < 0.8 * threat.radius].any()
+
+
+class Plane(torch.nn.Module):
+    """Two classes on the sides of the plane through grey with the unit normal ``w``; the gap is steep."""
+
+    def __init__(self, w: Tensor, slope: float) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(len(w), 2)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.stack([w, -w]) * slope / 2)
+            self.fc.bias.copy_(-0.5 * self.fc.weight.sum(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(x.flatten(1))
+        return logits
+
+
+def confident(gap: float) -> tuple[Plane, Tensor, Tensor, Tensor]:
+    """(model, images, labels, distances to the plane): the largest gap between the logits is ``gap``."""
+    generator = torch.Generator().manual_seed(5)
+    w = torch.nn.functional.normalize(torch.randn(64, generator=generator), dim=0)
+    distances = torch.linspace(0.02, 0.5, 60)
+    around = 0.05 * torch.randn(60, 64, generator=generator)
+    x = 0.5 + around + (distances - around @ w)[:, None] * w
+    assert x.min() > 0.1
+    assert x.max() < 0.9
+    return Plane(w, 2 * gap).requires_grad_(False), x.view(-1, 1, 8, 8), torch.zeros(60).long(), distances
+
+
+@pytest.mark.parametrize("gap", [20, 45, 75, 82])
+def test_confident_predictions_do_not_weaken_attacks_in_l2(gap: float) -> None:
+    """The cross-entropy gradient is about exp(-gap); its square underflows in float32 from 44."""
+    model, x, y, distances = confident(gap)
+    threat = parse_threat("L2", "0.4")
+    for column in ("fgsm", "apgd-ce-t"):
+        assert torch.equal(survivors(column, model, x, y, threat), distances > 0.4), column
+    # From a start on the other side of the sphere 20 steps of 15/128 do not quite reach the optimum.
+    robust = survivors("pgd-20", model, x, y, threat)
+    assert torch.equal(robust, survivors("pgd-20", *confident(10)[:3], threat))
+    assert not robust[distances < 0.35].any()

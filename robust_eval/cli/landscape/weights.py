@@ -24,15 +24,18 @@ def weights(
         str | None,
         typer.Option(help="Labels of the checkpoints, separated by commas, for example AT,AT-AWP."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for weights.png, weights.svg and weights.json.")] = Path(
-        "runs/weights"
-    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder, for weights.png, weights.svg and weights.json.")
+    ] = None,
 ) -> None:
     """Draw histograms of the weights of each layer and print their statistics (Wu et al. 2020, Figure 4)."""
     from robust_eval.core import terminal
+    from robust_eval.evaluation.store import lock_run_folder, open_run
+    from robust_eval.landscape.checkpoints import default_folder
     from robust_eval.landscape.weight_histograms import (
         KIND,
         histogram_figure,
+        identity,
         layer_histograms,
         load_models,
         select_layers,
@@ -40,6 +43,8 @@ def weights(
     )
 
     labels, loaded = load_models(checkpoints, names, arch)
+    measured = identity(loaded)
+    folder = out or default_folder(KIND, labels, measured)
     histograms = layer_histograms(labels, loaded)
     figure = histogram_figure(select_layers(histograms, layers))
     table = new_table(
@@ -53,4 +58,6 @@ def weights(
             table.add_row(layer.name, label, str(one.n), *(f"{value:.4g}" for value in values))
     console = terminal.console()
     console.print(table)
-    write_figure(console, figure, out / KIND, to_data(labels, loaded, histograms))
+    with lock_run_folder(folder):
+        open_run(folder, measured)
+        write_figure(console, figure, folder / KIND, to_data(labels, loaded, histograms))

@@ -9,15 +9,20 @@ it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from robust_eval import attacks
-from robust_eval.core import discovery
+from robust_eval.core import discovery, strict_toml
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.request import CLEAN
 from robust_eval.core.types import AttackSpec, Column, Suite
+
+_MOST_ATTACKS = 1000
+_MOST_COLUMNS = 100
+_MOST_LEVELS = 16
 
 
 def load(text: str) -> Suite:
@@ -38,21 +43,24 @@ def load(text: str) -> Suite:
 def column(name: str, base: Path = Path(), enclosing: tuple[str, ...] = ()) -> Column:
     """A column from its id, or from a path ending in .toml relative to ``base``."""
     path = base / name if name.endswith(".toml") else discovery.config_dir("columns") / f"{name}.toml"
-    table = discovery.read_toml(path) if name.endswith(".toml") else discovery.config("columns", name)
+    table = strict_toml.read(path) if name.endswith(".toml") else discovery.config("columns", name)
     where, own_id = _shown(path), path.stem
     _only(table, ("title", "attacks"), where)
     if own_id in enclosing:
         raise UserError(f"{where}: column {own_id} contains itself.")
+    if len(enclosing) > _MOST_LEVELS:
+        raise UserError(f"{where}: columns are nested more than {_MOST_LEVELS} levels deep.")
     tables = table.get("attacks", [])
     if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
         raise UserError(f"{where}: attacks must be written as [[attacks]] tables.")
     if not tables and own_id != CLEAN:
         raise UserError(f"{where}: a column needs at least one [[attacks]] table.")
-    specs = [
-        spec for entry in tables for spec in _attacks(own_id, entry, where, path.parent, (*enclosing, own_id))
-    ]
-    ids = [spec.id for spec in specs]
-    for repeated in sorted({name for name in ids if ids.count(name) > 1}):
+    specs: list[AttackSpec] = []
+    for entry in tables:
+        specs += _attacks(own_id, entry, where, path.parent, (*enclosing, own_id))
+        if len(specs) > _MOST_ATTACKS:
+            raise UserError(f"{where}: a column has at most {_MOST_ATTACKS} attacks, restarts included.")
+    for repeated in sorted(name for name, times in Counter(spec.id for spec in specs).items() if times > 1):
         raise UserError(f"{where}: two attacks are called {repeated}. Give each its own id.")
     return Column(own_id, _text(table, "title", own_id, where), tuple(specs))
 
@@ -60,7 +68,7 @@ def column(name: str, base: Path = Path(), enclosing: tuple[str, ...] = ()) -> C
 def _suite(name: str) -> Suite:
     own = name.endswith(".toml")
     path = Path(name) if own else discovery.config_dir("suites") / f"{name}.toml"
-    table = discovery.read_toml(path)
+    table = strict_toml.read(path)
     where = _shown(path)
     _only(table, ("version", "columns"), where)
     version, columns = table.get("version", 1), table.get("columns")
@@ -68,8 +76,23 @@ def _suite(name: str) -> Suite:
         raise UserError(f"{where}: version must be a whole number from 1, got {version!r}.")
     if not isinstance(columns, list) or not columns or not all(isinstance(entry, str) for entry in columns):
         raise UserError(f'{where}: columns must be a list of column names, such as ["clean", "pgd-20"].')
+    if len(columns) > _MOST_COLUMNS:
+        raise UserError(f"{where}: a suite has at most {_MOST_COLUMNS} columns.")
     found = _unique([column(CLEAN), *(column(entry, path.parent) for entry in columns)])
-    return Suite(path.stem, version, found)
+    return refuse_taken_name(Suite(path.stem, version, found)) if own else Suite(path.stem, version, found)
+
+
+def refuse_taken_name(suite: Suite) -> Suite:
+    """The suite; a :class:`UserError` if another suite of this release has its name.
+
+    A result records the name of its suite, and would claim to be of that other suite.
+    """
+    if suite.name in discovery.config_ids("suites") and suite != _suite(suite.name):
+        raise UserError(
+            f"There is another suite {suite.name} in this release. "
+            "Give your suite, or its file, another name."
+        )
+    return suite
 
 
 def _expand(name: str) -> Iterable[Column]:

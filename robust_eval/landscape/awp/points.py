@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from robust_eval import attacks
 from robust_eval.core.closed_model import ClosedModel
-from robust_eval.core.files import report_write_errors, write_text
+from robust_eval.core.files import create_folder, report_write_errors, write_text
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec, CheckpointRef, Slice
@@ -134,5 +134,5 @@ class PointStore:
 
     def put(self, measured: MeasuredLoss) -> None:
         with report_write_errors(self.folder.parent):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            create_folder(self.folder)
         write_text(self.folder / f"{measured.key}.json", measured.model_dump_json() + "\n")

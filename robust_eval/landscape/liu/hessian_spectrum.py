@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robust_eval.core import figure_style
-from robust_eval.core.files import atomic, report_write_errors
+from robust_eval.core.files import atomic, create_folder, report_write_errors
 from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.liu.hessian import Eigenpair, Hessian, top_eigenpairs
@@ -122,10 +123,13 @@ def _read(file: Path, size: int) -> Tensor | None:
 
 
 def _write(file: Path, vector_P: Tensor) -> None:
+    # Written to memory first: numpy reports a full disk without the system's error number.
+    content = io.BytesIO()
+    np.save(content, vector_P.cpu().numpy())
     with report_write_errors(file.parent.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(file.parent)
         with atomic(file) as handle:
-            np.save(handle, vector_P.cpu().numpy())
+            handle.write(content.getvalue())
 
 
 def spectrum_figure(eigenvalues: Sequence[Eigenvalue], measurement: Measurement) -> Figure:

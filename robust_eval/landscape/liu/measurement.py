@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robust_eval import attacks
 from robust_eval.core import seeds
 from robust_eval.core.devices import full_precision
-from robust_eval.core.files import report_write_errors, write_text
+from robust_eval.core.files import create_folder, report_write_errors, write_text
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec
@@ -144,7 +144,7 @@ class PartialResults:
         """Store a dataclass. Raises :class:`UserError` if it cannot be written."""
         plain = TypeAdapter(type(value)).dump_python(value, mode="json")
         with report_write_errors(self.folder.parent):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            create_folder(self.folder)
         write_text(self.folder / f"{name}.json", json.dumps(plain) + "\n")
 
     def get_or_measure(self, name: str, kind: type[T], measure: Callable[[], T]) -> T:

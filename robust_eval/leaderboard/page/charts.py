@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from robust_eval.core.request import CLEAN
 from robust_eval.leaderboard.page.chart_geometry import (
@@ -21,6 +22,7 @@ from robust_eval.leaderboard.page.chart_geometry import (
     stagger_labels,
 )
 from robust_eval.leaderboard.page.view_models import Cell, GroupView, RowView
+from robust_eval.leaderboard.ranking import group_key
 
 # More lines than this cannot be distinguished.
 MAX_LINES = 8
@@ -135,14 +137,14 @@ def _labelled(lines: Sequence[_Line], frame: Frame) -> tuple[ChartSeries, ...]:
 
 def epsilons(groups: Sequence[GroupView]) -> list[Chart]:
     """Worst case against epsilon, for checkpoints with rows under several epsilons; one chart per setting."""
-    found: dict[tuple[str, ...], dict[tuple[str, str], list[RowView]]] = {}
+    found: dict[tuple[Any, ...], dict[tuple[str, str], list[RowView]]] = {}
     for group in groups:
         for row in (row for row in group.rows if CLEAN in row.cells):
-            r = row.result
-            key = (r.data.name, r.data.fingerprint, r.threat.norm, r.suite.name)
-            found.setdefault(key, {}).setdefault((r.checkpoint.sha256, row.name), []).append(row)
+            data, _, norm, _, *rest = group_key(row.result)
+            checkpoint = row.result.checkpoint.sha256, row.name
+            found.setdefault((data, norm, *rest), {}).setdefault(checkpoint, []).append(row)
     charts = []
-    for (data, _, norm, suite), checkpoints in found.items():
+    for (data, norm, suite, *_), checkpoints in found.items():
         lines = [rows for rows in checkpoints.values() if len({r.result.threat.eps_value for r in rows}) > 1]
         if lines:
             lines.sort(key=lambda rows: -max(row.worst.value for row in rows))

@@ -24,6 +24,7 @@ from robust_eval.leaderboard.page.row_details import compare_pair, row_details
 from robust_eval.leaderboard.page.view_models import GroupView, group_views, safe_link
 from robust_eval.leaderboard.page_extras import PageExtras
 from robust_eval.leaderboard.row import WORST_CASE, Row
+from robust_eval.results import trust
 
 if TYPE_CHECKING:
     from robust_eval.leaderboard.robustbench_import import PublishedEntry
@@ -65,6 +66,7 @@ def render(
             details={row: detail for group in found for row, detail in row_details(group).items()},
             architectures=sorted({row.result.checkpoint.architecture.id for row in rows}),
             meanings=_meanings(rows),
+            trust=trust.GENERAL,
             max_lines=charts.MAX_LINES,
             published=published,
             data={"title": title, "groups": [_data(group) for group in found]},
@@ -96,7 +98,7 @@ def _asset(name: str) -> Markup:
 
 def _meanings(rows: Sequence[Row]) -> list[object]:
     """Every flag that occurs in a row, once."""
-    seen = {flag.id: flag for row in rows for flag in row.result.flags}
+    seen = {flag.id: flag for row in rows for flag in row.flags}
     return [seen[name] for name in sorted(seen)]
 
 
@@ -118,7 +120,7 @@ def _data(group: GroupView) -> dict[str, Any]:
             "precision": row.result.suite.precision,
             "selection": row.row.selected,
             "standing": row.row.standing,
-            "flags": [flag.id for flag in row.result.flags],
+            "flags": [flag.id for flag in row.row.flags],
         }
         for row in group.rows
     ]

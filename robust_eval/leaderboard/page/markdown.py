@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from robust_eval.core.text import printable
+from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import WORST_CASE, Row
-from robust_eval.results import Count, EvalResult
+from robust_eval.results import Count, EvalResult, trust
 
 # Only inline markup has an effect inside a table cell. An underscore within a word has none.
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -56,6 +57,10 @@ def render(
             _published_note(published),
             _published_table(published),
         ]
+    parts += [
+        "## What verification takes on trust",
+        "\n".join(f"- {escape(sentence)}" for sentence in trust.GENERAL),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -67,14 +72,16 @@ def _preamble(by: str) -> str:
         f"Ranked by {ranking}; a row shares a rank (1=) if an exact paired test (McNemar, 5%) finds no "
         "significant difference from the best row of that rank. *Selected*: how the checkpoint was "
         "selected among its training epochs, as recorded in the checkpoint. *Standing*: *verified* rows "
-        "were re-judged from the stored adversarial images; the others are self-reported. Generated from the "
+        "were re-judged from the stored adversarial images, and of *audited* rows robust images were also "
+        "attacked again; the others are self-reported. Generated from the "
         "result files by `robust-eval leaderboard build`; do not edit."
     )
 
 
 def _group(result: EvalResult) -> str:
     data = f"{escape(result.data.name)} ({escape(result.data.split)}), {result.data.n:,} images"
-    return f"{data}, {result.threat.norm} {escape(result.threat.eps)}, suite {escape(result.suite.name)}"
+    suite = recorded_suite.identify(result).label
+    return f"{data}, {result.threat.norm} {escape(result.threat.eps)}, suite {suite}"
 
 
 def _table(rows: Sequence[Row], by: str) -> str:
@@ -96,7 +103,7 @@ def _row(ranked_row: RankedRow, columns: Sequence[str]) -> str:
     cells += [f"**{percent_with_interval(result.worst_case)}**", str(result.data.n)]
     cells += [row.selected, row.standing, escape(result.suite.precision)]
     files = (("json", row.file), *row.attachment_files)
-    cells += [", ".join(escape(flag.id) for flag in result.flags) or "none"]
+    cells += [", ".join(escape(flag.id) for flag in row.flags) or "none"]
     cells += [", ".join(f"[{what}]({quote(file)})" for what, file in files)]
     return _line(cells)
 
@@ -106,11 +113,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> str:
-    """The meaning of every flag that occurs in a row, once."""
-    seen = {flag.id: flag for row in rows for flag in row.result.flags}
-    return "\n".join(
+    """Why rows are of a custom suite although they name another; the meaning of every flag, once."""
+    claims = ((row, recorded_suite.identify(row.result).problem) for row in rows)
+    lines = [f"- {escape(row.label)} {escape(problem)}" for row, problem in claims if problem]
+    seen = {flag.id: flag for row in rows for flag in row.flags}
+    lines += [
         f"- {escape(name)} ({flag.severity}): {escape(flag.advice)}" for name, flag in sorted(seen.items())
-    )
+    ]
+    return "\n".join(lines)
 
 
 def _published_note(entries: Sequence[PublishedEntry]) -> str:

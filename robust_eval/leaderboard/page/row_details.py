@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robust_eval.core.verdict_bits import parse_bits
+from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard.page import charts
 from robust_eval.leaderboard.page.chart_geometry import Chart
 from robust_eval.leaderboard.page.view_models import Cell, GroupView, RowView, make_cell
@@ -56,6 +57,8 @@ class RowDetails:
     neighbours: tuple[tuple[RowView, Difference], ...]
     """Rows adjacent in rank; the difference is this row minus the other in the ranking column."""
     curve: Chart | None
+    suite_problem: str
+    """How the columns differ from those of the suite that the row names; empty if they do not."""
     settings: tuple[tuple[str, Settings], ...]
 
     @property
@@ -94,6 +97,7 @@ def row_details(group: GroupView) -> dict[str, RowDetails]:
             next=group.rows[number + 1].id if number + 1 < len(group.rows) else None,
             neighbours=tuple(_neighbours(row, group)),
             curve=None if curve is None else charts.curve(curve),
+            suite_problem=recorded_suite.identify(row.result).problem,
             settings=tuple(_settings(row)),
         )
     return found
@@ -130,7 +134,8 @@ def _settings(row: RowView) -> list[tuple[str, Settings]]:
     run: Settings = [
         ("images", f"{r.data.n} of {r.data.name}, {r.data.split} split, order {r.data.order}"),
         ("images' fingerprint", r.data.fingerprint),
-        ("suite", f"{r.suite.name}, version {r.suite.version}"),
+        ("suite", recorded_suite.identify(r).label),
+        ("suite as recorded", f"{r.suite.name}, version {r.suite.version}"),
         ("precision", r.suite.precision),
         *_search(r),
         ("batch size", str(r.suite.batch_size)),
@@ -178,7 +183,7 @@ def _verification(row: RowView) -> Settings:
         *((check.name, f"{outcome[check.passed]}: {check.detail}") for check in record.checks),
         *(("not reached", name) for name in record.not_reached),
         *(("audit", f"{outcome[one.passed]}: {one.text}") for one in (record.audit,) if one is not None),
-        *(("not checked", text) for text in record.trusted),
+        *(("taken on trust", text) for text in record.trusted),
         ("cost", record.cost),
         ("created", record.created),
     ]

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from robust_eval.core.text import count_of, printable
+from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard.awp_pairs import find_pairs, split_awp
 from robust_eval.leaderboard.page_extras import NO_EXTRAS, PageExtras
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
@@ -88,7 +89,7 @@ class RowView:
 
     @property
     def blocked(self) -> bool:
-        return any(flag.severity == "blocks ranking" for flag in self.result.flags)
+        return any(flag.severity == "blocks ranking" for flag in self.row.flags)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class GroupView:
     images: str
     threat: str
     suite: str
+    """The label of :mod:`robust_eval.evaluation.planning.recorded_suite`."""
     by: str
     """The ranking column."""
     columns: Mapping[str, str]
@@ -166,7 +168,7 @@ def _group(name: str, rows: Sequence[RowView], by: str) -> GroupView:
         data=f"{first.data.name} ({first.data.split})",
         images=count_of(first.data.n, "image"),
         threat=f"{first.threat.norm} {first.threat.eps}",
-        suite=first.suite.name,
+        suite=recorded_suite.identify(first).label,
         by=by,
         columns={name: titles[name] for name in planned if name in titles},
         rows=tuple(rows),

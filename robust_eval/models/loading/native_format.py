@@ -20,7 +20,7 @@ from torch import nn
 
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, report_write_errors
+from robust_eval.core.files import atomic, create_folder, report_write_errors
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.results.schema import ArchitectureRecord, NormalisationRecord
@@ -123,7 +123,7 @@ def save(path: Path, network: nn.Module, description: CheckpointDescription) -> 
         torch.save({**header, "state_dict": state}, buffer)
         content = buffer.getvalue()
     with report_write_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(path.parent)
         with atomic(path) as file:
             file.write(content)
 

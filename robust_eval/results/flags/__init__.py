@@ -15,7 +15,7 @@ from robust_eval.results.flags.from_record import (
     from_search,
     from_second_judgement,
 )
-from robust_eval.results.flags.from_result import blocking, from_result, not_recorded
+from robust_eval.results.flags.from_result import blocking, current, from_result, not_recorded, outdated
 from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "WARNS",
     "Rule",
     "blocking",
+    "current",
     "distinct",
     "from_changes",
     "from_columns",
@@ -39,5 +40,6 @@ __all__ = [
     "from_second_judgement",
     "is_random",
     "not_recorded",
+    "outdated",
     "records",
 ]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from robust_eval.results import DiagnosisRecord, FlagRecord
+from robust_eval.results.flags.effects import Effect, net_share, share
 from robust_eval.results.flags.rules import Finding, records
 
-GAIN = 0.06
-"""Correctly evaluated checkpoints of this project gain up to 0.03, planted attacks 0.1 and more."""
-NOT_RISING = 0.05
-UNBOUNDED = 0.02
-_MIN_EXAMPLES = 2
+# Sizes as shares of the examples; the lower end of an effect's 95% interval must be above.
+GAIN = 0.02
+"""Correctly evaluated checkpoints of this project gain up to 3 of 100 examples (the interval begins below 0),
+planted attacks 9 and more."""
+NOT_RISING = 0.02
+LEFT = 0.005
+"""Examples that must be broken and are not: none on the checkpoints of this project."""
 
 
 def from_diagnosis(found: DiagnosisRecord) -> tuple[FlagRecord, ...]:
@@ -22,24 +25,34 @@ def from_diagnosis(found: DiagnosisRecord) -> tuple[FlagRecord, ...]:
 def _findings(found: DiagnosisRecord) -> Iterator[Finding]:
     n = found.images
 
-    def gains(broken: int) -> bool:
-        return broken - found.broken > max(_MIN_EXAMPLES, GAIN * n)
+    def left(count: int) -> Effect:
+        return share(count, n)
 
-    if gains(found.broken_more_steps):
-        yield "more-steps-help", f"PGD-20 breaks {found.broken} of {n}, PGD-40 {found.broken_more_steps}"
-    if gains(found.broken_restarts):
-        yield (
-            "more-restarts-help",
-            f"PGD-20 breaks {found.broken} of {n} from one start, {found.broken_restarts} from five",
-        )
-    best, step = max(
-        (found.broken_short_steps, "a quarter of the step"), (found.broken_long_steps, "four times the step")
+    def gain(broken: int, lost: int) -> Effect:
+        # Records of earlier versions lack the number of lost examples.
+        lost = max(lost, found.broken - broken)
+        return net_share(broken - found.broken + lost, lost, n)
+
+    more = gain(found.broken_more_steps, found.lost_more_steps)
+    if more.exceeds(GAIN):
+        counts = f"PGD-20 breaks {found.broken} of {n}, PGD-40 {found.broken_more_steps}"
+        yield "more-steps-help", f"{counts} (gain {more})"
+    restarts = gain(found.broken_restarts, 0)
+    if restarts.exceeds(GAIN):
+        counts = f"PGD-20 breaks {found.broken} of {n} from one start, {found.broken_restarts} from five"
+        yield "more-restarts-help", f"{counts} (gain {restarts})"
+    best, lost, step = max(
+        (found.broken_short_steps, found.lost_short_steps, "a quarter of the step"),
+        (found.broken_long_steps, found.lost_long_steps, "four times the step"),
     )
-    if gains(best):
-        yield "step-size-sensitive", f"PGD-20 breaks {found.broken} of {n}, {best} with {step}"
-    if found.not_rising > NOT_RISING * n:
-        yield "loss-not-rising", f"on {found.not_rising} of {n} examples"
-    if found.unbounded_left > UNBOUNDED * n:
-        yield "unbounded-attack-fails", f"{found.unbounded_left} of {n} examples are left"
-    if found.noise_alone >= _MIN_EXAMPLES:
-        yield "noise-beats-gradients", f"on {found.noise_alone} of {n} examples"
+    other = gain(best, lost)
+    if other.exceeds(GAIN):
+        counts = f"PGD-20 breaks {found.broken} of {n}, {best} with {step}"
+        yield "step-size-sensitive", f"{counts} (gain {other})"
+    if left(found.not_rising).exceeds(NOT_RISING):
+        yield "loss-not-rising", f"on {found.not_rising} of {n} examples ({left(found.not_rising)})"
+    if left(found.unbounded_left).exceeds(LEFT):
+        figure = f"{found.unbounded_left} of {n} examples are left ({left(found.unbounded_left)})"
+        yield "unbounded-attack-fails", figure
+    if left(found.noise_alone).exceeds(LEFT):
+        yield "noise-beats-gradients", f"on {found.noise_alone} of {n} examples ({left(found.noise_alone)})"

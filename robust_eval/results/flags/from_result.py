@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from robust_eval.results import EvalResult, FlagRecord
+from robust_eval.results.consistency import contradictions
 from robust_eval.results.flags.from_columns import from_columns
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
 from robust_eval.results.flags.from_record import from_record, from_search, from_second_judgement
-from robust_eval.results.flags.rules import BLOCKS, distinct
+from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, distinct
+
+_COUNTED = (
+    "robust-above-clean",
+    "weaker-beats-stronger",
+    "black-box-beats-white-box",
+    "pgd-far-above-autoattack",
+    "attack-without-effect",
+    "too-few-examples",
+    *DIAGNOSIS,
+)
+"""Flags that follow from the counts in a result and from nothing else."""
 
 
 def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
@@ -19,6 +31,30 @@ def from_result(result: EvalResult) -> tuple[FlagRecord, ...]:
         *(from_diagnosis(result.diagnosis) if result.diagnosis is not None else ()),
     ]
     return distinct(found)
+
+
+def current(result: EvalResult) -> tuple[FlagRecord, ...]:
+    """The flags to show for a result, as the present rules raise them.
+
+    Flags that follow from its counts are computed again: the rule may have changed since the result was
+    written. The others are as recorded, and those that block ranking remain, because they remain in the file.
+    A result that contradicts itself is shown as it is.
+    """
+    if contradictions(result):
+        return result.flags
+    raised = {flag.id: flag for flag in from_result(result)}
+    recorded = [
+        raised.get(flag.id, flag)
+        for flag in result.flags
+        if flag.id in raised or flag.id not in _COUNTED or flag.severity == BLOCKS
+    ]
+    return distinct((*recorded, *raised.values()))
+
+
+def outdated(result: EvalResult) -> tuple[str, ...]:
+    """Ids of recorded flags that the present rules no longer raise for the same counts."""
+    shown = {flag.id for flag in current(result)}
+    return tuple(sorted({flag.id for flag in result.flags} - shown))
 
 
 def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:

@@ -113,23 +113,25 @@ NUMBERS: Mapping[str, Rule] = {
     ),
     "weaker-beats-stronger": Rule(
         WARNS,
-        "0.5% of examples and p < 0.01 in an exact paired test (relation: Carlini et al. 2019)",
+        "95% interval of the net share above 0.5%, and p < 0.01 in an exact paired test (relation: "
+        "Carlini et al. 2019)",
         "A weaker attack breaks more examples: gradients are masked, or attack steps are wrong.",
     ),
     "black-box-beats-white-box": Rule(
         WARNS,
-        "2 examples and 0.2% (AutoAttack checks.py)",
+        "95% interval of the share above 0.5% (AutoAttack checks.py: 0.2% without an interval)",
         "Attacks without gradients succeed where gradient attacks fail: a sign of gradient masking.",
     ),
     "pgd-far-above-autoattack": Rule(
         WARNS,
-        "8 points (PGD-100 against AutoAttack in Table 2 of the AWP paper: 1.5 to 6.8)",
+        "95% interval of the difference above 8 points (PGD-100 in Table 2 of the AWP paper: 1.5 to 6.8)",
         "PGD alone overestimates robustness: report AutoAttack; check for label smoothing, large logits.",
     ),
     "attack-without-effect": Rule(
-        WARNS,
-        "at least one example of 50 (Carlini et al. 2019)",
-        "An attack broke no example: gradients are masked, or epsilon is too small. Try --diagnose.",
+        BLOCKS,
+        "one broken example of 40, and a fifth of the share that all gradient attacks break "
+        "(Carlini et al. 2019)",
+        "Gradient attacks broke no example: gradients are masked, or epsilon is too small. Try --diagnose.",
     ),
     "budget-unused": Rule(
         WARNS,
@@ -201,32 +203,32 @@ RECORD: Mapping[str, Rule] = {
 DIAGNOSIS: Mapping[str, Rule] = {
     "more-steps-help": Rule(
         WARNS,
-        "2 examples and 6% more by PGD-40 than by PGD-20 (calibrated)",
+        "95% interval of the gain of PGD-40 over PGD-20 above 2% (calibrated)",
         "PGD has not converged: use more steps before relying on its column.",
     ),
     "more-restarts-help": Rule(
         WARNS,
-        "2 examples and 6% more by four further starts of PGD-20 (calibrated)",
+        "95% interval of the gain of four further starts of PGD-20 above 2% (calibrated)",
         "The result of PGD depends on its random start: use restarts, and AutoAttack rather than PGD.",
     ),
     "step-size-sensitive": Rule(
         WARNS,
-        "2 examples and 6% more by a quarter or four times the step (calibrated)",
+        "95% interval of the gain of a quarter or four times the step above 2% (calibrated)",
         "PGD's step size is unsuitable for this model: rely on AutoAttack's adaptive steps.",
     ),
     "loss-not-rising": Rule(
         WARNS,
-        "5% of examples (calibrated)",
+        "95% interval of the share above 2% (calibrated)",
         "20 steps of PGD do not reduce the margin: gradients are not informative.",
     ),
     "unbounded-attack-fails": Rule(
         BLOCKS,
-        "2% of examples robust when any image is allowed (Carlini et al. 2019: none)",
+        "95% interval of the share above 0.5% when any image is allowed (Carlini et al. 2019: none)",
         "An unbounded attack must break every example: gradients are masked, or the attack is faulty.",
     ),
     "noise-beats-gradients": Rule(
         WARNS,
-        "2 examples (Carlini et al. 2019)",
+        "95% interval of the share above 0.5% (Carlini et al. 2019: none)",
         "Random noise breaks examples that gradient attacks did not: gradients are masked.",
     ),
 }

@@ -13,7 +13,7 @@ from robust_eval.verification.selftest.base_networks import ModifiedNetwork
 from robust_eval.verification.selftest.case import Case, flag_ids, make_case
 from robust_eval.verification.selftest.cases_unmodified import trained_job
 
-_EXAMPLES = 50
+_EXAMPLES = 100
 _INEFFECTIVE_ATTACKS = (
     "loss-not-rising",
     "more-restarts-help",

@@ -115,11 +115,11 @@ _ROWS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
     ("FGSM beats PGD", ("weaker-beats-stronger",), {"clean": 90, "fgsm": 40, "pgd-20": 60}),
     ("PGD beats AutoAttack", ("weaker-beats-stronger",), {"clean": 90, "pgd-20": 40, "aa": 45}),
     ("SPSA beats PGD", ("black-box-beats-white-box",), {"clean": 90, "pgd-20": 60, "spsa": 50}),
-    ("Square beats gradients", ("black-box-beats-white-box",), {"clean": 90, "aa": 50, "square": 5}),
+    ("Square beats gradients", ("black-box-beats-white-box",), {"clean": 90, "aa": 50, "square": 20}),
     ("PGD far above AutoAttack", ("pgd-far-above-autoattack",), {"clean": 90, "pgd-20": 60, "aa": 50}),
     ("FGSM equal to clean", (_NO_EFFECT,), {"clean": 95.4, "fgsm": 95.4, "pgd-20": 0.1}),
     ("robust where clean is wrong", ("robust-above-clean",), {"clean": 50, "fgsm": 40, "shift": "fgsm"}),
-    ("robust above clean", ("robust-above-clean",), {"clean": 50, "fgsm": 52}),
+    ("robust above clean", ("robust-above-clean", _NO_EFFECT), {"clean": 50, "fgsm": 52}),
     ("10% clean and robust", ("collapsed", _NO_EFFECT), {"clean": 10, "pgd-20": 10}),
     ("forty examples", ("too-few-examples",), {"clean": 90, "pgd-20": 50, "n": 40}),
 )

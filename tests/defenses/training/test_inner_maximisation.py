@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defenses.recipes.sections import Inner
-from defenses.training.inner_maximisation import maximise
+from defenses.training.inner_maximisation import direction, maximise
 from robust_eval.core.norms import distance, in_box
 from robust_eval.core.threat import Norm
 
@@ -118,6 +118,37 @@ def test_gradients_that_are_not_finite_are_ignored() -> None:
         inner=inner(start="none"),
     )
     torch.testing.assert_close(adv, x)
+
+
+@pytest.mark.parametrize("gap", [20, 45, 75, 82])
+def test_confident_predictions_do_not_shorten_steps(gap: float) -> None:
+    """The gradients are about exp(-gap); images at 0.02 to 0.5 from a plane, broken if within 0.25."""
+    w = F.normalize(W[0], dim=0)
+    distances = torch.linspace(0.02, 0.5, 25)
+    x = (0.5 + distances[:, None] * w).view(-1, 1, 2, 2)
+    y = torch.zeros(25).long()
+
+    def plane(x: Tensor) -> Tensor:
+        z = gap * ((x - 0.5).flatten(1) @ w)
+        return torch.stack([z, -z], 1)
+
+    adv = maximise(
+        plane,
+        lambda logits: F.cross_entropy(logits, y, reduction="none"),
+        x,
+        norm="L2",
+        radius=0.25,
+        inner=inner(steps=20),
+    )
+    assert torch.equal(plane(adv).argmax(1) == 1, distances < 0.25)
+
+
+def test_ordinary_gradients_are_divided_as_in_the_code_of_the_authors() -> None:
+    gradient = torch.randn(9, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * torch.logspace(
+        -5, 3, 9
+    ).view(-1, 1, 1, 1)
+    norm = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    assert torch.equal(direction(gradient, "L2"), gradient / (norm + 1e-10))
 
 
 def test_the_weights_receive_no_gradient() -> None:

@@ -40,6 +40,9 @@ def files(tmp_path: Path) -> Path:
     value = json.loads(full(150).to_json())
     value["columns"]["aa"]["accuracy"] = 0.9
     (tmp_path / "edited.json").write_text(json.dumps(value))
+    value = json.loads(full(150).to_json())
+    value["columns"]["aa"]["attacks"][0]["params"]["version"] = "plus"
+    (tmp_path / "claims.json").write_text(json.dumps(value))
     return tmp_path
 
 
@@ -74,6 +77,10 @@ def test_gate(run: Run, files: Path) -> None:
         ("new.json", r"schema version 7, newer than 1, .*Upgrade robust-eval"),
         ("nan.json", "contains NaN"),
         ("edited.json", r"contradicts itself: aa: accuracy 0.9 is not 150/400. It was edited or damaged"),
+        (
+            "claims.json",
+            r"names suite full v1, but has version .plus. instead of .standard. in attack apgd-ce",
+        ),
         ("none.json", r"none\.json does not exist"),
     ],
 )
@@ -154,7 +161,7 @@ def test_malicious_texts_in_results_are_neutralised(run: Run, files: Path) -> No
     value["checkpoint"]["architecture"] |= {"id": evil}
     value["checkpoint"]["normalisation"] |= {"name": evil}
     value["data"] |= {"name": evil, "split": evil, "order": evil, "class_names": [evil] * 10}
-    value["suite"] |= {"precision": evil}
+    value["suite"] |= {"precision": evil, "name": evil}
     value["flags"] = [
         {"id": evil, "severity": "warns", "figure": evil, "threshold": evil, "advice": evil},
         *value["flags"],
@@ -232,7 +239,8 @@ def test_verify(run: Run, evaluated: Path) -> None:
     code, out, _ = run(*words, "--evidence", "o/evidence.safetensors")
     assert code == 0, out
     assert "Verified." in out
-    assert "Not checked:" in out
+    assert out.count("Taken on trust:") == 1
+    assert "ok      suite: custom: it names no suite of this release" in out
     assert re.search(r"Cost: [\d,]+ forward passes, .* of what the evaluation took", out)
     assert verification_record.read(evaluated.with_name("result.verification.json")).passed
 
@@ -253,7 +261,13 @@ def test_verify(run: Run, evaluated: Path) -> None:
 
     code, out, _ = run(*words, "--audit", "2", "--audit-seed", "1", "--out", "elsewhere.json")
     assert code in (0, 1)
-    assert re.search(r"audit: \d of \d robust examples broken by suite clean,fgsm, seed 1", out)
+    assert re.search(
+        r"Audit: \d+ robust examples?, in whole units, .* At most [\d,]+ forward and .* about ", out
+    )
+    assert re.search(
+        r"audit: \d+ of \d+ robust examples attacked again by fgsm, audit seed 1\. Own seed: ", out
+    )
+    assert re.search(r"Cost: .*; audit: [\d,]+ forward and [\d,]+ backward passes, [\d.]+ s", out)
 
     evaluated.write_text(evaluated.read_text().replace('"seed": 0', '"seed": 3', 1))
     code, out, _ = run(*words)
@@ -265,6 +279,9 @@ def test_verify(run: Run, evaluated: Path) -> None:
     (evaluated.parent / "evidence.safetensors").write_bytes(b"short")
     refused(run(*words), "evidence.safetensors is not a safetensors file")
     refused(run(*words, "--audit", "-1"), "--audit and --audit-seed must be 0 or more")
+    refused(
+        run(*words, "--audit-suite", "fgsm"), "--audit-suite chooses the columns of an audit: add --audit N"
+    )
     refused(run("verify", "cut.json", "--checkpoint", "net.pt"), "cut.json does not exist")
     refused(run("verify", "o", "--checkpoint", "net.pt"), "o is a folder. Name a file in it")
     (evaluated.parent / "evidence.safetensors").unlink()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from robust_eval.core import discovery
@@ -28,13 +26,6 @@ def test_an_unknown_configuration_gets_a_suggestion() -> None:
     assert "full" in discovery.config_ids("suites")
     with pytest.raises(UserError, match="Unknown suite 'ful'. Did you mean full"):
         discovery.config("suites", "ful")
-
-
-def test_a_toml_error_names_file_and_line(tmp_path: Path) -> None:
-    path = tmp_path / "x.toml"
-    path.write_text("a = [1,\nb")
-    with pytest.raises(UserError, match=r"x\.toml is not valid TOML.*line 2"):
-        discovery.read_toml(path)
 
 
 def test_private_modules_are_not_ids() -> None:

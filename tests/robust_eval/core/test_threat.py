@@ -41,7 +41,10 @@ def test_norm_spellings(text: str) -> None:
     [
         ("Linf", "0", "epsilon must be above 0, got 0"),
         ("Linf", "-1/255", "epsilon must be above 0"),
-        ("Linf", "1e-400", "below 1e-6"),
+        ("Linf", "1e-40", "below 1e-6"),
+        ("Linf", "1e-400", "'1e-400' has too many digits or too large an exponent"),
+        ("Linf", "1e-999999999", "too large an exponent"),
+        ("Linf", "0." + "0" * 50 + "1", "has too many digits"),
         ("Linf", "8/0", "divides by zero"),
         ("Linf", "8", "Did you mean 8/255?"),
         ("L2", "128", "Did you mean 128/255?"),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from robust_eval.core.errors import UserError
-from robust_eval.data import SHUFFLED, load
+from robust_eval.data import SHUFFLED, folder, load
 
 
 def picture(path: Path, value: int = 0, *, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> None:
@@ -87,7 +87,7 @@ def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
 def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "2.png").write_bytes((tmp_path / "a" / "1.png").read_bytes()[:40])
-    with pytest.raises(UserError, match=r"a/2.png cannot be read as an image"):
+    with pytest.raises(UserError, match=r"a/2.png is not an image in one of the formats"):
         load(f"folder:{tmp_path}")
 
 
@@ -141,4 +141,65 @@ def test_16_bit_colour_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     with pytest.raises(UserError, match="a/1.png has more than 8 bits per channel"):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_postscript_file_with_the_name_of_an_image_is_refused(tmp_path: Path) -> None:
+    """Pillow would pass it to Ghostscript, which runs it."""
+    picture(tmp_path / "a" / "1.png")
+    content = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\n{} loop\n"
+    (tmp_path / "a" / "2.png").write_text(content)
+    with pytest.raises(UserError, match="a/2.png is not an image in one of the formats BMP, GIF, JPEG"):
+        load(f"folder:{tmp_path}")
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "data" / "a" / "1.png")
+    picture(tmp_path / "other" / "a" / "2.png")
+    for link, target, message in (
+        ("b", "/", "b is a link out of the folder data. Copy what it names."),
+        ("a/deep", tmp_path / "other", "a/deep is a link out of the folder data"),
+        ("a/2.png", tmp_path / "other" / "a" / "2.png", "a/2.png is a link out of the folder data"),
+        ("test", tmp_path / "other", "test is a link out of the folder data"),
+        ("b", "a", "b is a link to a folder. Copy that folder."),
+        ("a/loop", "..", "a/loop is a link to a folder"),
+        ("a/3.png", "nowhere.png", "a/3.png is a link that leads nowhere. Remove it."),
+        ("a/4.png", "4.png", "a/4.png is a link that leads nowhere"),
+    ):
+        path = tmp_path / "data" / link
+        path.symlink_to(target)
+        with pytest.raises(UserError, match=message):
+            load(f"folder:{tmp_path / 'data'}")
+        path.unlink()
+
+
+def test_the_folder_itself_and_links_within_it_may_be_links(tmp_path: Path) -> None:
+    picture(tmp_path / "data" / "a" / "1.png", 7)
+    (tmp_path / "data" / "a" / "2.png").symlink_to("1.png")
+    (tmp_path / "link").symlink_to("data")
+    assert load(f"folder:{tmp_path / 'link'}").x_NHWC[:, 0, 0, 0].tolist() == [7, 7]
+
+
+@pytest.mark.timeout(20)
+def test_pipes_and_folders_with_the_name_of_an_image(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "x.png" / "1.png")
+    assert load(f"folder:{tmp_path}").n == 1
+    os.mkfifo(tmp_path / "a" / "2.png")
+    with pytest.raises(UserError, match="a/2.png is a pipe or a device. Copy its content to a file."):
+        load(f"folder:{tmp_path}")
+
+
+def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")).mkdir()
+    with pytest.raises(UserError, match="bad\ufffd in .* has a name that is not valid UTF-8 text"):
+        load(f"folder:{tmp_path}")
+
+
+def test_more_pixels_than_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "LARGEST_BYTES", 3 * 6 * 4)
+    picture(tmp_path / "a" / "1.png")
+    assert load(f"folder:{tmp_path}").n == 1
+    picture(tmp_path / "a" / "2.png")
+    with pytest.raises(UserError, match="has more than 0 GiB of pixels. Divide it."):
         load(f"folder:{tmp_path}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.untrusted_files import short
 
 from robust_eval.core.errors import UserError
 from robust_eval.data import load, mnist
@@ -101,9 +102,23 @@ def test_damaged_files_give_an_error_message(tmp_path: Path, name: str, content:
         load("mnist", root=tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(idx(LABELS), mtime=0)[:-12]])
-def test_damaged_gzip_gives_an_error_message(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no gzip", "is damaged"),
+        (b"", r"is damaged \(the file is truncated\)"),
+        (gzip.compress(idx(LABELS), mtime=0)[:-12], r"is damaged \(the file is truncated\)"),
+        (gzip.compress(idx(LABELS), mtime=0)[:-1], r"is damaged \(the file is truncated\)"),
+        (
+            gzip.compress(idx(LABELS) + bytes(10**9 // 20)),
+            "should hold 5 bytes after its header and holds more",
+        ),
+        (gzip.compress(b"") * 10_000 + gzip.compress(idx(LABELS)), "is not an IDX file"),
+    ],
+    ids=short,
+)
+def test_damaged_gzip_gives_an_error_message(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=message):
         read_idx(path, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import socket
 import threading
@@ -57,6 +58,40 @@ def test_cifar_is_read_from_its_usual_folder(
     assert np.array_equal(images.x_NHWC, ROWS.reshape(4, 3, 32, 32).transpose(0, 2, 3, 1))
     assert images.y_N.tolist() == LABELS
     assert images.class_names[3] == "class 3"
+
+
+def test_only_the_files_of_a_split_are_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_cifar(monkeypatch, tmp_path, tv.CIFAR10, "labels")
+    (tmp_path / tv.CIFAR10.base_folder / "data_batch_3").unlink()
+    assert load("cifar10", root=tmp_path).n == 4
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        load("cifar10", root=tmp_path, split="train")
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"echo ran > '{self.target}'",)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_code_in_the_pickles_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: bool) -> None:
+    """Neither in a file with the MD5 sum of the archive's nor in another one."""
+    fake_cifar(monkeypatch, tmp_path, tv.CIFAR10, "labels")
+    trace = tmp_path / "ran"
+    md5 = store(tmp_path / tv.CIFAR10.base_folder / "test_batch", {"data": ROWS, "labels": Payload(trace)})
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    if known:
+        monkeypatch.setattr(tv.CIFAR10, "test_list", [["test_batch", md5]])
+    message = "it imports posix.system, which could run code" if known else "could not be downloaded"
+    with pytest.raises(UserError, match=message):
+        load("cifar10", root=tmp_path)
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("subfolder", ["", "svhn"])

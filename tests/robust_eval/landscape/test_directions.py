@@ -113,10 +113,10 @@ def test_files_that_are_not_valid_direction_files_are_refused(tmp_path: Path) ->
     tensors["0/fc.weight"][0, 0] = float("inf")
     save_file(tensors, bad, {"format": "robust-eval directions", "version": "1"})
     for path, message in (
-        (text, "is not readable as a direction file"),
+        (text, "is not a safetensors file, or a damaged one"),
         (weights, "is not a direction file of robust-eval"),
         (bad, "has directions that are not finite"),
-        (tmp_path, "is not readable as a direction file"),
+        (tmp_path, "is a folder. Name a file in it"),
     ):
         with pytest.raises(UserError, match=message):
             directions.load_directions(path, SHAPES, 1, "at")

@@ -49,6 +49,11 @@ def test_a_pair_has_the_same_recipe_and_images(base: EvalResult) -> None:
     assert found(at, board_rows.result(base, "at-awp", data=other_data)) == []
     assert found(at, board_rows.result(base, "at-awp", seed=1)) == []
     assert found(at, board_rows.result(base, "at-awp", file="last.pt")) == []
+    unfinished = board_rows.result(base, "at-awp", status="partial", missing=("aa",))
+    assert found(at, unfinished) == []
+    weaker = board_rows.result(base, "at-awp").model_dump(mode="json")
+    weaker["columns"]["pgd-20"]["attacks"][0]["params"]["steps"] = 1
+    assert found(at, EvalResult.model_validate(weaker)) == []
 
 
 def test_a_row_is_in_one_pair_at_most(base: EvalResult) -> None:

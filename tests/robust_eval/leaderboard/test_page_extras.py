@@ -46,9 +46,13 @@ def evidence(
     for name, indices in broken.items():
         change = np.random.default_rng(1).choice([-10, 10], (len(indices), *slice_.x_NHWC.shape[1:]))
         change[:, 0, 0] = 0
-        adversarial = (slice_.x_NHWC[indices] + change).transpose(0, 3, 1, 2) / 255
-        tensors |= {f"{name}.indices": np.array(indices), f"{name}.images": adversarial.astype(np.float32)}
-    payload = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+        adversarial = (slice_.x_NHWC[np.array(indices, int) % slice_.n] + change).transpose(0, 3, 1, 2) / 255
+        tensors |= {
+            f"{name}.indices": np.array(indices, int),
+            f"{name}.images": adversarial.astype(np.float32),
+        }
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    payload = save(contiguous, {"robust_eval": "{}"})
     path = folder / "evidence.safetensors"
     path.write_bytes(payload)
     record = EvidenceRecord(file=path.name, sha256=hashlib.sha256(payload).hexdigest(), images=1)
@@ -148,8 +152,11 @@ def test_evidence_and_images_of_another_result_are_refused(base: EvalResult, tmp
         thumbnails.make_thumbnails(result, path, images(n=13))
     with pytest.raises(UserError, match="is not the evidence of this result"):
         thumbnails.make_thumbnails(base, path, slice_)
-    with pytest.raises(UserError, match="cannot be read as evidence"):
+    with pytest.raises(UserError, match="none does not exist"):
         thumbnails.make_thumbnails(result, tmp_path / "none", slice_)
+    result, path = evidence(tmp_path, base, slice_, {"aa": [99]})
+    with pytest.raises(UserError, match="holds images of no example. Evaluate again."):
+        thumbnails.make_thumbnails(result, path, slice_)
 
 
 @pytest.mark.parametrize(

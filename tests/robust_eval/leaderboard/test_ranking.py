@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from support.synthetic_results import bits, full, result
 
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
 from robust_eval.leaderboard.row import Row
-from robust_eval.results import EvalResult
+from robust_eval.results import EvalResult, summary
 
 
 def rows(*results: EvalResult) -> list[Row]:
@@ -69,3 +71,72 @@ def test_rows_are_grouped_by_images_and_setting() -> None:
         )
     )
     assert [[row.name for row in group] for group in found] == [["a", "b"], ["small"], ["eps"]]
+
+
+def edited(found: EvalResult, label: str, column: str | None = None, **changes: Any) -> EvalResult:
+    """The result under another name, with other suite fields, or other parameters of a column's attack."""
+    value = found.model_dump(mode="json")
+    value["checkpoint"]["name"] = label
+    if column is None:
+        value["suite"].update(changes)
+    else:
+        value["columns"][column]["attacks"][0]["params"].update(changes)
+    return EvalResult.model_validate(value)
+
+
+def without(found: EvalResult, name: str, column: str) -> EvalResult:
+    """The result after a column was removed from columns, suite and worst case."""
+    kept = {key: record for key, record in found.columns.items() if key != column}
+    suite = found.suite.model_copy(update={"columns": tuple(kept)})
+    changes = {"columns": kept, "suite": suite, "worst_case": summary.worst_case(kept)}
+    return edited(found.model_copy(update=changes), name)
+
+
+def test_rows_that_computed_other_things_are_grouped_apart() -> None:
+    """On boards without rules too, and whatever the rows call their suite."""
+    quick = {"clean": bits(400, 360), "fgsm": bits(400, 200), "pgd-20": bits(400, 190)}
+    found = group_rows(
+        rows(
+            full(200, name="a"),
+            full(200, name="b"),
+            without(full(200), "no aa", "aa"),
+            edited(full(200), "weak", "pgd-20", steps=1),
+            edited(full(200), "new", version=2),
+            edited(without(full(200), "", "aa"), "new, no aa", version=2),
+            edited(full(200), "lookalike", name="Full"),
+            result(quick, suite="quick", name="quick"),
+            result(quick, name="list"),
+            edited(result(quick), "file", name="mine", version=4),
+            edited(result(quick), "other", "fgsm", targeted=True),
+        )
+    )
+    names = {frozenset(row.name for row in group) for group in found}
+    assert names == {
+        frozenset(group)
+        for group in (
+            ("a", "b"),
+            ("no aa",),
+            ("weak",),
+            ("new",),
+            ("new, no aa",),
+            ("lookalike",),
+            ("quick",),
+            ("list", "file"),
+            ("other",),
+        )
+    }
+
+
+def test_an_unfinished_row_is_shown_with_rows_that_agree_with_it() -> None:
+    columns = {"clean": bits(400, 360), "fgsm": bits(400, 200), "pgd-10": bits(400, 190)}
+    complete = result(columns, name="complete")
+    open_columns = {name: record for name, record in complete.columns.items() if name != "pgd-10"}
+    partial = complete.model_copy(
+        update={"columns": open_columns, "missing": ("pgd-10",), "status": "partial"}
+    )
+    agreeing, other = edited(partial, "agreeing"), edited(partial, "other", "fgsm", targeted=True)
+    found = group_rows(rows(agreeing, other, complete))
+    assert [[row.name for row in group] for group in found] in (
+        [["complete", "agreeing"], ["other"]],
+        [["other"], ["complete", "agreeing"]],
+    )

@@ -126,20 +126,40 @@ def test_attacks_must_have_the_parameters_of_the_suite(board: Board) -> None:
     attack = row.columns["pgd-20"].attacks[0]
     weak = attack.model_copy(update={"params": {**attack.params, "steps": 1}})
     assert problem_texts(board, column(row, "pgd-20", attacks=(weak,))) == [
-        "has other attacks in column pgd-20 than suite full"
+        "is not of suite full: it has steps 1 instead of 20 in attack pgd-20 of column pgd-20"
     ]
     older = attack.model_copy(update={"version": 0})
-    assert len(problem_texts(board, column(row, "pgd-20", attacks=(older,)))) == 1
+    assert problem_texts(board, column(row, "pgd-20", attacks=(older,))) == [
+        "has another version of attack pgd-20 than suite full"
+    ]
 
 
-def test_missing_columns_are_reported(board: Board) -> None:
+def without_autoattack() -> EvalResult:
     row = full(200)
     remaining = {name: record for name, record in row.columns.items() if name != "aa"}
     names = tuple(remaining)
     suite = row.suite.model_copy(update={"columns": names})
     worst = result({name: record.robust_bits for name, record in remaining.items()}).worst_case
-    cut = row.model_copy(update={"columns": remaining, "suite": suite, "worst_case": worst})
-    assert problem_texts(board, cut) == ["lacks column aa of suite full"]
+    return row.model_copy(update={"columns": remaining, "suite": suite, "worst_case": worst})
+
+
+def test_missing_columns_are_reported(board: Board, tmp_path: Path) -> None:
+    """Also on a board without rules: the row names a suite that it does not have."""
+    assert problem_texts(board, without_autoattack()) == ["is not of suite full: it lacks column aa"]
+    assert problem_texts(Board(tmp_path, "open"), without_autoattack()) == [
+        "names suite full v1, but lacks column aa"
+    ]
+
+
+def test_the_suite_of_a_board_may_be_a_list_of_columns(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text(OWN.replace('"full"', '"fgsm,pgd-20"'))
+    board = load_board(tmp_path)
+    row = result({"clean": bits(400, 360), "fgsm": bits(400, 200), "pgd-20": bits(400, 190)})
+    assert problem_texts(board, row) == []
+    attack = row.columns["pgd-20"].attacks[0].model_copy(update={"params": {"steps": 1}})
+    assert problem_texts(board, column(row, "pgd-20", attacks=(attack,)))[0].startswith(
+        "is not of suite clean,fgsm,pgd-20: it has step_l2 null instead of "
+    )
 
 
 def test_fingerprints_of_a_board(tmp_path: Path) -> None:

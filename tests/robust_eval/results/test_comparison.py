@@ -77,5 +77,11 @@ def test_columns_with_other_attacks_are_not_compared() -> None:
     columns = {**a.columns, "pgd-20": a.columns["pgd-20"].model_copy(update={"attacks": (weak,)})}
     del columns["fgsm"]
     found = comparison.compare(a, a.model_copy(update={"columns": columns}))
-    assert found.left_out == ("pgd-20: the attacks have different settings", "fgsm: only in A")
+    assert found.left_out == (
+        "pgd-20: the attacks have different settings",
+        "fgsm: only in A",
+        "worst case: it is over other attacks",
+    )
+    without = a.model_copy(update={"columns": {name: a.columns[name] for name in ("clean", "fgsm")}})
+    assert [one.column for one in comparison.compare(a, without).differences] == ["clean", "fgsm"]
     assert [entry.column for entry in found.differences] == ["clean"]

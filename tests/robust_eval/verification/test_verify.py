@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,164 +14,35 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
+from support.forgeries import (
+    Tensors,
+    edit,
+    flipped,
+    forge_request,
+    recount,
+    remove_column,
+    reset_column,
+    rewrite_evidence,
+)
+from support.published_runs import EPS, N, failed, make_checkpoint, run, verified
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.statistics import wilson
-from robust_eval.core.threat import parse_threat
-from robust_eval.core.types import Architecture, Normalisation
-from robust_eval.evaluation import prepare
-from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.evaluation.run import execute
-from robust_eval.models.architectures import build
-from robust_eval.models.loading.checkpoint import CheckpointDescription, save
-from robust_eval.results import EvalResult, read_result, verification_record
+from robust_eval.results import read_result, verification_record
 from robust_eval.results.request_records import request_of
-from robust_eval.results.verification_record import Verification
 from robust_eval.verification import verify
 from robust_eval.verification.options import VerifyOptions
-
-EPS = "0.03"
-N = 60
-IMAGES = np.random.default_rng(0).integers(0, 256, (N, 8, 8, 1), dtype=np.uint8)
-X_NCHW = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
-
-
-def make_checkpoint(path: Path, seed: int = 0, *, scale: float = 1.0) -> torch.nn.Module:
-    """Random weights, with the last layer's bias chosen so that all classes are predicted."""
-    torch.manual_seed(seed)
-    network = build("digits-cnn", classes=10, channels=1, image_size=(8, 8), width=4, hidden=16).eval()
-    with torch.no_grad():
-        weight, bias = list(network.parameters())[-2:]
-        bias -= network(X_NCHW).mean(0)
-        weight *= scale
-        bias *= scale
-    save(
-        path,
-        network,
-        CheckpointDescription(
-            architecture=Architecture("digits-cnn", {"width": 4, "hidden": 16}),
-            normalisation=Normalisation("none"),
-            classes=10,
-            channels=1,
-            image_size=(8, 8),
-            dataset="digits",
-            threat=parse_threat("Linf", EPS),
-            recipe={"name": "at", "selection": {"validation": 100}},
-        ),
-    )
-    return network
-
-
-def run(folder: Path, checkpoint: str = "net.pt", data: str = "images.npz", **changes: Any) -> EvalResult:
-    wanted: dict[str, Any] = {"suite": "fgsm,pgd-10", "eps": EPS, "batch_size": 32} | changes
-    options = EvaluationOptions(
-        checkpoint=str(folder / checkpoint), data=f"npz:{folder / data}", device="cpu", **wanted
-    )
-    out = folder / "out"
-    result = execute(prepare.prepare(options), out, command=options.command())
-    for name in ("result.json", "evidence.safetensors"):
-        (out / name).replace(folder / name)
-    shutil.rmtree(out)
-    return result
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with checkpoint and images; the network predicts nine tenths of the labels."""
-    folder = tmp_path_factory.mktemp("original")
-    network = make_checkpoint(folder / "net.pt")
-    with torch.no_grad():
-        y = network(X_NCHW).argmax(1).numpy()
-    y[::10] = (y[::10] + 1) % 10
-    names = np.array([str(k) for k in range(10)])
-    np.savez(folder / "images.npz", x=IMAGES, y=y, class_names=names)
-    result = run(folder)
-    assert 0 < result.worst_case.n_robust < result.columns["fgsm"].n_robust < 54
-    return folder
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy that a test can manipulate."""
-    shutil.copytree(original, tmp_path / "run")
-    return tmp_path / "run"
-
-
-def verified(folder: Path, **changes: Any) -> Verification:
-    wanted: dict[str, Any] = {"checkpoint": str(folder / "net.pt"), "data": f"npz:{folder / 'images.npz'}"}
-    return verify.verify_result(folder / "result.json", VerifyOptions(device="cpu", **(wanted | changes)))
-
-
-def failed(folder: Path, **changes: Any) -> dict[str, str]:
-    """Failed checks by name."""
-    found = verified(folder, **changes)
-    assert not found.passed
-    return {check.name: check.detail for check in found.checks if not check.passed}
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / "result.json"
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value))
-
-
-def recount(count: dict[str, Any], bits: str) -> None:
-    robust = bits.count("1")
-    count |= {"robust_bits": bits, "n_robust": robust, "accuracy": robust / len(bits)}
-    count["ci95"] = list(wilson(robust, len(bits)))
-
-
-def flipped(bits: str, at: int) -> str:
-    return bits[:at] + ("0" if bits[at] == "1" else "1") + bits[at + 1 :]
-
-
-def reset_column(value: dict[str, Any], name: str, bits: str) -> None:
-    """Replace a column's bits and every number that depends on them."""
-    columns = value["columns"]
-    recount(columns[name], bits)
-    columns[name]["attacks"][0]["n_broken"] = columns["clean"]["n_robust"] - bits.count("1")
-    every = [column["robust_bits"] for column in columns.values()]
-    recount(value["worst_case"], "".join("1" if set(at) == {"1"} else "0" for at in zip(*every, strict=True)))
-
-
-Tensors = dict[str, NDArray[Any]]
-
-
-def rewrite_evidence(folder: Path, change: Callable[[Tensors, dict[str, str]], object]) -> None:
-    """Edit the evidence and put its new digest into the record."""
-    path = folder / "evidence.safetensors"
-    with safe_open(path, "numpy") as file:
-        metadata = json.loads(file.metadata()["robust_eval"])
-        tensors: Tensors = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
-    change(tensors, metadata)
-    payload = safetensors.numpy.save(tensors, metadata={"robust_eval": json.dumps(metadata)})
-    path.write_bytes(payload)
-    images = sum(len(tensor) for name, tensor in tensors.items() if name.endswith(".indices"))
-    record = {"file": path.name, "sha256": hashlib.sha256(payload).hexdigest(), "images": images}
-    edit(folder, lambda value: value.update(evidence=record))
-
-
-def forge_request(folder: Path) -> None:
-    """Recompute the request digest in the record and in the evidence."""
-    key = request_of(read_result(folder / "result.json")).key
-    edit(folder, lambda value: value.update(request=key))
-    rewrite_evidence(folder, lambda _, metadata: metadata.update(request=key))
 
 
 def test_an_unmodified_result_is_verified(original: Path) -> None:
     found = verified(original)
     assert found.passed, found.checks
-    assert len(found.checks) == 13
+    assert len(found.checks) == 15
     assert found.not_reached == ()
     assert "recorded as robust and were not attacked again" in found.trusted[0]
     result = read_result(original / "result.json")
     evidence = result.evidence
     assert evidence is not None
-    assert N + evidence.images <= found.forwards <= N + evidence.images + 32 * 50
+    assert 2 * (N + evidence.images) <= found.forwards <= 2 * (N + evidence.images) + 32 * 50
 
 
 @pytest.mark.parametrize("own_code", [False, True])
@@ -210,15 +80,15 @@ def test_rounding_on_another_device_does_not_fail_a_check(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Verdicts of images on the decision boundary may differ between devices; they are counted separately."""
-    from robust_eval.verification import rejudge
+    from robust_eval.verification import predictions, rejudge
 
     model, x, y, stored = _load(original)
     result = read_result(original / "result.json")
-    monkeypatch.setattr(rejudge, "ROUNDING", 1e9)
+    monkeypatch.setattr(predictions, "ROUNDING", 1e9)
     wrong = {c.name: c for c in rejudge.rejudge(result, stored, _RolledLogits(model), x, y)}
     assert wrong["clean predictions"].passed
     assert "decided by rounding alone" in wrong["clean predictions"].detail
-    monkeypatch.setattr(rejudge, "ROUNDING", 1e-4)
+    monkeypatch.setattr(predictions, "ROUNDING", 1e-4)
     assert not {c.name: c for c in rejudge.rejudge(result, stored, _RolledLogits(model), x, y)}[
         "clean predictions"
     ].passed
@@ -390,21 +260,116 @@ def test_worst_case(folder: Path) -> None:
 
 
 def test_removed_column(folder: Path) -> None:
-    """The strongest attack is removed, and all other numbers are adjusted."""
+    """The strongest attack is removed, and all other numbers are adjusted: the row says that it is custom."""
+    before = [(folder / name).read_bytes() for name in ("evidence.safetensors", "result.json")]
+    remove_column(folder, "pgd-10")
+    assert verified(folder).passed
+    assert "custom: it names no suite" in {c.name: c for c in verified(folder).checks}["suite"].detail
+    (folder / "evidence.safetensors").write_bytes(before[0])
+    assert "evidence" in failed(folder)
+    forge_request(folder)
+    assert "columns" in failed(folder)
+    assert "missing from the result: pgd-10" in failed(folder)["columns"]
+    edit(folder, lambda value: value.update(request=json.loads(before[1])["request"]))
+    assert "settings" in failed(folder)
 
+
+@pytest.fixture(scope="module")
+def quick(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result of the suite ``quick``."""
+    folder = tmp_path_factory.mktemp("quick")
+    for name in ("net.pt", "images.npz"):
+        shutil.copy(original / name, folder)
+    run(folder, suite="quick")
+    return folder
+
+
+def suite_check(folder: Path) -> tuple[bool, str]:
+    check = next(check for check in verified(folder).checks if check.name == "suite")
+    return check.passed, check.detail
+
+
+def test_a_row_of_a_named_suite(quick: Path, original: Path) -> None:
+    assert verified(quick).passed
+    assert suite_check(quick) == (
+        True,
+        "quick v1: columns, attacks and parameters are those of this release",
+    )
+    assert not any("suite" in sentence for sentence in verified(quick).trusted)
+    assert suite_check(original) == (True, "custom: it names no suite of this release")
+    assert "whether the attacks of suite custom are strong" in verified(original).trusted
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda f: remove_column(f, "pgd-20"), "lacks column pgd-20"),
+        (
+            lambda f: edit(f, lambda v: v["columns"]["pgd-20"]["attacks"][0]["params"].update(steps=1000)),
+            "has steps 1000 instead of 20 in attack pgd-20",
+        ),
+        (
+            lambda f: edit(f, lambda v: v["columns"]["fgsm"].update(title="AutoAttack")),
+            "the title AutoAttack",
+        ),
+        (
+            lambda f: edit(f, lambda v: v["columns"]["fgsm"]["attacks"][0].update(library="x 1.0")),
+            "the library x 1.0 instead of adversarial-robustness-toolbox",
+        ),
+    ],
+)
+def test_a_row_that_is_not_of_the_suite_that_it_names(
+    quick: Path, tmp_path: Path, change: Callable[[Path], object], problem: str
+) -> None:
+    """With every digest recomputed, no other check fails."""
+    shutil.copytree(quick, tmp_path / "run")
+    change(tmp_path / "run")
+    forge_request(tmp_path / "run")
+    found = failed(tmp_path / "run")
+    assert set(found) == {"suite"}
+    assert found["suite"].startswith("names suite quick v1, but ")
+    assert problem in found["suite"]
+
+
+def test_a_row_of_an_unknown_version_stays_verifiable(quick: Path, tmp_path: Path) -> None:
+    shutil.copytree(quick, tmp_path / "run")
+    edit(tmp_path / "run", lambda value: value["suite"].update(version=7))
+    forge_request(tmp_path / "run")
+    assert verified(tmp_path / "run").passed
+    assert suite_check(tmp_path / "run") == (True, "quick v7 (unknown suite version): not compared")
+    assert (
+        "whether the attacks of suite quick v7 (unknown suite version) are strong"
+        in verified(tmp_path / "run").trusted
+    )
+
+
+@pytest.mark.parametrize("excess", [2e-6, 5e-6])
+def test_an_image_just_outside_ball_or_box(folder: Path, excess: float) -> None:
+    with np.load(folder / "images.npz", allow_pickle=False) as arrays:
+        x = arrays["x"].transpose(0, 3, 1, 2).astype(np.float32) / 255
+
+    def change(tensors: Tensors, _: dict[str, str]) -> None:
+        clean = x[tensors["fgsm.indices"][0]]
+        tensors["fgsm.images"][0, 0, 0, 0] = clean[0, 0, 0] + float(EPS) + excess
+        tensors["fgsm.images"][1].flat[tensors["fgsm.images"][1].argmin()] = -excess
+
+    rewrite_evidence(folder, change)
+    assert failed(folder)["ball and box"].startswith("2 adversarial images are outside")
+
+
+def test_fewer_images(folder: Path) -> None:
     def change(value: dict[str, Any]) -> None:
-        del value["columns"]["pgd-10"]
-        value["suite"]["columns"] = ["clean", "fgsm"]
-        reset_column(value, "fgsm", value["columns"]["fgsm"]["robust_bits"])
-        worst, kept = value["worst_case"], value["columns"].values()
-        worst["columns"] = ["clean", "fgsm"]
-        for what in ("forwards", "backwards", "seconds"):
-            worst[what] = sum(column[what] for column in kept)
+        for count in (*value["columns"].values(), value["worst_case"]):
+            recount(count, count["robust_bits"][:40])
+            count["n"] = 40
+        value["data"]["n"] = 40
+        clean = value["columns"]["clean"]["n_robust"]
+        for name in ("fgsm", "pgd-10"):
+            attack = value["columns"][name]["attacks"][0]
+            attack.update(n_attacked=clean, n_broken=clean - value["columns"][name]["n_robust"])
 
     edit(folder, change)
-    assert {"settings", "columns"} <= set(failed(folder))
-    forge_request(folder)
-    assert "missing from the result: pgd-10" in failed(folder)["columns"]
+    assert "these are other images: 40 with" in failed(folder)["data"]
 
 
 @pytest.mark.parametrize(
@@ -433,55 +398,6 @@ def test_flags_removed_or_made_harmless(tmp_path: Path, original: Path) -> None:
     assert "raised now, but not in the record: collapsed" in failed(folder)["flags"]
 
 
-KEPT = 3
-
-
-def invent_robust_examples(folder: Path) -> None:
-    """Record and evidence contain only the first three broken examples of each attack."""
-    with safe_open(folder / "evidence.safetensors", "numpy") as file:
-        kept = {name: file.get_tensor(f"{name}.indices")[:KEPT] for name in ("fgsm", "pgd-10")}
-
-    def change(value: dict[str, Any]) -> None:
-        clean = value["columns"]["clean"]["robust_bits"]
-        for name, broken in kept.items():
-            bits = "".join("0" if i in broken else bit for i, bit in enumerate(clean))
-            reset_column(value, name, bits)
-
-    edit(folder, change)
-
-    def cut(tensors: Tensors, _: dict[str, str]) -> None:
-        for name in [name for name in tensors if name != "labels"]:
-            tensors[name] = tensors[name][:KEPT]
-
-    rewrite_evidence(folder, cut)
-
-
-def test_invented_robust_examples_are_found_by_the_audit_only(folder: Path) -> None:
-    invent_robust_examples(folder)
-    assert verified(folder).passed
-    found = verified(folder, audit=20, audit_seed=5)
-    assert not found.passed
-    assert found.audit is not None
-    assert len(found.audit.broken) > 5
-    assert found.audit.n == 20
-
-
-def test_an_audit_of_an_unmodified_result(original: Path) -> None:
-    found = verified(original, audit=10, audit_seed=5)
-    assert found.passed
-    assert found.audit is not None
-    assert found.audit.n == 10
-    assert found.audit.seed == 5
-    assert found.audit.forwards > 0
-    again = verified(original, audit=10, audit_seed=5).audit
-    assert again is not None
-    assert again.broken == found.audit.broken
-    survivors = read_result(original / "result.json").worst_case.n_robust
-    every = verified(original, audit=10_000, audit_suite="fgsm").audit
-    assert every is not None
-    assert (every.n, every.suite) == (survivors, "clean,fgsm")
-
-
 def test_the_record_of_a_verification_is_read_back(original: Path, tmp_path: Path) -> None:
     found = verified(original, audit=3)
     path = verification_record.path_beside(tmp_path / "result.json")
@@ -489,8 +405,8 @@ def test_the_record_of_a_verification_is_read_back(original: Path, tmp_path: Pat
     verification_record.write(path, found)
     assert verification_record.read(path) == found
     assert str(original) not in path.read_text()
-    path.write_text(found.model_dump_json().replace('"verification_version":1', '"verification_version":9'))
-    with pytest.raises(UserError, match="verification version 9, newer than 1.*Upgrade"):
+    path.write_text(found.model_dump_json().replace('"verification_version":2', '"verification_version":9'))
+    with pytest.raises(UserError, match="verification version 9, newer than 2.*Upgrade"):
         verification_record.read(path)
     path.write_text("{}")
     with pytest.raises(UserError, match="is not a valid verification: result: Field required"):
@@ -536,26 +452,3 @@ def test_images_without_a_dataset_name_must_be_given(folder: Path) -> None:
         UserError, match="Which images.* on 60 images of npz:images.npz: give them with --data"
     ):
         verified(folder, data=None)
-
-
-def test_invalid_audits(original: Path) -> None:
-    from robust_eval.verification import audit
-
-    result = read_result(original / "result.json")
-    options = VerifyOptions(
-        checkpoint=str(original / "net.pt"), data=f"npz:{original / 'images.npz'}", device="cpu"
-    )
-    loaded = verify.load_inputs(result, options)
-    job = Job(request_of(result), loaded.model, loaded.x_NCHW, loaded.y_N)
-    with pytest.raises(UserError, match="--audit must be at least 1"):
-        audit.audit(job, result, 0, 0)
-    with pytest.raises(UserError, match="Suite clean has no attack to audit with"):
-        audit.audit(job, result, 5, 0, "clean")
-    worst = result.worst_case.model_copy(update={"robust_bits": "0" * N})
-    with pytest.raises(UserError, match="no example is robust"):
-        audit.audit(job, result.model_copy(update={"worst_case": worst}), 5, 0)
-    column = job.request.suite.columns[1]
-    older = replace(column, attacks=(replace(column.attacks[0], version=0),))
-    request = replace(job.request, suite=replace(job.request.suite, columns=(older,)))
-    with pytest.raises(UserError, match="fgsm is version 0 in the result and version 1 in this release"):
-        audit.audit(replace(job, request=request), result, 5, 0)

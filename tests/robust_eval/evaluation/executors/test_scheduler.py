@@ -167,10 +167,10 @@ def test_flags_computed_from_verdicts() -> None:
     assert flag_ids(clean=clean, pgd_20=half, pgd_100=half[3:] + "111") == set(), "3 of 1000 is noise"
     assert flag_ids(clean="1" * 100 + "0" * 900) == {"collapsed"}
     assert "weaker-beats-stronger" in flag_ids(clean=clean, fgsm=half, pgd_20=clean)
-    assert flag_ids(clean=clean, fgsm=half, pgd_20=half, spsa="0" * 2 + half[2:]) == {
+    assert flag_ids(clean=clean, fgsm=half, pgd_20=half, spsa="0" * 20 + half[20:]) == {
         "black-box-beats-white-box"
     }
-    assert flag_ids(clean=clean, fgsm=half, pgd_20=half, spsa="0" + half[1:]) == set()
+    assert flag_ids(clean=clean, fgsm=half, pgd_20=half, spsa="0" * 5 + half[5:]) == set()
 
 
 def test_square_breaking_images_that_gradient_attacks_missed_is_flagged() -> None:

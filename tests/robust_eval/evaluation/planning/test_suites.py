@@ -104,7 +104,7 @@ def test_a_suite_file_with_a_column_file(tmp_path: Path) -> None:
         ("ful", "Unknown suite or column 'ful'. Did you mean full?"),
         ("aa,pdg-20", "Unknown suite or column 'pdg-20'. Did you mean pgd-20?"),
         (" , ", "The suite is empty. Name a suite such as full, or columns such as pgd-20,aa."),
-        ("nowhere.toml", "nowhere.toml does not exist."),
+        ("nowhere.toml", "nowhere.toml does not exist. Check the path."),
     ],
 )
 def test_unknown_names_are_refused(text: str, message: str) -> None:
@@ -153,12 +153,31 @@ def test_an_invalid_suite_file_is_refused(tmp_path: Path, text: str, message: st
         ),
         ('[[attacks]]\ncolumn = "own.toml"', "column own contains itself."),
         (2 * '[[attacks]]\nfamily = "pgd"\n', "two attacks are called own. Give each its own id."),
+        (
+            2000 * '[[attacks]]\nfamily = "pgd"\n',
+            "a column has at most 1000 attacks, restarts included.",
+        ),
+        (
+            2000 * '[[attacks]]\nfamily = "pgd"\nrestarts = 999\n',
+            "own.toml is larger than 64 KiB",
+        ),
+        (
+            1000 * '[[attacks]]\nfamily = "pgd"\nrestarts = 999\n',
+            "a column has at most 1000 attacks, restarts included.",
+        ),
     ],
 )
 def test_an_invalid_column_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         suites.column(write(tmp_path, "own.toml", text))
     assert message in str(caught.value)
+
+
+def test_a_long_chain_of_columns_is_refused(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path, f"c{number}.toml", f'[[attacks]]\ncolumn = "c{number + 1}.toml"\n')
+    with pytest.raises(UserError, match="columns are nested more than 16 levels deep"):
+        suites.column(str(tmp_path / "c0.toml"))
 
 
 def test_two_columns_with_one_name_are_refused(tmp_path: Path) -> None:

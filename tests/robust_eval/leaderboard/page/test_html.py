@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from support import board_rows
 from support.page_elements import Element, by_id, elements
+from support.synthetic_results import full
 
 from robust_eval.leaderboard.page import html
 from robust_eval.leaderboard.page.view_models import safe_link
 from robust_eval.leaderboard.page_extras import PageExtras, Picture, Pictures
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import Row
-from robust_eval.results import DisagreementRecord, EvalResult, FlagRecord, SearchRecord
+from robust_eval.results import DisagreementRecord, EvalResult, FlagRecord, SearchRecord, trust
 from robust_eval.results.verification_record import AuditRecord, CheckRecord, Verification
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -49,7 +50,7 @@ def test_rows_are_ordered_and_show_rank_numbers_and_intervals(page: str) -> None
     assert "76.50 72.1–80.4" in rows[0].text
     for expected in ("400", "float32", "validation", "self-reported", "none"):
         assert expected in rows[0].text
-    assert rows[4].text.endswith("▲ weaker-beats-stronger")
+    assert rows[4].text.endswith("▲ random-gradients")
     assert rows[5].text.startswith("– other partial best.pt")
 
 
@@ -143,8 +144,8 @@ def test_the_detail_view_shows_how_a_row_was_obtained(base: EvalResult) -> None:
     detail = by_id(page, "row-fgsm-rs").text
     for expected in (
         "Rank 5",
-        "FGSM breaks 9 of 400 images",
-        "A stronger attack must not be the weaker one",
+        "gradients of one input differ by 9%",
+        "Gradients of the same input differ",
         "Worst case 46.50 41.7 – 51.4 186/400",
         "4 at",
         "train, PGD",
@@ -173,7 +174,21 @@ def test_the_detail_view_shows_search_notes_and_disagreement(base: EvalResult) -
 
 def test_the_detail_view_shows_the_verification(base: EvalResult) -> None:
     audit = AuditRecord(
-        suite="full", seed=7, n=10, broken=(3,), limit=0.02, passed=True, forwards=1, backwards=1, seconds=2.5
+        columns=("fgsm", "aa"),
+        seed=7,
+        n=10,
+        of=12,
+        broken_own=(3,),
+        broken_fresh=(),
+        contradicted=(3,),
+        images=20,
+        images_equal=20,
+        robust_alone=(1, 0, 0),
+        p=1 / 3,
+        passed=False,
+        forwards=1,
+        backwards=1,
+        seconds=2.5,
     )
     record = Verification(
         result="0" * 64,
@@ -189,11 +204,12 @@ def test_the_detail_view_shows_the_verification(base: EvalResult) -> None:
     )
     text = by_id(html.render("b", [Row("a.json", board_rows.result(base, "at"), record)]), "row-a").text
     for expected in (
-        "verified, audited",
+        "failed verification",
         "still wrong passed: so it is",
-        "audit passed: 1 of 10 robust examples broken by suite full, seed 7, 2.5 s",
-        "not checked the date",
-        "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took",
+        "audit failed: 10 of 12 robust examples attacked again by fgsm, aa, audit seed 7. Own seed: 1 ",
+        "20 of 20 stored images repeated bit for bit, so that the record of 1 example is false. ",
+        "taken on trust the date",
+        "cost 1,234 forward passes, 0.50 s, 0.09% of what the evaluation took; audit: 1 forward and 1 ",
     ):
         assert expected in text
 
@@ -378,3 +394,25 @@ def test_build_writes_the_page(base: EvalResult, tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Learning curve" in by_id(page, "row-at").text
     assert [e.text for e in elements(page) if e.tag == "h1"] == ["Mine"]
+
+
+def test_a_row_that_names_a_suite_falsely_is_custom() -> None:
+    value = full(200, name="weak.pt").model_dump(mode="json")
+    value["columns"]["pgd-20"]["attacks"][0]["params"]["steps"] = 1
+    weak = Row("weak.json", EvalResult.model_validate(value))
+    page = html.render("b", [Row("a.json", full(200)), weak])
+    notes = [e.text for e in elements(page) if e.attributes.get("class") == "note"]
+    assert any("suite custom (claims full v1); 1 of 1 row ranked" in note for note in notes)
+    assert any("suite full v1; 1 of 1 row ranked" in note for note in notes)
+    text = by_id(page, "row-weak").text
+    assert (
+        "Custom suite: this row names suite full v1, but has steps 1 instead of 20 in attack pgd-20" in text
+    )
+    assert "suite as recorded full, version 1" in text
+    assert "Custom suite" not in by_id(page, "row-a").text
+
+
+def test_what_verification_takes_on_trust_is_said_once(base: EvalResult, page: str) -> None:
+    section = by_id(page, "trust").text
+    assert all(sentence in section for sentence in trust.GENERAL)
+    assert page.count("What verification takes on trust") == 1

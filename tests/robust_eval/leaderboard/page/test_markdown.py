@@ -14,7 +14,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.leaderboard.page import markdown
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import Row, read_rows
-from robust_eval.results import EvalResult
+from robust_eval.results import EvalResult, trust
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_each_threat_model_has_its_own_table(result: EvalResult) -> None:
     page = markdown.render(
         "b", [Row("a.json", result), Row("b.json", result.model_copy(update={"threat": other}))]
     )
-    assert page.count("## ") == 2
+    assert page.count("\n## digits") + page.count("\n## arrays") == 2
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,22 @@ def test_folders_that_are_not_boards_are_refused(tmp_path: Path, result: EvalRes
     (tmp_path / "results" / "b.json").write_text("{}")
     with pytest.raises(UserError, match=r"b\.json is not a robust-eval result"):
         read_rows(tmp_path)
+
+
+def test_a_row_that_names_a_suite_falsely_is_custom() -> None:
+    """Said in the heading of its own table and, with the difference, below it."""
+    value = full(200, name="weak.pt").model_dump(mode="json")
+    value["columns"]["pgd-20"]["attacks"][0]["params"]["steps"] = 1
+    page = markdown.render("b", [Row("a.json", full(200)), Row("b.json", EvalResult.model_validate(value))])
+    assert re.findall("^## digits.*", page, re.MULTILINE) == [
+        "## digits (test), 400 images, Linf 0.1, suite custom (claims full v1)",
+        "## digits (test), 400 images, Linf 0.1, suite full v1",
+    ]
+    assert "- weak.pt names suite full v1, but has steps 1 instead of 20 in attack pgd-20" in page
+
+
+def test_what_verification_takes_on_trust_is_said_once() -> None:
+    page = markdown.render("b", [Row("a.json", full(200)), Row("b.json", full(150, eps="8/255"))])
+    assert page.count("## What verification takes on trust") == 1
+    for sentence in trust.GENERAL:
+        assert page.count(markdown.escape(sentence)) == 1
