@@ -28,7 +28,7 @@ def measure_plant(plant: Plant) -> Figures:
     try:
         result = evaluate(plant.build(network), x_NCHW, y_N, THREAT, SUITE, diagnose=True)
         found |= _figures(result)
-    except UserError as error:
+    except (UserError, RuntimeError) as error:  # TEMP
         found |= {"flags": {}, "stopped": str(error)}
     attack = AdaptiveAttack(plant.build, network, x_NCHW, y_N, THREAT.radius)
     return {**found, "adaptive": int(attack.robust().sum())}

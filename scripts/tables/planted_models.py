@@ -151,7 +151,7 @@ def store(kind: str, name: str, figures: Figures, order: Sequence[str]) -> None:
     known = [key for key in order if key in every]
     found[kind] = {key: every[key] for key in dict.fromkeys([*known, *every])}
     FIGURES.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{name}: {', '.join(figures['flags']) or 'no flag'}")
+    print(f"{name}: {figures}", flush=True)
 
 
 if __name__ == "__main__":
