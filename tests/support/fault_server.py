@@ -64,6 +64,9 @@ def run_in_child(request: dict[str, Any], counter: mmap.mmap) -> int:
 def serve() -> None:
     import torch
 
+    from robust_eval.core import files
+
+    files.RETRY_SECONDS = 1
     torch.set_num_threads(1)
     counter = mmap.mmap(-1, 8)
     for line in sys.stdin:
