@@ -144,7 +144,8 @@ class Walk:
             assert found.get(page) in (self.old.get(page), self.new.get(page))
         if not rows(found):
             return
-        self.check_next(following)
+        on_board = subject(found, self.new).startswith("b/")
+        self.check_next(following if on_board else NEXT[0])
 
     def check_next(self, following: str) -> None:
         done = self.run(following)
