@@ -103,9 +103,9 @@ def make_job(
     settings = check_options(options or SearchOptions(), chosen, device)
     x, y = _checked(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
     # Copied before the first call: a model with a memory must not have seen the images.
-    unused, judged = copy_model(model), copy_model(model).eval()
-    classes = _classes(Isolated(judged), x[:1])
-    _check_copy(model, judged, x[:_COMPARED])
+    unused, judged = copy_model(model).eval(), copy_model(model).eval()
+    classes = _classes(Isolated(copy_model(unused)), x[:1])
+    _check_copy(model, unused, x[:_COMPARED])
     precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
@@ -160,10 +160,10 @@ def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
 
 
 @torch.no_grad()
-def _check_copy(model: nn.Module, judged: nn.Module, x_NCHW: Tensor) -> None:
-    """Raise :class:`UserError` if the copy computes another function than the model."""
+def _check_copy(model: nn.Module, unused: nn.Module, x_NCHW: Tensor) -> None:
+    """Raise :class:`UserError` if a copy computes another function than the model. ``unused`` is not called."""
     modes = {module: module.training for module in model.modules()}
-    copies = Isolated(judged), Isolated(judged)
+    copies = Isolated(copy_model(unused)), Isolated(copy_model(unused))
     try:
         own = Isolated(model.eval())(x_NCHW)
     finally:
