@@ -43,6 +43,8 @@ def verify(
     seed = options.audit_seed
     if options.audit < 0 or (seed is not None and seed < 0):
         raise UserError("--audit and --audit-seed must be 0 or more.")
+    if seed is not None and not options.audit:
+        raise UserError("--audit-seed chooses the units of an audit: add --audit N.")
     read_result(result)
     beside = attachments.attached_checkpoint(result)
     if options.checkpoint is None and beside is None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from robust_eval.core.statistics import mcnemar
 from robust_eval.core.verdict_bits import parse_bits
+from robust_eval.evaluation.planning.recorded_suite import CUSTOM
 from robust_eval.leaderboard.row import WORST_CASE, Row, order_rows
 from robust_eval.results.comparison import SIGNIFICANT, same_attacks
 
@@ -51,7 +52,7 @@ def group_key(row: Row) -> GroupKey:
 
 
 def group_rows(rows: Iterable[Row]) -> list[list[Row]]:
-    """Groups of comparable rows in a fixed order; of one dataset the largest number of images first."""
+    """Groups of comparable rows in a fixed order: named suites before custom ones, more images first."""
     groups: dict[GroupKey, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.result.status == "partial"):
         key = group_key(row)
@@ -60,7 +61,11 @@ def group_rows(rows: Iterable[Row]) -> list[list[Row]]:
             alike = (k for k, (first, *_) in groups.items() if k[:-1] == key[:-1] and _agree(row, first))
             key = next(alike, key)
         groups.setdefault(key, []).append(row)
-    return [groups[key] for key in sorted(groups, key=lambda key: (*key[:5], -key[5], *key[6:]))]
+    return [groups[key] for key in sorted(groups, key=_position)]
+
+
+def _position(key: GroupKey) -> tuple[object, ...]:
+    return *key[:4], key[4].startswith(CUSTOM), key[4], -key[5], *key[6:]
 
 
 def _agree(partial: Row, row: Row) -> bool:

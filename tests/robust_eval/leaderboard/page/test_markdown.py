@@ -146,8 +146,8 @@ def test_a_row_that_names_a_suite_falsely_is_custom() -> None:
     value["columns"]["pgd-20"]["attacks"][0]["params"]["steps"] = 1
     page = markdown.render("b", [Row("a.json", full(200)), Row("b.json", EvalResult.model_validate(value))])
     assert re.findall("^## digits.*", page, re.MULTILINE) == [
-        "## digits (test), 400 images, Linf 0.1, suite custom (claims full v1)",
         "## digits (test), 400 images, Linf 0.1, suite full v1",
+        "## digits (test), 400 images, Linf 0.1, suite custom (claims full v1)",
     ]
     assert "- weak.pt names suite full v1, but has steps 1 instead of 20 in attack pgd-20" in page
 
