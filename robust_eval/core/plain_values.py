@@ -14,36 +14,52 @@ MOST_VALUES = 500_000
 _INTEGERS = range(-(2**63), 2**64)
 
 
-def problem(value: Any) -> str | None:
-    """What makes a value unusable, as the predicate of a sentence; None if it is usable.
+class UnboundedError(Exception):
+    """A value is beyond the limits; the text is the predicate of a sentence about it."""
 
-    Usable are text, integers of 64 bits, finite numbers, booleans and None, in lists, tuples and dicts with
-    text as keys: at most MOST_LEVELS levels and MOST_VALUES values, a value that occurs twice counted twice.
+
+def items(value: Any) -> Iterator[Any]:
+    """A value and everything in it: lists, tuples and dicts, their entries (without keys), and so on.
+
     Time and memory are bounded, also for a value that contains itself.
+
+    Raises:
+        UnboundedError: beyond MOST_LEVELS levels or MOST_VALUES values; what occurs twice is counted twice.
     """
     left, count = [(value, 1)], 1
     while left:
         item, level = left.pop()
-        wrong = _scalar_problem(item)
-        if wrong is not None:
-            return wrong
+        yield item
         if isinstance(item, (dict, list, tuple)):
             if level > MOST_LEVELS:
-                return f"is nested more than {MOST_LEVELS} levels deep (or contains itself)"
+                raise UnboundedError(f"is nested more than {MOST_LEVELS} levels deep (or contains itself)")
             count += len(item)
             if count > MOST_VALUES:
-                return f"holds more than {MOST_VALUES:,} values"
-            for key in item if isinstance(item, dict) else ():
-                if not isinstance(key, str):
-                    return f"has a key that is not text ({type(key).__name__})"
-                if (wrong := _text_problem(key)) is not None:
-                    return wrong
-            left += [(entry, level + 1) for entry in _entries(item)]
-    return None
+                raise UnboundedError(f"holds more than {MOST_VALUES:,} values")
+            entries = item.values() if isinstance(item, dict) else item
+            left += [(entry, level + 1) for entry in entries]
 
 
-def _entries(item: Any) -> Iterator[Any]:
-    return iter(item.values() if isinstance(item, dict) else item)
+def problem(value: Any) -> str | None:
+    """What makes a value unusable, as the predicate of a sentence; None if it is usable.
+
+    Usable are text, integers of 64 bits, finite numbers, booleans and None, in lists, tuples and dicts with
+    text as keys, within the limits of :func:`items`.
+    """
+    try:
+        return next((wrong for item in items(value) if (wrong := _problem_of_one(item)) is not None), None)
+    except UnboundedError as error:
+        return str(error)
+
+
+def _problem_of_one(item: Any) -> str | None:
+    if isinstance(item, dict):
+        for key in item:
+            if not isinstance(key, str):
+                return f"has a key that is not text ({type(key).__name__})"
+            if (wrong := _text_problem(key)) is not None:
+                return wrong
+    return _scalar_problem(item)
 
 
 def _scalar_problem(item: Any) -> str | None:

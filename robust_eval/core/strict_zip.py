@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import IO
 
 _LARGEST_DIRECTORY = 8 * 2**20
@@ -45,20 +46,35 @@ class Archive:
     """The members of an open archive, by name."""
 
     def __init__(self, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> None:
-        self._archive = archive
+        self._archive, self._members = archive, members
         self.sizes = {name: member.file_size for name, member in members.items()}
         """Unpacked sizes in bytes."""
 
     @contextmanager
-    def member(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a member for reading."""
-        with _reported(), self._archive.open(name) as file:
+    def member(self, name: str, *, check: bool = True) -> Iterator[IO[bytes]]:
+        """Open a member for reading; ``check``: report a wrong checksum at its end."""
+        member = copy(self._members[name])
+        if not check:
+            # The documented attribute; zipfile compares the checksum only if there is one.
+            del member.CRC
+        with _reported(), self._archive.open(member) as file:
             yield file
 
-    def read(self, name: str) -> bytes:
-        """The content of a member, whose checksum is verified."""
-        with self.member(name) as file:
+    def read(self, name: str, *, check: bool = True) -> bytes:
+        """The content of a member; ``check``: verify its checksum."""
+        with self.member(name, check=check) as file:
             return bytes(fill(file, self.sizes[name]))
+
+    def first_damaged(self) -> str | None:
+        """The name of the first member with a wrong checksum; None if there is none."""
+        for name in self.sizes:
+            try:
+                with self.member(name) as file:
+                    while file.read(_MOST_COPIED):
+                        pass
+            except UnusableZipError:
+                return name
+        return None
 
 
 def fill(file: IO[bytes], size: int) -> bytearray:
@@ -111,15 +127,20 @@ def _check_member(name: str, member: zipfile.ZipInfo) -> None:
 
 
 def _directory_size(file: IO[bytes], size: int) -> int:
-    """Size of the directory in bytes, from the records at the end of the file; zipfile reads all of it."""
+    """Size of the directory in bytes, from the records at the end of the file; zipfile reads all of it.
+
+    The directory must lie directly before these records, so that all readers find the same one.
+    """
     file.seek(max(0, size - 98))
     end = file.read(98)
     if len(end) < 22 or not end[-22:].startswith(b"PK\x05\x06"):
         raise UnusableZipError("is truncated, or other data follow the archive")
-    directory = int(struct.unpack("<L", end[-10:-6])[0])
-    if not end[-42:].startswith(b"PK\x06\x07"):
-        return directory
-    # The format for large archives: two further records, of 56 and 20 bytes, give sizes of 64 bits.
-    if not end.startswith(b"PK\x06\x06"):
+    directory, start = struct.unpack("<LL", end[-10:-2])
+    records = 22
+    if end[-42:].startswith(b"PK\x06\x07"):
+        # The format for large archives: two further records, of 56 and 20 bytes, give sizes of 64 bits.
+        directory, start = struct.unpack("<QQ", end[40:56])
+        records = 98 if end.startswith(b"PK\x06\x06") else 0
+    if not records or start + directory + records != size:
         raise UnusableZipError("has a damaged directory")
-    return max(directory % 0xFFFFFFFF, int(struct.unpack("<Q", end[40:48])[0]))
+    return int(directory)

@@ -11,9 +11,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from robust_eval.core.files import write_text
+from robust_eval.core.folders import change_files
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.evaluation.planning.cascade import FinishedColumn, labels
 from robust_eval.results import (
+    EVIDENCE_FILE,
     RESULT_FILE,
     DiagnosisRecord,
     Environment,
@@ -24,7 +26,7 @@ from robust_eval.results import (
     flags,
     summary,
 )
-from robust_eval.results.evidence import write_evidence
+from robust_eval.results.evidence import pack_evidence
 from robust_eval.results.request_records import request_records
 
 DIAGNOSIS_FILE = "diagnosis.json"
@@ -53,7 +55,8 @@ def write(
 ) -> EvalResult:
     """The result of the finished columns, in the suite's order; ``partial`` if columns are missing.
 
-    It is written to ``folder`` if given, with the adversarial images if ``evidence`` is true.
+    It is written to ``folder`` if given, which must be locked, together with the adversarial images if
+    ``evidence`` is true.
     """
     order = dict.fromkeys((CLEAN, *(column.id for column in request.suite.columns)))
     finished = {name: finished[name] for name in order if name in finished}
@@ -61,10 +64,9 @@ def write(
     columns = {name: column.record for name, column in finished.items()}
     missing = tuple(column.id for column in request.suite.columns if column.id not in columns)
     y_N = labels(finished[CLEAN], request.data.n)
-    record = None
+    record, files = None, dict[str, bytes]()
     if evidence and folder is not None:
-        record = write_evidence(
-            folder,
+        files[EVIDENCE_FILE], record = pack_evidence(
             {name: column.stages for name, column in finished.items() if column.stages},
             y_N,
             {
@@ -104,7 +106,7 @@ def write(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     if folder is not None:
-        write_text(folder / RESULT_FILE, result.to_json())
+        change_files(folder, {**files, RESULT_FILE: result.to_json().encode()})
     return result
 
 

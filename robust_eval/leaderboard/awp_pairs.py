@@ -44,6 +44,6 @@ def _kind(row: Row) -> tuple[object, ...]:
         row.seed,
         row.selected,
         result.labels_sha256,
-        group_key(result),
+        group_key(row),
         tuple(result.columns),  # Fewer in an unfinished row: its worst case is over fewer attacks.
     )

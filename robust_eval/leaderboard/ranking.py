@@ -16,9 +16,7 @@ from dataclasses import dataclass
 
 from robust_eval.core.statistics import mcnemar
 from robust_eval.core.verdict_bits import parse_bits
-from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard.row import WORST_CASE, Row, order_rows
-from robust_eval.results import EvalResult
 from robust_eval.results.comparison import SIGNIFICANT, same_attacks
 
 GroupKey = tuple[str, str, str, str, str, int, str, str]
@@ -41,13 +39,13 @@ class RankedRow:
         return f"{self.rank}=" if self.shared else str(self.rank)
 
 
-def group_key(result: EvalResult) -> GroupKey:
+def group_key(row: Row) -> GroupKey:
     """Rows are comparable if this is equal: (data, split, norm, eps, suite, n, fingerprint, columns).
 
-    ``suite`` is the label and ``columns`` the digest of a :class:`RecordedSuite`. Rows of a named suite
+    ``suite`` is the label and ``columns`` the digest of ``Row.suite``. Rows of a named suite
     share a group only with each other, custom rows with those of the same columns and attacks.
     """
-    data, threat, suite = result.data, result.threat, recorded_suite.identify(result)
+    data, threat, suite = row.result.data, row.result.threat, row.suite
     columns = "" if suite.label == suite.claim else suite.computed
     return data.name, data.split, threat.norm, threat.eps, suite.label, data.n, data.fingerprint, columns
 
@@ -56,7 +54,7 @@ def group_rows(rows: Iterable[Row]) -> list[list[Row]]:
     """Groups of comparable rows in a fixed order; of one dataset the largest number of images first."""
     groups: dict[GroupKey, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.result.status == "partial"):
-        key = group_key(row.result)
+        key = group_key(row)
         if row.result.status == "partial":
             # An unfinished row has no rank. It is shown with rows that agree with its finished columns.
             alike = (k for k, (first, *_) in groups.items() if k[:-1] == key[:-1] and _agree(row, first))

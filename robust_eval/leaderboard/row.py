@@ -9,6 +9,7 @@ from typing import Any
 
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
+from robust_eval.evaluation.planning.recorded_suite import RecordedSuite, identify
 from robust_eval.results import (
     Count,
     EvalResult,
@@ -51,6 +52,11 @@ class Row:
     """Whether the stored verification was made for different content."""
     attachments: tuple[str, ...] = ()
     """Suffixes of the attachments: checkpoint and evidence stored beside the result."""
+
+    @cached_property
+    def suite(self) -> RecordedSuite:
+        """The suite of the row: what it computed, and not only what it names."""
+        return identify(self.result)
 
     @property
     def name(self) -> str:

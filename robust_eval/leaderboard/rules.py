@@ -47,7 +47,7 @@ def check_row(board: Board, row: Row) -> Iterator[str]:
     yield from _blocked(result)
     yield from _impossible(result)
     yield from _off_board(board, result)
-    yield from _off_suite(board, result)
+    yield from _off_suite(board, row)
     if row.verification is not None and not row.verification.passed:
         yield "failed its verification"
     if row.verification_outdated:
@@ -89,12 +89,12 @@ def _off_board(board: Board, result: EvalResult) -> Iterator[str]:
         yield f"has {data.n} examples; the board requires at least {rules.minimum_n}"
 
 
-def _off_suite(board: Board, result: EvalResult) -> Iterator[str]:
+def _off_suite(board: Board, row: Row) -> Iterator[str]:
     """How a row differs from the board's suite, or without rules from the suite that it names."""
-    suite, recorded = board.suite(), recorded_suite.identify(result)
+    suite, result = board.suite(), row.result
     if suite is None:
-        if recorded.problem:
-            yield recorded.problem
+        if row.suite.problem:
+            yield row.suite.problem
         return
     if (result.suite.name, result.suite.version) != (suite.name, suite.version):
         used = f"{result.suite.name} (version {result.suite.version})"

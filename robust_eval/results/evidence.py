@@ -14,7 +14,6 @@ from safetensors.numpy import save
 
 from robust_eval.core import regular_file, strict_json, strict_safetensors
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, report_write_errors
 from robust_eval.core.types import Ints
 from robust_eval.core.versions import written_by
 from robust_eval.results import EVIDENCE_FILE, EvidenceRecord
@@ -35,16 +34,15 @@ def column_evidence(stages: Sequence[Stage]) -> tuple[Ints, NDArray[np.float32]]
     return indices[order], np.concatenate(images)[order]
 
 
-def write_evidence(
-    folder: Path,
+def pack_evidence(
     columns: Mapping[str, Sequence[Stage]],
     labels: Ints,
     metadata: Mapping[str, str],
-) -> EvidenceRecord:
-    """Write ``<column>.indices``, ``<column>.images`` (float32 in [0, 1]) and ``labels`` into ``folder``.
+) -> tuple[bytes, EvidenceRecord]:
+    """The content of an evidence file, and its record.
 
-    The header of the file contains ``metadata``, the format and the version of robust-eval as JSON under
-    ``robust_eval``.
+    It holds ``<column>.indices``, ``<column>.images`` (float32 in [0, 1]) and ``labels``. The header of
+    the file contains ``metadata``, the format and the version of robust-eval as JSON under ``robust_eval``.
     """
     tensors: dict[str, NDArray[np.generic]] = {"labels": labels}
     total = 0
@@ -55,10 +53,8 @@ def write_evidence(
     # One header entry only: several are written in random order, which would change the digest of equal runs.
     described = {**metadata, "format": FORMAT, "written_by": written_by()}
     payload = save(tensors, metadata={"robust_eval": json.dumps(described, sort_keys=True)})
-    path = folder / EVIDENCE_FILE
-    with report_write_errors(folder), atomic(path) as file:
-        file.write(payload)
-    return EvidenceRecord(file=EVIDENCE_FILE, sha256=hashlib.sha256(payload).hexdigest(), images=total)
+    sha256 = hashlib.sha256(payload).hexdigest()
+    return payload, EvidenceRecord(file=EVIDENCE_FILE, sha256=sha256, images=total)
 
 
 @dataclass(frozen=True)

@@ -41,23 +41,24 @@ class AuditRecord(ClosedModel):
     seed: NonNegativeInt
     """Chose the units and the fresh seed."""
     n: NonNegativeInt
-    """Examples recorded as robust that were attacked again, with the row's own seed and with a fresh one."""
+    """Examples recorded as robust that were attacked again, with the row's own seed and with fresh ones."""
     of: NonNegativeInt
     """Examples recorded as robust."""
     broken_own: tuple[NonNegativeInt, ...]
     """Indices of those that the row's own seed broke."""
     broken_fresh: tuple[NonNegativeInt, ...]
-    """Indices of those that the fresh seed broke."""
+    """Indices of those that the first fresh seed broke."""
     contradicted: tuple[NonNegativeInt, ...]
     """Indices of examples that the row's own seed broke where it repeated the stored images bit for bit."""
     images: NonNegativeInt
     """Stored images whose attack was repeated with the row's own seed."""
     images_equal: NonNegativeInt
     """Those that came out the same, bit for bit."""
-    robust_alone: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
-    """Examples that are robust in the record only, with the row's own seed only, with the fresh seed only."""
+    robust_alone: Annotated[tuple[NonNegativeInt, ...], Field(min_length=3)]
+    """Examples that are robust in one run only: in the record, with the row's own seed, with each fresh seed
+    (two if the row's own run was not repeated exactly)."""
     p: Annotated[float, Field(ge=0, le=1)]
-    """p-value of the first of these three numbers: one-sided exact binomial test with 1/3."""
+    """p-value of the first of these numbers: one-sided exact binomial test; all are equally likely."""
     passed: bool
     forwards: NonNegativeInt
     backwards: NonNegativeInt
@@ -71,7 +72,7 @@ class AuditRecord(ClosedModel):
     @property
     def text(self) -> str:
         """The outcome in words."""
-        record, own, fresh = self.robust_alone
+        record, *others = self.robust_alone
         if self.contradicted:
             contradiction = f", so that the record of {count_of(len(self.contradicted), 'example')} is false"
         else:
@@ -80,9 +81,8 @@ class AuditRecord(ClosedModel):
             f"{self.n:,} of {count_of(self.of, 'robust example')} attacked again by "
             f"{', '.join(self.columns)}, audit seed {self.seed}. Own seed: {len(self.broken_own)} broken; "
             f"{self.images_equal:,} of {count_of(self.images, 'stored image')} repeated bit for "
-            f"bit{contradiction}. Fresh seed: {len(self.broken_fresh)} broken. Robust in one of the three "
-            f"runs only: {record} in the record, {own} with its seed, {fresh} with the fresh seed "
-            f"(p = {self.p:.2g})"
+            f"bit{contradiction}. Fresh seed: {len(self.broken_fresh)} broken. Robust in one run only: "
+            f"{record} in the record, {', '.join(map(str, others))} in the others (p = {self.p:.2g})"
         )
 
     @property

@@ -3,10 +3,10 @@
 Own seed: whole units are repeated (:mod:`robust_eval.verification.repetition`). If their stored images come
 out bit for bit, an example recorded as robust that breaks contradicts the record; one is a failure.
 
-Fresh seed: the record, the repetition and the fresh run are three runs of the same attacks. If all are
-honest, an example that is robust in one of them only is so in each equally often. The audit fails if it
-is the record too often: the one-sided exact binomial test with 1/3 gives p < 1%. How much two honest seeds
-differ is thus measured on the same model, attacks and examples.
+Fresh seeds: one, or two if the row's own run is not repeated exactly. The record, the repetition and the
+fresh runs are runs of the same attacks. If all are honest, an example that is robust in one of them only is
+so in each equally often. The audit fails if it is the record too often: the one-sided exact binomial test
+gives p < 1%. How much honest seeds differ is thus measured on the same model, attacks and examples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from robust_eval.core.logits import logit_std, margin
 from robust_eval.core.request import Request
 from robust_eval.core.statistics import binomial_tail
-from robust_eval.core.types import Bools, Ints, UnitResult, WorkUnit
+from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation.attack_copy import AttackCopyConfig
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.units import stage_units
@@ -37,7 +37,7 @@ from robust_eval.results.evidence import Evidence
 from robust_eval.results.verification_record import AuditRecord
 from robust_eval.verification.audit_plan import AuditPlan
 from robust_eval.verification.predictions import ROUNDING
-from robust_eval.verification.repetition import repeat
+from robust_eval.verification.repetition import RepeatedColumn, Repetition, repeat
 
 SIGNIFICANT = 0.01
 _SCALE_IMAGES = 64
@@ -74,29 +74,28 @@ def audit(plan: AuditPlan, job: Job, result: EvalResult, evidence: Evidence) -> 
     """Run a plan; ``job`` holds the result's request, model and images, ``evidence`` its stored images."""
     start, device = time.perf_counter(), job.x_NCHW.device
     auditor = _Auditor(job, _recorded_config(result, device))
-    own, contradicted, images, equal = plan.recorded | True, set[int](), 0, 0
     with _threads(result.environment.threads, device):
-        for column in plan.columns:
-            stored = dict(zip(*_stored(evidence, column.column.id), strict=True))
-            found = repeat(column, plan.request, auditor.run, stored, auditor.near)
-            own[list(found.broken)] = False
-            contradicted |= found.contradicted(result.environment == environment(device))
-            images, equal = images + found.images, equal + found.equal
-        fresh = _fresh(plan, plan.fresh, auditor)
-    recorded, own, fresh = (bits[plan.chosen] for bits in (plan.recorded, own, fresh))
-    alone = [int((a & ~b & ~c).sum()) for a, b, c in _each_and_others(recorded, own, fresh)]
-    p = binomial_tail(alone[0], sum(alone), Fraction(1, 3))
+        repeated = [_repeat(column, plan, auditor, evidence) for column in plan.columns]
+        same_environment = result.environment == environment(device)
+        exact = [column.exact(same_environment) for column in repeated]
+        fresh = [_run_fresh(plan, request, auditor) for request in plan.fresh[: 1 if all(exact) else 2]]
+    own = np.ones(len(plan.recorded), dtype=np.bool_)
+    own[list(set().union(*(column.broken for column in repeated)))] = False
+    contradicted = set().union(*(c.contradicting for c, e in zip(repeated, exact, strict=True) if e))
+    runs = np.stack([plan.recorded, own, *fresh])[:, plan.chosen]
+    alone = (runs & (runs.sum(0) == 1)).sum(1).tolist()
+    p = binomial_tail(alone[0], sum(alone), Fraction(1, len(alone)))
     return AuditRecord(
         columns=tuple(column.column.id for column in plan.columns),
         seed=plan.seed,
         n=plan.robust,
         of=int(plan.recorded.sum()),
-        broken_own=_indices(plan.chosen, recorded & ~own),
-        broken_fresh=_indices(plan.chosen, recorded & ~fresh),
+        broken_own=tuple(plan.chosen[runs[0] & ~runs[1]].tolist()),
+        broken_fresh=tuple(plan.chosen[runs[0] & ~runs[2]].tolist()),
         contradicted=tuple(sorted(contradicted)),
-        images=images,
-        images_equal=equal,
-        robust_alone=(alone[0], alone[1], alone[2]),
+        images=sum(column.images for column in repeated),
+        images_equal=sum(column.equal for column in repeated),
+        robust_alone=tuple(alone),
         p=p,
         passed=not contradicted and p >= SIGNIFICANT,
         forwards=auditor.forwards,
@@ -105,9 +104,15 @@ def audit(plan: AuditPlan, job: Job, result: EvalResult, evidence: Evidence) -> 
     )
 
 
-def _fresh(plan: AuditPlan, request: Request, auditor: _Auditor) -> Bools:
-    """(n,) robust under the audited columns with the fresh seed; computed for the chosen examples only."""
-    robust = plan.recorded | True
+def _repeat(column: Repetition, plan: AuditPlan, auditor: _Auditor, evidence: Evidence) -> RepeatedColumn:
+    indices, images = evidence.broken(column.column.id)
+    stored = dict(zip(indices.tolist(), images, strict=True))
+    return repeat(column, plan.request, auditor.run, stored, auditor.near)
+
+
+def _run_fresh(plan: AuditPlan, request: Request, auditor: _Auditor) -> Bools:
+    """(n,) robust under the audited columns with a fresh seed; computed for the chosen examples only."""
+    robust = np.ones(len(plan.recorded), dtype=np.bool_)
     for repetition in plan.columns:
         left: list[int] = plan.chosen.tolist()
         for stage in range(len(repetition.column.attacks)):
@@ -117,19 +122,6 @@ def _fresh(plan: AuditPlan, request: Request, auditor: _Auditor) -> Bools:
                 robust[broken[~auditor.near(done)]] = False
                 left = sorted(set(left) - set(broken.tolist()))
     return robust
-
-
-def _each_and_others(a: Bools, b: Bools, c: Bools) -> tuple[tuple[Bools, Bools, Bools], ...]:
-    return (a, b, c), (b, a, c), (c, a, b)
-
-
-def _indices(chosen: Ints, which: Bools) -> tuple[int, ...]:
-    return tuple(chosen[which].tolist())
-
-
-def _stored(evidence: Evidence, column: str) -> tuple[list[int], list[np.ndarray]]:
-    indices, images = evidence.broken(column)
-    return indices.tolist(), list(images)
 
 
 def _recorded_config(result: EvalResult, device: torch.device) -> AttackCopyConfig:

@@ -25,8 +25,8 @@ class AuditPlan:
 
     request: Request
     """That of the result."""
-    fresh: Request
-    """The same with a fresh seed."""
+    fresh: tuple[Request, Request]
+    """The same with fresh seeds."""
     seed: int
     """The seed that the units and the fresh seed were drawn with."""
     columns: tuple[Repetition, ...]
@@ -42,13 +42,14 @@ class AuditPlan:
 
     @property
     def cost(self) -> Cost:
-        """Passes if nothing breaks; more than will be needed."""
+        """Passes if nothing breaks and both fresh seeds are used; more than will be needed."""
         total = Cost(0, 0)
         for column in self.columns:
             total += column.cost(self.request)
             for attack in column.column.attacks:
                 one = attacks.cost(attack, self.request.checkpoint.classes)
-                total += Cost(one.forwards * len(self.chosen), one.backwards * len(self.chosen))
+                images = len(self.fresh) * len(self.chosen)
+                total += Cost(one.forwards * images, one.backwards * images)
         return total
 
 
@@ -69,9 +70,9 @@ def plan_audit(result: EvalResult, n: int, seed: int, suite: str | None = None) 
     if not recorded.any():
         raise UserError("There is nothing to audit: no example is robust. Leave out --audit.")
     chosen = _choose(request, clean, recorded, n, seed)
-    fresh = replace(request, seed=seeds.derive(seed, "audit", request.key))
+    first, second = (replace(request, seed=seeds.derive(seed, f"audit {k}", request.key)) for k in (1, 2))
     repetitions = (Repetition(one, result.columns[one.id], clean, chosen) for one in columns)
-    return AuditPlan(request, fresh, seed, tuple(repetitions), chosen, recorded)
+    return AuditPlan(request, (first, second), seed, tuple(repetitions), chosen, recorded)
 
 
 def _choose(request: Request, clean: Bools, recorded: Bools, n: int, seed: int) -> Ints:

@@ -30,13 +30,13 @@ class VerifyOptions:
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MODEL)
     audit: int = option(
         0,
-        "Attack at least N of the robust examples again, in whole units: with the row's own seed, and with a "
-        "fresh one. The cost is printed first.",
+        "Attack at least N of the robust examples again, in whole units: with the row's own seed, and with "
+        "fresh ones. The cost is printed first.",
         panel=AUDIT,
     )
     audit_suite: str | None = option(
         None, "Audit these columns of the result only, such as fgsm,pgd-20 (default: all).", panel=AUDIT
     )
     audit_seed: int | None = option(
-        None, "Chooses the units and the fresh seed (default: drawn at random and recorded).", panel=AUDIT
+        None, "Chooses the units and the fresh seeds (default: drawn at random and recorded).", panel=AUDIT
     )

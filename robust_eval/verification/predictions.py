@@ -20,7 +20,7 @@ from robust_eval.evaluation.judge import classify, is_correct
 ROUNDING = 1e-4
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """Images by row number: a tensor, or images that are stored elsewhere."""
 
     def __len__(self) -> int: ...
@@ -52,7 +52,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, images: Images, y_N: Tensor, batch_size: int, order: Tensor | None = None
+    model: nn.Module, images: ImageSource, y_N: Tensor, batch_size: int, order: Tensor | None = None
 ) -> Predictions:
     """Predictions under the judge's predicate, with margins. ``model``: [0, 1] pixels to logits, eval mode.
 
@@ -109,7 +109,7 @@ class TwoPredictions:
         return int((differ & ~self.within_rounding(logit_std)).sum())
 
 
-def predict_twice(model: nn.Module, images: Images, y_N: Tensor, batch_size: int) -> TwoPredictions:
+def predict_twice(model: nn.Module, images: ImageSource, y_N: Tensor, batch_size: int) -> TwoPredictions:
     """:func:`predict` in two random orders, in batches of ``batch_size`` and of a third of it."""
     n = len(images)
     first, second = (torch.from_numpy(np.random.default_rng([k, n]).permutation(n)) for k in (0, 1))

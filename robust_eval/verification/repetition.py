@@ -40,14 +40,18 @@ class RepeatedColumn:
     equal: int = 0
     """Those whose image is the stored one, bit for bit."""
 
-    def contradicted(self, same_environment: bool) -> set[int]:
-        """Examples recorded as robust that the row's own attacks broke, if they were repeated exactly.
+    def exact(self, same_environment: bool) -> bool:
+        """Whether the attacks were repeated exactly: all stored images came out bit for bit.
 
-        That is so if all stored images were repeated bit for bit; if they are few, the recorded environment
-        must also be the present one: on another processor, a few images can be the same by chance.
+        If they are few, the recorded environment must also be the present one: on another processor, a few
+        images can be the same by chance.
         """
-        exact = self.equal == self.images and (self.images >= ENOUGH_IMAGES or same_environment)
-        return {index for index in self.broken if self.robust[index]} if exact else set()
+        return self.equal == self.images and (self.images >= ENOUGH_IMAGES or same_environment)
+
+    @property
+    def contradicting(self) -> set[int]:
+        """Examples recorded as robust that were broken."""
+        return {index for index in self.broken if self.robust[index]}
 
 
 @dataclass(frozen=True)

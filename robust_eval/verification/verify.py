@@ -155,8 +155,8 @@ def _announcement(plan: AuditPlan, job: Job) -> str:
     cost, batch = plan.cost, job.x_NCHW[:64]
     seconds = measure_speed(job.model, batch, precision=plan.request.precision).seconds(cost, 1)
     return (
-        f"Audit: {count_of(plan.robust, 'robust example')}, in whole units, with the row's own seed and a "
-        f"fresh one. At most {cost.forwards:,} forward and {cost.backwards:,} backward passes, about "
+        f"Audit: {count_of(plan.robust, 'robust example')}, in whole units, with the row's own seed and one "
+        f"or two fresh ones. At most {cost.forwards:,} forward and {cost.backwards:,} backward passes, about "
         f"{duration(seconds)}."
     )
 

@@ -61,4 +61,4 @@ def _lines(rows: Sequence[Row]) -> Iterator[Cells]:
 
 def _key(row: Row) -> tuple[object, ...]:
     """What a row must share with AT's row to be compared with it."""
-    return row.seed, row.selected, row.result.checkpoint.architecture, ranking.group_key(row.result)
+    return row.seed, row.selected, row.result.checkpoint.architecture, ranking.group_key(row)

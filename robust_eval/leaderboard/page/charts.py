@@ -140,7 +140,7 @@ def epsilons(groups: Sequence[GroupView]) -> list[Chart]:
     found: dict[tuple[Any, ...], dict[tuple[str, str], list[RowView]]] = {}
     for group in groups:
         for row in (row for row in group.rows if CLEAN in row.cells):
-            data, _, norm, _, *rest = group_key(row.result)
+            data, _, norm, _, *rest = group_key(row.row)
             checkpoint = row.result.checkpoint.sha256, row.name
             found.setdefault((data, norm, *rest), {}).setdefault(checkpoint, []).append(row)
     charts = []

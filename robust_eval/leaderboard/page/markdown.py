@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from robust_eval.core.text import printable
-from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard import robustbench_import
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
 from robust_eval.leaderboard.robustbench_import import PublishedEntry
 from robust_eval.leaderboard.row import WORST_CASE, Row
-from robust_eval.results import Count, EvalResult, trust
+from robust_eval.results import Count, trust
 
 # Only inline markup has an effect inside a table cell. An underscore within a word has none.
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -47,7 +46,7 @@ def render(
     """
     parts = [f"# {escape(title)}", *([f"**{escape(about)}**"] if about else []), _preamble(by)]
     for members in group_rows(rows):
-        parts += [f"## {_group(members[0].result)}", _table(members, by)]
+        parts += [f"## {_group(members[0])}", _table(members, by)]
         notes = _notes(members)
         if notes:
             parts.append(notes)
@@ -78,10 +77,10 @@ def _preamble(by: str) -> str:
     )
 
 
-def _group(result: EvalResult) -> str:
+def _group(row: Row) -> str:
+    result = row.result
     data = f"{escape(result.data.name)} ({escape(result.data.split)}), {result.data.n:,} images"
-    suite = recorded_suite.identify(result).label
-    return f"{data}, {result.threat.norm} {escape(result.threat.eps)}, suite {suite}"
+    return f"{data}, {result.threat.norm} {escape(result.threat.eps)}, suite {row.suite.label}"
 
 
 def _table(rows: Sequence[Row], by: str) -> str:
@@ -114,8 +113,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _notes(rows: Sequence[Row]) -> str:
     """Why rows are of a custom suite although they name another; the meaning of every flag, once."""
-    claims = ((row, recorded_suite.identify(row.result).problem) for row in rows)
-    lines = [f"- {escape(row.label)} {escape(problem)}" for row, problem in claims if problem]
+    lines = [f"- {escape(row.label)} {escape(row.suite.problem)}" for row in rows if row.suite.problem]
     seen = {flag.id: flag for row in rows for flag in row.flags}
     lines += [
         f"- {escape(name)} ({flag.severity}): {escape(flag.advice)}" for name, flag in sorted(seen.items())

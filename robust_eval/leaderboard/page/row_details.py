@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from robust_eval.core.verdict_bits import parse_bits
-from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard.page import charts
 from robust_eval.leaderboard.page.chart_geometry import Chart
 from robust_eval.leaderboard.page.view_models import Cell, GroupView, RowView, make_cell
@@ -57,8 +56,6 @@ class RowDetails:
     neighbours: tuple[tuple[RowView, Difference], ...]
     """Rows adjacent in rank; the difference is this row minus the other in the ranking column."""
     curve: Chart | None
-    suite_problem: str
-    """How the columns differ from those of the suite that the row names; empty if they do not."""
     settings: tuple[tuple[str, Settings], ...]
 
     @property
@@ -97,7 +94,6 @@ def row_details(group: GroupView) -> dict[str, RowDetails]:
             next=group.rows[number + 1].id if number + 1 < len(group.rows) else None,
             neighbours=tuple(_neighbours(row, group)),
             curve=None if curve is None else charts.curve(curve),
-            suite_problem=recorded_suite.identify(row.result).problem,
             settings=tuple(_settings(row)),
         )
     return found
@@ -134,7 +130,7 @@ def _settings(row: RowView) -> list[tuple[str, Settings]]:
     run: Settings = [
         ("images", f"{r.data.n} of {r.data.name}, {r.data.split} split, order {r.data.order}"),
         ("images' fingerprint", r.data.fingerprint),
-        ("suite", recorded_suite.identify(r).label),
+        ("suite", row.row.suite.label),
         ("suite as recorded", f"{r.suite.name}, version {r.suite.version}"),
         ("precision", r.suite.precision),
         *_search(r),

@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from robust_eval.core.text import count_of, printable
-from robust_eval.evaluation.planning import recorded_suite
 from robust_eval.leaderboard.awp_pairs import find_pairs, split_awp
 from robust_eval.leaderboard.page_extras import NO_EXTRAS, PageExtras
 from robust_eval.leaderboard.ranking import RankedRow, group_rows, rank_rows
@@ -101,7 +100,7 @@ class GroupView:
     images: str
     threat: str
     suite: str
-    """The label of :mod:`robust_eval.evaluation.planning.recorded_suite`."""
+    """The label of ``Row.suite``."""
     by: str
     """The ranking column."""
     columns: Mapping[str, str]
@@ -168,7 +167,7 @@ def _group(name: str, rows: Sequence[RowView], by: str) -> GroupView:
         data=f"{first.data.name} ({first.data.split})",
         images=count_of(first.data.n, "image"),
         threat=f"{first.threat.norm} {first.threat.eps}",
-        suite=recorded_suite.identify(first).label,
+        suite=rows[0].row.suite.label,
         by=by,
         columns={name: titles[name] for name in planned if name in titles},
         rows=tuple(rows),

@@ -98,8 +98,8 @@ def build(
 
 
 def count_children(shapes: Shapes, prefix: str) -> int:
-    """The number of children ``prefix.0``, ``prefix.1`` etc. in a state dict."""
-    found = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    """The number of children ``prefix.0``, ``prefix.1`` etc. in a state dict; at most 1000."""
+    found = re.compile(re.escape(prefix) + r"\.(\d{1,3})\.")
     numbers = [int(match[1]) for key in shapes if (match := found.match(key))]
     return max(numbers, default=-1) + 1
 

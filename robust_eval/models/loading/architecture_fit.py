@@ -15,6 +15,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import ArchitectureFile, Arguments, Inferred
+from robust_eval.models.loading.layer_limit import limited_layers
 from robust_eval.models.loading.state_dict_diff import (
     State,
     StateDictDifference,
@@ -43,8 +44,12 @@ class Fit:
 def meta_network(
     architecture: Architecture, *, classes: int, channels: int, image_size: tuple[int, int]
 ) -> nn.Module:
-    """The network on the meta device: it has no values, so no tensor can keep a random initial value."""
-    with torch.device("meta"):
+    """The network on the meta device: it has no values, so no tensor can keep a random initial value.
+
+    Raises:
+        ValueError: for a network of more than 2,500 layers.
+    """
+    with torch.device("meta"), limited_layers():
         return architectures.build(
             architecture.id,
             classes=classes,
@@ -70,14 +75,18 @@ def fit(
     for view in _views(state):
         for file in files.values():
             renamed = _renamed(view.state, file)
-            inferred = file.infer(shapes_of(renamed))
-            if inferred is None or arch not in (None, inferred.architecture.id):
+            try:
+                inferred = file.infer(shapes_of(renamed))
+                if inferred is None or arch not in (None, inferred.architecture.id):
+                    continue
+                network = meta_network_of(inferred, image_size)
+            except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError):
+                # The file has the names of this architecture, but shapes that no network has.
                 continue
-            network = meta_network_of(inferred, image_size)
             difference = compare(shapes_of(network.state_dict()), shapes_of(renamed))
             closest.update(difference, inferred.architecture.id)
             if difference.exact:
-                complete = completed(renamed, network.state_dict())
+                complete = completed(renamed, network.state_dict(), name)
                 notes = _naming_notes(view, renamed)
                 found.append(Fit(inferred, complete, notes, view.prefix, view.rest))
     if found:

@@ -94,13 +94,16 @@ def _load_native(task: LoadTask, header: native_format.Header) -> LoadedModel:
     sizes: dict[str, Any] = {"classes": header.classes, "channels": header.channels}
     try:
         network = architecture_fit.meta_network(architecture, image_size=header.image_size, **sizes)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{task.name} describes a {architecture.id} that cannot be built: {error}.") from None
+    except UserError:
+        raise
+    except Exception as error:
+        # The arguments come from the file: the code of the network may fail on them in any way.
+        raise UserError(f"{task.name} describes {architecture.id}, which cannot be built: {error}.") from None
     expected = network.state_dict()
     difference = compare(shapes_of(expected), shapes_of(weights.state))
     if not difference.exact:
         raise UserError(f"{task.name} does not match its architecture {architecture.id}: {difference}.")
-    network.load_state_dict(completed(weights.state, expected), assign=True)
+    network.load_state_dict(completed(weights.state, expected, task.name), assign=True)
     _check_images(task, Inferred(architecture, image_size=header.image_size, **sizes))
     return _native_result(task, header, architecture, network, ())
 
@@ -113,7 +116,10 @@ def _native_result(
     notes: tuple[str, ...],
 ) -> LoadedModel:
     recorded = Normalisation(**header.normalisation.model_dump())
-    chosen = check_normalisation(recorded, header.channels)
+    try:
+        chosen = check_normalisation(recorded, header.channels)
+    except UserError as error:
+        raise UserError(f"{task.name}: {error}") from None
     if task.normalisation is not None:
         chosen = parse_normalisation(task.normalisation, header.channels)
         notes = (

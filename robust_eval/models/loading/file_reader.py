@@ -6,24 +6,37 @@ variable overrides the default. There is no fallback to another reader.
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from robust_eval.core import regular_file, strict_safetensors, strict_zip
 from robust_eval.core.errors import UserError
-from robust_eval.models.loading import pickle_scan
+from robust_eval.models.loading import pickle_scan, torch_file_check
+from robust_eval.models.loading.pickle_calls import COPY_AGAIN, SAVE_WEIGHTS, RefusedPickleError
 
-_ADVICE = "Save the weights alone: torch.save(model.state_dict(), path)."
-_AGAIN = "Download or copy it again."
-# The largest safetensors header; the limit of the library is the same.
-_LARGEST_HEADER = 100_000_000
+LARGEST = 32 * 2**30
+"""Largest size of a file in bytes."""
+_DTYPES: Mapping[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 _OTHER_FORMATS = {
     b"\x89HDF": "an HDF5 file (Keras?)",
     b"\x93NUMPY": "a NumPy array",
@@ -61,11 +74,9 @@ def read(path: Path) -> Contents:
     if _is_safetensors(head):
         value, metadata = _read_safetensors(path)
         return Contents(value, _sha256(path), "safetensors", metadata)
-    if head.startswith(b"PK"):
-        _check_zip(path)
-    elif not head.startswith(b"\x80"):
+    if not head.startswith((b"PK", b"\x80")):
         raise UserError(_what_else(path, head))
-    elif not pickle_scan.is_torch_legacy(head):
+    if not head.startswith(b"PK") and not pickle_scan.is_torch_legacy(head):
         raise UserError(_not_torch_save(path))
     return Contents(_read_torch(path), _sha256(path), "torch")
 
@@ -74,57 +85,35 @@ def read_head(path: Path) -> bytes:
     """The first 1024 bytes of a file.
 
     Raises:
-        UserError: if it does not exist, is a folder or empty, or cannot be read.
+        UserError: if it does not exist, is no regular file or empty, or cannot be read.
     """
-    try:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder. Name a checkpoint file in it.")
-        size = path.stat().st_size
-        if size == 0:
-            raise UserError(f"{path} is empty (0 bytes). {_AGAIN}")
-        with path.open("rb") as file:
-            return file.read(1024)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Check the path of the checkpoint.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    with regular_file.opened(path, "checkpoints", LARGEST) as file:
+        head = file.read(1024)
+    if not head:
+        raise UserError(f"{path} is empty (0 bytes). {COPY_AGAIN}")
+    return head
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return regular_file.sha256(path, "checkpoints", LARGEST)
 
 
 def _is_safetensors(head: bytes) -> bool:
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER
+    longest = strict_safetensors.LARGEST_HEADER
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= longest
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - not a dict
-    except (SafetensorError, ValueError, OSError) as error:
-        raise UserError(f"{path} is a damaged safetensors file ({error}). {_AGAIN}") from None
+    with strict_safetensors.opened(path) as file:
+        return {key: _tensor(file, key) for key in file.tensors}, file.metadata
 
 
-def _check_zip(path: Path) -> None:
-    """Refuse zip files that are truncated, are no checkpoint, or unpack to more than 20 times their size."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError):
-        raise UserError(f"{path} is a damaged checkpoint: the file is truncated. {_AGAIN}") from None
-    names = [member.filename for member in members]
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise UserError(f"{path} is a TorchScript archive, which carries code. {_ADVICE}")
-    if any(name.endswith(".npy") for name in names):
-        raise UserError(
-            f"{path} is a NumPy archive, not a checkpoint. For images use --data npz:{path.name}."
-        )
-    if not any(name.endswith("/data.pkl") for name in names):
-        raise UserError(f"{path} is a zip archive without a checkpoint at its top. Unpack it first.")
-    if sum(member.file_size for member in members) > 20 * path.stat().st_size + 2**20:
-        raise UserError(f"{path} unpacks to more than 20 times its size and was not opened. {_AGAIN}")
+def _tensor(file: strict_safetensors.TensorFile, key: str) -> torch.Tensor:
+    stored = file.tensors[key]
+    dtype = _DTYPES[stored.dtype]
+    content = file.content(key)
+    flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+    return flat.reshape(stored.shape)
 
 
 def damaged_part(path: Path) -> str | None:
@@ -133,48 +122,48 @@ def damaged_part(path: Path) -> str | None:
     torch.save writes checksums, but torch.load does not verify them. As torch can be configured to omit
     them, they are only required in files that this project wrote.
     """
-    if not zipfile.is_zipfile(path):
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip()
-    except (zipfile.BadZipFile, EOFError):
-        return path.name
+    with regular_file.opened(path, "checkpoints", LARGEST) as file:
+        if file.read(2) != b"PK":
+            return None
+        try:
+            with torch_file_check.opened_zip(file) as archive:
+                return archive.first_damaged()
+        except strict_zip.UnusableZipError:
+            return path.name
 
 
 def _read_torch(path: Path) -> Any:
     try:
+        with regular_file.opened(path, "checkpoints", LARGEST) as file:
+            torch_file_check.check(file)
         with torch.serialization.safe_globals(pickle_scan.REPLACEMENTS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(_refusal(path)) from None
+    except UserError:
+        raise
+    except RefusedPickleError as error:
+        raise _refusal(path, str(error), error.advice) from None
     except Exception:
         # A damaged stream can raise any exception in the reader.
-        wanted = pickle_scan.wanted_globals(path)
-        message = (
-            _refusal(path) if wanted else f"{path} is a damaged checkpoint: it cannot be read completely."
-        )
-        raise UserError(message if wanted else f"{message} {_AGAIN}") from None
+        raise _refusal(path, "is a damaged checkpoint: it cannot be read completely", COPY_AGAIN) from None
 
 
-def _refusal(path: Path) -> str:
-    """The error message for a file that the weights-only reader refused."""
+def _refusal(path: Path, reason: str, advice: str) -> UserError:
+    """The error for a file that is not read; imported code is named first."""
     wanted = pickle_scan.wanted_globals(path)
     if not wanted:
-        return (
-            f"{path} was refused by the weights-only reader: it is damaged or written with another pickle "
-            f"protocol than torch.save's own. {_ADVICE}"
-        )
+        return UserError(f"{path} {reason}. {advice}")
     shown = ", ".join(wanted[:5]) + (f" and {len(wanted) - 5} more" if len(wanted) > 5 else "")
     if any(name.startswith("torch.nn.modules") for name in wanted):
-        return f"{path} contains a pickled model object, which would run code ({shown}). {_ADVICE}"
-    return f"{path} carries code and was not opened: its pickle imports {shown}. {_ADVICE}"
+        return UserError(
+            f"{path} contains a pickled model object, which would run code ({shown}). {SAVE_WEIGHTS}"
+        )
+    return UserError(f"{path} carries code and was not opened: its pickle imports {shown}. {SAVE_WEIGHTS}")
 
 
 def _not_torch_save(path: Path) -> str:
     wanted = pickle_scan.wanted_globals(path)
     imports = f" that imports {', '.join(wanted[:5])}" if wanted else ""
-    return f"{path} is a plain pickle{imports}, not written by torch.save, and was not opened. {_ADVICE}"
+    return f"{path} is a plain pickle{imports}, not written by torch.save, and was not opened. {SAVE_WEIGHTS}"
 
 
 def _what_else(path: Path, head: bytes) -> str:
@@ -190,7 +179,7 @@ def _what_else(path: Path, head: bytes) -> str:
     if head[257:262] == b"ustar":
         return (
             f"{path} is a tar archive, not a checkpoint, or a torch checkpoint from before 2017, which the "
-            f"weights-only reader cannot open. {_ADVICE}"
+            f"weights-only reader cannot open. {SAVE_WEIGHTS}"
         )
     for magic, name in _OTHER_FORMATS.items():
         if head.startswith(magic):

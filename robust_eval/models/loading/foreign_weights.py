@@ -5,7 +5,6 @@ Pure functions from the contents of a file to a flat state dict. Every change is
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_eval.core import plain_values
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Normalisation
 
@@ -215,9 +215,9 @@ def _facts(value: Any) -> dict[str, Any]:
     for key, entry in value.items():
         if isinstance(entry, Tensor) and entry.numel() == 1 and not _is_weight(key):
             entry = entry.item()
-        number = isinstance(entry, (bool, int)) or (isinstance(entry, float) and math.isfinite(entry))
+        number = isinstance(entry, (bool, int, float))
         word = isinstance(entry, str) and len(entry) <= 60 and not re.search(r"[/\\]", entry)
-        if isinstance(key, str) and (number or word):
+        if isinstance(key, str) and (number or word) and plain_values.problem(entry) is None:
             facts[key[:60]] = entry
     return facts
 

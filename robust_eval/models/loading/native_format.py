@@ -18,6 +18,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import nn
 
+from robust_eval.core import plain_values, strict_json
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, create_folder, report_write_errors
@@ -135,12 +136,11 @@ def header_of(value: Any, metadata: Mapping[str, str], name: str) -> Header | No
         UserError: if the description is damaged or of a newer version.
     """
     if _HEADER_KEY in metadata:
-        try:
-            raw = json.loads(metadata[_HEADER_KEY])
-        except ValueError:
-            raise UserError(f"{name} has a damaged description (no valid JSON). Save it again.") from None
+        raw = strict_json.loads(metadata[_HEADER_KEY], f"The description in {name}")
     elif isinstance(value, Mapping) and {"format_version", "state_dict", "architecture"} <= value.keys():
         raw = {key: entry for key, entry in value.items() if key != "state_dict"}
+        if (problem := plain_values.problem(raw)) is not None:
+            raise UserError(f"The description in {name} {problem}. Save it again.")
     else:
         return None
     version = raw.get("format_version") if isinstance(raw, Mapping) else None
@@ -158,5 +158,8 @@ def header_of(value: Any, metadata: Mapping[str, str], name: str) -> Header | No
             f"{name} has a damaged description ({where}: {first['msg']}). Save it again."
         ) from None
     if header.threat is not None:
-        parse_threat(header.threat.norm, header.threat.eps)
+        try:
+            parse_threat(header.threat.norm, header.threat.eps)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
     return header

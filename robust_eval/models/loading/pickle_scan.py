@@ -11,18 +11,22 @@ import io
 import pickletools
 import re
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
+from robust_eval.core import regular_file, strict_zip
+from robust_eval.core.errors import UserError
+from robust_eval.models.loading.pickle_dry_run import MOST_OPERATIONS
+
 # The legacy format of torch.save starts with this pickled number.
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-_LARGEST_PICKLE = 64 * 2**20
+LARGEST_PICKLE = 64 * 2**20
 
 # Names that the weights-only reader accepts; only used for error messages.
 _HARMLESS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch(\.cuda)?\.\w*(Storage|Tensor)|torch\.nn\.parameter\.Parameter"
-    r"|torch\.storage\.\w+Storage|torch\.(Size|device|\w*int\d+|b?float\d+|bool)|torch\.serialization\._get_layout"
+    r"|torch\.storage\.\w+Storage|torch\.serialization\._get_layout"
+    r"|torch\.(Size|device|\w*int\d+|b?float\d+\w*|complex\d+|bool|per_\w+)"
     r"|torch\._tensor\._rebuild_from_type_v2|collections\.(OrderedDict|Counter)|_codecs\.encode"
     r"|(builtins|__builtin__)\.(bytearray|set|complex)"
 )
@@ -72,7 +76,7 @@ REPLACEMENTS: list[Any] = [
     (Opaque, "numpy.ndarray"),
     (Opaque, "argparse.Namespace"),
 ]
-_KNOWN = {name for _, name in REPLACEMENTS}
+HARMLESS_OBJECTS = frozenset(name for _, name in REPLACEMENTS)
 
 
 def is_torch_legacy(head: bytes) -> bool:
@@ -85,18 +89,22 @@ def wanted_globals(path: Path) -> list[str]:
     names: dict[str, None] = {}
     for stream in _streams(path):
         _walk(stream, names)
-    return [name for name in names if name not in _KNOWN and not _HARMLESS.fullmatch(name)]
+    return [name for name in names if name not in HARMLESS_OBJECTS and not _HARMLESS.fullmatch(name)]
 
 
 def _streams(path: Path) -> list[bytes]:
+    """The pickles of a zip archive, or the whole file; not more than LARGEST_PICKLE bytes of it."""
     try:
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                return [file.read(_LARGEST_PICKLE)]
-        with zipfile.ZipFile(path) as archive:
-            pickled = [name for name in archive.namelist() if name.endswith(".pkl")]
-            return [archive.open(name).read(_LARGEST_PICKLE) for name in pickled]
-    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError):
+        with regular_file.opened(path, "checkpoints", 2**62) as file:
+            if not file.read(2).startswith(b"PK"):
+                file.seek(0)
+                return [file.read(LARGEST_PICKLE)]
+            with strict_zip.opened(file, file.seek(0, 2), ratio=1000, free=LARGEST_PICKLE) as archive:
+                pickles = {name: size for name, size in archive.sizes.items() if name.endswith(".pkl")}
+                return (
+                    [archive.read(name) for name in pickles] if sum(pickles.values()) < LARGEST_PICKLE else []
+                )
+    except (UserError, strict_zip.UnusableZipError):
         return []
 
 
@@ -105,10 +113,13 @@ def _walk(data: bytes, names: dict[str, None]) -> None:
     stream = io.BytesIO(data)
     strings: list[str] = []
     memo: dict[Any, str] = {}
-    memoized = 0
+    operations = 0
     try:
         while stream.tell() < len(data):
             for opcode, argument, _ in pickletools.genops(stream):
+                operations += 1
+                if operations > MOST_OPERATIONS:
+                    return
                 if opcode.name in ("GLOBAL", "INST"):
                     names[str(argument).replace(" ", ".", 1)] = None
                 elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
@@ -117,8 +128,7 @@ def _walk(data: bytes, names: dict[str, None]) -> None:
                     strings.append(argument)
                 elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
                     # Only strings matter: module and name of STACK_GLOBAL.
-                    memo[memoized if argument is None else argument] = strings[-1] if strings else ""
-                    memoized += 1
+                    memo[len(memo) if argument is None else argument] = strings[-1] if strings else ""
                 elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and argument in memo:
                     strings.append(memo[argument])
     except Exception:

@@ -103,7 +103,7 @@ def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str)
             view = {key.removeprefix(prefix): value for key, value in state.items()}
             difference = compare(shapes_of(expected), shapes_of(view))
             if difference.exact:
-                network.load_state_dict(completed(view, expected), strict=True)
+                network.load_state_dict(completed(view, expected, name), strict=True)
                 return index, prefix
             differences.append(difference)
     closest = max(differences, key=lambda difference: difference.share)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_eval.core.errors import UserError
 from robust_eval.models.architectures import Shapes
 
 State = dict[str, Tensor]
@@ -79,8 +80,17 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a number"
 
 
-def completed(state: State, expected: Mapping[str, Tensor]) -> State:
-    """Add the batch counters that old checkpoints lack (no effect in eval mode), and drop other names."""
+def completed(state: State, expected: Mapping[str, Tensor], name: str) -> State:
+    """Add the batch counters that old checkpoints lack (no effect in eval mode), and drop other names.
+
+    Raises:
+        UserError: if the file ``name`` holds whole numbers where the network has floating-point numbers, or
+            the reverse.
+    """
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(_COUNTER)}
     named = {key: value for key, value in state.items() if key in expected}
+    for key, value in named.items():
+        if key not in counters and value.is_floating_point() != expected[key].is_floating_point():
+            kinds = [str(one.dtype).removeprefix("torch.") for one in (value, expected[key])]
+            raise UserError(f"{name}: '{key}' holds {kinds[0]} numbers, the network has {kinds[1]}.")
     return {**counters, **named}

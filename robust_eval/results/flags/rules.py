@@ -88,6 +88,22 @@ MODEL: Mapping[str, Rule] = {
         "25% of images (calibrated; random steps fail on half)",
         "A small step along the gradient does not reduce the margin: use BPDA or query attacks.",
     ),
+    "writes-into-input": Rule(
+        BLOCKS,
+        "no call",
+        "The model writes into its input, which loses the image for its caller: let it write into a copy.",
+    ),
+    "seeds-generators": Rule(
+        WARNS,
+        "no global generator in the same state after every call",
+        "The model seeds a global generator when it is called, which makes other random numbers repeat: "
+        "remove the seeding, or use a generator of its own.",
+    ),
+    "remembers-images": Rule(
+        BLOCKS,
+        "1e-4 of the logits' standard deviation",
+        "The logits of an image depend on images shown before: remove the memory, and judge again.",
+    ),
 }
 
 NUMBERS: Mapping[str, Rule] = {
@@ -156,22 +172,6 @@ RECORD: Mapping[str, Rule] = {
         "no verdict, by more than rounding; 1e-4 of the logits' standard deviation on clean images",
         "A model loaded again gives other verdicts: the model remembers images, depends on the batch, or "
         "differs from its file.",
-    ),
-    "writes-into-input": Rule(
-        BLOCKS,
-        "no call",
-        "The model writes into its input, which loses the image for its caller: let it write into a copy.",
-    ),
-    "seeds-generators": Rule(
-        WARNS,
-        "no global generator in the same state after every call",
-        "The model seeds a global generator when it is called, which makes other random numbers repeat: "
-        "remove the seeding, or use a generator of its own.",
-    ),
-    "remembers-images": Rule(
-        BLOCKS,
-        "1e-4 of the logits' standard deviation",
-        "The logits of an image depend on images shown before: remove the memory, and judge again.",
     ),
     "search-copy-differs": Rule(
         BLOCKS,

@@ -57,6 +57,7 @@ def test_an_unmodified_result_passes(original: Path, seed: int) -> None:
     assert found.n == found.of == read_result(original / "result.json").worst_case.n_robust
     assert found.exact
     assert found.robust_alone[0] == 0
+    assert len(found.robust_alone) == 3, "one fresh seed"
     assert found.forwards > 0
     assert found.backwards > 0
 
@@ -120,6 +121,7 @@ def test_on_another_machine_chance_is_allowed_for(folder: Path, count: int, pass
     assert found.contradicted == ()
     assert found.images_equal < found.images
     assert found.robust_alone[0] == count
+    assert len(found.robust_alone) == 4, "two fresh seeds"
     assert (found.p < 0.01) != passed
 
 
@@ -203,16 +205,12 @@ def test_only_some_columns(original: Path) -> None:
 
 
 def test_few_equal_images_do_not_show_that_a_run_is_repeated() -> None:
-    column = repetition.RepeatedColumn(np.ones(3, dtype=np.bool_), {1}, images=5, equal=5)
-    assert column.contradicted(same_environment=True) == {1}
-    assert column.contradicted(same_environment=False) == set()
-    column.images = column.equal = 0
-    assert column.contradicted(same_environment=True) == {1}
-    assert column.contradicted(same_environment=False) == set()
-    column.images = column.equal = 20
-    assert column.contradicted(same_environment=False) == {1}
-    column.equal = 19
-    assert column.contradicted(same_environment=True) == set()
+    for images, equal, elsewhere, here in ((0, 0, False, True), (5, 5, False, True), (20, 20, True, True)):
+        column = repetition.RepeatedColumn(np.ones(3, dtype=np.bool_), {1}, images, equal)
+        assert column.contradicting == {1}
+        assert column.exact(same_environment=False) == elsewhere
+        assert column.exact(same_environment=True) == here
+    assert not repetition.RepeatedColumn(np.ones(3, dtype=np.bool_), {1}, 20, 19).exact(same_environment=True)
 
 
 def test_audits_that_are_refused(original: Path, folder: Path) -> None:
@@ -251,7 +249,7 @@ def test_the_cost_is_stated_before_and_after(original: Path) -> None:
     found = verify_result(original / "result.json", options, lines.append)
     (line,) = lines
     assert line.startswith("Audit: ")
-    assert "with the row's own seed and a fresh one. At most " in line
+    assert "with the row's own seed and one or two fresh ones. At most " in line
     assert found.audit is not None
     words = [word.replace(",", "") for word in line.split()]
     forwards = int(words[words.index("forward") - 1])

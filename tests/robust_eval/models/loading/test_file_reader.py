@@ -102,13 +102,13 @@ def short_safetensors(path: Path) -> None:
         (bytes_of(b"\x00\x01\x02\x03\x04"), "m.pt is not a checkpoint: it starts with 00 01 02 03."),
         (tar, "a torch checkpoint from before 2017, which the weights-only reader cannot open"),
         (archive("x/code/m.py", "x/constants.pkl"), "m.pt is a TorchScript archive, which carries code."),
-        (archive("x.npy"), "m.pt is a NumPy archive, not a checkpoint. For images use --data npz:m.pt."),
+        (archive("x.npy"), "m.pt is a NumPy archive, not a checkpoint. For images use --data npz:FILE."),
         (archive("readme"), "m.pt is a zip archive without a checkpoint at its top. Unpack it first."),
-        (bomb, "m.pt unpacks to more than 20 times its size and was not opened."),
-        (truncated, "m.pt is a damaged checkpoint: the file is truncated. Download or copy it again."),
+        (bomb, "m.pt unpacks to more than 20 times its size. Download or copy it again."),
+        (truncated, "m.pt is truncated, or other data follow the archive. Download or copy it again."),
         (truncated_legacy, "m.pt is a damaged checkpoint"),
         (flipped, "m.pt is a damaged checkpoint"),
-        (short_safetensors, "m.pt is a damaged safetensors file"),
+        (short_safetensors, "m.pt is not a safetensors file, or a damaged one (it holds 348 bytes of 448"),
         (
             lambda path: path.write_bytes(pickle.dumps(Decimal(1))),
             "m.pt is a plain pickle that imports decimal.Decimal, not written by torch.save",
@@ -140,7 +140,7 @@ def test_files_that_are_no_checkpoint_are_refused(
 def test_missing_files_folders_and_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.pt does not exist\. Check the path"):
         read(tmp_path / "none.pt")
-    with pytest.raises(UserError, match=r"is a folder\. Name a checkpoint file in it\."):
+    with pytest.raises(UserError, match=r"is a folder\. Name a file in it\."):
         read(tmp_path)
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(UserError, match=r"cannot be read: Not a directory\."):

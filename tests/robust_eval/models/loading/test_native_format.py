@@ -98,13 +98,36 @@ def damage(path: Path, **changes: Any) -> None:
     torch.save({key: entry for key, entry in {**value, **changes}.items() if entry is not ...}, path)
 
 
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def circular() -> dict[str, Any]:
+    """A dict that contains itself 400 times."""
+    value: dict[str, Any] = {}
+    value |= {f"k{number}": value for number in range(400)}
+    return value
+
+
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"format_version": 2}, "m.pt has checkpoint format 2; this robust-eval reads up to 1. Upgrade"),
         ({"classes": ...}, "m.pt has a damaged description (classes: Field required). Save it again."),
         ({"surprise": 1}, "m.pt has a damaged description (surprise: Extra inputs are not permitted)."),
-        ({"threat": {"norm": "Linf", "eps": "8/0"}}, "epsilon '8/0' divides by zero."),
+        ({"threat": {"norm": "Linf", "eps": "8/0"}}, "m.pt: epsilon '8/0' divides by zero."),
+        ({"threat": {"norm": "Linf", "eps": "1e-999999999"}}, "m.pt: epsilon '1e-999999999' has too many"),
+        ({"metrics": {"loss": float("inf")}}, "The description in m.pt contains infinity or NaN"),
+        ({"metrics": {1: 2}}, "The description in m.pt has a key that is not text (int). Save it again."),
+        ({"metrics": {"a": torch.ones(1)}}, "The description in m.pt contains a value of type Tensor"),
+        ({"dataset": "\ud800"}, "The description in m.pt contains half of a surrogate pair"),
+        ({"recipe": {"a": 2**70}}, "The description in m.pt contains a whole number of more than 64 bits"),
+        ({"recipe": nested(300)}, "m.pt is nested more than 64 levels deep (or contains itself)."),
+        ({"recipe": circular()}, "m.pt is nested more than 64 levels deep (or contains itself)."),
         (
             {"architecture": {"id": "wrn-16-1", "arguments": {}}},
             "m.pt does not match its architecture wrn-16-1: 39 tensors agree; missing (30)",
@@ -112,19 +135,31 @@ def damage(path: Path, **changes: Any) -> None:
         ({"architecture": {"id": "wrm-10-1", "arguments": {}}}, "Unknown architecture 'wrm-10-1'."),
         (
             {"architecture": {"id": "wrn-10-1", "arguments": {"dept": 3}}},
-            "m.pt describes a wrn-10-1 that cannot be built:",
+            "m.pt describes wrn-10-1, which cannot be built:",
         ),
         (
             {"architecture": {"id": "vgg-16", "arguments": {"width": -3}}},
-            "m.pt describes a vgg-16 that cannot be built:",
+            "m.pt describes vgg-16, which cannot be built:",
         ),
         (
             {"architecture": {"id": "net.py:mine", "arguments": {}}},
             "m.pt contains a user-defined network. Give its code: --arch net.py:mine.",
         ),
         (
+            {"architecture": {"id": "wrn-60000004-1", "arguments": {}}},
+            "m.pt describes wrn-60000004-1, which cannot be built: it has more than 2,500 layers.",
+        ),
+        (
+            {"architecture": {"id": "ensemble", "arguments": {"members": 10**9, "of": "lenet"}}},
+            "m.pt describes ensemble, which cannot be built: it has more than 2,500 layers.",
+        ),
+        (
+            {"architecture": {"id": "wrn-10-1", "arguments": {"width": 10**18}}},
+            "m.pt describes wrn-10-1, which cannot be built:",
+        ),
+        (
             {"normalisation": {"name": "odd", "mean": [0.5], "std": [0.0]}},
-            "Normalisation odd divides by 0.",
+            "m.pt: Normalisation odd divides by 0.",
         ),
     ],
 )
@@ -149,9 +184,7 @@ def test_one_changed_byte_of_the_weights_is_detected(network: nn.Module, tmp_pat
 def test_a_damaged_safetensors_description_is_refused(network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors.torch.save({"a": torch.ones(1)}, metadata={"robust_eval": "{"}))
-    with pytest.raises(
-        UserError, match=re.escape("m.safetensors has a damaged description (no valid JSON).")
-    ):
+    with pytest.raises(UserError, match="The description in m.safetensors is not readable as JSON"):
         checkpoint.load(str(path), images=None)
     path.write_bytes(safetensors.torch.save({"a": torch.ones(1)}, metadata={"robust_eval": json.dumps([1])}))
     with pytest.raises(UserError, match="has a damaged description"):
@@ -165,6 +198,16 @@ def test_weights_with_nan_are_refused(network: nn.Module, tmp_path: Path) -> Non
     with pytest.raises(
         UserError, match=r"m\.pt: 1 of 256 values of 'fc\.weight' are NaN\. The training diverged"
     ):
+        checkpoint.load(str(path), images=None)
+
+
+def test_weights_as_whole_numbers_are_refused(network: nn.Module, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.pt", network)
+    content = torch.load(path, weights_only=True)
+    content["state_dict"] = {key: value.long() for key, value in content["state_dict"].items()}
+    torch.save(content, path)
+    message = r"m\.pt: '.*weight' holds int64 numbers, the network has float32\."
+    with pytest.raises(UserError, match=message):
         checkpoint.load(str(path), images=None)
 
 
