@@ -147,7 +147,13 @@ def _load(call: _Call, device: torch.device) -> nn.Module:
     classes = call.known.classes
     blank = np.full((1, *np.moveaxis(call.x_NCHW[0], 0, -1).shape), 128, dtype=np.uint8)
     images = ImageSet("blank", "all", blank, np.zeros(1, dtype=np.int64), tuple(map(str, range(classes))))
+    options = call.options
     loaded = checkpoint.load(
-        call.options.checkpoint, images=images, arch=call.options.arch, device=device, known=call.known
+        options.checkpoint,
+        images=images,
+        arch=options.arch,
+        normalisation=options.normalisation,
+        device=device,
+        known=call.known,
     )
     return loaded.model

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import Tensor
-
 from robust_eval.evaluation.checks.diagnosis import diagnose
 from robust_eval.results import flags
 from robust_eval.verification.selftest import planted_attacks, planted_gradients
@@ -22,13 +20,6 @@ _INEFFECTIVE_ATTACKS = (
     "step-size-sensitive",
     "unbounded-attack-fails",
 )
-
-
-class _DarkenedInput(ModifiedNetwork):
-    """Preprocessing that is not in the checkpoint file."""
-
-    def change_input(self, x: Tensor) -> Tensor:
-        return 0.98 * x
 
 
 _ATTACKS: tuple[tuple[str, planted_attacks.Defect, tuple[str, ...]], ...] = (
@@ -53,9 +44,6 @@ def cases() -> list[Case]:
             _negated_gradient,
             *_INEFFECTIVE_ATTACKS,
         ),
-        diagnosis(
-            "preprocessing outside the file", ("fresh-process-disagrees",), _preprocessing_outside_file
-        ),
     ]
 
 
@@ -69,9 +57,3 @@ def _diagnose(defect: planted_attacks.Defect, plant: type[ModifiedNetwork] | Non
 
 def _negated_gradient() -> set[str]:
     return _diagnose(planted_attacks.AttackCall.run, planted_gradients.NegatedGradient)
-
-
-def _preprocessing_outside_file() -> set[str]:
-    job = trained_job()
-    planted = planted_attacks.PlantedJob(job.request, _DarkenedInput(job.model), job.x_NCHW, job.y_N)
-    return flag_ids(flags.from_diagnosis(diagnose(planted.worker(), examples=_EXAMPLES)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from robust_eval import attacks
 from robust_eval.core.types import BFLOAT16, Column, Suite
@@ -16,6 +16,13 @@ from robust_eval.verification.selftest.case import STOPPED, Case, flag_ids, make
 from robust_eval.verification.selftest.cases_unmodified import trained_job
 
 SUITE = "fgsm,pgd-20"
+
+
+class _DarkenedInput(ModifiedNetwork):
+    """Preprocessing that is not in the checkpoint file."""
+
+    def change_input(self, x: Tensor) -> Tensor:
+        return 0.98 * x
 
 
 def run(
@@ -90,6 +97,7 @@ def cases() -> list[Case]:
             "too-few-examples",
             *no_effect,
         ),
+        model("preprocessing outside the file", ("fresh-model-disagrees",), _preprocessing_outside_file),
         model("labels shifted by one", ("clean-accuracy-differs", "collapsed"), _shifted_labels),
         model("wrong normalisation", ("clean-accuracy-differs",), _wrong_normalisation, "too-few-examples"),
     ]
@@ -134,3 +142,8 @@ def _shifted_labels() -> set[str]:
 
 def _wrong_normalisation() -> set[str]:
     return flag_ids(execute(trained_job(SUITE, normalisation="0.5/1")).flags)
+
+
+def _preprocessing_outside_file() -> set[str]:
+    job = trained_job(SUITE)
+    return flag_ids(execute(replace(job, model=_DarkenedInput(job.model))).flags)
