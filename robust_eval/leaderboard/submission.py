@@ -102,7 +102,8 @@ def add_row(
     if evidence is not None:
         given |= [attachments.read_evidence(row.result, evidence)]
     if not folder.exists():
-        log(f"New board: {folder}, {'without rules' if board.rules is None else board.title}")
+        kind = "which has no rules and accepts any row" if board.rules is None else board.title
+        log(f"New board: {folder}, {kind}.")
     with lock_board(folder):
         replaced = _replaced(folder, row, replace)
         files = _companion_files(folder, replaced, row, given)

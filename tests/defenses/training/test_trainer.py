@@ -22,8 +22,18 @@ from defenses.training.early_stopping import check_collapse, patience_exhausted,
 from defenses.training.runtime import start_runtime
 from defenses.training.state import TrainingProgress
 from robust_eval.core.errors import UserError
+from robust_eval.core.folders import lock_folder
 from robust_eval.models.loading import checkpoint
 from robust_eval.results import checkpoint_claims
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "run", "at", epochs=1)
+    with lock_folder(tmp_path / "run"), pytest.raises(UserError, match="Another process is working in .*run"):
+        run(job)
+    run(job)
+    with lock_folder(tmp_path / "run"), pytest.raises(UserError, match="Another process is working in .*run"):
+        run(make_job(tmp_path / "run", "at", epochs=1, resume=True))
 
 
 def curve(folder: Path) -> list[dict[str, str]]:

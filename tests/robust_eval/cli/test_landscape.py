@@ -110,3 +110,10 @@ def test_weights_of_two_checkpoints(run: Run) -> None:
     assert "skewness" in out
     data = json.loads(Path("w/weights.json").read_text())
     assert data["layers"][0]["statistics"].keys() == {"AT", "AT-AWP"}
+    assert run("weights", "at.pt", "awp.pt", "--out", "w")[0] == 0
+    refused(
+        run("weights", "at.pt", "--out", "w"), r"contains a run of another request \(it differs in: check"
+    )
+    assert json.loads(Path("w/weights.json").read_text())["checkpoints"][1]["label"] == "awp"
+    assert run("weights", "at.pt")[0] == 0
+    assert [path.name[:11] for path in Path("runs").iterdir()] == ["weights-at-"]

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import save
 from support import board_rows
 from support.known_models import Linear
+from support.synthetic_results import full
 from typer.testing import CliRunner
 
 from robust_eval import data, evaluate
@@ -132,6 +133,52 @@ def test_page_extras_are_written_and_read_back(tmp_path: Path) -> None:
     assert (curve["epoch"], curve["val_pgd"][1]) == ([1, 2], 0.5)
     assert extras["results/without-extras.json"].pictures is None
     assert list(submission.unexpected_files(tmp_path / "board")) == []
+
+
+METRICS = {"epoch": 2, "val_clean": 0.9, "val_pgd": 0.5, "loss": 1.2345678}
+CURVE = "epoch,loss,val_clean,val_pgd\n1,1.5,0.7,0.4\n2,1.23457,0.9,0.5\n3,1.1,0.8,0.45\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        (CURVE, True),
+        (CURVE.replace("loss", "lr"), True),
+        (CURVE.replace("1.23457", "1.2346"), False),
+        (CURVE.replace("0.9,0.5", "0.9,0.49"), False),
+        (CURVE.replace("0.9,0.5", "0.9,"), False),
+        (CURVE.replace("\n2,", "\n4,"), False),
+        ("epoch,lr\n1,0.1\n2,0.1\n", False),
+    ],
+)
+def test_the_curve_of_another_checkpoint_is_refused(tmp_path: Path, text: str, own: bool) -> None:
+    """A curve must contain what the checkpoint claims about its epoch."""
+    (tmp_path / "curve.csv").write_text(text)
+    claims = {"metrics": METRICS, "recipe": {"name": "at"}}
+    checkpoint = full(200).checkpoint.model_copy(update={"trained_with": claims})
+    (tmp_path / "result.json").write_text(full(200).model_copy(update={"checkpoint": checkpoint}).to_json())
+    board = tmp_path / "board"
+    if own:
+        logged: list[str] = []
+        path = submission.add_row(
+            tmp_path / "result.json", board, curve=tmp_path / "curve.csv", log=logged.append
+        )
+        assert path.with_name(f"{path.stem}.curve.csv").read_text() == text
+        assert not any("could not be compared" in line for line in logged)
+    else:
+        with pytest.raises(UserError, match="is the learning curve of another checkpoint.*or omit --curve"):
+            submission.add_row(tmp_path / "result.json", board, curve=tmp_path / "curve.csv")
+        assert not board.exists()
+
+
+def test_a_curve_that_cannot_be_compared_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "curve.csv").write_text(CURVE)
+    (tmp_path / "result.json").write_text(full(200).to_json())
+    logged: list[str] = []
+    submission.add_row(
+        tmp_path / "result.json", tmp_path / "board", curve=tmp_path / "curve.csv", log=logged.append
+    )
+    assert logged[-1] == "The checkpoint records no epoch, so its curve could not be compared with it."
 
 
 def test_no_pictures_without_broken_examples(base: EvalResult, tmp_path: Path) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.synthetic_results import bits, full, result
 
+from robust_eval.core import folders
 from robust_eval.core.errors import UserError
-from robust_eval.leaderboard import build, submission
+from robust_eval.leaderboard import build, companions, submission
 from robust_eval.leaderboard.board import load_board
 from robust_eval.leaderboard.row import Row, read_rows
 from robust_eval.results import EvalResult, content_digest, read_result, verification_record
@@ -88,6 +95,100 @@ def test_the_first_row_creates_the_board(tmp_path: Path) -> None:
         submission.add_row(write_result(tmp_path, full(200, n=300, clean=290)), tmp_path / "digits")
     with pytest.raises(UserError, match="is not a folder. Create it first"):
         submission.add_row(write_result(tmp_path, full(200)), tmp_path / "no" / "such")
+
+
+def test_a_new_board_is_announced(tmp_path: Path) -> None:
+    logged: list[str] = []
+    submission.add_row(write_result(tmp_path, full(200)), tmp_path / "digist", log=logged.append)
+    assert logged[0] == f"New board: {tmp_path / 'digist'}, which has no rules and accepts any row."
+    logged.clear()
+    changed = write_result(tmp_path, full(201))
+    submission.add_row(changed, tmp_path / "digist", replace=True, log=logged.append)
+    assert [line.partition(":")[0] for line in logged] == ["Added", "Removed with the replaced row"]
+
+
+def test_a_folder_with_other_files_is_not_a_board(tmp_path: Path) -> None:
+    (tmp_path / "run" / "units").mkdir(parents=True)
+    result = write_result(tmp_path / "run", full(200))
+    with pytest.raises(UserError, match=r"run is not a board but contains other files \(result.json\)"):
+        submission.add_row(result, tmp_path / "run")
+    assert not (tmp_path / "run" / "results").exists()
+
+
+def add_in_process(result: Path, folder: Path) -> None:
+    with suppress(UserError):
+        submission.add_row(result, folder)
+
+
+def test_rows_added_at_once_are_all_on_the_board(folder: Path, tmp_path: Path) -> None:
+    """Four processes; two of them add a row for the same checkpoint, of which one is refused."""
+    results = [
+        write_result(tmp_path, full(200 + number, name=name), f"{number}.json")
+        for number, name in enumerate(("a.pt", "b.pt", "c.pt", "c.pt"))
+    ]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=add_in_process, args=(result, folder)) for result in results]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert sorted(row.name for row in read_rows(folder)) == ["a.pt", "b.pt", "c.pt", "first.pt"]
+    rebuild(folder)
+    assert problems(folder) == []
+
+
+def test_left_temporary_files_are_removed_and_those_of_others_ignored(folder: Path) -> None:
+    """Older releases left them among the results when they were killed."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = folder / "results" / f".first.json.{ended.pid}.tmp"
+    other = folder / "results" / f".first.json.{os.getppid()}.tmp"
+    left.touch()
+    other.touch()
+    assert problems(folder) == []
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_an_interrupted_change_is_completed_but_not_in_a_submission(folder: Path, base: Path) -> None:
+    (row,) = (folder / "results").iterdir()
+    (folder / ".change").mkdir()
+    (folder / ".change" / "plan.json").write_text(
+        json.dumps({"write": [], "remove": [f"results/{row.name}"]})
+    )
+    message = "is a change that was interrupted: run leaderboard check without --against"
+    assert (".change", message) in problems(folder, base)
+    assert row.exists(), "the files of a submission are only read"
+    with pytest.raises(UserError, match="contains no result files"):
+        problems(folder)
+    assert not row.exists()
+
+
+def test_a_board_that_cannot_be_written_is_checked_without_a_lock(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def acquire(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(folders, "_acquire", acquire)
+    assert problems(folder) == []
+    with pytest.raises(UserError, match="Cannot write to .*Permission denied"):
+        submission.add_row(next((folder / "results").iterdir()), folder, replace=True)
+    (folder / ".change").mkdir()
+    with pytest.raises(UserError, match="Cannot write to .*Permission denied"):
+        problems(folder)
+
+
+def test_a_verification_is_recorded_only_for_the_content_that_was_verified(folder: Path) -> None:
+    (row,) = (folder / "results").iterdir()
+    record = verification_record.read(verified(row))
+    verification_record.path_beside(row).unlink()
+    assert companions.record_verification(row, record) == verification_record.path_beside(row)
+    assert companions.record_verification(row, record) is None
+    row.write_text(full(220, name="first.pt").to_json())
+    with pytest.raises(UserError, match="has changed since it was read: verify it again"):
+        companions.record_verification(row, record)
 
 
 def test_a_file_is_named_after_the_recipe_if_possible(folder: Path, tmp_path: Path) -> None:
