@@ -161,7 +161,7 @@ def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
 
 @torch.no_grad()
 def _check_copy(model: nn.Module, unused: nn.Module, x_NCHW: Tensor) -> None:
-    """Raise :class:`UserError` if a copy computes another function than the model. ``unused`` is not called."""
+    """Raise :class:`UserError` if a copy computes another function; ``unused`` is not called."""
     modes = {module: module.training for module in model.modules()}
     copies = Isolated(copy_model(unused)), Isolated(copy_model(unused))
     try:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from robust_eval.core import strict_arrays, strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import (
     atomic,
@@ -30,10 +29,22 @@ from robust_eval.core.files import (
     write_text,
 )
 from robust_eval.core.folders import LOCK_FILE, STAGED, lock_folder
+from robust_eval.core.text import printable
 from robust_eval.core.types import UnitResult, Verdicts
+from robust_eval.core.versions import written_by
 
 REQUEST_FILE = "request.json"
 UNITS = "units"
+FORMAT = 2
+"""Format of requests and units. Format 1 names neither the format nor the version of robust-eval."""
+_LARGEST_UNIT = 4 * 2**30
+_VERDICT_TYPES = {**dict.fromkeys(("indices", "labels", "adv_pred"), "int64"), "distance": "float64"}
+_IMAGES: dict[str, np.ndarray[Any, Any]] = {
+    "evidence": np.empty(0, dtype=np.float32),
+    "survivors": np.empty(0, dtype=np.int64),
+    "survivor_images": np.empty(0, dtype=np.float32),
+}
+"""Arrays that are read only if they are needed, empty."""
 _VERDICT_FIELDS = tuple(field.name for field in fields(Verdicts))
 
 
@@ -104,6 +115,8 @@ def pack_unit(key: str, result: UnitResult) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(
         file,
+        format=np.array(FORMAT),
+        written_by=np.array(written_by()),
         key=np.array(key),
         evidence=result.evidence,
         passes=np.array([result.forwards, result.backwards]),
@@ -116,25 +129,35 @@ def pack_unit(key: str, result: UnitResult) -> bytes:
 
 
 def unpack_unit(key: str, source: Path | bytes, *, images: bool = True) -> UnitResult | None:
-    """A unit from its file or the file's content; None if it is absent, damaged or another unit's."""
+    """A unit from its file or the file's content.
+
+    None if it is absent, damaged, another unit's, of a newer format or of the time before format 1, when
+    arrays had other types.
+    """
     try:
-        with np.load(
-            io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False
-        ) as arrays:
-            if str(arrays["key"]) != key:
+        with strict_arrays.opened_npz(source, _LARGEST_UNIT, f"unit {key}") as arrays:
+            known = "format" not in arrays.names or arrays.read("format").tolist() in range(1, FORMAT + 1)
+            if not known or arrays.read("key").tolist() != key:
                 return None
-            verdicts = Verdicts(**{name: arrays[name] for name in _VERDICT_FIELDS})
-            forwards, backwards = (int(n) for n in arrays["passes"])
-            evidence = arrays["evidence"] if images else np.empty((0,), dtype=np.float32)
-            result = UnitResult(verdicts, evidence, forwards, backwards, float(arrays["seconds"]))
-            if images and "survivors" in arrays:
-                # Units of earlier versions have none.
-                kept = {name: arrays[name] for name in ("survivors", "survivor_images")}
-                result = replace(result, **kept)
-            return result
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError, zlib.error):
-        # RuntimeError: the header asks for a password or an unknown compression.
+            verdicts = Verdicts(**{name: arrays.read(name) for name in _VERDICT_FIELDS})
+            passes, seconds = arrays.read("passes"), arrays.read("seconds")
+            stored = {name: arrays.read(name) for name in _IMAGES if images and name in arrays.names}
+    except UserError:
         return None
+    n = len(verdicts.indices) if verdicts.indices.ndim == 1 else -1
+    types = {name: (array.dtype.name, array.shape) for name, array in vars(verdicts).items()}
+    if types != {name: (_VERDICT_TYPES.get(name, "bool"), (n,)) for name in _VERDICT_FIELDS}:
+        return None
+    # Units of earlier versions have no images of robust examples.
+    evidence, kept, kept_images = (stored.get(name, empty) for name, empty in _IMAGES.items())
+    shapes = passes.shape == (2,) and seconds.shape == () and evidence.ndim in (1, 4) and len(evidence) <= n
+    shapes = shapes and kept.ndim == 1 and kept_images.ndim in (1, 4) and len(kept) == len(kept_images) <= n
+    if not shapes or passes.dtype.kind != "i" or seconds.dtype.kind != "f":
+        return None
+    if any(array.dtype != _IMAGES[name].dtype for name, array in stored.items()):
+        return None
+    forwards, backwards = (int(count) for count in passes)
+    return UnitResult(verdicts, evidence, forwards, backwards, float(seconds), kept, kept_images)
 
 
 def refuse_unusable_folder(folder: Path) -> None:
@@ -165,20 +188,23 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     """The store of a new or continued run folder.
 
     Raises:
-        UserError: if the folder belongs to another request; the message names what differs.
+        UserError: if the folder belongs to another request (the message names what differs), or was begun by
+            a newer version in a format that this one does not know.
     """
     _refuse_other_files(folder)
     request_file = folder / REQUEST_FILE
     wanted = json.loads(json.dumps(identity, default=str))
     with report_write_errors(folder):
         create_folder(folder)
-    found = _read_request(request_file)
-    if found is None:
-        write_text(request_file, json.dumps(wanted, indent=1) + "\n")
-    elif found != wanted:
-        differing = ", ".join(name for name in wanted if found.get(name) != wanted[name]) or "format"
+    if not request_file.exists():
+        content = {"format": FORMAT, "written_by": written_by(), "request": wanted}
+        write_text(request_file, json.dumps(content, indent=1) + "\n")
+        return FolderStore(folder)
+    found, author = _read_request(request_file)
+    if found != wanted:
+        differing = ", ".join(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
         raise UserError(
-            f"{folder} contains a run of another request (it differs in: {differing}). "
+            f"{folder} contains a run of another request (it differs in: {differing}){author}. "
             "Choose another run folder, or repeat the original request to continue it."
         )
     # After the request: a folder without a request may contain nothing else.
@@ -188,16 +214,25 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     return FolderStore(folder)
 
 
-def _read_request(path: Path) -> dict[str, Any] | None:
+def _read_request(path: Path) -> tuple[dict[str, Any], str]:
+    """The identity of a stored request, and by which version it was written if that is not this one."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        found = strict_json.read(path)
+    except UserError as error:
+        raise UserError(f"{path.parent} cannot be continued: {error} Choose another run folder.") from None
+    # Format 1 was the identity alone.
+    if isinstance(found, dict) and found.keys() != {"format", "written_by", "request"}:
+        found = {"format": 1, "written_by": "", "request": found}
+    if not isinstance(found, dict) or not isinstance(found["request"], dict):
+        raise UserError(f"{path} is not a request, so {path.parent} cannot be continued. Choose another one.")
+    author = printable(str(found["written_by"]), 40)
+    if found["format"] not in range(1, FORMAT + 1):
         raise UserError(
-            f"{path} is damaged, so {path.parent} cannot be continued. Choose another run folder."
-        ) from None
-    return found
+            f"{path.parent} was begun by {author} in a format that this version does not read. Upgrade, or "
+            "choose another run folder."
+        )
+    begun = "" if author in ("", written_by()) else f" and was begun by {author}"
+    return found["request"], begun
 
 
 @contextmanager

@@ -93,7 +93,9 @@ def _defenses() -> list[Plant]:
         defense(
             "bit depth reduced to 16 levels", "Xu et al. 2018", planted_models.QuantisedInput, "no-gradients"
         ),
-        defense("bit depth, straight-through", "Xu et al. 2018", planted_models.StraightThroughQuantisedInput),
+        defense(
+            "bit depth, straight-through", "Xu et al. 2018", planted_models.StraightThroughQuantisedInput
+        ),
         defense("median filter", "Xu et al. 2018", transforms.MedianFiltered),
         defense(
             "JPEG compression", "Guo et al. 2018", transforms.JpegCompressed, "discontinuous no-gradients"

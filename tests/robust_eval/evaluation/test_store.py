@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import UnitResult, Verdicts
+from robust_eval.core.versions import written_by
 from robust_eval.evaluation import store
 
 
@@ -115,9 +118,76 @@ def test_a_folder_of_another_request_is_refused(tmp_path: Path) -> None:
     store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 0})
     with pytest.raises(UserError, match=r"another request \(it differs in: seed\)"):
         store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 1})
-    (tmp_path / "request.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        store.open_run(tmp_path, {"threat": "Linf 8/255", "seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"cannot be continued: .*request.json is not readable as JSON .* Choose another run folder\."),
+        ("[" * 10**5, "cannot be continued: .* is nested more than 64 levels deep"),
+        ("[]", "request.json is not a request, so .* cannot be continued. Choose another one."),
+        ('{"format": 2, "written_by": "x", "request": []}', "is not a request"),
+        (
+            '{"format": 3, "written_by": "robust-eval 9", "request": {}}',
+            "was begun by robust-eval 9 in a format that this version does not read. Upgrade, or choose",
+        ),
+        ('{"format": "2", "written_by": "robust-eval 9", "request": {}}', "in a format that this version"),
+        (
+            '{"format": 2, "written_by": "robust-eval 0.0.1", "request": {"seed": 1}}',
+            r"another request \(it differs in: seed\) and was begun by robust-eval 0\.0\.1\. Choose",
+        ),
+        (
+            '{"seed": 1, "old": 2}',
+            r"another request \(it differs in: seed, old\)\. Choose",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_continued_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "request.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        store.open_run(tmp_path, {"seed": 0})
+
+
+def test_the_request_names_format_and_version_and_older_ones_are_continued(tmp_path: Path) -> None:
+    store.open_run(tmp_path, {"seed": 0})
+    written = json.loads((tmp_path / "request.json").read_text())
+    assert written == {"format": 2, "written_by": written_by(), "request": {"seed": 0}}
+    for older in ({"seed": 0}, {**written, "format": 1}, {**written, "written_by": "robust-eval 0.0.1"}):
+        (tmp_path / "request.json").write_text(json.dumps(older))
+        store.open_run(tmp_path, {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": np.array(3)},
+        {"format": np.array([1, 2])},
+        {"key": np.array("other")},
+        {"evidence": np.zeros((1, 1, 2, 2), np.uint16)},
+        {"evidence": np.zeros((1, 4), np.float32)},
+        {"evidence": np.zeros((4, 1, 2, 2), np.float32)},
+        {"indices": np.arange(3, dtype=np.int32)},
+        {"indices": np.arange(6).reshape(3, 2)},
+        {"labels": np.arange(4)},
+        {"distance": np.zeros(3, np.float32)},
+        {"robust": np.ones(3, np.uint8)},
+        {"passes": np.array([1, 2, 3])},
+        {"passes": np.array([1.0, 2.0])},
+        {"seconds": np.zeros(1)},
+        {"seconds": np.array(1)},
+        {"finite": np.array([object()] * 3)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_units_with_arrays_of_other_types_count_as_absent(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = store.open_run(tmp_path, {"a": 1})
+    folder.put("k", make_unit_result())
+    with np.load(folder.path("k"), allow_pickle=False) as arrays:
+        stored = dict(arrays)
+    np.savez(folder.path("k"), **stored | {"format": np.array(1)})
+    assert folder.get("k") is not None
+    np.savez(folder.path("k"), **stored | changes)
+    assert folder.get("k") is None
 
 
 def _hold(folder: Path, held: object, done: object) -> None:
