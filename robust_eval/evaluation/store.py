@@ -199,7 +199,6 @@ def open_run(folder: Path, identity: Mapping[str, Any]) -> FolderStore:
     if not request_file.exists():
         content = {"format": FORMAT, "written_by": written_by(), "request": wanted}
         write_text(request_file, json.dumps(content, indent=1) + "\n")
-        return FolderStore(folder)
     found, author = _read_request(request_file)
     if found != wanted:
         differing = ", ".join(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
