@@ -52,7 +52,7 @@ def check(
     options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
     job = fresh_process.with_fresh_logits(prepare.prepare(options), options)
     tables.print_checkpoint(console, job.request.checkpoint)
-    probe = probe_job(prepare.with_first_images(job, IMAGES))
+    probe = probe_job(prepare.with_first_images(job, IMAGES), quick=True)
     clean = _clean(job)
     console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)
     if figures:
