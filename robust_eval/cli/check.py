@@ -52,7 +52,7 @@ def check(
     options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
     job = prepare.prepare(options)
     tables.print_checkpoint(console, job.request.checkpoint)
-    probe = probe_job(prepare.with_first_images(job, IMAGES))
+    probe = probe_job(prepare.with_first_images(job, IMAGES), quick=True)
     clean = _clean(job)
     console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)
     if figures:

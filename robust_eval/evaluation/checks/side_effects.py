@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robust_eval.core import seeds
 from robust_eval.core.errors import UserError
 from robust_eval.core.logits import median_difference
+from robust_eval.core.threat import ThreatModel
 from robust_eval.core.torch_state import standard_state
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.isolation import Isolated, writes_into_input
@@ -24,11 +25,13 @@ _CALLS = 3
 
 @standard_state()
 @torch.no_grad()
-def measure(model: nn.Module, x_NCHW: Tensor, *, size: float, seed: int = 0) -> SideEffects:
+def measure(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, *, seed: int = 0) -> SideEffects:
     """Measure the side effects of a model on a few images; the model itself is not called, but copies of it.
 
-    ``size``: of the perturbations, in pixels in [0, 1].
+    ``threat``: gives the size of the perturbations under which it must not remember an image.
     """
+    # A perturbation of this size in every pixel has the norm epsilon.
+    pixels = 1.0 if threat.norm == "Linf" else x_NCHW[0].numel() ** 0.5
     inner = model.model if isinstance(model, Isolated) else model
     try:
         seen, unseen = copy_model(inner), copy_model(inner)
@@ -38,7 +41,7 @@ def measure(model: nn.Module, x_NCHW: Tensor, *, size: float, seed: int = 0) -> 
     return SideEffects(
         writes=writes_into_input(seen, x_NCHW),
         seeds=tuple(name for name, generator in _GENERATORS.items() if _is_seeded(seen, x_NCHW, *generator)),
-        memory=_memory(seen, unseen, x_NCHW, size, seed),
+        memory=_memory(seen, unseen, x_NCHW, threat.radius / pixels, seed),
     )
 
 

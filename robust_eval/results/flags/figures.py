@@ -28,6 +28,8 @@ class Probe:
     """Largest difference between forward passes over the same batch."""
     batch: float
     """Largest difference between a batch and its images passed one by one."""
+    batch_size: int
+    """The size of that batch."""
     fine: NoiseResponse
     """Response to noise of size 1e-5."""
     coarse: NoiseResponse
@@ -35,7 +37,8 @@ class Probe:
     no_gradient: bool
     """The outputs are not differentiable with respect to the input."""
     zero_ce: float
-    """Fraction of images whose cross-entropy gradient is zero, denormal or not finite."""
+    """Fraction of images whose cross-entropy gradient is zero, denormal or not finite; in L2, whose norm
+    is."""
     zero_margin: float
     """The same for the margin loss, which does not saturate."""
     weak_margin: float
@@ -47,6 +50,8 @@ class Probe:
     """Fraction of images, among those with a gradient, whose margin is not reduced by a step of 1/255
     against its sign."""
     effects: SideEffects
+    cosine: GradientCosines
+    """Agreement of gradients with finite differences."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,27 @@ class NoiseResponse:
     second_difference: float
     """``|f(x + n) + f(x - n) - 2 f(x)|``: close to zero for a smooth ``f``, as large as the change for a
     discontinuous one."""
+
+
+@dataclass(frozen=True)
+class GradientCosines:
+    """Cosine between gradients and finite differences at three kinds of points; 1 if nothing was measured."""
+
+    images: float = 1.0
+    ball: float = 1.0
+    """At random points of the ball."""
+    path: float = 1.0
+    """On the path of PGD, the lowest."""
+    batch: float = 1.0
+    """At all of these points, the lowest, if gradients are computed in batches of ``batch_size``."""
+    batch_size: int = 1
+
+    @property
+    def lowest(self) -> tuple[float, str]:
+        """The lowest cosine, and where it was measured."""
+        return min(
+            (self.images, "at the images"),
+            (self.ball, "at random points of the ball"),
+            (self.path, "on the path of PGD"),
+            (self.batch, f"in batches of {self.batch_size}"),
+        )

@@ -19,6 +19,7 @@ ZERO_GRADIENT = 0.1
 WEAK_GRADIENT = 0.1
 GRADIENT_REPEAT = 1e-2
 GRADIENT_SIGN_ERRORS = 0.25
+COSINE = 0.9
 
 
 def from_probe(probe: Probe) -> tuple[FlagRecord, ...]:
@@ -53,7 +54,8 @@ def _findings(probe: Probe) -> Iterator[Finding]:
     if is_random(probe):
         yield "random-outputs", f"passes differ by {probe.repeat:.1e}"
     elif probe.batch > BATCH:
-        yield "batch-dependent", f"batch and single image differ by {probe.batch:.1e}"
+        figure = f"a batch of {probe.batch_size} and single images differ by {probe.batch:.1e}"
+        yield "batch-dependent", figure
     elif is_discontinuous(probe.fine) or is_discontinuous(probe.coarse):
         size, response = (FINE, probe.fine) if is_discontinuous(probe.fine) else (COARSE, probe.coarse)
         yield (
@@ -80,11 +82,22 @@ def _gradients(probe: Probe) -> Iterator[Finding]:
         yield "no-gradients", "no gradient reaches the input"
     elif probe.zero_margin > ZERO_GRADIENT:
         yield "no-gradients", f"zero or not finite on {probe.zero_margin:.0%} of {probe.n} images"
-    elif probe.zero_ce > ZERO_GRADIENT:
-        yield "saturated-logits", f"zero on {probe.zero_ce:.0%} of {probe.n} images"
+    else:
+        if probe.zero_ce > ZERO_GRADIENT:
+            yield "saturated-logits", f"zero, or lost in float32, on {probe.zero_ce:.0%} of {probe.n} images"
+        yield from _misleading(probe)
     if probe.weak_margin > WEAK_GRADIENT:
         yield "vanishing-gradients", f"{probe.weak_margin:.0%} of {probe.n} images"
     if probe.gradient_repeat > GRADIENT_REPEAT and not is_random(probe):
         yield "random-gradients", f"gradients of one input differ by {probe.gradient_repeat:.0%}"
-    if probe.gradient_sign_errors > GRADIENT_SIGN_ERRORS:
-        yield "misleading-gradients", f"{probe.gradient_sign_errors:.0%} of {probe.n} images"
+
+
+def _misleading(probe: Probe) -> Iterator[Finding]:
+    cosine, where = probe.cosine.lowest
+    # The outputs of these models change between the passes that are compared.
+    changing = is_random(probe) or probe.batch > BATCH or probe.nonfinite > 0
+    if cosine < COSINE and not changing:
+        yield "misleading-gradients", f"cosine {cosine:.2f} with finite differences {where}"
+    elif probe.gradient_sign_errors > GRADIENT_SIGN_ERRORS:
+        share = f"{probe.gradient_sign_errors:.0%} of {probe.n} images"
+        yield "misleading-gradients", f"a step against the sign does not reduce the margin of {share}"

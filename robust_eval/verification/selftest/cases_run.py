@@ -72,7 +72,7 @@ def cases() -> list[Case]:
         attack("an exception in the third batch", (STOPPED,), _with_model(planted_models.RaisingModel)),
         model("gradient set to zero", ("black-box-beats-white-box", "no-gradients"), _black_box, *no_effect),
         model(
-            "another function after 52 calls",
+            "another function after the first attack began",
             ("changed-during-run",),
             _with_model(planted_models.DriftingModel),
             "too-few-examples",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -175,27 +176,36 @@ class ConstantPrediction(ModifiedNetwork):
 
 
 class DriftingModel(ModifiedNetwork):
-    """Computes another function after a number of calls."""
+    """Computes another function once it has been copied, which is for the first attack."""
 
-    def __init__(self, network: nn.Module | None = None, calls: int = 52) -> None:
-        super().__init__(network)
-        self.calls_left = calls
+    drifted = False
 
     def change_output(self, z: Tensor) -> Tensor:
-        self.calls_left -= 1
-        return z if self.calls_left > 0 else z.roll(1, 1)
+        return z.roll(1, 1) if self.drifted else z
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DriftingModel:
+        self.drifted = True
+        copied = DriftingModel(deepcopy(self.network, memo))
+        copied.drifted = True
+        return copied
 
 
 class RaisingModel(ModifiedNetwork):
-    """Raises an exception in its sixth differentiable pass, which is in the third batch of an attack."""
+    """Its copy for the attacks raises an exception in the third differentiable pass: the third batch."""
 
-    passes = 0
+    passes: int | None = None
 
     def change_input(self, x: Tensor) -> Tensor:
-        self.passes += x.requires_grad
-        if self.passes == 6:
-            raise ArithmeticError("planted")
+        if self.passes is not None:
+            self.passes += x.requires_grad
+            if self.passes == 3:
+                raise ArithmeticError("planted")
         return x
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RaisingModel:
+        copied = RaisingModel(deepcopy(self.network, memo))
+        copied.passes = 0
+        return copied
 
 
 class CopyMismatch(ModifiedNetwork):

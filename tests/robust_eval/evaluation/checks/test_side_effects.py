@@ -11,6 +11,7 @@ from support.known_models import linear_problem
 from torch import Tensor, nn
 
 from robust_eval import evaluate
+from robust_eval.core.threat import parse_threat
 from robust_eval.evaluation.checks import side_effects
 from robust_eval.results.flags.figures import SideEffects
 
@@ -82,7 +83,7 @@ class RunningMean(Wrapped):
 
 def measure(model: nn.Module) -> SideEffects:
     _, x, _ = linear_problem(n=40)
-    return side_effects.measure(model, x, size=0.03)
+    return side_effects.measure(model, x, parse_threat("Linf", "0.03"))
 
 
 def test_a_model_without_side_effects() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from robust_eval.results import DiagnosisRecord, SecondJudgementRecord, flags
-from robust_eval.results.flags.figures import NoiseResponse, Probe, SideEffects
+from robust_eval.results.flags.figures import GradientCosines, NoiseResponse, Probe, SideEffects
 from robust_eval.results.flags.from_columns import clean_accuracy_floor
 from robust_eval.verification.selftest.planted_results import column
 
@@ -22,6 +22,7 @@ NO_PROBE_FLAGS = Probe(
     optimises=False,
     repeat=0.0,
     batch=1e-6,
+    batch_size=32,
     fine=NoiseResponse(5e-5, 1e-6),
     coarse=NoiseResponse(5e-4, 1e-5),
     no_gradient=False,
@@ -31,6 +32,7 @@ NO_PROBE_FLAGS = Probe(
     gradient_repeat=0.0,
     gradient_sign_errors=0.0,
     effects=SideEffects(),
+    cosine=GradientCosines(),
 )
 NO_DIAGNOSIS_FLAGS = DiagnosisRecord(
     images=100,
@@ -81,6 +83,18 @@ def diagnosed(**figures: Any) -> set[str]:
         ("vanishing-gradients", {"weak_margin": 0.09}, {"weak_margin": 0.12}),
         ("random-gradients", {"gradient_repeat": 0.009}, {"gradient_repeat": 0.011}),
         ("misleading-gradients", {"gradient_sign_errors": 0.24}, {"gradient_sign_errors": 0.27}),
+        ("misleading-gradients", {"cosine": GradientCosines(0.91)}, {"cosine": GradientCosines(0.89)}),
+        ("misleading-gradients", {"cosine": GradientCosines(ball=0.91)}, {"cosine": GradientCosines(ball=0)}),
+        (
+            "misleading-gradients",
+            {"cosine": GradientCosines(path=0.91)},
+            {"cosine": GradientCosines(path=-1)},
+        ),
+        (
+            "misleading-gradients",
+            {"cosine": GradientCosines(batch=0.91)},
+            {"cosine": GradientCosines(batch=0)},
+        ),
     ],
 )
 def test_thresholds_of_probes(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
@@ -103,6 +117,22 @@ def test_thresholds_of_probes(name: str, below: dict[str, Any], above: dict[str,
 def test_thresholds_of_a_diagnosis(name: str, below: dict[str, Any], above: dict[str, Any]) -> None:
     assert diagnosed(**below) == set()
     assert diagnosed(**above) == {name}
+
+
+def test_the_lowest_cosine_is_shown_with_the_place() -> None:
+    cosine = GradientCosines(images=0.8, ball=0.7, path=0.75, batch=0.214, batch_size=50)
+    (found,) = flags.from_probe(replace(NO_PROBE_FLAGS, cosine=cosine))
+    assert found.figure == "cosine 0.21 with finite differences in batches of 50"
+    (found,) = flags.from_probe(replace(NO_PROBE_FLAGS, cosine=replace(cosine, batch=0.9)))
+    assert found.figure == "cosine 0.70 with finite differences at random points of the ball"
+
+
+def test_finite_differences_of_changing_outputs_mean_nothing() -> None:
+    low = GradientCosines(images=0.1)
+    assert probed(cosine=low, repeat=1.0) == {"random-outputs"}
+    assert probed(cosine=low, batch=1.0) == {"batch-dependent"}
+    assert probed(cosine=low, nonfinite=0.1) == {"non-finite-outputs"}
+    assert probed(cosine=low, zero_margin=1.0) == {"no-gradients"}
 
 
 def test_with_few_examples_a_larger_share_is_needed() -> None:
