@@ -19,7 +19,8 @@ def selftest(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Run one group: numbers, record, model, 'closed form', attack, run, diagnosis, unmodified."
+            help="Run one group: numbers, record, model, 'closed form', attack, run, defense, deception, "
+            "diagnosis, unmodified."
         ),
     ] = None,
 ) -> None:

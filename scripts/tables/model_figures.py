@@ -9,7 +9,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.evaluation.in_memory import evaluate
 from robust_eval.results import EvalResult
 from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
-from robust_eval.verification.selftest.plants import Plant
+from robust_eval.verification.selftest.plant import Plant
 from scripts.tables.adaptive_attacks import AdaptiveAttack
 from scripts.tables.honest_models import SUITE, HonestModel
 

@@ -18,7 +18,8 @@ import torch
 from robust_eval.data import default_root
 from robust_eval.results import flags
 from robust_eval.verification import selftest
-from robust_eval.verification.selftest.plants import DECEPTION, DEFENSE, plants
+from robust_eval.verification.selftest.cases_plants import plants
+from robust_eval.verification.selftest.plant import DECEPTION, DEFENSE
 from scripts.tables.honest_models import honest_models
 from scripts.tables.markdown_blocks import markdown_table, replace_block
 from scripts.tables.model_figures import EXAMPLES, NOT_COUNTED, Figures, measure_honest, measure_plant

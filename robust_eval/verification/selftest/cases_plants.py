@@ -6,13 +6,20 @@ from functools import partial
 
 from robust_eval.evaluation.in_memory import evaluate
 from robust_eval.verification.selftest.case import Case, flag_ids, make_case
+from robust_eval.verification.selftest.deceptive_models import deceptive_models
 from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
-from robust_eval.verification.selftest.plants import Plant, plants
+from robust_eval.verification.selftest.plant import Plant
+from robust_eval.verification.selftest.published_defenses import published_defenses
 
 EXAMPLES = 64
 SUITE = "fgsm,pgd-20"
 ALLOWED = ("too-few-examples",)
 """Raised by every run on so few examples."""
+
+
+def plants() -> list[Plant]:
+    """All planted models that are built on a network."""
+    return [*published_defenses(), *deceptive_models()]
 
 
 def cases() -> list[Case]:

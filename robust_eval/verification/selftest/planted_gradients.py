@@ -100,7 +100,7 @@ class LargeBatchGradient(ModifiedNetwork):
 class GradientOnGrid(ModifiedNetwork):
     """Its gradient is right only at images on the 8-bit grid, elsewhere it is moved by three pixels."""
 
-    levels, tolerance = 255, 1e-3
+    levels, tolerance = 255, 1e-5
 
     def change_input(self, x: Tensor) -> Tensor:
         distance = ((self.levels * x).round() - self.levels * x).abs() / self.levels
