@@ -11,7 +11,7 @@ from torch import Tensor
 from robust_eval.attacks import _spsa
 from robust_eval.core.logits import largest_difference
 from robust_eval.core.request import Request
-from robust_eval.evaluation.checks.finite_differences import Model
+from robust_eval.evaluation.checks.attack_points import Model
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.tuning import default_tuning
 

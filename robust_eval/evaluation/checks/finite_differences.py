@@ -13,18 +13,15 @@ right, or not zero, in few pixels only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from robust_eval.core.norms import norm_per_image, project, scale_small_gradients
-from robust_eval.core.threat import Norm, ThreatModel
-from robust_eval.models import out_of_memory
+from robust_eval.core.threat import ThreatModel
+from robust_eval.evaluation.checks.attack_points import Model, Slopes, in_batches, path, slopes
 from robust_eval.results.flags.figures import GradientCosines
-
-Model = Callable[[Tensor], Tensor]
 
 SIZES = (1e-4, 1e-5, 1e-3, 1e-2, 3e-2)
 """Sizes of the finite differences, for pixels in [0, 1]. The best agreement counts: small sizes are lost in
@@ -52,135 +49,74 @@ def gradient_cosines(
     ``quick``: fewer steps, points and directions.
     """
     at_images = slopes(model, x_NCHW, y_N)
-    steps = 2 if quick else 4
-    on_path = path(model, x_NCHW, y_N, threat, steps=steps, seed=seed)
+    on_path = path(model, x_NCHW, y_N, threat, steps=2 if quick else 4, seed=seed)
     if at_images is None or not on_path:
         return GradientCosines()
     places = [at_images, *on_path[::2]]
     in_units = in_batches(model, places, pool_NCHW, unit)
-    found = [
-        cosines(model, place, (place.gradient_NCHW, again), pairs=1 if quick else 2, seed=seed)
-        for place, again in zip(places, in_units, strict=True)
-    ]
-    (images, _), (ball, _), *later = found
+    pairs = 1 if quick else 2
+    alone, together = [], []
+    for place, gradient in zip(places, in_units, strict=True):
+        claims = (place.gradient_NCHW, gradient)
+        first, second = agreements(model, place, claims, pairs=pairs, seed=seed)
+        alone.append(first)
+        together.append(second)
+    per_image = torch.minimum(_joined(alone), _joined(together))
+    images, ball, *later = (min(one.cosine for one in both) for both in alone)
     return GradientCosines(
         images=images,
         ball=ball,
-        path=min(cosine for cosine, _ in later),
-        batch=min(cosine for _, cosine in found),
+        path=min(later),
+        batch=min(one.cosine for both in together for one in both),
         batch_size=unit,
+        lowest_image=float(per_image.min()),
     )
 
 
 @dataclass(frozen=True)
-class Slopes:
-    """The gradient of ``(logits * weights_NK).sum(1)`` at points, all of N images."""
+class Agreement:
+    """Changes along D directions that a gradient promises, and measured ones; 0 for images without any.
 
-    points_NCHW: Tensor
-    weights_NK: Tensor
-    gradient_NCHW: Tensor
-
-
-def slopes(model: Model, points_NCHW: Tensor, y_N: Tensor) -> Slopes | None:
-    """The gradient of the strongest other logit minus the label's; None if the outputs carry no gradient."""
-    leaf = points_NCHW.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        logits = model(leaf)
-        if not logits.requires_grad:
-            return None
-        other = logits.detach().scatter(1, y_N[:, None], float("-inf")).argmax(1)
-        weights = torch.zeros_like(logits).scatter(1, y_N[:, None], -1.0).scatter(1, other[:, None], 1.0)
-        (gradient,) = torch.autograd.grad((logits * weights).sum(), leaf, allow_unused=True)
-    return None if gradient is None else Slopes(points_NCHW.detach(), weights.detach(), gradient)
-
-
-def path(
-    model: Model, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, *, steps: int, seed: int
-) -> list[Slopes]:
-    """The slopes at a random start in the ball and after each step of PGD; empty without gradients.
-
-    The steps are of 2 epsilon / ``steps``.
+    Scaled so that every other image has the same weight.
     """
-    point, found = _random_start(x_NCHW, threat, seed), []
-    for _ in range(steps + 1):
-        at = slopes(model, point, y_N)
-        if at is None:
-            return []
-        found.append(at)
-        step = 2 * threat.radius / steps * _direction(at.gradient_NCHW.nan_to_num(0, 0, 0), threat.norm)
-        point = (x_NCHW + project(point + step - x_NCHW, threat.norm, threat.radius)).clamp(0, 1)
-    return found
+
+    promised_DN: Tensor
+    measured_DN: Tensor
+
+    @property
+    def cosine(self) -> float:
+        """Correlation of the changes of all images; 1 if there are none."""
+        return float(_correlation(self.promised_DN.flatten(), self.measured_DN.flatten()))
+
+    @property
+    def images(self) -> int:
+        """Number of images with changes."""
+        return int((self.promised_DN.abs() + self.measured_DN.abs()).sum(0).count_nonzero())
 
 
-def _random_start(x: Tensor, threat: ThreatModel, seed: int) -> Tensor:
-    """Points of the ball off the 8-bit grid: uniform (Linf), or in a random direction (L2)."""
-    generator = torch.Generator().manual_seed(seed)
-    if threat.norm == "Linf":
-        noise = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
-    else:
-        noise = torch.randn(x.shape, generator=generator).to(x)
-        lengths = torch.rand(len(x), generator=generator).to(x) / norm_per_image(noise, "L2")
-        noise = noise * _per_image(lengths, x)
-    return (x + threat.radius * noise).clamp(0, 1)
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Along the first dimension; 1 where both are zero, 0 where one is."""
+    squares = a.square().sum(0) * b.square().sum(0)
+    found = (a * b).sum(0) / squares.sqrt().clamp_min(1e-300)
+    return found.where((a.abs() + b.abs()).sum(0) > 0, torch.ones_like(found))
 
 
-def _direction(gradient: Tensor, norm: Norm) -> Tensor:
-    if norm == "Linf":
-        return gradient.sign()
-    scaled = scale_small_gradients(gradient)
-    return scaled / _per_image(norm_per_image(scaled, "L2").clamp_min(1e-12), gradient)
-
-
-def _per_image(values_N: Tensor, like_NCHW: Tensor) -> Tensor:
-    return values_N.view(-1, *[1] * (like_NCHW.dim() - 1))
-
-
-def in_batches(model: Model, places: Sequence[Slopes], filler_NCHW: Tensor, size: int) -> list[Tensor]:
-    """The gradients at all places, computed in batches of ``size``, which are filled up with other images.
-
-    Batches are halved if memory is short.
-    """
-    points = torch.cat([place.points_NCHW for place in places])
-    weights = torch.cat([place.weights_NK for place in places])
-    missing = -len(points) % size
-    if missing:
-        repeats = -(-missing // len(filler_NCHW))
-        points = torch.cat([points, filler_NCHW.repeat(repeats, *[1] * (points.dim() - 1))[:missing]])
-        weights = torch.cat([weights, weights.new_zeros(missing, weights.shape[1])])
-    gradients: list[Tensor] = []
-    while sum(map(len, gradients)) < len(points):
-        done = sum(map(len, gradients))
-        found = _gradient(model, points[done : done + size], weights[done : done + size])
-        if found is None:
-            size = max(1, size // 2)
-            out_of_memory.release_cache()
-        else:
-            gradients.append(found)
-    return list(torch.cat(gradients).split([len(place.points_NCHW) for place in places] + [missing]))[:-1]
-
-
-def _gradient(model: Model, points: Tensor, weights: Tensor) -> Tensor | None:
-    """The gradient of ``(logits * weights).sum()``, 0 if there is none; None if memory ran out."""
-    leaf = points.detach().clone().requires_grad_()
-    try:
-        with torch.enable_grad():
-            value = (model(leaf) * weights).sum()
-            if not value.requires_grad:
-                return torch.zeros_like(points)
-            (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
-            return torch.zeros_like(points) if gradient is None else gradient
-    except RuntimeError as error:
-        if len(points) == 1 or not out_of_memory.is_out_of_memory(error):
-            raise
-    return None
+def _joined(places: Sequence[tuple[Agreement, Agreement]]) -> Tensor:
+    """The cosine of each image (N,), over all places and both kinds of directions."""
+    every = [one for both in places for one in both]
+    return _correlation(
+        torch.cat([one.promised_DN for one in every]), torch.cat([one.measured_DN for one in every])
+    )
 
 
 @torch.no_grad()
-def cosines(model: Model, at: Slopes, claimed: Sequence[Tensor], pairs: int, seed: int) -> list[float]:
-    """For each claimed gradient (N, C, H, W) at the points of ``at``: its cosine with the true gradient.
+def agreements(
+    model: Model, at: Slopes, claimed: Sequence[Tensor], *, pairs: int, seed: int
+) -> list[tuple[Agreement, Agreement]]:
+    """Agreement of claimed gradients (N, C, H, W) at the points of ``at``, along both kinds of directions.
 
-    Estimated from ``pairs`` directions of each kind; the lower of the two. Images whose function and gradient
-    change by no more than the rounding of float32 do not count; 1 if none does.
+    ``pairs``: directions of each kind. Images whose function and gradient change by no more than the rounding
+    of float32 do not count.
     """
     generator = torch.Generator().manual_seed(seed)
     signs = [
@@ -188,8 +124,9 @@ def cosines(model: Model, at: Slopes, claimed: Sequence[Tensor], pairs: int, see
         for _ in range(2 * pairs)
     ]
     small = _small_entries(at.gradient_NCHW)
-    kinds = signs[:pairs], [sign * small for sign in signs[pairs:]]
-    return [min(both) for both in zip(*(_best(model, at, claimed, kind) for kind in kinds), strict=True)]
+    flat = _best(model, at, claimed, signs[:pairs])
+    rest = _best(model, at, claimed, [sign * small for sign in signs[pairs:]])
+    return list(zip(flat, rest, strict=True))
 
 
 def _small_entries(gradient: Tensor) -> Tensor:
@@ -202,49 +139,45 @@ def _small_entries(gradient: Tensor) -> Tensor:
     return (size < least.where(least > 0, torch.inf)).view_as(gradient).to(gradient)
 
 
-def _best(model: Model, at: Slopes, claimed: Sequence[Tensor], directions: Sequence[Tensor]) -> list[float]:
-    best: list[float | None] = [None] * len(claimed)
+def _best(
+    model: Model, at: Slopes, claimed: Sequence[Tensor], directions: Sequence[Tensor]
+) -> list[Agreement]:
+    """Of each claimed gradient the agreement at the size with the highest cosine.
+
+    Sizes at which less than a quarter of the images have changes count only if there is no other.
+    """
+    best: list[Agreement] = []
     for size in SIZES:
-        measured = _Differences.measure(model, at, directions, size)
-        for number, gradient in enumerate(claimed):
-            found, before = measured.agreement(gradient), best[number]
-            if found is not None:
-                best[number] = found if before is None else max(found, before)
-        if all(value is not None and value > AGREES for value in best):
+        found = _measure(model, at, claimed, directions, size)
+        best = [max(pair, key=_rank) for pair in zip(best, found, strict=True)] if best else found
+        if all(_rank(one) > (True, AGREES) for one in best):
             break
-    return [1.0 if value is None else value for value in best]
+    return best
 
 
-@dataclass(frozen=True)
-class _Differences:
-    """Central differences, inside the box, along D directions."""
+def _rank(found: Agreement) -> tuple[bool, float]:
+    return found.images >= max(1, found.promised_DN.shape[1] / 4), found.cosine
 
-    steps: list[Tensor]
-    """Displacements between the two points, D of (N, C, H, W)."""
-    changes_DN: Tensor
-    rounding_N: Tensor
 
-    @classmethod
-    def measure(cls, model: Model, at: Slopes, directions: Sequence[Tensor], size: float) -> _Differences:
-        steps, changes, largest = [], [], []
-        for direction in directions:
-            up, down = ((at.points_NCHW + sign * size * direction).clamp(0, 1) for sign in (1, -1))
-            above, below = model(up).double(), model(down).double()
-            steps.append(up.double() - down.double())
-            changes.append(((above - below) * at.weights_NK).sum(1))
-            largest.append(above.abs().amax(1))
-        return cls(steps, torch.stack(changes), _ROUNDING * torch.stack(largest).amax(0))
-
-    def agreement(self, gradient: Tensor) -> float | None:
-        """Correlation of promised and measured changes, every image with the same weight.
-
-        None if they exceed the rounding on less than a quarter of the images.
-        """
-        promised = torch.stack([(gradient.double() * step).flatten(1).sum(1) for step in self.steps])
-        both = promised, self.changes_DN
+def _measure(
+    model: Model, at: Slopes, claimed: Sequence[Tensor], directions: Sequence[Tensor], size: float
+) -> list[Agreement]:
+    """Central differences, inside the box, along the directions."""
+    steps, changes = [], []
+    rounding = torch.zeros(len(at.points_NCHW), dtype=torch.float64, device=at.points_NCHW.device)
+    for direction in directions:
+        up, down = ((at.points_NCHW + sign * size * direction).clamp(0, 1) for sign in (1, -1))
+        above, below = model(up).double(), model(down).double()
+        steps.append(up.double() - down.double())
+        changes.append(((above - below) * at.weights_NK).sum(1))
+        rounding = torch.maximum(rounding, _ROUNDING * above.abs().amax(1))
+    measured = torch.stack(changes)
+    found = []
+    for gradient in claimed:
+        promised = torch.stack([(gradient.double() * step).flatten(1).sum(1) for step in steps])
+        both = promised, measured
         scale = torch.maximum(*(values.square().mean(0).sqrt() for values in both))
-        counts = scale.isfinite() & (scale > self.rounding_N)
-        if counts.sum() < max(1, len(counts) / 4):
-            return None
-        a, b = (values[:, counts] / scale[counts] for values in both)
-        return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp_min(1e-300))
+        counts = scale.isfinite() & (scale > rounding)
+        a, b = ((values / scale).where(counts, torch.zeros_like(values)) for values in both)
+        found.append(Agreement(a, b))
+    return found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robust_eval.core.logits import margin
 from robust_eval.core.threat import Norm
-from robust_eval.evaluation.checks.finite_differences import Model
+from robust_eval.evaluation.checks.attack_points import Model
 
 _STEP = 1 / 255
 

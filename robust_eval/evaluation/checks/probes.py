@@ -20,7 +20,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.logits import largest_difference, logit_std
 from robust_eval.core.threat import ThreatModel
 from robust_eval.evaluation.checks import batch_probe, finite_differences, gradient_probe, side_effects
-from robust_eval.evaluation.checks.finite_differences import Model
+from robust_eval.evaluation.checks.attack_points import Model
 from robust_eval.evaluation.job import Job
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.tuning import flops

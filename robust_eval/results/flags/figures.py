@@ -90,6 +90,8 @@ class GradientCosines:
     batch: float = 1.0
     """At all of these points, the lowest, if gradients are computed in batches of ``batch_size``."""
     batch_size: int = 1
+    lowest_image: float = 1.0
+    """Of single images: the lowest cosine over all of these points."""
 
     @property
     def lowest(self) -> tuple[float, str]:

@@ -20,6 +20,8 @@ WEAK_GRADIENT = 0.1
 GRADIENT_REPEAT = 1e-2
 GRADIENT_SIGN_ERRORS = 0.25
 COSINE = 0.9
+IMAGE_COSINE = 0.6
+"""For the worst image: a cosine of few directions."""
 
 
 def from_probe(probe: Probe) -> tuple[FlagRecord, ...]:
@@ -98,6 +100,9 @@ def _misleading(probe: Probe) -> Iterator[Finding]:
     changing = is_random(probe) or probe.batch > BATCH or probe.nonfinite > 0
     if cosine < COSINE and not changing:
         yield "misleading-gradients", f"cosine {cosine:.2f} with finite differences {where}"
+    elif probe.cosine.lowest_image < IMAGE_COSINE and not changing:
+        figure = f"cosine {probe.cosine.lowest_image:.2f} with finite differences at one of the images"
+        yield "misleading-gradients", figure
     elif probe.gradient_sign_errors > GRADIENT_SIGN_ERRORS:
         share = f"{probe.gradient_sign_errors:.0%} of {probe.n} images"
         yield "misleading-gradients", f"a step against the sign does not reduce the margin of {share}"

@@ -92,6 +92,11 @@ def diagnosed(**figures: Any) -> set[str]:
         ),
         (
             "misleading-gradients",
+            {"cosine": GradientCosines(lowest_image=0.61)},
+            {"cosine": GradientCosines(lowest_image=0.59)},
+        ),
+        (
+            "misleading-gradients",
             {"cosine": GradientCosines(batch=0.91)},
             {"cosine": GradientCosines(batch=0)},
         ),
@@ -123,7 +128,7 @@ def test_the_lowest_cosine_is_shown_with_the_place() -> None:
     cosine = GradientCosines(images=0.8, ball=0.7, path=0.75, batch=0.214, batch_size=50)
     (found,) = flags.from_probe(replace(NO_PROBE_FLAGS, cosine=cosine))
     assert found.figure == "cosine 0.21 with finite differences in batches of 50"
-    (found,) = flags.from_probe(replace(NO_PROBE_FLAGS, cosine=replace(cosine, batch=0.9)))
+    (found,) = flags.from_probe(replace(NO_PROBE_FLAGS, cosine=replace(cosine, batch=0.9, lowest_image=0)))
     assert found.figure == "cosine 0.70 with finite differences at random points of the ball"
 
 
