@@ -282,6 +282,7 @@ def test_verify(run: Run, evaluated: Path) -> None:
     refused(
         run(*words, "--audit-suite", "fgsm"), "--audit-suite chooses the columns of an audit: add --audit N"
     )
+    refused(run(*words, "--audit-seed", "1"), "--audit-seed chooses the units of an audit: add --audit N")
     refused(run("verify", "cut.json", "--checkpoint", "net.pt"), "cut.json does not exist")
     refused(run("verify", "o", "--checkpoint", "net.pt"), "o is a folder. Name a file in it")
     (evaluated.parent / "evidence.safetensors").unlink()
