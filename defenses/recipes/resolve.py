@@ -20,6 +20,7 @@ from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.threat import parse_norm
 
 Table = dict[str, Any]
+_MOST_PARENTS = 16
 NOT_FIELDS = ("extends", "variants", "sources", "architectures")
 
 
@@ -58,14 +59,31 @@ def resolve(name: str, choices: Choices) -> ResolvedRecipe:
 def read_recipe(name: str) -> Table:
     """Read a recipe file, without resolving ``extends`` and ``variants``."""
     if name.endswith(".toml"):
-        return strict_toml.read(Path(name))
+        table = strict_toml.read(Path(name))
+        _check_tables(table, name)
+        return table
     if name not in config_ids("recipes"):
         raise unknown("recipe", name, config_ids("recipes"))
     return config("recipes", name)
 
 
+def _check_tables(table: Table, name: str) -> None:
+    """Raise :class:`UserError` if a section of a recipe, or of one of its variants, is not a table."""
+    sections = {dotted.partition(".")[0] for dotted in known_fields() if "." in dotted}
+    for key, value in table.items():
+        wanted = key in sections or key in (*NOT_FIELDS[1:], "architecture_arguments")
+        if wanted and not isinstance(value, dict):
+            raise UserError(f"{name}: {key} must be a table: write [{key}] above its fields.")
+    for key, variant in table.get("variants", {}).items():
+        if not isinstance(variant, dict):
+            raise UserError(f"{name}: variants.{key} must be a table: write [variants.{key}].")
+        _check_tables({field: value for field, value in variant.items() if field != "variants"}, name)
+
+
 def _layer(name: str, data: str, norm: object, seen: tuple[str, ...] = ()) -> tuple[Table, dict[str, str]]:
     """The merged table of a recipe and its parents, and the source of each of its fields."""
+    if len(seen) > _MOST_PARENTS:
+        raise UserError(f"Recipe {name} has more than {_MOST_PARENTS} parents: join some of the files.")
     if name in seen:
         raise UserError(
             f"Recipe {name} extends itself (through {' and '.join(seen)}): change one of the files."
@@ -158,7 +176,9 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     for key, value in over.items():
         old = merged.get(key)
         replaces = (
-            key == "objective" and isinstance(old, dict) and value.get("name", old["name"]) != old["name"]
+            key == "objective"
+            and isinstance(old, dict)
+            and value.get("name", old.get("name")) != old.get("name")
         )
         both = isinstance(value, dict) and isinstance(old, dict) and not replaces
         merged[key] = _merge(old or {}, value) if both else value

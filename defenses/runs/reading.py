@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from defenses.runs.files import CURVE, RECORD
 from defenses.runs.learning_curve import COLUMNS
-from robust_eval.core import strict_json
+from robust_eval.core import strict_csv, strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import parse_names
 
@@ -81,9 +80,10 @@ def read_run(folder: Path) -> FinishedRun:
     try:
         recipe, dataset, seed = record["recipe"], str(record["dataset"]), int(record["seed"])
         recipe["name"], recipe["threat"]["norm"], recipe["inner"]["steps"], recipe["training"]["epochs"]
-    except (KeyError, TypeError, ValueError) as error:
+        images = terms(record)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not the record of a training run ({_missing(error)}).") from None
-    return FinishedRun(folder, recipe, dataset, seed, _read_curve(folder), terms(record))
+    return FinishedRun(folder, recipe, dataset, seed, _read_curve(folder), images)
 
 
 def terms(record: Mapping[str, Any]) -> dict[str, object]:
@@ -125,19 +125,13 @@ def _run_folders(paths: Iterable[Path]) -> list[Path]:
 
 def _read_curve(folder: Path) -> tuple[Row, ...]:
     path = folder / CURVE
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            table = list(csv.DictReader(file))
-    except FileNotFoundError:
-        table = []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}).") from None
+    table = strict_csv.read(path)[1] if path.exists() else []
     if not table:
         raise UserError(
             f"{folder} has no learning curve yet (curve.csv): let it train for an epoch, or leave it out."
         )
     try:
-        rows = [{name: float(row[name]) for name in COLUMNS if row.get(name)} for row in table]
+        rows = [{name: float(text) for name in COLUMNS if (text := row.get(name))} for row in table]
         [row["epoch"] for row in rows]
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a learning curve of defenses train ({error}).") from None

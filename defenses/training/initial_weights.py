@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Normalisation
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import checkpoint, file_reader
 
 
 def fingerprint(source: str) -> str:
@@ -20,10 +20,7 @@ def fingerprint(source: str) -> str:
     """
     if source.startswith("robustbench:"):
         return source
-    try:
-        return hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"--init {source} cannot be read ({error.strerror}).") from None
+    return regular_file.sha256(Path(source).expanduser(), "checkpoints", file_reader.LARGEST)
 
 
 def load_into(

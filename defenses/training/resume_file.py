@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from defenses.recipes.resolve import flatten
+from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
-from robust_eval.models.loading.file_reader import damaged_part
+from robust_eval.models.loading.file_reader import damaged_part, read
 
 FORMAT = "defenses-resume"
 VERSION = 1
@@ -36,16 +37,39 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
     return content.tell()
 
 
-def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The saved state. Raises UserError if the file is missing, damaged, or of a run of another identity."""
+def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved state, on the CPU.
+
+    Raises UserError if the file is missing, damaged, or of a run of another identity.
+    """
     path = folder / FILE
     if not path.exists():
         raise UserError(f"There is nothing to resume in {folder}: {FILE} is missing. Leave --resume out.")
-    part = damaged_part(path)
+    content = _content(path)
+    version = content.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(f"{path} was written by a newer version (format {version}): update this one.")
+    saved_identity = strict_json.loads(str(content.get("identity")), f"The identity in {path}")
+    state = content.get("state")
+    if not isinstance(saved_identity, dict) or not isinstance(state, dict):
+        raise UserError(f"{path} is incomplete and cannot be resumed. Start a new run in another folder.")
+    changed = list(_differences(saved_identity, json.loads(json.dumps(identity))))
+    if changed:
+        listed = "; ".join([*changed[:3], *(["..."] if changed[3:] else [])])
+        raise UserError(
+            f"{folder} belongs to another run: {listed}. "
+            "Repeat the options of that run to resume it, or choose another folder with --out."
+        )
+    return state
+
+
+def _content(path: Path) -> dict[str, Any]:
+    part: str | None = "it cannot be read"
     try:
-        content = None if part else torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a damaged zip file may raise any exception
-        part = type(error).__name__
+        part = damaged_part(path)
+        content = None if part else read(path).value
+    except UserError:
+        pass
     if part:
         raise UserError(
             f"{path} is damaged ({part}) and cannot be resumed. last.pt contains the weights of the last "
@@ -55,20 +79,7 @@ def load(folder: Path, identity: Mapping[str, Any], device: torch.device) -> dic
         raise UserError(
             f"{path} is not a resume file of defenses. To start from its weights, use --init {path}."
         )
-    if content["version"] > VERSION:
-        raise UserError(
-            f"{path} was written by a newer version (format {content['version']}): update this one."
-        )
-    saved_identity = json.loads(content["identity"])
-    changed = list(_differences(saved_identity, json.loads(json.dumps(identity))))
-    if changed:
-        listed = "; ".join([*changed[:3], *(["..."] if changed[3:] else [])])
-        raise UserError(
-            f"{folder} belongs to another run: {listed}. "
-            "Repeat the options of that run to resume it, or choose another folder with --out."
-        )
-    state: dict[str, Any] = content["state"]
-    return state
+    return content
 
 
 def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[str]:

@@ -118,10 +118,10 @@ class RunFolder:
 
     def _restore(self) -> tuple[str, ...]:
         runtime = self._context.runtime
-        saved = resume_file.load(self._path, self._identity, runtime.device)
+        saved = resume_file.load(self._path, self._identity)
         try:
             notes = self._state.restore(saved, runtime)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(
                 f"{self._path / resume_file.FILE} does not fit this run ({error}). Start a new run in "
                 "another folder (--out)."

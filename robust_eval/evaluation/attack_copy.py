@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import attacks
+from robust_eval.core import strict_json
 from robust_eval.core.devices import device_name
+from robust_eval.core.errors import UserError
 from robust_eval.core.request import Request
 from robust_eval.core.types import BFLOAT16, FLOAT32
 from robust_eval.evaluation.planning.settings import Settings
@@ -179,12 +181,22 @@ def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str
 def _read(stored: str | None, device: torch.device) -> dict[str, Tuning]:
     """Tunings that were measured on the same kind of device; none if the text is damaged."""
     try:
-        table = json.loads(stored or "")
+        table = strict_json.loads(stored or "", TUNING_FILE)
         if table["device"] != device_name(device):
             return {}
-        return {name: Tuning(**values) for name, values in table["tunings"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        tunings = {name: Tuning(**values) for name, values in table["tunings"].items()}
+    except (UserError, KeyError, TypeError, AttributeError):
         return {}
+    return tunings if all(_is_sound(tuning) for tuning in tunings.values()) else {}
+
+
+def _is_sound(tuning: Tuning) -> bool:
+    """Whether stored values have the types of a tuning."""
+    rows = (tuning.rows, tuning.gradient_rows, tuning.near_rows)
+    flags = (tuning.compiled, tuning.gradient_compiled)
+    return all(one is None or (type(one) is int and one > 0) for one in rows) and {*map(type, flags)} == {
+        bool
+    }
 
 
 def _description(chosen: Tuning) -> str:

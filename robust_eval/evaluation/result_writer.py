@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from robust_eval.core import strict_json
+from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.folders import change_files
 from robust_eval.core.request import CLEAN, Request
@@ -130,6 +132,6 @@ def stored_diagnosis(folder: Path | None) -> DiagnosisRecord | None:
     if folder is None or not (folder / DIAGNOSIS_FILE).is_file():
         return None
     try:
-        return DiagnosisRecord.model_validate_json((folder / DIAGNOSIS_FILE).read_bytes())
-    except ValidationError:
+        return DiagnosisRecord.model_validate(strict_json.read(folder / DIAGNOSIS_FILE))
+    except (UserError, ValidationError):
         return None

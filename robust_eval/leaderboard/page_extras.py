@@ -6,7 +6,6 @@ Both are optional and not part of the result.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from robust_eval.core import strict_json
+from robust_eval.core import regular_file, strict_csv, strict_json
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import printable
@@ -138,27 +137,27 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 
     Raises :class:`UserError` unless the file is a table of numbers with an ``epoch`` column.
     """
+    names, lines = strict_csv.read(path, MAX_EPOCHS)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = tuple(reader.fieldnames or ())
-            curve: dict[str, list[float]] = {name: [] for name in names}
-            for number, line in enumerate(reader):
-                if number >= MAX_EPOCHS:
-                    raise UserError(f"{path} has more than {MAX_EPOCHS} lines. Remove some epochs.")
-                if None in line:
-                    raise ValueError("a line has too many cells")
-                for name in names:
-                    curve[name].append(_number(line[name]))
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+        if any(None in line for line in lines):
+            raise ValueError("a line has too many cells")
+        curve = {name: [_number(line[name]) for line in lines] for name in names}
+    except ValueError as error:
         raise UserError(f"{path} is not a table of numbers ({error}).") from None
     if "epoch" not in curve or any(math.isnan(epoch) for epoch in curve["epoch"]):
         raise UserError(f"{path} has a line without an epoch, so it is not a learning curve.")
     return curve
 
 
+<<<<<<< HEAD
 def extra_files(result: EvalResult, curve: Path | None, pictures: Pictures | None) -> dict[str, bytes]:
     """Suffix to content of the files that a curve and images become beside a result.
+=======
+def read_curve_text(path: Path) -> str:
+    """The content of a learning curve file. Raises like :func:`read_curve`."""
+    read_curve(path)
+    return regular_file.read_text(path, "tables", strict_csv.LARGEST)
+>>>>>>> readers
 
     Raises :class:`UserError` for a file that is no learning curve, or that of another checkpoint.
     """

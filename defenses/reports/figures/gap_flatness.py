@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defenses.runs.reading import FinishedRun
-from robust_eval.core import figure_style, strict_json
+from robust_eval.core import figure_style, regular_file, strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import checkpoint, file_reader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,10 +61,11 @@ def read_flatness(paths: Sequence[Path]) -> dict[str, float]:
                 "compared: measure all checkpoints in one robust-eval landscape curve command."
             )
         setting = this
-        for entry in value["checkpoints"]:
-            sharpness = entry["flatness"]["sharpness"]
-            if sharpness is not None:
-                found[entry["sha256"]] = float(sharpness)
+        try:
+            entries = {entry["sha256"]: entry["flatness"]["sharpness"] for entry in value["checkpoints"]}
+            found |= {str(name): float(one) for name, one in entries.items() if one is not None}
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is a damaged landscape ({error!r}): measure it again.") from None
     return found
 
 
@@ -95,14 +95,14 @@ def _measured(
 ) -> Iterator[MeasuredCheckpoint]:
     found: dict[float, MeasuredCheckpoint] = {}
     for path in sorted(run.folder.glob("*.pt")):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = regular_file.sha256(path, "checkpoints", file_reader.LARGEST)
         if digest not in flatness:
             continue
         metrics = (checkpoint.load(str(path), images=None).ref.trained_with or {}).get("metrics") or {}
-        if "train_pgd" in metrics and f"{part}_pgd" in metrics:
-            epoch = float(metrics["epoch"])
-            gap = 100 * (float(metrics["train_pgd"]) - float(metrics[f"{part}_pgd"]))
+        names = ("epoch", "train_pgd", f"{part}_pgd")
+        if all(isinstance(metrics.get(each), int | float) for each in names):
+            epoch, train, unseen = (float(metrics[each]) for each in names)
+            gap = 100 * (train - unseen)
             found.setdefault(epoch, MeasuredCheckpoint(name, path.name, epoch, flatness[digest], gap))
     return iter([found[epoch] for epoch in sorted(found)])
 

@@ -6,12 +6,12 @@ The columns are named as in the logs of the AWP authors: ``epoch`` (from 0), ``t
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robust_eval.core import strict_csv
 from robust_eval.core.errors import UserError
 
 NEEDED = ("epoch", "test_rob_acc", "test_nat_acc")
@@ -58,20 +58,18 @@ def _below(path: Path) -> list[Reference]:
 
 def _read(path: Path) -> Reference | None:
     """Read one log; return None if the file lacks the columns of a training log."""
+    if not path.exists():
+        raise UserError(f"There is no {path}: name a log, or a folder that contains logs.")
+    names, rows = strict_csv.read(path)
+    if not set(NEEDED) <= set(names):
+        return None
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(NEEDED) <= set(reader.fieldnames or ()):
-                return None
-            rows = list(reader)
         columns = {
-            name: tuple(float(row[name]) for row in rows)
+            name: tuple(float(row[name] or "nothing") for row in rows)
             for name in (*NEEDED, TRAIN)
-            if name in (reader.fieldnames or ())
+            if name in names
         }
-    except FileNotFoundError:
-        raise UserError(f"There is no {path}: name a log, or a folder that contains logs.") from None
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, csv.Error) as error:
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as a log of a training run ({error}).") from None
     if not rows:
         return None

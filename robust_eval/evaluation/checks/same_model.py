@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robust_eval.core import logits
+from robust_eval.core import logits, strict_arrays
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, report_write_errors
 
 FILE = "first-logits.npy"
+_LARGEST = 2**26
 MAX_DIFFERENCE = 0.01
 """In units of the logits' standard deviation. Devices and kernels change float32 logits by about 1e-6."""
 
@@ -73,6 +74,7 @@ def difference(a_NK: Tensor, b_NK: Tensor) -> float:
 def _read(folder: Path) -> Tensor | None:
     """The stored logits; None if there are none, or the file cannot be read."""
     try:
-        return torch.from_numpy(np.load(folder / FILE, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
+        stored = strict_arrays.read_npy(folder / FILE, _LARGEST)
+    except UserError:
         return None
+    return torch.from_numpy(stored) if stored.dtype == np.float32 and stored.ndim in (2, 3) else None

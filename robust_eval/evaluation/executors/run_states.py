@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from robust_eval.core import regular_file
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation import result_writer
@@ -40,7 +41,9 @@ class Opened:
     def tuning(self) -> str | None:
         """Content of the folder's tuning file, if an earlier command measured."""
         file = None if self.folder is None else self.folder / TUNING_FILE
-        return file.read_text(encoding="utf-8") if file is not None and file.exists() else None
+        if file is None or not file.exists():
+            return None
+        return regular_file.read_text(file, "tuning files", 2**20)
 
 
 def open_folder(spec: RunSpec, request: Request, locks: ExitStack) -> Opened:

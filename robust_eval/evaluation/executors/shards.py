@@ -9,12 +9,15 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import write_text
 from robust_eval.core.request import Request
+from robust_eval.core.threat import parse_threat
 from robust_eval.evaluation.result_writer import ModelReport
 
 FILE = "shard.json"
+_MOST_UNITS = 1_000_000
 _SUFFIX = re.compile(r"\.shard-(\d+)-of-(\d+)$")
 
 
@@ -74,14 +77,29 @@ def read(shard_folder: Path) -> Shard:
     """
     if not shard_folder.is_dir():
         raise UserError(f"{shard_folder} is not a folder. Give the folders that --shard wrote.")
-    try:
-        return _ADAPTER.validate_json((shard_folder / FILE).read_bytes())
-    except FileNotFoundError:
+    if not (shard_folder / FILE).exists():
         raise UserError(
             f"{shard_folder} does not contain a finished shard ({FILE} is missing): run its command with "
             "--shard again."
-        ) from None
+        )
+    value = strict_json.read(shard_folder / FILE)
+    try:
+        # Before its epsilon is computed from text of any length.
+        parse_threat(str(value["request"]["threat"]["norm"]), str(value["request"]["threat"]["eps"]))
+        shard = _ADAPTER.validate_python(value)
+        problem = _problem(shard)
+    except (UserError, LookupError, TypeError) as error:
+        problem = f"its threat model cannot be read: {error}"
     except ValidationError as error:
-        raise UserError(
-            f"{shard_folder / FILE} is damaged ({error.errors()[0]['msg']}): run the shard again."
-        ) from None
+        problem = error.errors()[0]["msg"]
+    if problem:
+        raise UserError(f"{shard_folder / FILE} is damaged ({problem}): run the shard again.")
+    return shard
+
+
+def _problem(shard: Shard) -> str:
+    """Numbers with which a plan of the request would have no end; '' if there are none."""
+    request = shard.request
+    sound = request.batch_size >= 1 and request.split >= 1 and 0 <= shard.number < request.shards
+    units = request.data.n * request.split // max(request.batch_size, 1)
+    return "" if sound and units <= _MOST_UNITS else "its numbers of examples and units are impossible"

@@ -11,8 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from robust_eval import attacks
+from robust_eval.core import strict_json
 from robust_eval.core.closed_model import ClosedModel
+<<<<<<< HEAD
 from robust_eval.core.files import create_folder, report_write_errors, write_text
+=======
+from robust_eval.core.errors import UserError
+from robust_eval.core.files import report_write_errors, write_text
+>>>>>>> readers
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec, CheckpointRef, Slice
@@ -126,9 +132,8 @@ class PointStore:
 
     def get(self, key: str) -> MeasuredLoss | None:
         try:
-            text = (self.folder / f"{key}.json").read_text(encoding="utf-8")
-            measured = MeasuredLoss.model_validate_json(text)
-        except (OSError, UnicodeDecodeError, ValidationError):
+            measured = MeasuredLoss.model_validate(strict_json.read(self.folder / f"{key}.json"))
+        except (UserError, ValidationError):
             return None
         return measured if measured.key == key else None
 

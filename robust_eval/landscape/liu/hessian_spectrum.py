@@ -13,8 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from robust_eval.core import figure_style
 from robust_eval.core.files import atomic, create_folder, report_write_errors
+=======
+from robust_eval.core import figure_style, strict_arrays
+from robust_eval.core.errors import UserError
+from robust_eval.core.files import atomic, report_write_errors
+>>>>>>> readers
 from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.liu.hessian import Eigenpair, Hessian, top_eigenpairs
@@ -116,10 +122,10 @@ def _hessian(measurement: Measurement, model: ComparedModel) -> Hessian:
 
 def _read(file: Path, size: int) -> Tensor | None:
     try:
-        vector = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        vector = strict_arrays.read_npy(file, 16 * size + 2**16)
+    except UserError:
         return None
-    return torch.from_numpy(vector) if vector.shape == (size,) else None
+    return torch.from_numpy(vector) if vector.shape == (size,) and vector.dtype.kind == "f" else None
 
 
 def _write(file: Path, vector_P: Tensor) -> None:

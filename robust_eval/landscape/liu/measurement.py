@@ -13,9 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from robust_eval import attacks
-from robust_eval.core import seeds
+from robust_eval.core import seeds, strict_json
 from robust_eval.core.devices import full_precision
+<<<<<<< HEAD
 from robust_eval.core.files import create_folder, report_write_errors, write_text
+=======
+from robust_eval.core.errors import UserError
+from robust_eval.core.files import report_write_errors, write_text
+>>>>>>> readers
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec
@@ -135,9 +140,8 @@ class PartialResults:
     def get(self, name: str, kind: type[T]) -> T | None:
         """The stored value of dataclass ``kind``; None if it is missing or damaged."""
         try:
-            text = (self.folder / f"{name}.json").read_text(encoding="utf-8")
-            return TypeAdapter(kind).validate_json(text)
-        except (OSError, UnicodeDecodeError, ValidationError):
+            return TypeAdapter(kind).validate_python(strict_json.read(self.folder / f"{name}.json"))
+        except (UserError, ValidationError):
             return None
 
     def put(self, name: str, value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -13,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
+
+_LARGEST = 2**24
 
 
 def is_python_file(arch: str) -> bool:
@@ -34,10 +36,9 @@ def portable(arch: str) -> str:
 def sha256(arch: str) -> str:
     """SHA-256 of the code file: the same weights with other code are another model."""
     path = Path(arch.rpartition(":")[0]).expanduser()
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        raise _missing(path) from None
+    if not path.exists():
+        raise _missing(path)
+    return regular_file.sha256(path, "code files", _LARGEST)
 
 
 def _missing(path: Path) -> UserError:

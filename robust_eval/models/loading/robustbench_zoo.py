@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from robust_eval.core import regular_file
 from robust_eval.core.download import download_timeout
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
@@ -139,12 +140,10 @@ def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: n
     """SHA-256 of the file, of the hashes of several files, or of the tensors if there is no file."""
     files = sorted((folder / dataset / threat).glob(f"{model_id}.pt*"))
     if len(files) == 1:
-        with files[0].open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return regular_file.sha256(files[0], "checkpoints", file_reader.LARGEST)
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(regular_file.sha256(path, "checkpoints", file_reader.LARGEST)))
     if not files:
         for key, value in sorted(network.state_dict().items()):
             digest.update(key.encode())

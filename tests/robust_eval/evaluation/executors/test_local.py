@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -296,6 +297,19 @@ def test_merged_shards_equal_one_run_with_the_same_shards(options: EvaluationOpt
     other = shard_runs(replace(options, seed=1), tmp_path / "other", 3)
     with pytest.raises(UserError, match=r"shards of different requests \(they differ in: seed\)"):
         merge_shards([folders[0], other[1], folders[2]], None)
+    stored = json.loads((folders[0] / shards.FILE).read_text())
+    for part, changes in (
+        ("threat", {"eps": "1e-999999999"}),
+        ("threat", {}),
+        ("data", {"n": 10**15}),
+        ("data", {"n": "many"}),
+    ):
+        spoilt = {**stored["request"][part], **changes} if changes else 3
+        value = {**stored, "request": {**stored["request"], part: spoilt}}
+        (folders[0] / shards.FILE).write_text(json.dumps(value))
+        with pytest.raises(UserError, match=r"shard.json is damaged \(.*\): run the shard again"):
+            shards.read(folders[0])
+    (folders[0] / shards.FILE).write_text(json.dumps(stored))
     next((folders[0] / "units").iterdir()).unlink()
     with pytest.raises(UserError, match="is missing or damaged: run that shard's command again"):
         merge_shards([folders[0], tmp_path / "renamed", folders[2]], tmp_path / "m2")
