@@ -149,15 +149,8 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     return curve
 
 
-<<<<<<< HEAD
 def extra_files(result: EvalResult, curve: Path | None, pictures: Pictures | None) -> dict[str, bytes]:
     """Suffix to content of the files that a curve and images become beside a result.
-=======
-def read_curve_text(path: Path) -> str:
-    """The content of a learning curve file. Raises like :func:`read_curve`."""
-    read_curve(path)
-    return regular_file.read_text(path, "tables", strict_csv.LARGEST)
->>>>>>> readers
 
     Raises :class:`UserError` for a file that is no learning curve, or that of another checkpoint.
     """
@@ -169,7 +162,7 @@ def read_curve_text(path: Path) -> str:
                 f"{printable(result.checkpoint.name)} records of its epoch. Give the curve.csv of its own "
                 "training run, or omit --curve."
             )
-        files[CURVE_SUFFIX] = curve.read_bytes()
+        files[CURVE_SUFFIX] = regular_file.read_text(curve, "tables", strict_csv.LARGEST).encode()
     if pictures is not None:
         files[IMAGES_SUFFIX] = (pictures.model_dump_json(indent=1) + "\n").encode()
     return files

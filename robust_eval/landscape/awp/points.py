@@ -13,12 +13,8 @@ from pydantic import Field, ValidationError
 from robust_eval import attacks
 from robust_eval.core import strict_json
 from robust_eval.core.closed_model import ClosedModel
-<<<<<<< HEAD
-from robust_eval.core.files import create_folder, report_write_errors, write_text
-=======
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import report_write_errors, write_text
->>>>>>> readers
+from robust_eval.core.files import create_folder, report_write_errors, write_text
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec, CheckpointRef, Slice

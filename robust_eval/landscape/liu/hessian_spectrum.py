@@ -13,14 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from robust_eval.core import figure_style
-from robust_eval.core.files import atomic, create_folder, report_write_errors
-=======
 from robust_eval.core import figure_style, strict_arrays
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic, report_write_errors
->>>>>>> readers
+from robust_eval.core.files import atomic, create_folder, report_write_errors
 from robust_eval.evaluation.store import lock_run_folder
 from robust_eval.landscape.checkpoints import ComparedModel
 from robust_eval.landscape.liu.hessian import Eigenpair, Hessian, top_eigenpairs

@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from robust_eval import attacks
 from robust_eval.core import seeds, strict_json
 from robust_eval.core.devices import full_precision
-<<<<<<< HEAD
-from robust_eval.core.files import create_folder, report_write_errors, write_text
-=======
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import report_write_errors, write_text
->>>>>>> readers
+from robust_eval.core.files import create_folder, report_write_errors, write_text
 from robust_eval.core.request import digest
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec
