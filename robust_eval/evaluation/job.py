@@ -14,6 +14,7 @@ from robust_eval.evaluation.attack_copy import AttackCopyConfig
 from robust_eval.evaluation.planning.cost import Estimate, estimates, measure_speed
 from robust_eval.evaluation.worker import Worker
 from robust_eval.models.acceleration import compilation
+from robust_eval.results import FlagRecord
 
 FreshLogits = Callable[[int], Tensor]
 """Logits of the first n images from the same file in a fresh process; raises UserError if that fails."""
@@ -35,6 +36,8 @@ class Job:
     """What was decided about the attack copy before the model was probed."""
     overlap: Overlap | None = None
     """Images that the checkpoint was trained on, according to the checkpoint."""
+    raised: tuple[FlagRecord, ...] = ()
+    """Flags for what the checkpoint does not record."""
 
     def worker(self, config: AttackCopyConfig | None = None) -> Worker:
         """A worker for the units of this job; ``config``: how its attack copies are called."""

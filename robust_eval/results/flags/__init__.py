@@ -9,13 +9,14 @@ from robust_eval.results.flags.from_diagnosis import from_diagnosis
 from robust_eval.results.flags.from_model import from_probe, is_random
 from robust_eval.results.flags.from_record import from_changes, from_overlap, from_record, from_search
 from robust_eval.results.flags.from_result import blocking, from_result, not_recorded
-from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
+from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Finding, Rule, distinct, records
 
 __all__ = [
     "BLOCKS",
     "DIAGNOSIS",
     "RULES",
     "WARNS",
+    "Finding",
     "Rule",
     "blocking",
     "distinct",
