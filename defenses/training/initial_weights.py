@@ -11,6 +11,7 @@ from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Normalisation
 from robust_eval.models.loading import checkpoint, file_reader
+from robust_eval.models.normalisation import equivalent
 
 
 def fingerprint(source: str) -> str:
@@ -37,7 +38,7 @@ def load_into(
             f"--init {source} is an ensemble: start from one of its networks, such as snapshot-1.pt."
         )
     found = loaded.ref.normalisation
-    if (found.mean, found.std) != (normalisation.mean, normalisation.std):
+    if not equivalent(found, normalisation):
         raise UserError(
             f"--init {source} takes inputs normalised by {found.name}, this run by {normalisation.name}: "
             f"add --set normalisation={found.name}."

@@ -35,7 +35,8 @@ def check(
     """Load a checkpoint, print how it was interpreted, and check it for flags.
 
     Measures clean accuracy on up to 200 images, compares it with the checkpoint's own record, and probes the
-    model on 8 images. Exits with 1 if a flag blocks ranking. --norm and --eps are used by --diagnose only.
+    model on 8 images. Exits with 1 if a flag blocks ranking. --norm and --eps are used by --diagnose, and to
+    compare input normalisations if the file records none.
     """
     from robust_eval.cli import tables
     from robust_eval.core import terminal
@@ -46,11 +47,13 @@ def check(
     from robust_eval.results import flags
 
     console = terminal.console()
-    # Without --diagnose nothing is attacked, so that any epsilon is valid.
-    eps = threat.eps if diagnose or threat.eps else "1/255"
-    chosen = {**vars(data), **vars(threat), **vars(model), "eps": eps}
+    chosen = {**vars(data), **vars(threat), **vars(model)}
     options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
-    job = prepare.prepare(options)
+    settings = prepare.check(options)
+    loaded, images = prepare.load(options, settings)
+    if not diagnose:
+        options = prepare.with_some_epsilon(options, loaded.ref, images.chosen)
+    job = prepare.build_job(options, settings, loaded, images)
     tables.print_checkpoint(console, job.request.checkpoint)
     probe = probe_job(prepare.with_first_images(job, IMAGES), quick=True)
     clean = _clean(job)
@@ -58,7 +61,7 @@ def check(
     if figures:
         _print_figures(console, probe)
     overlap = flags.from_overlap(job.overlap)
-    found = flags.distinct((*flags.from_probe(probe), *_flags_from_clean(job, clean), *overlap))
+    found = flags.distinct((*job.raised, *flags.from_probe(probe), *_flags_from_clean(job, clean), *overlap))
     if diagnose and probe.no_gradient:
         console.print("  diagnosis      skipped: the model has no input gradient", highlight=False)
     elif diagnose:

@@ -15,6 +15,7 @@ from robust_eval.evaluation.planning.cost import Estimate, estimates, measure_sp
 from robust_eval.evaluation.worker import Worker
 from robust_eval.models.acceleration import compilation
 from robust_eval.models.isolation import Isolated
+from robust_eval.results import FlagRecord
 
 FreshLogits = Callable[[Tensor, Sequence[Ints]], Tensor]
 """Logits of batches of images, by a model that has not been called before; raises UserError if that fails.
@@ -40,6 +41,8 @@ class Job:
     """What was decided about the attack copy before the model was probed."""
     overlap: Overlap | None = None
     """Images that the checkpoint was trained on, according to the checkpoint."""
+    raised: tuple[FlagRecord, ...] = ()
+    """Flags for what the checkpoint does not record."""
 
     def __post_init__(self) -> None:
         # Whoever calls the model of a job, it receives copies of the images.

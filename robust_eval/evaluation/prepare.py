@@ -14,11 +14,12 @@ from robust_eval.core import image_sketch
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import Request
-from robust_eval.core.threat import ThreatModel, parse_norm, parse_threat
+from robust_eval.core.threat import Norm, ThreatModel, parse_norm, parse_threat
 from robust_eval.core.types import CheckpointRef
 from robust_eval.data import ImageSet
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import check_precision
+from robust_eval.evaluation.checks import doubts
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import (
@@ -135,22 +136,50 @@ def build_job(
     chosen = images.chosen.for_outputs(model.ref.classes)
     x, y = (tensor.to(settings.device) for tensor in chosen.tensors())
     precision, note = check_precision(settings, model.model, x)
+    threat = resolve_threat(options, model.ref, chosen)
     request = make_request(
         settings,
         model.ref,
         chosen.slice(),
-        resolve_threat(options, model.ref, chosen),
+        threat,
         tuple(x.shape[1:]),
         precision,
     )
     trained_on = model.trained_on
     overlap = None if trained_on is None else image_sketch.overlap(trained_on, chosen.x_NHWC)
     notes = (note,) if note else ()
-    return Job(request, model.model, x, y, compile=settings.compile, notes=notes, overlap=overlap)
+    return Job(
+        request,
+        model.model,
+        x,
+        y,
+        compile=settings.compile,
+        notes=notes,
+        overlap=overlap,
+        raised=doubts.flags_of(model, x, y, threat),
+    )
+
+
+SOME_EPS: Mapping[str, str] = {"Linf": "8/255", "L2": "128/255"}
+
+
+def with_some_epsilon(options: EvaluationOptions, ref: CheckpointRef, images: ImageSet) -> EvaluationOptions:
+    """The options, with a usual epsilon if neither user, checkpoint nor dataset names one."""
+    norm, eps = _known_threat(options, ref, images)
+    return options if eps is not None else replace(options, norm=norm, eps=SOME_EPS[norm])
 
 
 def resolve_threat(options: ThreatOptions, ref: CheckpointRef, images: ImageSet) -> ThreatModel:
     """The given threat model; else that of the checkpoint's training; else the dataset's usual one."""
+    norm, eps = _known_threat(options, ref, images)
+    if eps is None:
+        raise UserError(
+            f"Which epsilon? Add --eps, for example --eps {'8/255' if norm == 'Linf' else '128/255'}."
+        )
+    return parse_threat(norm, eps)
+
+
+def _known_threat(options: ThreatOptions, ref: CheckpointRef, images: ImageSet) -> tuple[Norm, str | None]:
     trained = (ref.trained_with or {}).get("threat") or {}
     norm = parse_norm(options.norm or trained.get("norm") or "Linf")
     eps = options.eps
@@ -158,11 +187,7 @@ def resolve_threat(options: ThreatOptions, ref: CheckpointRef, images: ImageSet)
         eps = trained.get("eps")
     if eps is None:
         eps = DEFAULT_EPS.get(images.name, {}).get(norm)
-    if eps is None:
-        raise UserError(
-            f"Which epsilon? Add --eps, for example --eps {'8/255' if norm == 'Linf' else '128/255'}."
-        )
-    return parse_threat(norm, str(eps))
+    return norm, None if eps is None else str(eps)
 
 
 def default_folder(request: Request) -> Path:

@@ -42,7 +42,7 @@ class Session:
 
     def first_report(self) -> ModelReport:
         """What is known before the attacks."""
-        found = (*flags.from_probe(self._probe), *flags.from_overlap(self.job.overlap))
+        found = (*self.job.raised, *flags.from_probe(self._probe), *flags.from_overlap(self.job.overlap))
         return ModelReport(found, environment(self.job.x_NCHW.device))
 
     def report(self, clean: Bools, found: JudgedImages) -> ModelReport:

@@ -8,6 +8,8 @@ An architecture file defines
 - ``infer(shapes) -> Inferred | None``: a guess from the names and shapes of a state dict;
 - optionally ``ALIASES``: (pattern, replacement) pairs for other names of the same layers in public code.
 
+Every architecture also takes ``batchnorm_eps``, which :func:`build` sets.
+
 Submodules are named as in the public code, so that public checkpoints can be loaded. Files are found by
 name; no registration is needed. This module contains the interface of a file, the catalogue of all files
 (:func:`files`, :func:`ids`, :func:`find`, :func:`build`), and helpers for architecture files. May import
@@ -16,6 +18,8 @@ name; no registration is needed. This module contains the interface of a file, t
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +31,8 @@ from robust_eval.core.discovery import module, module_ids
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture
 
+BATCHNORM_EPS = "batchnorm_eps"
+"""Argument of every architecture: the constant that BatchNorm adds to variances (default 1e-5)."""
 Shapes = Mapping[str, tuple[int, ...]]
 Arguments = Mapping[str, Any]
 
@@ -41,7 +47,11 @@ class Inferred:
     image_size: tuple[int, int] | None = None
     """The smallest image size that fits, if the shapes determine it."""
     variants: tuple[Arguments, ...] = field(default=())
-    """Other arguments with the same tensor shapes but another function; only accuracy distinguishes them."""
+    """Other arguments with the same tensor shapes but another function: the statistics that BatchNorm layers
+    remember distinguish them."""
+    biasless_head: str | None = None
+    """Name of the weights of a last layer without bias: a linear one or a cosine head, which no statistics
+    distinguish."""
 
 
 class ArchitectureFile(Protocol):
@@ -88,13 +98,53 @@ def build(
 ) -> nn.Module:
     """Build a network with initial weights, from *normalised* ``x_NCHW`` to ``logits_NK``.
 
-    ``image_size`` is (height, width); ``arguments`` are those of the ``build`` function of the file.
+    ``image_size`` is (height, width); ``arguments`` are those of the ``build`` function of the file, and
+    ``batchnorm_eps``.
 
     Raises:
         UserError: for an unknown id, and for images that are too small for the network.
     """
     file, sizes = find(arch_id)
-    return file.build(classes=classes, channels=channels, image_size=image_size, **{**sizes, **arguments})
+    eps = arguments.pop(BATCHNORM_EPS, None)
+    network = file.build(classes=classes, channels=channels, image_size=image_size, **{**sizes, **arguments})
+    if eps is not None:
+        for layer in network.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eps = float(eps)
+    return network
+
+
+def split_arguments(arch: str) -> tuple[str, dict[str, Any]]:
+    """Split ``ID?name=value&name=value`` into the id and the arguments; values are JSON or plain words.
+
+    Raises:
+        UserError: for text after ``?`` of another form.
+    """
+    arch_id, _, query = arch.partition("?")
+    arguments = {}
+    for part in query.split("&") if query else ():
+        name, equals, value = part.partition("=")
+        if not name or not equals:
+            raise UserError(f"--arch {arch}: write arguments as {arch_id}?NAME=VALUE&NAME=VALUE.")
+        arguments[name] = _value(value)
+    return arch_id, arguments
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text
+
+
+def check_arguments(arch_id: str, arguments: Arguments) -> None:
+    """Raise :class:`UserError` for an argument that the architecture does not have."""
+    file, sizes = find(arch_id)
+    given = {"classes", "channels", "image_size", *sizes}
+    known = {*inspect.signature(file.build).parameters, BATCHNORM_EPS} - given
+    for name in arguments:
+        if name not in known:
+            raise unknown(f"argument of {arch_id}:", name, known)
 
 
 def count_children(shapes: Shapes, prefix: str) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, non_default
+from robust_eval.models.architectures._activations import RELU, VARIANTS, activation_layer
 
 IDS = ("digits-cnn",)
 DEFAULTS = {"width": 16, "hidden": 64}
@@ -21,18 +22,20 @@ DEFAULTS = {"width": 16, "hidden": 64}
 class DigitsCNN(nn.Module):
     """``area``: number of positions of the last feature maps."""
 
-    def __init__(self, classes: int, channels: int, area: int, width: int, hidden: int) -> None:
+    def __init__(
+        self, classes: int, channels: int, area: int, width: int, hidden: int, activation: str
+    ) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
             nn.Conv2d(channels, width, 3, 1, 1),
-            nn.ReLU(),
+            activation_layer(activation),
             nn.Conv2d(width, 2 * width, 3, 2, 1),
-            nn.ReLU(),
+            activation_layer(activation),
             nn.Conv2d(2 * width, 2 * width, 3, 1, 1),
-            nn.ReLU(),
+            activation_layer(activation),
         )
         self.fc1 = nn.Linear(2 * width * area, hidden)
-        self.relu = nn.ReLU()
+        self.relu = activation_layer(activation)
         self.fc2 = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,10 +49,16 @@ def sizes(arch_id: str) -> dict[str, Any] | None:
 
 
 def build(
-    *, classes: int, channels: int, image_size: tuple[int, int], width: int = 16, hidden: int = 64
+    *,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],
+    width: int = 16,
+    hidden: int = 64,
+    activation: str = RELU,
 ) -> nn.Module:
     height, wide = image_size
-    return DigitsCNN(classes, channels, -(-height // 2) * -(-wide // 2), width, hidden)
+    return DigitsCNN(classes, channels, -(-height // 2) * -(-wide // 2), width, hidden, activation)
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -58,4 +67,4 @@ def infer(shapes: Shapes) -> Inferred | None:
         return None
     side = 2 * isqrt(hidden[1] // (2 * first[0]))
     arguments = non_default({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
-    return Inferred(Architecture("digits-cnn", arguments), head[0], first[1], (side, side))
+    return Inferred(Architecture("digits-cnn", arguments), head[0], first[1], (side, side), VARIANTS)

@@ -61,7 +61,13 @@ def infer(shapes: Shapes) -> Inferred | None:
             of = found.architecture
             arguments = {"of": of.id, "members": count}
             arguments |= {"arguments": dict(of.arguments)} if of.arguments else {}
+            variants = tuple({"arguments": {**of.arguments, **variant}} for variant in found.variants)
             return Inferred(
-                Architecture("ensemble", arguments), found.classes, found.channels, found.image_size
+                Architecture("ensemble", arguments),
+                found.classes,
+                found.channels,
+                found.image_size,
+                variants,
+                first + found.biasless_head if found.biasless_head else None,
             )
     return None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes
+from robust_eval.models.architectures._activations import RELU, VARIANTS, Function, activation_function
 
 IDS = ("lenet",)
 Layout = Literal["mnist", "cifar"]
@@ -23,8 +24,9 @@ _WIDTH = {"mnist": 16, "cifar": 1}
 
 
 class LeNetMNIST(nn.Module):
-    def __init__(self, classes: int, channels: int, area: int, width: int) -> None:
+    def __init__(self, classes: int, channels: int, area: int, width: int, activation: Function) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(channels, 2 * width, 5, 1, 2)
         self.conv2 = nn.Conv2d(2 * width, 4 * width, 5, 1, 2)
         self.fc1 = nn.Linear(area * 4 * width, 64 * width)
@@ -32,15 +34,16 @@ class LeNetMNIST(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised ``x_NCHW`` to ``logits_NK``."""
-        out = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        out = F.max_pool2d(F.relu(self.conv2(out)), 2)
-        logits: Tensor = self.fc2(F.relu(self.fc1(out.flatten(1))))
+        out = F.max_pool2d(self.activation(self.conv1(x)), 2)
+        out = F.max_pool2d(self.activation(self.conv2(out)), 2)
+        logits: Tensor = self.fc2(self.activation(self.fc1(out.flatten(1))))
         return logits
 
 
 class LeNetCIFAR(nn.Module):
-    def __init__(self, classes: int, channels: int, area: int, width: int) -> None:
+    def __init__(self, classes: int, channels: int, area: int, width: int, activation: Function) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(channels, 6 * width, 5)
         self.conv2 = nn.Conv2d(6 * width, 16 * width, 5)
         self.fc1 = nn.Linear(area * 16 * width, 120 * width)
@@ -49,9 +52,9 @@ class LeNetCIFAR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised ``x_NCHW`` to ``logits_NK``."""
-        out = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        out = F.max_pool2d(F.relu(self.conv2(out)), 2)
-        out = F.relu(self.fc2(F.relu(self.fc1(out.flatten(1)))))
+        out = F.max_pool2d(self.activation(self.conv1(x)), 2)
+        out = F.max_pool2d(self.activation(self.conv2(out)), 2)
+        out = self.activation(self.fc2(self.activation(self.fc1(out.flatten(1)))))
         logits: Tensor = self.fc3(out)
         return logits
 
@@ -67,6 +70,7 @@ def build(
     image_size: tuple[int, int],
     layout: Layout | None = None,
     width: int | None = None,
+    activation: str = RELU,
 ) -> nn.Module:
     """``layout``: by default ``mnist`` for one channel, ``cifar`` for more."""
     chosen: Layout = layout or ("mnist" if channels == 1 else "cifar")
@@ -81,7 +85,7 @@ def build(
             f"lenet ({chosen} layout) needs images of at least {needed}x{needed}, got {height}x{wide}."
         )
     network = LeNetMNIST if chosen == "mnist" else LeNetCIFAR
-    return network(classes, channels, area, scale)
+    return network(classes, channels, area, scale, activation_function(activation))
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -99,4 +103,4 @@ def infer(shapes: Shapes) -> Inferred | None:
         arguments["layout"] = layout
     if width != _WIDTH[layout]:
         arguments["width"] = width
-    return Inferred(Architecture("lenet", arguments), head[0], channels, image_size)
+    return Inferred(Architecture("lenet", arguments), head[0], channels, image_size, VARIANTS)

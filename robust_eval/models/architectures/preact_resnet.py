@@ -13,8 +13,11 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robust_eval.core.errors import unknown
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, count_children, non_default
+from robust_eval.models.architectures._activations import RELU, VARIANTS, Function, activation_function
+from robust_eval.models.architectures._heads import Head, MakeHead, biasless, make_head
 
 IDS = ("preact-resnet-18", "preact-resnet-34")
 ALIASES = (
@@ -22,15 +25,18 @@ ALIASES = (
     (r"\.downsample\.", ".shortcut."),
     (r"^(?:final_bn|bn_final|bn_last|norm)\.", "bn."),
 )
-DEFAULTS = {"width": 64, "final_norm": True, "shortcut": "activated"}
+DEFAULTS = {"width": 64, "final_norm": True, "shortcut": "activated", "bias": True}
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 Shortcut = Literal["activated", "input"]
 
 
 class PreActBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, shortcut: Shortcut, activation: Function
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
@@ -40,13 +46,14 @@ class PreActBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x))
+        out = self.activation(self.bn1(x))
         skip: Tensor = self.shortcut(x if self.from_input else out) if hasattr(self, "shortcut") else x
-        change: Tensor = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        change: Tensor = self.conv2(self.activation(self.bn2(self.conv1(out))))
         return change + skip
 
 
 class PreActResNet(nn.Module):
+    # More than eight parameters: the parts that the layers are built from.
     def __init__(
         self,
         blocks: Sequence[int],
@@ -55,8 +62,11 @@ class PreActResNet(nn.Module):
         width: int,
         final_norm: bool,
         shortcut: Shortcut,
+        activation: Function,
+        head: MakeHead,
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         inputs, stages = width, []
         for stage, count in enumerate(blocks):
@@ -64,13 +74,13 @@ class PreActResNet(nn.Module):
             layers = []
             for block in range(count):
                 stride = 2 if block == 0 and stage > 0 else 1
-                layers.append(PreActBlock(inputs, outputs, stride, shortcut))
+                layers.append(PreActBlock(inputs, outputs, stride, shortcut, activation))
                 inputs = outputs
             stages.append(nn.Sequential(*layers))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         if final_norm:
             self.bn = nn.BatchNorm2d(inputs)
-        self.linear = nn.Linear(inputs, classes)
+        self.linear = head(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised ``x_NCHW`` to ``logits_NK``."""
@@ -78,7 +88,7 @@ class PreActResNet(nn.Module):
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             out = layer(out)
         if hasattr(self, "bn"):
-            out = F.relu(self.bn(out))
+            out = self.activation(self.bn(out))
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
         return logits
 
@@ -88,6 +98,7 @@ def sizes(arch_id: str) -> dict[str, Any] | None:
     return {"depth": int(match[1])} if match and int(match[1]) in _BLOCKS else None
 
 
+# More than eight parameters: these are the keyword arguments that checkpoints store for the architecture.
 def build(
     *,
     classes: int,
@@ -97,10 +108,18 @@ def build(
     width: int = 64,
     final_norm: bool = True,
     shortcut: Shortcut = "activated",
+    activation: str = RELU,
+    bias: bool = True,
+    head: Head = "linear",
+    scale: float = 1.0,
 ) -> nn.Module:
     """``final_norm=False``: without the last BN-ReLU, as in kuangliu/pytorch-cifar and Wong et al. 2020.
-    ``shortcut="input"``: shortcuts start before BN-ReLU, as in Wong et al. 2020."""
-    return PreActResNet(_BLOCKS[depth], classes, channels, width, final_norm, shortcut)
+    ``shortcut="input"``: shortcuts start before BN-ReLU, as in Wong et al. 2020. ``bias`` of a linear last
+    layer. ``head``: ``cosine``, times ``scale``, as in Pang et al. 2020."""
+    if shortcut not in ("activated", "input"):
+        raise unknown("shortcut", shortcut, ("activated", "input"))
+    last, function = make_head(head, bias=bias, scale=scale), activation_function(activation)
+    return PreActResNet(_BLOCKS[depth], classes, channels, width, final_norm, shortcut, function, last)
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -110,7 +129,10 @@ def infer(shapes: Shapes) -> Inferred | None:
     stages = tuple(count_children(shapes, f"layer{stage}") for stage in range(1, 5))
     depth = next((depth for depth, blocks in _BLOCKS.items() if blocks == stages), 18)
     arguments = non_default(
-        {"width": stem[0], "final_norm": "bn.weight" in shapes, "shortcut": "activated"}, DEFAULTS
+        {"width": stem[0], "final_norm": "bn.weight" in shapes, "bias": "linear.bias" in shapes}, DEFAULTS
     )
     architecture = Architecture(f"preact-resnet-{depth}", arguments)
-    return Inferred(architecture, head[0], stem[1], variants=({"shortcut": "input"},))
+    variants = ({"shortcut": "input"}, *VARIANTS)
+    return Inferred(
+        architecture, head[0], stem[1], variants=variants, biasless_head=biasless(shapes, "linear")
+    )

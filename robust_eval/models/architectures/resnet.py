@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import Inferred, Shapes, count_children, non_default
+from robust_eval.models.architectures import Arguments, Inferred, Shapes, count_children, non_default
+from robust_eval.models.architectures._activations import RELU, VARIANTS, Function, activation_function
+from robust_eval.models.architectures._heads import Head, MakeHead, biasless, make_head
 
 IDS = ("resnet-18", "resnet-34", "resnet-50")
 # torchvision has the names fc and downsample, Liu et al. 2020 classifier.
@@ -22,7 +25,7 @@ ALIASES = (
     (r"^(?:fc|classifier|last_linear|head)\.", "linear."),
     (r"\.downsample\.", ".shortcut."),
 )
-DEFAULTS = {"width": 64, "stem_pool": False}
+DEFAULTS = {"width": 64, "bias": True}
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _BOTTLENECK = {50}
@@ -37,8 +40,9 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class BasicBlock(nn.Module):
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, activation: Function) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
@@ -46,16 +50,17 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.activation(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        return self.activation(out + self.shortcut(x))
 
 
 class Bottleneck(nn.Module):
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, activation: Function) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
@@ -65,13 +70,22 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(inputs, planes * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.activation(self.bn1(self.conv1(x)))
+        out = self.activation(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return F.relu(out + self.shortcut(x))
+        return self.activation(out + self.shortcut(x))
+
+
+@dataclass(frozen=True)
+class Stem:
+    """Stride of the first convolution, and whether max pooling follows it."""
+
+    stride: int
+    pool: bool
 
 
 class ResNet(nn.Module):
+    # More than eight parameters: the parts that the layers are built from.
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
@@ -79,26 +93,30 @@ class ResNet(nn.Module):
         classes: int,
         channels: int,
         width: int,
-        stem_pool: bool,
+        stem: Stem,
+        activation: Function,
+        head: MakeHead,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.activation = activation
+        self.conv1 = nn.Conv2d(channels, width, 3, stem.stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.stem_pool = stem_pool
+        self.stem_pool = stem.pool
         inputs, stages = width, []
         for stage, count in enumerate(blocks):
             planes = width * 2**stage
             layers = []
             for number in range(count):
-                layers.append(block(inputs, planes, 2 if number == 0 and stage > 0 else 1))
+                stride = 2 if number == 0 and stage > 0 else 1
+                layers.append(block(inputs, planes, stride, activation))
                 inputs = planes * block.expansion
             stages.append(nn.Sequential(*layers))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.linear = nn.Linear(inputs, classes)
+        self.linear = head(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised ``x_NCHW`` to ``logits_NK``."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.activation(self.bn1(self.conv1(x)))
         if self.stem_pool:
             out = F.max_pool2d(out, 3, 2, 1)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -112,6 +130,7 @@ def sizes(arch_id: str) -> dict[str, Any] | None:
     return {"depth": int(match[1])} if match and int(match[1]) in _BLOCKS else None
 
 
+# More than eight parameters: these are the keyword arguments that checkpoints store for the architecture.
 def build(
     *,
     classes: int,
@@ -120,10 +139,19 @@ def build(
     depth: int = 18,
     width: int = 64,
     stem_pool: bool = False,
+    stem_stride: int = 1,
+    activation: str = RELU,
+    bias: bool = True,
+    head: Head = "linear",
+    scale: float = 1.0,
 ) -> nn.Module:
-    """``stem_pool``: max pooling after the 3x3 stem, as in torchvision (huyvnphan/PyTorch_CIFAR10)."""
+    """``stem_pool``: max pooling after the 3x3 stem, as in torchvision (huyvnphan/PyTorch_CIFAR10);
+    ``stem_stride``: its stride. ``bias`` of a linear last layer. ``head``: ``cosine``, times ``scale``, as in
+    Pang et al. 2020."""
     block = Bottleneck if depth in _BOTTLENECK else BasicBlock
-    return ResNet(block, _BLOCKS[depth], classes, channels, width, stem_pool)
+    last, function = make_head(head, bias=bias, scale=scale), activation_function(activation)
+    stem = Stem(stem_stride, stem_pool)
+    return ResNet(block, _BLOCKS[depth], classes, channels, width, stem, function, last)
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -134,7 +162,12 @@ def infer(shapes: Shapes) -> Inferred | None:
     bottleneck = "layer1.0.conv3.weight" in shapes
     fitting = [depth for depth, blocks in _BLOCKS.items() if blocks == stages]
     depth = next((d for d in fitting if (d in _BOTTLENECK) == bottleneck), 50 if bottleneck else 18)
-    architecture = Architecture(
-        f"resnet-{depth}", non_default({"width": stem[0], "stem_pool": False}, DEFAULTS)
+    arguments = non_default({"width": stem[0], "bias": "linear.bias" in shapes}, DEFAULTS)
+    variants: tuple[Arguments, ...] = ({"stem_pool": True}, {"stem_stride": 2}, *VARIANTS)
+    return Inferred(
+        Architecture(f"resnet-{depth}", arguments),
+        head[0],
+        stem[1],
+        variants=variants,
+        biasless_head=biasless(shapes, "linear"),
     )
-    return Inferred(architecture, head[0], stem[1], variants=({"stem_pool": True},))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, kaiming_normal, non_default
+from robust_eval.models.architectures._activations import RELU, VARIANTS, activation_layer
 
 IDS = ("small-cnn",)
 DEFAULTS = {"width": 32, "hidden": 200}
@@ -22,30 +23,37 @@ DEFAULTS = {"width": 32, "hidden": 200}
 
 class SmallCNN(nn.Module):
     def __init__(
-        self, classes: int, channels: int, area: int, width: int, hidden: int, dropout: float
+        self,
+        classes: int,
+        channels: int,
+        area: int,
+        width: int,
+        hidden: int,
+        dropout: float,
+        activation: str,
     ) -> None:
         super().__init__()
         self.feature_extractor = nn.Sequential(
             OrderedDict[str, nn.Module](
                 conv1=nn.Conv2d(channels, width, 3),
-                relu1=nn.ReLU(),
+                relu1=activation_layer(activation),
                 conv2=nn.Conv2d(width, width, 3),
-                relu2=nn.ReLU(),
+                relu2=activation_layer(activation),
                 maxpool1=nn.MaxPool2d(2),
                 conv3=nn.Conv2d(width, 2 * width, 3),
-                relu3=nn.ReLU(),
+                relu3=activation_layer(activation),
                 conv4=nn.Conv2d(2 * width, 2 * width, 3),
-                relu4=nn.ReLU(),
+                relu4=activation_layer(activation),
                 maxpool2=nn.MaxPool2d(2),
             )
         )
         self.classifier = nn.Sequential(
             OrderedDict[str, nn.Module](
                 fc1=nn.Linear(2 * width * area, hidden),
-                relu1=nn.ReLU(),
+                relu1=activation_layer(activation),
                 drop=nn.Dropout(dropout),
                 fc2=nn.Linear(hidden, hidden),
-                relu2=nn.ReLU(),
+                relu2=activation_layer(activation),
                 fc3=(last := nn.Linear(hidden, classes)),
             )
         )
@@ -71,6 +79,7 @@ def build(
     width: int = 32,
     hidden: int = 200,
     dropout: float = 0.5,
+    activation: str = RELU,
 ) -> nn.Module:
     height, wide = image_size
     if min(image_size) < 16:
@@ -79,7 +88,7 @@ def build(
             "Use digits-cnn for smaller images."
         )
     area = ((height - 4) // 2 - 4) // 2 * (((wide - 4) // 2 - 4) // 2)
-    return SmallCNN(classes, channels, area, width, hidden, dropout)
+    return SmallCNN(classes, channels, area, width, hidden, dropout, activation)
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -89,4 +98,4 @@ def infer(shapes: Shapes) -> Inferred | None:
         return None
     side = 4 * isqrt(hidden[1] // (2 * first[0])) + 12
     arguments = non_default({"width": first[0], "hidden": hidden[0]}, DEFAULTS)
-    return Inferred(Architecture("small-cnn", arguments), head[0], first[1], (side, side))
+    return Inferred(Architecture("small-cnn", arguments), head[0], first[1], (side, side), VARIANTS)

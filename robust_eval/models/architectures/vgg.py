@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, non_default
+from robust_eval.models.architectures._activations import RELU, VARIANTS, activation_layer
 
 IDS = ("vgg-16", "vgg-19")
 # Liu et al. 2020 have the name feature_extractor.
@@ -26,20 +27,21 @@ _STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2
 _SCALE = (1, 2, 4, 8, 8)
 
 
-def _features(stages: Sequence[int], channels: int, width: int, bias: bool) -> nn.Sequential:
+def _features(stages: Sequence[int], channels: int, width: int, bias: bool, activation: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     inputs = channels
     for count, scale in zip(stages, _SCALE, strict=True):
         for _ in range(count):
             outputs = width * scale
-            layers += [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=bias), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=bias), nn.BatchNorm2d(outputs)]
+            layers.append(activation_layer(activation))
             inputs = outputs
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
 
 
-def _head(inputs: int, hidden: int, classes: int, positions: Sequence[int]) -> nn.Module:
-    """One linear layer, or linear layers at ``positions`` of a Sequential with ReLU after all but the last.
+def _head(inputs: int, hidden: int, classes: int, positions: Sequence[int], activation: str) -> nn.Module:
+    """One linear layer, or linear layers at ``positions`` of a Sequential, activated except for the last.
 
     The other positions are dropout in the public code, which does nothing in evaluation.
     """
@@ -52,7 +54,7 @@ def _head(inputs: int, hidden: int, classes: int, positions: Sequence[int]) -> n
             inputs if position == positions[0] else hidden, classes if last else hidden
         )
         if not last:
-            layers[position + 1] = nn.ReLU()
+            layers[position + 1] = activation_layer(activation)
     return nn.Sequential(*layers)
 
 
@@ -87,6 +89,7 @@ def build(
     head: Sequence[int] = (),
     hidden: int = 512,
     pooled: int = 1,
+    activation: str = RELU,
 ) -> nn.Module:
     """``width``: channels of the first stage. ``bias``: whether convolutions have one. ``head``: positions of
     the linear layers in a Sequential classifier with ``hidden`` features; empty for a single layer.
@@ -97,8 +100,8 @@ def build(
             f"vgg-{depth} halves its input five times: it needs images of 32x32 or more, got {height}x{wide}."
         )
     inputs = width * _SCALE[-1] * pooled**2
-    features = _features(_STAGES[depth], channels, width, bias)
-    return VGG(features, _head(inputs, hidden, classes, tuple(head)), pooled)
+    features = _features(_STAGES[depth], channels, width, bias, activation)
+    return VGG(features, _head(inputs, hidden, classes, tuple(head), activation), pooled)
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -126,6 +129,5 @@ def infer(shapes: Shapes) -> Inferred | None:
         "pooled": max(round((inputs / (first[0] * _SCALE[-1])) ** 0.5), 1),
     }
     classes = heads[-1 if single else positions[-1]][0]
-    return Inferred(
-        Architecture(f"vgg-{depth}", non_default(arguments, DEFAULTS)), classes, first[1], (32, 32)
-    )
+    architecture = Architecture(f"vgg-{depth}", non_default(arguments, DEFAULTS))
+    return Inferred(architecture, classes, first[1], (32, 32), VARIANTS)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, count_children, kaiming_normal, non_default
+from robust_eval.models.architectures._activations import RELU, VARIANTS, Function, activation_function
+from robust_eval.models.architectures._heads import Head, MakeHead, biasless, make_head
 
 IDS = ("wrn-28-10", "wrn-34-10")
 ALIASES = ((r"^(?:linear|classifier|last_linear|head)\.", "fc."),)
@@ -26,8 +28,9 @@ _STEM = 16
 
 
 class WideBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Function) -> None:
         super().__init__()
+        self.activation = activation
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
@@ -36,19 +39,20 @@ class WideBlock(nn.Module):
             self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x))
+        out = self.activation(self.bn1(x))
         skip: Tensor = self.convShortcut(out) if hasattr(self, "convShortcut") else x
-        change: Tensor = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        change: Tensor = self.conv2(self.activation(self.bn2(self.conv1(out))))
         return change + skip
 
 
 class BlockGroup(nn.Module):
     """The blocks of one width; the attribute name ``layer`` is that of public state dicts."""
 
-    def __init__(self, count: int, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, count: int, inputs: int, outputs: int, stride: int, activation: Function) -> None:
         super().__init__()
         blocks = [
-            WideBlock(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1) for i in range(count)
+            WideBlock(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1, activation)
+            for i in range(count)
         ]
         self.layer = nn.Sequential(*blocks)
 
@@ -59,28 +63,36 @@ class BlockGroup(nn.Module):
 
 class WideResNet(nn.Module):
     def __init__(
-        self, depth: int, width: int, classes: int, channels: int, sub_block: bool, bias: bool
+        self,
+        depth: int,
+        width: int,
+        classes: int,
+        channels: int,
+        sub_block: bool,
+        activation: Function,
+        head: MakeHead,
     ) -> None:
         super().__init__()
+        self.activation = activation
         count = (depth - 4) // 6
         planes = (16 * width, 32 * width, 64 * width)
         self.conv1 = nn.Conv2d(channels, _STEM, 3, 1, 1, bias=False)
-        self.block1 = BlockGroup(count, _STEM, planes[0], 1)
+        self.block1 = BlockGroup(count, _STEM, planes[0], 1, activation)
         if sub_block:
             # Not used in forward; it exists because public checkpoints contain it.
-            self.sub_block1 = BlockGroup(count, _STEM, planes[0], 1)
-        self.block2 = BlockGroup(count, planes[0], planes[1], 2)
-        self.block3 = BlockGroup(count, planes[1], planes[2], 2)
+            self.sub_block1 = BlockGroup(count, _STEM, planes[0], 1, activation)
+        self.block2 = BlockGroup(count, planes[0], planes[1], 2, activation)
+        self.block3 = BlockGroup(count, planes[1], planes[2], 2, activation)
         self.bn1 = nn.BatchNorm2d(planes[2])
-        self.fc = nn.Linear(planes[2], classes, bias=bias)
+        self.fc = head(planes[2], classes)
         kaiming_normal(self, "fan_out")
-        if bias:
+        if self.fc.bias is not None:
             nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised ``x_NCHW`` to ``logits_NK``."""
         out: Tensor = self.block3(self.block2(self.block1(self.conv1(x))))
-        out = F.relu(self.bn1(out))
+        out = self.activation(self.bn1(out))
         logits: Tensor = self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1))
         return logits
 
@@ -98,6 +110,7 @@ def sizes(arch_id: str) -> dict[str, Any] | None:
     return {"depth": depth, "width": width}
 
 
+# More than eight parameters: these are the keyword arguments that checkpoints store for the architecture.
 def build(
     *,
     classes: int,
@@ -107,9 +120,14 @@ def build(
     width: int = 10,
     sub_block: bool = False,
     bias: bool = True,
+    activation: str = RELU,
+    head: Head = "linear",
+    scale: float = 1.0,
 ) -> nn.Module:
-    """``sub_block``: with the unused first stage of the TRADES code. ``bias`` of the last layer."""
-    return WideResNet(depth, width, classes, channels, sub_block, bias)
+    """``sub_block``: with the unused first stage of the TRADES code. ``bias`` of a linear last layer.
+    ``head``: ``cosine``, times ``scale``, as in Pang et al. 2020."""
+    last = make_head(head, bias=bias, scale=scale)
+    return WideResNet(depth, width, classes, channels, sub_block, activation_function(activation), last)
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -122,4 +140,5 @@ def infer(shapes: Shapes) -> Inferred | None:
     arguments = non_default(
         {"sub_block": "sub_block1.layer.0.conv1.weight" in shapes, "bias": "fc.bias" in shapes}, DEFAULTS
     )
-    return Inferred(Architecture(f"wrn-{depth}-{width}", arguments), head[0], stem[1])
+    architecture = Architecture(f"wrn-{depth}-{width}", arguments)
+    return Inferred(architecture, head[0], stem[1], variants=VARIANTS, biasless_head=biasless(shapes, "fc"))

@@ -14,7 +14,7 @@ from torch import nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
-from robust_eval.models.architectures import ArchitectureFile, Arguments, Inferred
+from robust_eval.models.architectures import ArchitectureFile, Inferred
 from robust_eval.models.loading.layer_limit import limited_layers
 from robust_eval.models.loading.state_dict_diff import (
     State,
@@ -227,9 +227,3 @@ def check_against_images(
             f"{name} takes {own} images, but those of {data} are {image_size[0]}x{image_size[1]}. "
             "Choose the data it was trained on with --data."
         )
-
-
-def with_arguments(inferred: Inferred, arguments: Arguments) -> Architecture:
-    """The same architecture with some arguments changed."""
-    own = inferred.architecture
-    return Architecture(own.id, {**own.arguments, **arguments})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,16 +12,16 @@ from torch import nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.architectures import Inferred
+from robust_eval.models.architectures import Arguments, Inferred
 from robust_eval.models.loading import (
     architecture_fit,
     file_reader,
     foreign_weights,
     native_format,
-    normalisation_choice,
-    normalisation_probe,
     python_architecture,
     robustbench_zoo,
+    unrecorded,
+    variants,
 )
 from robust_eval.models.loading.load_task import LoadedModel, LoadTask, check_source, split_source
 from robust_eval.models.loading.native_format import CheckpointDescription, save
@@ -133,25 +134,24 @@ def _native_result(
 
 
 def _load_foreign(task: LoadTask, weights: foreign_weights.Weights) -> LoadedModel:
-    """Load foreign weights: architecture from tensor names and shapes, normalisation from accuracy."""
+    """Load foreign weights: architecture from tensor names and shapes, the rest from the images."""
+    arch_id, asked = variants.split(task.arch)
     size = None if task.images is None else task.images.image_size
-    fit = architecture_fit.fit(weights.state, task.name, arch=task.arch, image_size=size)
+    fit = architecture_fit.fit(weights.state, task.name, arch=arch_id, image_size=size)
     inferred = fit.inferred
     _check_images(task, inferred)
-    architectures = [inferred.architecture]
-    architectures += [architecture_fit.with_arguments(inferred, variant) for variant in inferred.variants]
+    known = variants.Variants(task.name, inferred, fit.state, asked, size, task.device)
+    question = _question(task, known.build, known.default, inferred.channels, weights.normalisation)
     if task.known is not None:
-        architectures = [task.known.architecture]
-    networks = []
-    for architecture in architectures:
-        network = architecture_fit.meta_network_of(
-            Inferred(architecture, inferred.classes, inferred.channels, inferred.image_size), size
-        )
-        network.load_state_dict(fit.state, assign=True)
-        networks.append((architecture, network.to(task.device).eval()))
-    chosen, why = _choose(task, networks, inferred.channels, weights.normalisation)
-    notes = (*weights.notes, *fit.notes, *why)
-    return _foreign_result(task, chosen, inferred.classes, weights.facts, notes)
+        arguments = task.known.architecture.arguments
+        answer = unrecorded.Answer(arguments, known.build(arguments), task.known.normalisation)
+    else:
+        answer = unrecorded.choose(replace(question, variants=known.others))
+    if known.untold_head:
+        answer = answer.with_finding(unrecorded.UNCERTAIN, known.untold_head)
+    architecture = known.architecture(answer.arguments)
+    notes = (*weights.notes, *fit.notes, *answer.notes)
+    return _foreign_result(task, architecture, answer, inferred.classes, weights.facts, notes)
 
 
 def _load_python(
@@ -184,22 +184,26 @@ def _load_python(
         )
     # If the names fit as stored, the network has the tensors of the normalisation and applies it itself.
     recorded = weights.normalisation if unwrapped else None
-    chosen, why = _choose(task, [(architecture, network)], images.channels, recorded)
-    return _foreign_result(task, chosen, logits.shape[1], weights.facts, (*notes, *why))
+    if task.known is not None:
+        answer = unrecorded.Answer({}, network, task.known.normalisation)
+    else:
+        answer = unrecorded.choose(_question(task, lambda _: network, {}, images.channels, recorded))
+    notes = (*notes, *answer.notes)
+    return _foreign_result(task, architecture, answer, logits.shape[1], weights.facts, notes)
 
 
-def _choose(
+def _question(
     task: LoadTask,
-    networks: list[tuple[Architecture, nn.Module]],
+    build: Callable[[Arguments], nn.Module],
+    default: Arguments,
     channels: int,
     recorded: Normalisation | None,
-) -> tuple[normalisation_probe.Candidate, tuple[str, ...]]:
-    if task.known is not None:
-        (architecture, network), known = networks[0], task.known.normalisation
-        return normalisation_probe.Candidate(network, architecture, known.name, known), ()
-    return normalisation_choice.choose(
-        networks,
-        task.name,
+) -> unrecorded.Question:
+    return unrecorded.Question(
+        name=task.name,
+        build=build,
+        default=default,
+        variants=(),
         channels=channels,
         recorded=recorded or (task.fallback if task.images is None else None),
         requested=task.normalisation,
@@ -210,7 +214,8 @@ def _choose(
 
 def _foreign_result(
     task: LoadTask,
-    chosen: normalisation_probe.Candidate,
+    architecture: Architecture,
+    answer: unrecorded.Answer,
     classes: int,
     facts: Mapping[str, Any],
     notes: tuple[str, ...],
@@ -219,14 +224,15 @@ def _foreign_result(
     ref = CheckpointRef(
         task.title,
         task.contents.sha256,
-        chosen.architecture,
+        architecture,
         classes,
-        chosen.normalisation,
+        answer.normalisation,
         kind,
         trained_with={"file_says": dict(facts)} if facts else None,
         notes=notes,
     )
-    return LoadedModel(_in_eval_mode(chosen.network, chosen.normalisation, task.device), ref)
+    model = _in_eval_mode(answer.network, answer.normalisation, task.device)
+    return LoadedModel(model, ref, doubts=answer.doubts)
 
 
 def _check_images(task: LoadTask, inferred: Inferred) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,34 @@ from robust_eval.core.types import CheckpointRef, Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.models.loading import file_reader
 from robust_eval.models.normalisation import Normalised
+from robust_eval.results.flags import Finding
+
+
+@dataclass(frozen=True)
+class Rival:
+    """An input normalisation that a network may have, with its clean accuracy."""
+
+    normalisation: Normalisation
+    correct: int
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that are classified correctly."""
+        return self.correct / max(self.n, 1)
+
+    def __str__(self) -> str:
+        return f"{self.normalisation.name} {100 * self.accuracy:.1f}% of {self.n}"
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What a file leaves open about the function that it was trained as."""
+
+    findings: tuple[Finding, ...] = ()
+    """Flags with their figures."""
+    rivals: tuple[Rival, ...] = ()
+    """Two or more plausible normalisations, the chosen one first; empty if it is known."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +53,7 @@ class LoadedModel:
     ref: CheckpointRef
     trained_on: Mapping[str, Any] | None = None
     """A sketch of the training images (:mod:`robust_eval.core.image_sketch`), if the file has one."""
+    doubts: Doubts = field(default_factory=Doubts)
 
     @property
     def network(self) -> nn.Module:

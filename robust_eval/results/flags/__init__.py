@@ -16,7 +16,7 @@ from robust_eval.results.flags.from_record import (
     from_second_judgement,
 )
 from robust_eval.results.flags.from_result import blocking, current, from_result, not_recorded, outdated
-from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Rule, distinct, records
+from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Finding, Rule, distinct, records
 
 __all__ = [
     "BLOCKS",
@@ -24,6 +24,7 @@ __all__ = [
     "DIAGNOSIS",
     "RULES",
     "WARNS",
+    "Finding",
     "Rule",
     "blocking",
     "current",

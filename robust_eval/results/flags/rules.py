@@ -26,6 +26,25 @@ class Rule(NamedTuple):
 Finding = tuple[str, str]
 """The id of a flag and the measured figure."""
 
+LOADING: Mapping[str, Rule] = {
+    "normalisation-uncertain": Rule(
+        BLOCKS,
+        "several normalisations with 75% of the best one's accuracy above chance; with BatchNorm, with 1.5 "
+        "times the smallest deviation of its first layer (calibrated)",
+        "The file does not record its input normalisation: name it with --normalisation.",
+    ),
+    "batchnorm-mismatch": Rule(
+        BLOCKS,
+        "a deviation of 0.02 + 0.3/n on n images in one layer (calibrated)",
+        "Network or data differ from training: give activation, normalisation or code of the network.",
+    ),
+    "architecture-uncertain": Rule(
+        BLOCKS,
+        "one network that explains the file",
+        "The tensors belong to several networks: name the right one with --arch ID?NAME=VALUE.",
+    ),
+}
+
 MODEL: Mapping[str, Rule] = {
     "non-finite-outputs": Rule(
         BLOCKS,
@@ -234,7 +253,7 @@ DIAGNOSIS: Mapping[str, Rule] = {
     ),
 }
 
-RULES: Mapping[str, Rule] = {**MODEL, **NUMBERS, **RECORD, **DIAGNOSIS}
+RULES: Mapping[str, Rule] = {**LOADING, **MODEL, **NUMBERS, **RECORD, **DIAGNOSIS}
 
 
 def records(findings: Iterable[Finding]) -> tuple[FlagRecord, ...]:
