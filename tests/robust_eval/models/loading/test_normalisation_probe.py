@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.types import Normalisation
+from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.models.loading import checkpoint
 from robust_eval.models.loading.normalisation_probe import candidate_normalisations, near_chance, probe
