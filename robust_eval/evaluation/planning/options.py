@@ -42,9 +42,17 @@ class DataOptions:
 class ModelOptions:
     """How a checkpoint file becomes a model; None: detected."""
 
-    arch: str | None = option(None, "Architecture id, or path.py:function.", panel=MODEL, path=True)
+    arch: str | None = option(
+        None,
+        "Architecture id (ID?NAME=VALUE for its arguments), or path.py:function.",
+        panel=MODEL,
+        path=True,
+    )
     normalisation: str | None = option(
-        None, "Input normalisation, if it should not be detected.", panel=MODEL
+        None,
+        "Input normalisation, if it should not be detected: a name, or MEAN/STD such as "
+        "0.49,0.48,0.45/0.25,0.24,0.26.",
+        panel=MODEL,
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MODEL, recorded="never")
 
