@@ -35,7 +35,8 @@ def check(
     """Load a checkpoint, print how it was interpreted, and check it for flags.
 
     Measures clean accuracy on up to 200 images, compares it with the checkpoint's own record, and probes the
-    model on 8 images. Exits with 1 if a flag blocks ranking. --norm and --eps are used by --diagnose only.
+    model on 8 images. Exits with 1 if a flag blocks ranking. --norm and --eps are used by --diagnose, and by
+    the probes of gradients in the ball (1/255 if no epsilon is given).
     """
     from robust_eval.cli import tables
     from robust_eval.core import terminal
@@ -46,7 +47,7 @@ def check(
     from robust_eval.results import flags
 
     console = terminal.console()
-    # Without --diagnose nothing is attacked, so that any epsilon is valid.
+    # Without --diagnose only the probes use epsilon, for which a small one is valid for every dataset.
     eps = threat.eps if diagnose or threat.eps else "1/255"
     chosen = {**vars(data), **vars(threat), **vars(model), "eps": eps}
     options = EvaluationOptions(checkpoint=checkpoint, suite="clean", **chosen)
