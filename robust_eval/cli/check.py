@@ -35,8 +35,8 @@ def check(
     """Load a checkpoint, print how it was interpreted, and check it for flags.
 
     Measures clean accuracy on up to 200 images, compares it with the checkpoint's own record, and probes the
-    model on 8 images. Exits with 1 if a flag blocks ranking. --norm and --eps are used by --diagnose, and to
-    compare input normalisations if the file records none.
+    model on 8 images. Exits with 1 if a flag blocks ranking. --norm and --eps are used by --diagnose, by the
+    probes of gradients in the ball, and to compare input normalisations if the file records none.
     """
     from robust_eval.cli import tables
     from robust_eval.core import terminal

@@ -22,6 +22,8 @@ GRADIENT_SIGN_ERRORS = 0.25
 COSINE = 0.9
 IMAGE_COSINE = 0.6
 """For the worst image: a cosine of few directions."""
+JUMPING_COSINE = 0.5
+"""For discontinuous models, whose jumps disturb finite differences although attacks may succeed (BPDA)."""
 
 
 def from_probe(probe: Probe) -> tuple[FlagRecord, ...]:
@@ -96,11 +98,12 @@ def _gradients(probe: Probe) -> Iterator[Finding]:
 
 def _misleading(probe: Probe) -> Iterator[Finding]:
     cosine, where = probe.cosine.lowest
+    jumps = is_discontinuous(probe.fine) or is_discontinuous(probe.coarse)
     # The outputs of these models change between the passes that are compared.
     changing = is_random(probe) or probe.batch > BATCH or probe.nonfinite > 0
-    if cosine < COSINE and not changing:
+    if cosine < (JUMPING_COSINE if jumps else COSINE) and not changing:
         yield "misleading-gradients", f"cosine {cosine:.2f} with finite differences {where}"
-    elif probe.cosine.lowest_image < IMAGE_COSINE and not changing:
+    elif probe.cosine.lowest_image < IMAGE_COSINE and not jumps and not changing:
         figure = f"cosine {probe.cosine.lowest_image:.2f} with finite differences at one of the images"
         yield "misleading-gradients", figure
     elif probe.gradient_sign_errors > GRADIENT_SIGN_ERRORS:

@@ -132,6 +132,12 @@ def test_the_lowest_cosine_is_shown_with_the_place() -> None:
     assert found.figure == "cosine 0.70 with finite differences at random points of the ball"
 
 
+def test_jumps_disturb_finite_differences() -> None:
+    jumps = {"fine": NoiseResponse(2e-3, 2e-3)}
+    assert probed(**jumps, cosine=GradientCosines(images=0.51, lowest_image=0)) == {"discontinuous"}
+    assert probed(**jumps, cosine=GradientCosines(images=0.49)) == {"discontinuous", "misleading-gradients"}
+
+
 def test_finite_differences_of_changing_outputs_mean_nothing() -> None:
     low = GradientCosines(images=0.1)
     assert probed(cosine=low, repeat=1.0) == {"random-outputs"}
