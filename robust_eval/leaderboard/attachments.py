@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, report_write_errors
 from robust_eval.leaderboard.row import CHECKPOINT_SUFFIXES, EVIDENCE_SUFFIX, Row, companion
@@ -96,7 +97,4 @@ def _content(path: Path, sha256: str, what: str) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return regular_file.read_bytes(path, "attachments", MAX_BYTES)
