@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.leaderboard.row import CHECKPOINT_SUFFIXES, EVIDENCE_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
@@ -87,7 +88,4 @@ def _content(path: Path, sha256: str, what: str) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return regular_file.read_bytes(path, "attachments", MAX_BYTES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.core.folders import change_files
 from robust_eval.leaderboard import (
@@ -58,7 +59,7 @@ def check_board(board: Board, base: Path | None = None) -> tuple[list[Row], list
 def _check(board: Board, base: Path | None) -> tuple[list[Row], list[Problem]]:
     found = list(submission.unexpected_files(board.folder, untrusted=base is not None))
     rows = []
-    for path in result_files(board.folder):
+    for path in result_files(board.folder, skip_links=True):
         file = path.relative_to(board.folder).as_posix()
         try:
             rows.append(read_row(path, file))
@@ -84,5 +85,12 @@ def _stale(board: Board, rows: Sequence[Row]) -> Iterator[Problem]:
         path = board.folder / name
         if not path.is_file():
             yield Problem(name, "is missing: run robust-eval leaderboard build")
-        elif path.read_text(encoding="utf-8") != content:
+        elif not _holds(path, content.encode()):
             yield Problem(name, "does not agree with the results: run robust-eval leaderboard build")
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return regular_file.read_bytes(path, "pages", len(content)) == content
+    except UserError:
+        return False

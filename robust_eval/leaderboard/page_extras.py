@@ -91,14 +91,12 @@ def check_extras(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
         for suffix, matches in ((CURVE_SUFFIX, _curve_matches), (IMAGES_SUFFIX, _images_match)):
             path = companion(result, suffix)
             if path.is_file():
+                name = path.relative_to(board).as_posix()
                 try:
-                    fits = matches(path, row.result)
-                except UserError:
-                    continue  # reported when the pages are built
-                if not fits:
-                    yield Problem(
-                        path.relative_to(board).as_posix(), "does not belong to the row it is stored with"
-                    )
+                    if not matches(path, row.result):
+                        yield Problem(name, "does not belong to the row it is stored with")
+                except UserError as error:
+                    yield Problem(name, f"is malformed: {error}")
 
 
 def claimed_epoch(result: EvalResult) -> dict[str, Any]:

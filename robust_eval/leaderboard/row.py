@@ -123,19 +123,20 @@ class Row:
         return value if isinstance(value, dict) else {}
 
 
-def result_files(board: Path) -> list[Path]:
+def result_files(board: Path, *, skip_links: bool = False) -> list[Path]:
     """The results of a board: ``results/*.json``, or ``*.json`` if there is no such folder.
 
-    Raises :class:`UserError` for a folder without results and for symbolic links, which could point to
-    files outside the board.
+    Symbolic links, which could point to files outside the board, are left out if ``skip_links``. Raises
+    :class:`UserError` for a folder without results, and for links otherwise.
     """
     if not board.is_dir():
         raise UserError(f"{board} is not a folder. Give the board's folder, which contains {RESULTS}/.")
     folder = board / RESULTS if (board / RESULTS).is_dir() else board
     files = sorted(path for path in folder.glob("*.json") if not path.name.endswith(COMPANION_SUFFIXES))
     for path in (folder, *sorted(folder.iterdir())):
-        if path.is_symlink():
+        if path.is_symlink() and not (skip_links and path != folder):
             raise UserError(f"{path} is a symbolic link out of the board. Copy the file itself there.")
+    files = [path for path in files if not path.is_symlink()]
     if not files:
         raise UserError(
             f"{folder} contains no result files (*.json). Add a run with robust-eval leaderboard add."

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from robust_eval.core import regular_file, strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import is_temporary
 from robust_eval.core.folders import LOCK_FILE, STAGED, change_files
@@ -229,10 +230,18 @@ def check_submission(folder: Path, base: Path) -> Iterator[Problem]:
             yield Problem(name, "is stored with a row that is not part of the submission")
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
+def _contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each stored file, by its name; of files that cannot be read the reason."""
     files = [folder / RULES_FILE, *sorted((folder / RESULTS).glob("*"))]
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): _digest(path)
         for path in files
         if path.is_file() and not path.is_symlink()
     }
+
+
+def _digest(path: Path) -> str:
+    try:
+        return regular_file.sha256(path, "files of a board", strict_json.LARGEST)
+    except UserError as error:
+        return str(error)

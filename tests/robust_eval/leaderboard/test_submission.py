@@ -13,12 +13,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.synthetic_results import bits, full, result
 
 from robust_eval.core import folders
 from robust_eval.core.errors import UserError
+from robust_eval.core.text import printable
 from robust_eval.leaderboard import build, companions, submission
 from robust_eval.leaderboard.board import load_board
 from robust_eval.leaderboard.row import Row, read_rows
@@ -288,9 +290,9 @@ def test_hostile_names_are_refused(tmp_path: Path, name: str) -> None:
 def test_symbolic_links_are_refused(folder: Path, tmp_path: Path) -> None:
     secret = write_result(tmp_path, full(150, name="secret.pt"), "secret.json")
     (folder / "results" / "x.json").symlink_to(secret)
-    for call in (lambda: read_rows(folder), lambda: problems(folder)):
-        with pytest.raises(UserError, match="is a symbolic link out of the board"):
-            call()
+    with pytest.raises(UserError, match="is a symbolic link out of the board"):
+        read_rows(folder)
+    assert problems(folder) == [("results/x.json", "is not expected among results")]
     shutil.rmtree(folder / "results")
     (tmp_path / "elsewhere").mkdir()
     (folder / "results").symlink_to(tmp_path / "elsewhere")
@@ -339,6 +341,57 @@ def test_check_reports_an_edited_row(folder: Path) -> None:
     (row,) = (folder / "results").iterdir()
     row.write_text(full(220, name="first.pt").to_json())
     assert {text.split(":")[0] for _, text in problems(folder)} == {"does not agree with the results"}
+
+
+def nested(levels: int) -> object:
+    return [nested(levels - 1)] if levels else 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"checkpoint": {"trained_with": {"recipe": nested(300)}}}, "is nested more than 64 levels deep"),
+        ({"checkpoint": {"name": "a\ud800"}}, "contains half of a surrogate pair, which is not valid text"),
+        (
+            {"checkpoint": {"trained_with": {"metrics": {"a": float("inf")}}}},
+            "contains Infinity, which is not",
+        ),
+        ({"threat": {"eps": "1e-999999999"}}, "eps 1e-999999999 is not 0"),
+        ({"threat": {"eps": "9" * 10**6}}, "eps 9999"),
+        ({"created": "x" * 10**6, "command": "y" * 10**6}, ""),
+    ],
+)
+def test_one_unusable_row_is_named_and_the_others_are_checked(
+    folder: Path, fields: dict[str, Any], message: str
+) -> None:
+    value = json.loads(full(210, name="second.pt").to_json())
+    for name, content in fields.items():
+        value[name] = {**value[name], **content} if isinstance(content, dict) else content
+    (folder / "results" / "second.json").write_text(json.dumps(value))
+    (folder / "results" / "third.json").write_text("{")
+    found = problems(folder)
+    texts = [text for file, text in found if file == "results/second.json"]
+    assert any(message in text for text in texts) or not message
+    assert any(file == "results/third.json" and text.startswith("is malformed") for file, text in found)
+    assert all(
+        len(text) < 3000 and text.isprintable() for text in map(printable, (text for _, text in found))
+    )
+
+
+@pytest.mark.timeout(60)
+def test_pipes_and_unreadable_companions_are_problems(folder: Path) -> None:
+    (row,) = (folder / "results").iterdir()
+    os.mkfifo(folder / "results" / "pipe.json")
+    row.with_name(f"{row.stem}.curve.csv").write_bytes(b"epoch\n\xff\n")
+    row.with_name(f"{row.stem}.images.json").write_text("[" * 10**4)
+    (folder / "README.md").write_bytes(b"\xff" * 10)
+    found = dict(problems(folder))
+    assert (
+        "is a pipe or a device" in found["results/pipe.json"] or "not expected" in found["results/pipe.json"]
+    )
+    assert "is not UTF-8 text" in found[f"results/{row.stem}.curve.csv"]
+    assert "is nested more than 64 levels deep" in found[f"results/{row.stem}.images.json"]
 
 
 def test_check_reports_every_malformed_file(folder: Path) -> None:
