@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
+from robust_eval.core.files import temporary_folder
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.prepare import prepare
@@ -39,8 +39,8 @@ def logits(options: EvaluationOptions, n: int) -> Tensor:
     Raises:
         UserError: if the process fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "logits.npy"
+    with temporary_folder() as folder:
+        file = folder / "logits.npy"
         request = {"options": to_json(options), "n": n, "out": str(file)}
         command = [sys.executable, "-P", "-m", "robust_eval.evaluation.fresh_process"]
         try:
