@@ -42,7 +42,9 @@ class DataOptions:
 class ModelOptions:
     """How a checkpoint file becomes a model; None: detected."""
 
-    arch: str | None = option(None, "Architecture id, or path.py:function.", panel=MODEL, path=True)
+    arch: str | None = option(
+        None, "Architecture id, or path.py:function, whose code is run.", panel=MODEL, path=True
+    )
     normalisation: str | None = option(
         None, "Input normalisation, if it should not be detected.", panel=MODEL
     )
