@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from defenses.cli.curves import curves
 from defenses.cli.list_recipes import list_recipes
@@ -16,8 +11,7 @@ from defenses.cli.show import show
 from defenses.cli.sweep import sweep
 from defenses.cli.table import table
 from defenses.cli.train import train
-from robust_eval.core.errors import UserError
-from robust_eval.core.text import printable
+from robust_eval.core import terminal
 
 app = typer.Typer(
     help="Train the defenses of the AWP paper and its comparisons, with and without weight perturbation.",
@@ -39,16 +33,8 @@ app.command(epilog="Example: defenses table 1 runs --out table1")(table)
 
 
 def main() -> None:
-    """Run the command line. A UserError is printed as one sentence on stderr; the exit code is 2."""
-    # OpenMP threads that spin while waiting slow small networks down many times on busy cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        app()
-    except UserError as error:
-        Console(stderr=True).print(
-            f"[red]Error:[/red] {escape(printable(str(error), 2000))}", soft_wrap=True, highlight=False
-        )
-        sys.exit(error.exit_code)
+    """Run the command line; see :func:`robust_eval.core.terminal.run_command`."""
+    terminal.run_command(app)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def sweep(
     from defenses.training.runtime import start_runtime
     from defenses.training.seeds import parse_seeds
     from defenses.training.signals import InterruptHandler, TrainingInterrupted
-    from robust_eval.core import figure_style, terminal
+    from robust_eval.core import figure_style, signals, terminal
     from robust_eval.core.errors import unknown
 
     if at not in ("best", "last"):
@@ -100,7 +100,7 @@ def sweep(
             f"\nInterrupted. Finished runs and the state of the current one are in {escape(str(folder))}; "
             "repeat the command to continue."
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(signals.exit_code()) from None
     series, part = sweep_series(runs, swept, epoch)
     paths = figure_style.save(
         draw_sweep(series, swept[0], part),

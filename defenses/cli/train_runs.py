@@ -17,6 +17,7 @@ from defenses.training.runtime import Runtime, start_runtime
 from defenses.training.seeds import parse_seeds, summarise, write_summary
 from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from defenses.training.trainer import TrainingOutcome, train
+from robust_eval.core import signals
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import format_fraction
 
@@ -66,7 +67,7 @@ def _train_one(job: TrainingJob, runtime: Runtime, console: Console) -> Training
             f"\nInterrupted. The state is in {escape(str(job.folder))}; repeat the command with --resume to "
             "continue."
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(signals.exit_code()) from None
     if runtime.rank == 0:
         _report(console, job, outcome)
     return outcome

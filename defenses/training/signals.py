@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
+from robust_eval.core import signals
 from robust_eval.core.errors import UserError
 
 
@@ -20,7 +18,7 @@ class UntrainableError(UserError):
 
 
 class InterruptHandler:
-    """Records SIGINT and SIGTERM until ``check`` is called; a second signal raises KeyboardInterrupt."""
+    """Records a stop signal until ``check`` is called; a second signal raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -32,18 +30,11 @@ class InterruptHandler:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle signals inside; does nothing outside the main thread, which alone may install handlers."""
-        if threading.current_thread() is not threading.main_thread():
+        """Record signals inside; see :func:`robust_eval.core.signals.handled`."""
+        with signals.handled(self._record):
             yield
-            return
-        before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
-    def _record(self, number: int, frame: FrameType | None) -> None:
+    def _record(self) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True

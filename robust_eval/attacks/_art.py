@@ -21,17 +21,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from art.attacks.attack import EvasionAttack
-from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentPyTorch
-from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from robust_eval.attacks._art_home import writable_home
 from robust_eval.attacks._pgd_params import PGDParams
 from robust_eval.core import norms
 from robust_eval.core.logits import margin
 from robust_eval.core.seeds import seed_everything
 from robust_eval.core.threat import Norm, ThreatModel
+
+with writable_home():
+    from art.attacks.attack import EvasionAttack
+    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
 
 Loss = Literal["cross-entropy", "margin"]
 Floats = NDArray[np.float32]

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from robust_eval.cli.check import check
 from robust_eval.cli.compare import compare
@@ -19,8 +14,6 @@ from robust_eval.cli.run import run
 from robust_eval.cli.selftest import selftest
 from robust_eval.cli.verify import verify
 from robust_eval.core import terminal
-from robust_eval.core.errors import UserError
-from robust_eval.core.text import printable
 
 app = typer.Typer(
     help="Evaluate the adversarial robustness of image classifiers and publish results that others can "
@@ -64,16 +57,8 @@ def list_() -> None:
 
 
 def main() -> None:
-    """Run the command line; a UserError is printed on stderr as one message, with exit code 2."""
-    # Spinning OpenMP threads make small networks many times slower if the cores are shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        app()
-    except UserError as error:
-        Console(stderr=True).print(
-            f"[red]Error:[/red] {escape(printable(str(error), 2000))}", soft_wrap=True, highlight=False
-        )
-        sys.exit(error.exit_code)
+    """Run the command line; see :func:`robust_eval.core.terminal.run_command`."""
+    terminal.run_command(app)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from robust_eval.cli.options import DIAGNOSE, Checkpoints
-from robust_eval.core import terminal
+from robust_eval.core import signals, terminal
 from robust_eval.core.command_options import expand_options, option
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.planning.options import ATTACK, MACHINES, ClusterOptions, EvaluationOptions
@@ -175,7 +175,8 @@ def _work(
     specs = [
         make_run_spec(one, where.out, parent=parent, shard=shard, diagnose=where.diagnose) for one in each
     ]
-    with progress.display(console, several=parent) as display:
+    # Ray has replaced the handler of SIGTERM.
+    with signals.handled(signals.interrupt), progress.display(console, several=parent) as display:
         executor = executor or _this_process(display)
         scheduler = Scheduler(specs, executor, display)
         try:
@@ -188,8 +189,9 @@ def _work(
             executor.close()
     if interrupted:
         folders = ", ".join(escape(str(run.folder)) for run in scheduler.runs if run.folder is not None)
-        console.print(f"\nInterrupted. Finished work is in {folders}: the same command continues it.")
-        raise typer.Exit(130)
+        done = f"Finished work is in {folders}" if folders else "No work had begun"
+        console.print(f"\nInterrupted. {done}: the same command continues it.", soft_wrap=True)
+        raise typer.Exit(signals.exit_code())
     _report(console, scheduler.runs)
     if where.executor == "ray":
         from robust_eval.cli.progress_tables import utilisation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import sys
@@ -15,6 +16,17 @@ from robust_eval.core.errors import UserError
 T = TypeVar("T")
 # Seconds without data after which a download is abandoned; torchvision itself sets no timeout.
 STALL_SECONDS = 30.0
+
+
+def user_cache(variable: str) -> Path:
+    """The folder that an environment variable names, else ``~/.cache/robust-eval``.
+
+    Raises :class:`UserError` if the variable is not set and no home folder is known.
+    """
+    try:
+        return Path(os.environ.get(variable) or "~/.cache/robust-eval").expanduser()
+    except RuntimeError:
+        raise UserError(f"Your home folder is not known: set {variable} to a folder for downloads.") from None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import ``core``.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_eval.core.discovery import module, module_ids
+from robust_eval.core.download import user_cache
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Slice
 
@@ -118,8 +118,7 @@ class ImageSet:
 
 def default_root() -> Path:
     """The data root: ``ROBUST_EVAL_DATA``, or ``~/.cache/robust-eval``."""
-    named = os.environ.get("ROBUST_EVAL_DATA")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "robust-eval"
+    return user_cache("ROBUST_EVAL_DATA")
 
 
 def load(spec: str, *, root: Path | None = None, split: Split = "test") -> ImageSet:

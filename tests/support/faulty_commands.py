@@ -79,7 +79,9 @@ class FaultyCommands:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        answer = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line, f"the process that runs the commands has ended with {self._process.wait()}"
+        answer = json.loads(line)
         return Outcome(answer["code"], answer["calls"], out.read_text(), err.read_text())
 
     def succeed(self, root: Path, words: str, *, fork: bool = True) -> Outcome:

@@ -57,9 +57,12 @@ def run_folder(
 ) -> Iterator[Path]:
     """Print what is measured and yield the run folder.
 
-    On Ctrl-C print where the finished work is stored and exit with 130. ``notes``: further lines to print.
+    When it is interrupted, print where the finished work is stored and exit. ``notes``: further lines to
+    print.
     """
     from rich.markup import escape
+
+    from robust_eval.core import signals
 
     folder = out or measurement.default_folder()
     for model in measurement.comparison.models:
@@ -74,7 +77,7 @@ def run_folder(
         console.print(
             f"\nInterrupted. Finished work is in {escape(str(folder))}: run the same command to continue."
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(signals.exit_code()) from None
 
 
 def new_table(title: str, *heads: str, text_columns: Sequence[int] = (0,)) -> Table:

@@ -19,7 +19,9 @@ def weights(
             help="Layers to draw, separated by commas (default: the first, middle and last convolution)."
         ),
     ] = None,
-    arch: Annotated[str | None, typer.Option(help="Architecture id, or path.py:function.")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="Architecture id, or path.py:function, whose code is run.")
+    ] = None,
     names: Annotated[
         str | None,
         typer.Option(help="Labels of the checkpoints, separated by commas, for example AT,AT-AWP."),

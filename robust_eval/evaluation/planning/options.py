@@ -44,7 +44,7 @@ class ModelOptions:
 
     arch: str | None = option(
         None,
-        "Architecture id (ID?NAME=VALUE for its arguments), or path.py:function.",
+        "Architecture id (ID?NAME=VALUE for its arguments), or path.py:function, whose code is run.",
         panel=MODEL,
         path=True,
     )

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from robust_eval.core import regular_file
-from robust_eval.core.download import download_timeout
+from robust_eval.core.download import download_timeout, user_cache
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
 from robust_eval.data import ImageSet
@@ -70,8 +70,7 @@ def load(source: str, images: ImageSet | None, device: torch.device) -> tuple[nn
 
 def cache_folder() -> Path:
     """The download folder, in ``ROBUST_EVAL_CACHE`` or ``~/.cache/robust-eval``."""
-    named = os.environ.get("ROBUST_EVAL_CACHE")
-    return (Path(named).expanduser() if named else Path.home() / ".cache" / "robust-eval") / "robustbench"
+    return user_cache("ROBUST_EVAL_CACHE") / "robustbench"
 
 
 def _dataset(images: ImageSet) -> str:

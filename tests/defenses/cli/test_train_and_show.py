@@ -173,7 +173,7 @@ def test_a_killed_command_can_be_resumed(number: signal.Signals, tmp_path: Path)
         time.sleep(0.05)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+    assert process.returncode == (128 + number if number != signal.SIGKILL else -signal.SIGKILL)
     assert number == signal.SIGKILL or "repeat the command with --resume" in output
     done = subprocess.run([*words, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
