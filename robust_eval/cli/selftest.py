@@ -24,7 +24,7 @@ def selftest(
         ),
     ] = None,
 ) -> None:
-    """Test the evaluator on models, attacks and results with known defects; takes about a minute.
+    """Test the evaluator on models, attacks and results with known defects; takes one to two minutes.
 
     Exits with 1 if a defect is missed, or an unmodified model is flagged.
     """

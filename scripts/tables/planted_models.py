@@ -142,7 +142,8 @@ def main() -> None:
         for key, model in models.items():
             if chosen(key):
                 store("honest", key, measure_honest(model), list(models))
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    if FIGURES.exists():
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def store(kind: str, name: str, figures: Figures, order: Sequence[str]) -> None:

@@ -57,11 +57,11 @@ def probe(
     model: nn.Module, x_NCHW: Tensor, y_N: Tensor, conditions: Conditions = Conditions(), *, seed: int = 0
 ) -> Probe:
     """Probe a model in eval mode, [0, 1] pixels to logits, on a few images."""
-    effects = side_effects.measure(model, x_NCHW, conditions.threat, seed=seed)
-    ask = Isolated(model)
-    training = sum(module.training for module in model.modules())
     pool = x_NCHW if conditions.pool_NCHW is None else conditions.pool_NCHW
     batch_sizes = list(conditions.batch_sizes) or [len(x_NCHW)]
+    effects = side_effects.measure(model, x_NCHW, conditions.threat, rows=batch_sizes[0], seed=seed)
+    ask = Isolated(model)
+    training = sum(module.training for module in model.modules())
     with torch.no_grad():
         with _Watch() as watch:
             logits = ask(x_NCHW)

@@ -15,6 +15,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.logits import median_difference
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.torch_state import standard_state
+from robust_eval.evaluation.checks import memory_probe
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.isolation import Isolated, writes_into_input
 from robust_eval.results.flags.figures import SideEffects
@@ -25,10 +26,13 @@ _CALLS = 3
 
 @standard_state()
 @torch.no_grad()
-def measure(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, *, seed: int = 0) -> SideEffects:
+def measure(
+    model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, *, rows: int | None = None, seed: int = 0
+) -> SideEffects:
     """Measure the side effects of a model on a few images; the model itself is not called, but copies of it.
 
     ``threat``: gives the size of the perturbations under which it must not remember an image.
+    ``rows``: images per call of a run; by default those given.
     """
     # A perturbation of this size in every pixel has the norm epsilon.
     pixels = 1.0 if threat.norm == "Linf" else x_NCHW[0].numel() ** 0.5
@@ -42,6 +46,7 @@ def measure(model: nn.Module, x_NCHW: Tensor, threat: ThreatModel, *, seed: int 
         writes=writes_into_input(seen, x_NCHW),
         seeds=tuple(name for name, generator in _GENERATORS.items() if _is_seeded(seen, x_NCHW, *generator)),
         memory=_memory(seen, unseen, x_NCHW, threat.radius / pixels, seed),
+        change_in_next_call=memory_probe.change_in_next_call(unseen, x_NCHW, rows or len(x_NCHW)),
     )
 
 

@@ -65,6 +65,9 @@ class SideEffects:
     memory: float = 0.0
     """Difference between the logits of perturbed images by a copy that was shown the clean ones before, and
     by one that was not; of the median image."""
+    change_in_next_call: float = 1.0
+    """Change of the logits between near images in two calls, relative to that between near images in one
+    call, both as shares of what gradients promise; of the median image. The images were never shown."""
 
 
 @dataclass(frozen=True)

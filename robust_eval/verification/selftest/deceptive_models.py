@@ -32,9 +32,12 @@ def deceptive_models() -> list[Plant]:
         deception(
             "remembers images of large batches", "-", memory.RemembersLargeBatches, "fresh-model-disagrees"
         ),
-        deception("remembers images in a global", "-", memory.RemembersInGlobal),
-        deception("remembers images in a closure", "-", memory.RemembersInClosure),
-        deception("remembers images in a file", "-", memory.RemembersInFile),
+        deception("remembers images in a global", "-", memory.RemembersInGlobal, "remembers-images"),
+        deception(
+            "remembers clean images in a global", "-", memory.RemembersWithGradient, "remembers-images"
+        ),
+        deception("remembers images in a closure", "-", memory.RemembersInClosure, "remembers-images"),
+        deception("remembers images in a file", "-", memory.RemembersInFile, "remembers-images"),
         deception("cache of logits", "-", memory.RemembersLogits, "stopped"),
         deception("running mean of inputs", "-", memory.RunningMeanSubtracted, "random-outputs"),
         deception("wrong gradient after 60 calls", "-", memory.CountsCalls, "weaker-beats-stronger"),

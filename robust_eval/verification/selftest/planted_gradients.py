@@ -76,7 +76,7 @@ class BlurredGradient(ModifiedNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-        return _with_value(self.network(blurred), self.network(x))
+        return with_value(self.network(blurred), self.network(x))
 
 
 class OtherNetworksGradient(ModifiedNetwork):
@@ -87,7 +87,7 @@ class OtherNetworksGradient(ModifiedNetwork):
         self.other = SmallNetwork(normalise=False, width=4).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _with_value(self.other(x), self.network(x))
+        return with_value(self.other(x), self.network(x))
 
 
 class LargeBatchGradient(ModifiedNetwork):
@@ -131,7 +131,7 @@ class SignErrors(ModifiedNetwork):
         return with_gradient(x, lambda gradient: sign * gradient)
 
 
-def _with_value(surrogate: Tensor, value: Tensor) -> Tensor:
+def with_value(surrogate: Tensor, value: Tensor) -> Tensor:
     """``value``, with the gradient of ``surrogate``."""
     return surrogate + (value - surrogate).detach()
 

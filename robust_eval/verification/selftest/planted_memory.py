@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
-from robust_eval.verification.selftest.planted_gradients import with_gradient
+from robust_eval.verification.selftest.planted_gradients import with_gradient, with_value
 
 RADIUS, MOST = 0.31, 200
 """Distance (Linf) within which an image counts as seen; number of images remembered."""
@@ -55,11 +55,16 @@ class RemembersImages(ModifiedNetwork):
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
 
+def is_on_grid(x: Tensor) -> Tensor:
+    """Which images have 8-bit pixels (N,) bool."""
+    return ((255 * x.detach()).round() / 255 - x.detach()).abs().flatten(1).amax(1) < 1e-6
+
+
 class RemembersGridImages(RemembersImages):
     """The same, but only images on the 8-bit grid are remembered: clean ones."""
 
     def is_kept(self, x: Tensor) -> Tensor:
-        return ((255 * x.detach()).round() / 255 - x.detach()).abs().flatten(1).amax(1) < 1e-6
+        return is_on_grid(x)
 
 
 class RemembersLargeBatches(RemembersImages):
@@ -81,6 +86,16 @@ class RemembersInGlobal(RemembersImages):
 
 
 _SHARED: Memory = {}
+
+
+class RemembersWithGradient(RemembersInGlobal):
+    """The same, only images on the 8-bit grid in batches of more than 32, and with the network's gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return with_value(self.network(x), super().forward(x))
+
+    def is_kept(self, x: Tensor) -> Tensor:
+        return is_on_grid(x) & (len(x) > 32)
 
 
 class RemembersInFile(RemembersImages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,8 +13,15 @@ from torch import Tensor, nn
 
 from robust_eval import evaluate
 from robust_eval.core.threat import parse_threat
-from robust_eval.evaluation.checks import side_effects
+from robust_eval.evaluation.checks import memory_probe, side_effects
 from robust_eval.results.flags.figures import SideEffects
+from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
+from robust_eval.verification.selftest.planted_memory import (
+    RemembersInClosure,
+    RemembersInFile,
+    RemembersInGlobal,
+    RemembersWithGradient,
+)
 
 
 class Wrapped(nn.Module):
@@ -120,3 +128,32 @@ def test_a_run_raises_the_flag(model: nn.Module, flag: str) -> None:
     assert flag in {one.id for one in found.flags}
     assert torch.equal(x, given)
     assert found.rankable == (flag == "seeds-generators")
+
+
+@pytest.mark.parametrize(
+    "kind", [RemembersInGlobal, RemembersInClosure, RemembersInFile, RemembersWithGradient]
+)
+def test_a_memory_that_copies_share_is_found(kind: Callable[[nn.Module], nn.Module]) -> None:
+    x, y = (tensor[:48] for tensor in digit_images())
+    effects = side_effects.measure(kind(plain_network()), x, THREAT)
+    assert effects.change_in_next_call < 0.05
+    found = evaluate(kind(plain_network()), x, y, THREAT, "fgsm")
+    assert "remembers-images" in {one.id for one in found.flags}
+
+
+def test_a_model_without_memory_changes_as_much_in_the_next_call() -> None:
+    x, _ = digit_images()
+    for rows in (8, 32, 64):
+        assert memory_probe.change_in_next_call(plain_network(), x[:8], rows) == pytest.approx(1, abs=0.15)
+    assert memory_probe.change_in_next_call(plain_network(), x[:3], 8) == 1, "too few images"
+    assert memory_probe.change_in_next_call(Detached(plain_network()), x[:8], 8) == 1, "no gradients"
+
+
+class Detached(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x.detach())
+        return logits
