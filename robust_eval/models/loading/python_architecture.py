@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.models.loading import local_sources
 from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
 
 _LARGEST = 2**24
@@ -34,11 +36,12 @@ def portable(arch: str) -> str:
 
 
 def sha256(arch: str) -> str:
-    """SHA-256 of the code file: the same weights with other code are another model."""
+    """SHA-256 of the code file and of the local files that it imports: other code is another model."""
     path = Path(arch.rpartition(":")[0]).expanduser()
     if not path.exists():
         raise _missing(path)
-    return regular_file.sha256(path, "code files", _LARGEST)
+    regular_file.sha256(path, "code files", _LARGEST)
+    return local_sources.digest(path)
 
 
 def _missing(path: Path) -> UserError:
@@ -69,24 +72,43 @@ def build(arch: str, arguments: Mapping[str, Any]) -> nn.Module:
 def _function(path: Path, name: str) -> Callable[..., Any]:
     if not path.is_file():
         raise _missing(path)
-    spec = importlib.util.spec_from_file_location(f"_robust_eval_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Makes modules in the same folder importable, as for a script.
-    sys.path.insert(0, str(path.resolve().parent))
-    sys.modules[spec.name] = module
+    base = local_sources.root(path)
+    _forget([file for file in local_sources.sources(path) if file != path.resolve()], base)
+    # Makes modules in the same folder importable, as for a script; a file in a package may import relatively.
+    sys.path.insert(0, str(base))
     try:
-        spec.loader.exec_module(module)
+        module = _import(path.resolve(), base)
     except Exception as error:
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
     finally:
-        sys.path.remove(str(path.resolve().parent))
+        sys.path.remove(str(base))
     function = getattr(module, name, None)
     if not callable(function):
         names = (key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise unknown(f"function in {path.name}:", name, names)
     return function  # type: ignore[no-any-return]  # checked callable
+
+
+def _import(path: Path, base: Path) -> ModuleType:
+    """Import a file of a package under its own name, so that it may import relatively; else under another."""
+    if path.parent != base:
+        return importlib.import_module(".".join(path.relative_to(base).with_suffix("").parts))
+    spec = importlib.util.spec_from_file_location(f"_robust_eval_user_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _forget(sources: Sequence[Path], base: Path) -> None:
+    """Forget modules of the same names, which may be of other files or have been edited since."""
+    for source in sources:
+        parts = source.relative_to(base).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
 
 
 def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str) -> tuple[int, str]:
