@@ -31,9 +31,8 @@ def standard_state() -> Iterator[None]:
         for read, write in _STATES:
             stack.callback(write, read())
         torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
         if torch.get_default_device() != _CPU:
-            # The caller is in a "with device:" block. Not entered otherwise: it slows every call of torch.
+            # Not entered otherwise: it slows every call of torch.
             stack.enter_context(_CPU)
         _set_deterministic(False, False)
         torch.backends.cudnn.benchmark = False
@@ -44,7 +43,6 @@ def standard_state() -> Iterator[None]:
 def _defaults() -> tuple[Any, ...]:
     return (
         torch.get_default_dtype(),
-        torch.get_default_device(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
@@ -52,10 +50,8 @@ def _defaults() -> tuple[Any, ...]:
 
 
 def _set_defaults(values: tuple[Any, ...]) -> None:
-    dtype, device, deterministic, warn_only, benchmark = values
+    dtype, deterministic, warn_only, benchmark = values
     torch.set_default_dtype(dtype)
-    # None removes the mode that torch.set_default_device installs, which slows every call of torch.
-    torch.set_default_device(None if device == _CPU else device)
     _set_deterministic(deterministic, warn_only)
     torch.backends.cudnn.benchmark = benchmark
 

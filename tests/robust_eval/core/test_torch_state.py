@@ -54,8 +54,10 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[object]]] = {
 @pytest.mark.parametrize("name", [*AMBIENT, "all"])
 def test_the_state_inside_is_known_and_the_state_outside_is_restored(name: str) -> None:
     with ExitStack() as stack:
-        for make in AMBIENT.values() if name == "all" else [AMBIENT[name]]:
-            stack.enter_context(make())
+        # torch refuses a default device inside a block with a device.
+        chosen = [key for key in AMBIENT if key != "device block"] if name == "all" else [name]
+        for key in chosen:
+            stack.enter_context(AMBIENT[key]())
         before = switches()
         with standard_state():
             assert switches()[:-1] == STANDARD
