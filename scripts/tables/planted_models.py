@@ -94,7 +94,7 @@ def flag_table(found: Mapping[str, Mapping[str, Figures]]) -> str:
 def summary(found: Mapping[str, Figures]) -> str:
     """How many planted models were detected."""
     missed = [name for name, one in found.items() if is_missed(one)]
-    right = sum(not one["flags"] and name not in missed for name, one in found.items())
+    right = sum(not (one["flags"] or "stopped" in one or name in missed) for name, one in found.items())
     listed = f" Not detected: {'; '.join(missed)}." if missed else ""
     return (
         f"Of {len(found)} planted models {len(found) - right - len(missed)} are flagged or refused; of "

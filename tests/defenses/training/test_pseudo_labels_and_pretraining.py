@@ -131,7 +131,7 @@ def test_initial_weights_that_do_not_fit(tmp_path: Path) -> None:
         job = make_job(tmp_path / "second", "at", *sets, init=source)
         with pytest.raises(UserError, match=sentence):
             begin(job, start_runtime("cpu", "32", 1))
-    with pytest.raises(UserError, match="--init nowhere.pt cannot be read"):
+    with pytest.raises(UserError, match="nowhere.pt does not exist"):
         initial_weights.fingerprint("nowhere.pt")
 
 
