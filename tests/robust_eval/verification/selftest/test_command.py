@@ -59,10 +59,11 @@ def test_a_diagnosis_prints_its_cost_and_is_stored(run: Run, tmp_path: Path) -> 
     assert out.index("diagnosis: ") < out.index("clean: ")
     result = read_result(tmp_path / "out" / "result.json")
     assert result.diagnosis is not None
-    assert result.diagnosis.fresh == pytest.approx(0, abs=1e-5)
+    assert result.second_judgement is not None
+    assert result.second_judgement.clean_logits == pytest.approx(0, abs=1e-5)
     code, out, _ = run(*words, "--dry-run")
     assert code == 0
-    assert "then one fresh process" in out
+    assert "40 examples, up to 390 forward" in out
 
 
 def test_check_prints_its_figures(run: Run) -> None:
