@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from robust_eval.core.errors import UserError
-from robust_eval.results.evidence import read_evidence, write_evidence
+from robust_eval.results.evidence import pack_evidence, read_evidence
 
 DESCRIPTION = {"checkpoint": "c", "data": "d", "threat": "Linf 0.1", "request": "r"}
 
@@ -26,7 +26,8 @@ def stored(path: Path, metadata: Any = None, **changes: Any) -> Path:
 
 
 def test_new_evidence_names_its_format_and_version(tmp_path: Path) -> None:
-    record = write_evidence(tmp_path, {}, np.arange(3), DESCRIPTION)
+    content, record = pack_evidence({}, np.arange(3), DESCRIPTION)
+    (tmp_path / record.file).write_bytes(content)
     found = read_evidence(tmp_path / record.file)
     assert found.sha256 == record.sha256
     assert found.metadata == {**DESCRIPTION, "format": "2", "written_by": found.metadata["written_by"]}
