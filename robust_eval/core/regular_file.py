@@ -1,4 +1,4 @@
-"""Open a file that may come from somebody else: regular files only, of limited size.
+"""Open an untrusted file: regular files only, of limited size.
 
 Pipes, devices and sockets are refused before they are opened, because reading one may wait for ever or
 never end.

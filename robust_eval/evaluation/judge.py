@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robust_eval.core import norms
 from robust_eval.core.threat import ThreatModel
-from robust_eval.core.types import Verdicts
+from robust_eval.core.types import Bools, Verdicts
 from robust_eval.models import out_of_memory
 
 # The logits of one float32 network differ between devices by about 1e-5 of their standard deviation.
@@ -30,6 +30,12 @@ def classify(logits_NK: Tensor) -> tuple[Tensor, Tensor]:
 def is_correct(pred_N: Tensor, finite_N: Tensor, y_N: Tensor) -> Tensor:
     """Whether the prediction counts as correct (N,) bool: logits that are not finite never do."""
     return (pred_N == y_N) & finite_N
+
+
+def within_rounding(margin_N: Tensor, logit_std: float) -> Bools:
+    """(N,) whether a margin is too small to decide between devices."""
+    near: Bools = (margin_N.abs() <= ROUNDING * logit_std).cpu().numpy()
+    return near
 
 
 def judge_clean(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, indices: Sequence[int]) -> Verdicts:

@@ -26,6 +26,7 @@ from robust_eval.core.statistics import binomial_tail
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation.attack_copy import AttackCopyConfig
 from robust_eval.evaluation.job import Job
+from robust_eval.evaluation.judge import within_rounding
 from robust_eval.evaluation.planning.units import stage_units
 from robust_eval.evaluation.worker import Worker
 from robust_eval.models import out_of_memory
@@ -36,7 +37,6 @@ from robust_eval.results.environment import environment
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.verification_record import AuditRecord
 from robust_eval.verification.audit_plan import AuditPlan
-from robust_eval.verification.predictions import ROUNDING
 from robust_eval.verification.repetition import RepeatedColumn, Repetition, repeat
 
 SIGNIFICANT = 0.01
@@ -66,8 +66,7 @@ class _Auditor:
         y = torch.from_numpy(done.verdicts.labels[~done.verdicts.robust]).to(self.worker.y.device)
         images = torch.from_numpy(done.evidence).to(self.worker.x.device)
         margins = margin(out_of_memory.logits(self.worker.model, images), y)
-        near: Bools = (margins.abs() <= ROUNDING * self._scale).cpu().numpy()
-        return near
+        return within_rounding(margins, self._scale)
 
 
 def audit(plan: AuditPlan, job: Job, result: EvalResult, evidence: Evidence) -> AuditRecord:

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from robust_eval.core.logits import margin
 from robust_eval.core.types import Bools
-from robust_eval.evaluation.judge import classify, is_correct
-
-# The logits of one float32 network differ between devices by about 1e-5 of their standard deviation.
-ROUNDING = 1e-4
+from robust_eval.evaluation.judge import classify, is_correct, within_rounding
+from robust_eval.models.isolation import Isolated
 
 
 class ImageSource(Protocol):
@@ -46,8 +44,7 @@ class Predictions:
 
     def within_rounding(self, logit_std: float) -> Bools:
         """(N,) whether the margin is too small to decide between devices."""
-        near: Bools = (self.margin.abs() <= ROUNDING * logit_std).cpu().numpy()
-        return near
+        return within_rounding(self.margin, logit_std)
 
 
 @torch.no_grad()
@@ -61,19 +58,16 @@ def predict(
     counts an invalid image as robust, which verification reports as a failed check instead.
     """
     order = torch.arange(len(images), device=y_N.device) if order is None else order.to(y_N.device)
-    parts, writes = [], 0
-    for rows in torch.split(order, batch_size) if len(order) else ():
-        batch = images[rows]
-        given = batch.clone()
-        parts.append(model(given).clone())
-        writes += int(not torch.equal(given.view(torch.int32), batch.view(torch.int32)))
+    isolated, batches = Isolated(model), torch.split(order, batch_size) if len(order) else ()
+    parts = [isolated(images[rows]) for rows in batches]
     shuffled = torch.cat(parts) if parts else torch.zeros(0, 2, device=y_N.device)
     logits = torch.empty_like(shuffled)
     logits[order] = shuffled
     pred, finite = classify(logits)
     logit_std = float(logits[finite].std()) if finite.any() else 1.0
     correct = is_correct(pred, finite, y_N)
-    return Predictions(correct.cpu().numpy(), finite.cpu().numpy(), margin(logits, y_N), logit_std, writes)
+    margins, writes = margin(logits, y_N), isolated.writes
+    return Predictions(correct.cpu().numpy(), finite.cpu().numpy(), margins, logit_std, writes)
 
 
 @dataclass(frozen=True)

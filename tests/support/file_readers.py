@@ -1,4 +1,4 @@
-"""Every reader of files that may come from somebody else, with the files that it reads.
+"""Every reader of untrusted files, with the files that it reads.
 
 A :class:`FileReader` makes small valid files from Hypothesis' draws and compares what is read with what was
 written. The tests in ``tests/untrusted`` change and cut these files.

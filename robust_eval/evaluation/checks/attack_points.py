@@ -88,8 +88,7 @@ def in_batches(model: Model, places: Sequence[Slopes], filler_NCHW: Tensor, size
     weights = torch.cat([place.weights_NK for place in places])
     missing = -len(points) % size
     if missing:
-        repeats = -(-missing // len(filler_NCHW))
-        points = torch.cat([points, filler_NCHW.repeat(repeats, *[1] * (points.dim() - 1))[:missing]])
+        points = torch.cat([points, repeated(filler_NCHW, missing)])
         weights = torch.cat([weights, weights.new_zeros(missing, weights.shape[1])])
     gradients: list[Tensor] = []
     while sum(map(len, gradients)) < len(points):
@@ -101,6 +100,12 @@ def in_batches(model: Model, places: Sequence[Slopes], filler_NCHW: Tensor, size
         else:
             gradients.append(found)
     return list(torch.cat(gradients).split([len(place.points_NCHW) for place in places] + [missing]))[:-1]
+
+
+def repeated(images_NCHW: Tensor, size: int) -> Tensor:
+    """The first ``size`` images, repeated from the beginning if there are fewer."""
+    repeats = max(1, -(-size // len(images_NCHW)))
+    return images_NCHW.repeat(repeats, *[1] * (images_NCHW.dim() - 1))[:size]
 
 
 def _gradient(model: Model, points: Tensor, weights: Tensor) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from robust_eval.attacks import _spsa
 from robust_eval.core.logits import largest_difference
 from robust_eval.core.request import Request
-from robust_eval.evaluation.checks.attack_points import Model
+from robust_eval.evaluation.checks.attack_points import Model, repeated
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.tuning import default_tuning
 
@@ -57,18 +57,12 @@ def largest_batch_difference(
     worst = (0.0, 1)
     for size in batch_sizes:
         count = min(len(single_NK), size)
-        batches = [_repeated(pool_NCHW, size)]
+        batches = [repeated(pool_NCHW, size)]
         if size == batch_sizes[0]:
-            neighbours = _repeated(1 - pool_NCHW.flip(0), size - count)
+            neighbours = repeated(1 - pool_NCHW.flip(0), size - count)
             batches.append(torch.cat([pool_NCHW[:count], neighbours]).flip(0))
         for number, batch in enumerate(batches):
             logits = out_of_memory.logits(model, batch)
             logits = logits.flip(0)[:count] if number else logits[:count]
             worst = max(worst, (largest_difference(logits, single_NK[:count]), size))
     return worst
-
-
-def _repeated(images_NCHW: Tensor, size: int) -> Tensor:
-    """The first ``size`` images, repeated from the beginning if there are fewer."""
-    repeats = max(1, -(-size // len(images_NCHW)))
-    return images_NCHW.repeat(repeats, *[1] * (images_NCHW.dim() - 1))[:size]

@@ -20,7 +20,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.logits import logit_std, margin, median_difference
 from robust_eval.core.types import Bools, Ints, UnitResult
 from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.judge import ROUNDING, classify, is_correct
+from robust_eval.evaluation.judge import classify, is_correct, within_rounding
 from robust_eval.results import SecondJudgementRecord
 
 MAX_VALUES = 2**26
@@ -130,7 +130,7 @@ def _batches(n: int, size: int, seed: int) -> list[Ints]:
 def _differing(logits_NK: Tensor, y_N: Tensor, broken: Bools) -> Bools:
     """(N,) whether the verdicts differ by more than rounding."""
     pred, finite = classify(logits_NK)
-    near = margin(logits_NK, y_N).abs() <= ROUNDING * logit_std(logits_NK)
+    near = within_rounding(margin(logits_NK, y_N), logit_std(logits_NK))
     now_broken = ~is_correct(pred, finite, y_N).numpy()
-    differing: Bools = (now_broken != broken) & ~near.numpy()
+    differing: Bools = (now_broken != broken) & ~near
     return differing

@@ -36,9 +36,8 @@ def measure(
     """
     # A perturbation of this size in every pixel has the norm epsilon.
     pixels = 1.0 if threat.norm == "Linf" else x_NCHW[0].numel() ** 0.5
-    inner = model.model if isinstance(model, Isolated) else model
     try:
-        seen, unseen = copy_model(inner), copy_model(inner)
+        seen, unseen = copy_model(model), copy_model(model)
     except UserError:
         # A model that cannot be copied is refused when the attack copy is made.
         return SideEffects()

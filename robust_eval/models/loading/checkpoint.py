@@ -142,11 +142,7 @@ def _load_foreign(task: LoadTask, weights: foreign_weights.Weights) -> LoadedMod
     _check_images(task, inferred)
     known = variants.Variants(task.name, inferred, fit.state, asked, size, task.device)
     question = _question(task, known.build, known.default, inferred.channels, weights.normalisation)
-    if task.known is not None:
-        arguments = task.known.architecture.arguments
-        answer = unrecorded.Answer(arguments, known.build(arguments), task.known.normalisation)
-    else:
-        answer = unrecorded.choose(replace(question, variants=known.others))
+    answer = unrecorded.choose(replace(question, variants=known.others))
     if known.untold_head:
         answer = answer.with_finding(unrecorded.UNCERTAIN, known.untold_head)
     architecture = known.architecture(answer.arguments)
@@ -184,10 +180,7 @@ def _load_python(
         )
     # If the names fit as stored, the network has the tensors of the normalisation and applies it itself.
     recorded = weights.normalisation if unwrapped else None
-    if task.known is not None:
-        answer = unrecorded.Answer({}, network, task.known.normalisation)
-    else:
-        answer = unrecorded.choose(_question(task, lambda _: network, {}, images.channels, recorded))
+    answer = unrecorded.choose(_question(task, lambda _: network, {}, images.channels, recorded))
     notes = (*notes, *answer.notes)
     return _foreign_result(task, architecture, answer, logits.shape[1], weights.facts, notes)
 
@@ -209,6 +202,7 @@ def _question(
         requested=task.normalisation,
         images=task.images,
         device=task.device,
+        known=task.known,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.types import Normalisation
+from robust_eval.core.types import CheckpointRef, Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.models.architectures import Arguments
 from robust_eval.models.loading import batchnorm_choice, normalisation_probe
@@ -43,6 +43,8 @@ class Question:
     """The normalisation that the user named."""
     images: ImageSet | None
     device: torch.device
+    known: CheckpointRef | None = None
+    """How the file was read before; nothing is chosen then."""
 
     @property
     def wanted(self) -> Normalisation | None:
@@ -77,6 +79,9 @@ def choose(question: Question) -> Answer:
     Raises:
         UserError: if the normalisation cannot be determined.
     """
+    if question.known is not None:
+        arguments = question.known.architecture.arguments
+        return Answer(arguments, question.build(arguments), question.known.normalisation)
     images, wanted = question.images, question.wanted
     network = question.build(question.default)
     if images is None:

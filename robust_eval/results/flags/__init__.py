@@ -16,7 +16,8 @@ from robust_eval.results.flags.from_record import (
     from_second_judgement,
 )
 from robust_eval.results.flags.from_result import blocking, current, from_result, not_recorded, outdated
-from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, RULES, WARNS, Finding, Rule, distinct, records
+from robust_eval.results.flags.rule import BLOCKS, WARNS, Finding, Rule
+from robust_eval.results.flags.rules import DIAGNOSIS, RULES, distinct, records
 
 __all__ = [
     "BLOCKS",

@@ -12,7 +12,8 @@ from robust_eval.core.types import Bools
 from robust_eval.core.verdict_bits import parse_bits
 from robust_eval.results import ColumnRecord, FlagRecord
 from robust_eval.results.flags.effects import net_share, share
-from robust_eval.results.flags.rules import Finding, records
+from robust_eval.results.flags.rule import Finding
+from robust_eval.results.flags.rules import records
 
 # Columns of gradient attacks that do not stop at the first success.
 WHITE_BOX = ("fgsm", "pgd-10", "pgd-20", "pgd-100", "cw-inf")

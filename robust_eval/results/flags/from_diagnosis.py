@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from robust_eval.results import DiagnosisRecord, FlagRecord
 from robust_eval.results.flags.effects import Effect, net_share, share
-from robust_eval.results.flags.rules import Finding, records
+from robust_eval.results.flags.rule import Finding
+from robust_eval.results.flags.rules import records
 
 # Sizes as shares of the examples; the lower end of an effect's 95% interval must be above.
 GAIN = 0.02

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from robust_eval.results import FlagRecord
 from robust_eval.results.flags.figures import COARSE, FINE, NoiseResponse, Probe
-from robust_eval.results.flags.rules import Finding, records
+from robust_eval.results.flags.rule import Finding
+from robust_eval.results.flags.rules import records
 
 REPEAT = 1e-4
 BATCH = 1e-4

@@ -15,7 +15,8 @@ from robust_eval.results import (
     SecondJudgementRecord,
     checkpoint_claims,
 )
-from robust_eval.results.flags.rules import Finding, records
+from robust_eval.results.flags.rule import Finding
+from robust_eval.results.flags.rules import records
 
 CHANGED = 1e-4
 COPY_DIFFERENCE = 1e-3

@@ -7,7 +7,8 @@ from robust_eval.results.consistency import contradictions
 from robust_eval.results.flags.from_columns import from_columns
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
 from robust_eval.results.flags.from_record import from_record, from_search, from_second_judgement
-from robust_eval.results.flags.rules import BLOCKS, DIAGNOSIS, distinct
+from robust_eval.results.flags.rule import BLOCKS
+from robust_eval.results.flags.rules import DIAGNOSIS, distinct
 
 _COUNTED = (
     "robust-above-clean",
