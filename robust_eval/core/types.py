@@ -152,6 +152,16 @@ class Verdicts:
 
 
 @dataclass(frozen=True)
+class CallDifference:
+    """How a model's answers to the same images differ inside and outside an attack."""
+
+    logits: float = 0.0
+    """Largest difference of the median image, in standard deviations of the logits."""
+    cosine: float = 1.0
+    """Between the gradients."""
+
+
+@dataclass(frozen=True)
 class UnitResult:
     """The stored result of a unit: verdicts, evidence and cost."""
 
@@ -165,6 +175,8 @@ class UnitResult:
     """Indices of a few robust examples whose images are kept, to be judged again at the end of the run."""
     survivor_images: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     """Their images, shape (number kept, C, H, W)."""
+    difference: CallDifference = field(default_factory=CallDifference)
+    """Between the first call of the attack and the judged model."""
 
     def without_images(self) -> UnitResult:
         """The result without the images of broken and robust examples."""

@@ -26,6 +26,7 @@ from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import SearchOptions
 from robust_eval.evaluation.planning.request import make_request
 from robust_eval.evaluation.planning.settings import check_options
+from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.isolation import Isolated, batched_logits
 from robust_eval.results import EvalResult, flags
@@ -165,11 +166,11 @@ def _check_copy(model: nn.Module, unused: nn.Module, x_NCHW: Tensor) -> None:
     modes = {module: module.training for module in model.modules()}
     copies = Isolated(copy_model(unused)), Isolated(copy_model(unused))
     try:
-        own = Isolated(model.eval())(x_NCHW)
+        own = out_of_memory.logits(Isolated(model.eval()), x_NCHW)
     finally:
         for module, training in modes.items():
             module.training = training
-    first, second = (copy(x_NCHW) for copy in copies)
+    first, second = (out_of_memory.logits(copy, x_NCHW) for copy in copies)
     if median_difference(second, first) < flags.COPY_DIFFERENCE < median_difference(own, first):
         raise UserError(
             "A copy of the model (copy.deepcopy) computes other logits than the model. Remove its "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from torch import Tensor, nn
 
 from robust_eval.core.logits import largest_difference, logit_std
-from robust_eval.core.types import Bools
+from robust_eval.core.types import Bools, CallDifference
 from robust_eval.evaluation.attack_copy import Log, choose_config, no_log
 from robust_eval.evaluation.checks import precision
 from robust_eval.evaluation.checks.probes import PROBED, probe_job
@@ -53,21 +53,23 @@ class Session:
         first = self.first_report()
         disagreement = precision.measure_disagreement(self.job.request, self.worker, clean)
         random = flags.is_random(self._probe)
-        changes = () if random else self._changes()
+        changes = () if random else self._changes(found.difference)
         second = None if random else judge_again(self.job, found, self._before)
         tunings = {name: TuningRecord(**asdict(one)) for name, one in self.config.tunings.items()}
         notes = tuple(dict.fromkeys((*self.job.notes, *self.worker.notes, *self.config.notes)))
         search = SearchRecord(notes=notes, tunings=tunings, disagreement=disagreement)
         return ModelReport((*first.flags, *changes), first.environment, search, second)
 
-    def _changes(self) -> tuple[FlagRecord, ...]:
+    def _changes(self, difference: CallDifference) -> tuple[FlagRecord, ...]:
         """Flags if the model differs from the model before the attacks, or from its attack copy."""
+        random = flags.has_random_gradients(self._probe)
         scale, after = logit_std(self._before), _first_logits(self.job.model, self.job.x_NCHW)
         copy = _first_logits(self.worker.attack_copy, self.job.x_NCHW)
         return flags.from_changes(
             largest_difference(after, self._before) / scale,
             largest_difference(copy, after) / scale,
             self.worker.model.writes,
+            replace(difference, cosine=1.0) if random else difference,
         )
 
 

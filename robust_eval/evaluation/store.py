@@ -30,7 +30,7 @@ from robust_eval.core.files import (
 )
 from robust_eval.core.folders import LOCK_FILE, STAGED, lock_folder
 from robust_eval.core.text import printable
-from robust_eval.core.types import UnitResult, Verdicts
+from robust_eval.core.types import CallDifference, UnitResult, Verdicts
 from robust_eval.core.versions import written_by
 
 REQUEST_FILE = "request.json"
@@ -123,6 +123,7 @@ def pack_unit(key: str, result: UnitResult) -> bytes:
         seconds=np.array(result.seconds),
         survivors=result.survivors,
         survivor_images=result.survivor_images,
+        difference=np.array([result.difference.logits, result.difference.cosine]),
         **arrays,
     )
     return file.getvalue()
@@ -141,6 +142,7 @@ def unpack_unit(key: str, source: Path | bytes, *, images: bool = True) -> UnitR
                 return None
             verdicts = Verdicts(**{name: arrays.read(name) for name in _VERDICT_FIELDS})
             passes, seconds = arrays.read("passes"), arrays.read("seconds")
+            difference = arrays.read("difference") if "difference" in arrays.names else np.array([0.0, 1.0])
             stored = {name: arrays.read(name) for name in _IMAGES if images and name in arrays.names}
     except UserError:
         return None
@@ -151,13 +153,15 @@ def unpack_unit(key: str, source: Path | bytes, *, images: bool = True) -> UnitR
     # Units of earlier versions have no images of robust examples.
     evidence, kept, kept_images = (stored.get(name, empty) for name, empty in _IMAGES.items())
     shapes = passes.shape == (2,) and seconds.shape == () and evidence.ndim in (1, 4) and len(evidence) <= n
+    shapes = shapes and difference.shape == (2,) and difference.dtype == np.float64
     shapes = shapes and kept.ndim == 1 and kept_images.ndim in (1, 4) and len(kept) == len(kept_images) <= n
     if not shapes or passes.dtype.kind != "i" or seconds.dtype.kind != "f":
         return None
     if any(array.dtype != _IMAGES[name].dtype for name, array in stored.items()):
         return None
     forwards, backwards = (int(count) for count in passes)
-    return UnitResult(verdicts, evidence, forwards, backwards, float(seconds), kept, kept_images)
+    apart = CallDifference(*difference.tolist())
+    return UnitResult(verdicts, evidence, forwards, backwards, float(seconds), kept, kept_images, apart)
 
 
 def refuse_unusable_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec, Ints, UnitResult, WorkUnit
 from robust_eval.evaluation.attack_copy import SAMPLE, AttackCopyConfig
+from robust_eval.evaluation.checks import repeated_calls
 from robust_eval.evaluation.judge import judge, judge_clean
 from robust_eval.models.acceleration.frozen_copy import AttackCopy, make_attack_copy
 from robust_eval.models.isolation import Isolated
@@ -84,17 +85,24 @@ class Worker:
         attack_copy.reset_counts()
         attack_copy.stream.seed(seeds.derive(unit.seed, "attack copy"))
         adv = self.search(unit.attack, x, y, self.threat, unit.seed, unit.precision)
+        passes = attack_copy.forwards, attack_copy.backwards
+        # Logits in bfloat16 differ from those of the judged model.
+        models = [attack_copy, *([self.model] if unit.precision == FLOAT32 else [])]
+        calls = list(attack_copy.first_calls.values())
+        difference = repeated_calls.largest(
+            repeated_calls.compare(call, model) for call in calls for model in models
+        )
         verdicts = judge(self.model, x, y, adv, unit.indices, self.threat)
         images = adv.cpu().numpy()
         kept = _sample(np.flatnonzero(verdicts.robust & verdicts.valid), unit.seed)
         return UnitResult(
             verdicts,
             images[~verdicts.robust],
-            attack_copy.forwards,
-            attack_copy.backwards,
+            *passes,
             time.perf_counter() - start,
             survivors=verdicts.indices[kept],
             survivor_images=images[kept],
+            difference=difference,
         )
 
     def search(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_eval.core.norms import norm_per_image, project
-from robust_eval.core.threat import ThreatModel
+from robust_eval.core.threat import Norm, ThreatModel
 from robust_eval.verification.selftest.plain_network import digit_images
 
 EPOCHS, BATCH, RATE, ATTACK_STEPS = 12, 64, 4e-3, 4
@@ -78,7 +78,10 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
 
 
 def train(name: str, threat: ThreatModel, *, epochs: int = EPOCHS) -> nn.Module:
-    """A network of NETWORKS after adversarial training (Madry et al. 2018), in eval mode."""
+    """A network of NETWORKS after adversarial training (Madry et al. 2018), in eval mode.
+
+    Epsilon rises linearly during the first half; otherwise the ViT learns nothing.
+    """
     x_NCHW, y_N = digit_images("train")
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
@@ -86,10 +89,13 @@ def train(name: str, threat: ThreatModel, *, epochs: int = EPOCHS) -> nn.Module:
         optimiser = torch.optim.Adam(network.parameters(), RATE if name != "small ViT" else RATE / 2)
         steps = epochs * -(-len(x_NCHW) // BATCH)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        done = 0
         for _ in range(epochs):
             for chosen in torch.randperm(len(x_NCHW)).split(BATCH):
                 x, y = x_NCHW[chosen], y_N[chosen]
-                adv = _attacked(network.eval(), x, y, threat)
+                radius = threat.radius * min(1.0, 2 * done / steps)
+                adv = _attacked(network.eval(), x, y, threat.norm, radius)
+                done += 1
                 optimiser.zero_grad()
                 F.cross_entropy(network.train()(adv), y).backward()
                 optimiser.step()
@@ -97,14 +103,13 @@ def train(name: str, threat: ThreatModel, *, epochs: int = EPOCHS) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _attacked(network: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+def _attacked(network: nn.Module, x: Tensor, y: Tensor, norm: Norm, radius: float) -> Tensor:
     """PGD on the cross-entropy from a random start."""
-    radius = threat.radius
-    adv = (x + project(radius * (2 * torch.rand_like(x) - 1), threat.norm, radius)).clamp(0, 1)
+    adv = (x + project(radius * (2 * torch.rand_like(x) - 1), norm, radius)).clamp(0, 1)
     for _ in range(ATTACK_STEPS):
         leaf = adv.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
         length = norm_per_image(gradient, "L2").clamp_min(1e-12).view(-1, 1, 1, 1)
-        direction = gradient.sign() if threat.norm == "Linf" else gradient / length
-        adv = (x + project(adv + 0.5 * radius * direction - x, threat.norm, radius)).clamp(0, 1)
+        direction = gradient.sign() if norm == "Linf" else gradient / length
+        adv = (x + project(adv + 0.5 * radius * direction - x, norm, radius)).clamp(0, 1)
     return adv.detach()

@@ -19,7 +19,7 @@ from support.known_models import linear_problem
 COLUMNS = {
     "clean": ("Clean", 0.0),
     "fgsm": ("FGSM", 1.0),
-    "pgd-20": ("PGD-20", 1.15),
+    "pgd-20": ("PGD-20", 1.22),
     "cw-inf": ("CW-inf", 1.28),
     "aa": ("AutoAttack", 1.36),
 }

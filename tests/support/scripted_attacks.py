@@ -21,6 +21,7 @@ from robust_eval.core.types import (
     Verdicts,
     WorkUnit,
 )
+from robust_eval.evaluation.checks.second_judgement import JudgedImages
 from robust_eval.evaluation.executors import PreparedModel, Source
 from robust_eval.evaluation.executors.display import SilentDisplay
 from robust_eval.evaluation.executors.local import LocalExecutor
@@ -79,7 +80,9 @@ class ScriptedHost:
         evidence = np.full((int((~robust).sum()), 1, 1, 1), 0.5, dtype=np.float32)
         return UnitResult(verdicts, evidence, 2 * len(indices), len(indices), 0.5)
 
-    def report(self, source: Source, request: Request, tuning: str | None, clean: Bools) -> ModelReport:
+    def report(
+        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+    ) -> ModelReport:
         return self._report()
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:

@@ -8,7 +8,7 @@ batches of two sizes; only afterwards the model sees clean images.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from robust_eval.core import seeds
 from robust_eval.core.errors import UserError
 from robust_eval.core.logits import logit_std, margin, median_difference
-from robust_eval.core.types import Bools, Ints, UnitResult
+from robust_eval.core.types import Bools, CallDifference, Ints, UnitResult
+from robust_eval.evaluation.checks.repeated_calls import largest
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.judge import classify, is_correct, within_rounding
 from robust_eval.results import SecondJudgementRecord
@@ -37,13 +38,16 @@ class JudgedImages:
     """(M,) examples they belong to."""
     broken: Bools
     """(M,) the run's verdicts."""
+    difference: CallDifference = field(default_factory=CallDifference)
+    """The largest between the model inside attacks and outside."""
 
 
 def collect(results: Iterable[UnitResult], units: int, seed: int) -> JudgedImages:
     """All images of the units, or an equal share of each of them if there are more than MAX_VALUES."""
-    images, indices, broken = [], [], []
+    images, indices, broken, differences = [], [], [], []
     for number, result in enumerate(results):
         verdicts = result.verdicts
+        differences.append(result.difference)
         stored = np.concatenate([verdicts.indices[~verdicts.robust], result.survivors])
         if not len(stored):
             continue
@@ -54,11 +58,11 @@ def collect(results: Iterable[UnitResult], units: int, seed: int) -> JudgedImage
         images.append(pixels[order])
         indices.append(stored[order])
         broken.append(order < len(result.evidence))
+    difference = largest(differences)
     if not images:
-        return JudgedImages(
-            np.empty((0,), dtype=np.float32), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
-        )
-    return JudgedImages(np.concatenate(images), np.concatenate(indices), np.concatenate(broken))
+        none = np.empty(0, dtype=np.int64)
+        return JudgedImages(np.empty(0, dtype=np.float32), none, none.astype(np.bool_), difference)
+    return JudgedImages(np.concatenate(images), np.concatenate(indices), np.concatenate(broken), difference)
 
 
 def judge_again(job: Job, found: JudgedImages, clean_NK: Tensor) -> SecondJudgementRecord | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -13,45 +12,12 @@ from torch.autograd.function import once_differentiable
 
 from robust_eval.core.errors import UserError
 from robust_eval.models import out_of_memory
+from robust_eval.models.acceleration.engine import Engine
+from robust_eval.models.acceleration.first_call import IMAGES, FirstCall, first_images
 from robust_eval.models.acceleration.small_steps import StepEvaluator
 from robust_eval.models.isolation import RandomStream, RecordedWrites, device_of
 
 Result = TypeVar("Result")
-# Several small calls replace a padded one only if the padded call would process this many times more rows.
-_MIN_SAVING = 1.2
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A function from images to logits, with the batch sizes to call it with.
-
-    ``rows``: the largest number of images per call (None: unlimited). ``sizes``: the batch sizes it is
-    compiled for, in increasing order up to ``rows``; smaller batches are padded.
-    """
-
-    call: Callable[[Tensor], Tensor]
-    rows: int | None = None
-    sizes: tuple[int, ...] = ()
-
-    def portion(self, n: int) -> int:
-        """How many of ``n`` images to pass to the next call, so that little padding is needed."""
-        if self.rows is None or n >= self.rows:
-            return min(n, self.rows or n)
-        smaller = max((size for size in self.sizes if size < n), default=None)
-        if smaller is None:
-            return n
-        padded = next((size for size in self.sizes if size >= n), n)
-        return smaller if padded > _MIN_SAVING * smaller * -(-n // smaller) else n
-
-    def __call__(self, x_NCHW: Tensor) -> Tensor:
-        """Logits (N, K) of at most ``rows`` images. ``call`` receives copies, into which it may write."""
-        n = len(x_NCHW)
-        size = next((size for size in self.sizes if size >= n), n)
-        x = x_NCHW
-        if size > n > 0:
-            x = torch.cat([x, x[:1].detach().expand(size - n, *x.shape[1:])])
-        x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-        return self.call(x.clone() if x.data_ptr() == x_NCHW.data_ptr() else x)[:n]
 
 
 class AttackCopy(nn.Module):
@@ -89,23 +55,30 @@ class AttackCopy(nn.Module):
         self.reset_counts()
 
     def reset_counts(self) -> None:
-        """Set the counts of forward and backward passes to 0."""
+        """Set the counts of forward and backward passes to 0, and forget the first calls."""
         self.forwards = 0
         self.backwards = 0
+        self.first_calls: dict[bool, FirstCall] = {}  # key: whether the call was differentiable
 
     def train(self, mode: bool = True) -> AttackCopy:
         """Stay in eval mode: libraries switch modes as a side effect."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x_NCHW`` in [0, 1] to ``logits_NK``; differentiable once with respect to ``x``."""
+        """``x_NCHW`` in [0, 1] to ``logits_NK``; differentiable once with respect to ``x``.
+
+        The gradient of a model without one is 0; the flag ``no-gradients`` reports it.
+        """
         self.forwards += len(x)
         if torch.is_grad_enabled() and x.requires_grad:
             logits: Tensor = _Pass.apply(x, self)
             return logits
         with torch.no_grad():
             # A model may return the same tensor from every call.
-            return self._in_chunks(lambda part: self.engine(part).clone(), False, x)
+            logits = self._in_chunks(lambda part: self.engine(part).clone(), False, x)
+            if False not in self.first_calls:
+                self.first_calls[False] = first_images(x, logits)
+            return logits
 
     @torch.no_grad()
     def logits_at_steps(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
@@ -170,7 +143,7 @@ class AttackCopy(nn.Module):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             logits = self.gradient_engine(leaf)
-        return torch.autograd.grad(logits, leaf, grad_NK)[0]
+        return _gradient_or_zero(leaf, logits, grad_NK)
 
 
 def query_steps(scores: Callable[[Tensor], Tensor], x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
@@ -190,17 +163,21 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, attack_copy: AttackCopy) -> Tensor:
+        ctx.is_first = True not in attack_copy.first_calls
+        logits = _Pass._logits(ctx, x, attack_copy)
+        if ctx.is_first:
+            attack_copy.first_calls[True] = first_images(x, logits)
+        return logits
+
+    @staticmethod
+    def _logits(ctx: Any, x: Tensor, attack_copy: AttackCopy) -> Tensor:
         ctx.attack_copy, ctx.graphs = attack_copy, None
         ctx.save_for_backward(x)
         if len(x) and (attack_copy.batch is None or len(x) <= attack_copy.batch):
             graphs = attack_copy._fitting(attack_copy._graphs, x)
             if graphs is not None:
                 out = torch.cat([logits.detach() for _, logits in graphs])
-                if all(logits.requires_grad for _, logits in graphs):
-                    ctx.graphs = graphs
-                else:
-                    # A model without gradients must not seem to have them.
-                    ctx.mark_non_differentiable(out)
+                ctx.graphs = graphs
                 return out
             attack_copy._halve(len(x))
         return attack_copy._in_chunks(lambda part: attack_copy.gradient_engine(part), True, x.detach())
@@ -211,17 +188,34 @@ class _Pass(torch.autograd.Function):
         attack_copy: AttackCopy = ctx.attack_copy
         (x,) = ctx.saved_tensors
         attack_copy.backwards += len(x)
+        gradient = _Pass._gradient(ctx, x, grad_NK)
+        first = attack_copy.first_calls.get(True)
+        if ctx.is_first and first is not None:
+            first.weights_NK, first.gradient_NCHW = grad_NK[:IMAGES].clone(), gradient[:IMAGES].clone()
+        return gradient, None
+
+    @staticmethod
+    def _gradient(ctx: Any, x: Tensor, grad_NK: Tensor) -> Tensor:
+        attack_copy: AttackCopy = ctx.attack_copy
         graphs, ctx.graphs = ctx.graphs, None
         if graphs is not None:
             gradient = attack_copy._fitting(lambda grad: _from_graphs(graphs, grad), grad_NK)
             if gradient is not None:
-                return gradient, None
+                return gradient
             graphs.clear()
             attack_copy._halve(len(x))
-        return attack_copy._in_chunks(attack_copy._gradient, True, x, grad_NK), None
+        return attack_copy._in_chunks(attack_copy._gradient, True, x, grad_NK)
 
 
 def _from_graphs(graphs: list[tuple[Tensor, Tensor]], grad_NK: Tensor) -> Tensor:
     parts = torch.split(grad_NK, [len(leaf) for leaf, _ in graphs])
     pairs = zip(graphs, parts, strict=True)
-    return torch.cat([torch.autograd.grad(logits, leaf, grad)[0] for (leaf, logits), grad in pairs])
+    return torch.cat([_gradient_or_zero(leaf, logits, grad) for (leaf, logits), grad in pairs])
+
+
+def _gradient_or_zero(leaf: Tensor, logits: Tensor, grad_NK: Tensor) -> Tensor:
+    """The gradient of ``(logits * grad).sum()``; zero for a model without one, so that attacks go on."""
+    if not logits.requires_grad:
+        return torch.zeros_like(leaf)
+    (gradient,) = torch.autograd.grad(logits, leaf, grad_NK, allow_unused=True)
+    return torch.zeros_like(leaf) if gradient is None else gradient

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from robust_eval.core.types import BFLOAT16, FLOAT32, PRECISIONS
 from robust_eval.models.acceleration import activation_differences
-from robust_eval.models.acceleration.attack_model import AttackCopy, Engine
+from robust_eval.models.acceleration.attack_model import AttackCopy
 from robust_eval.models.acceleration.batchnorm_folding import fold_batchnorm
 from robust_eval.models.acceleration.bfloat16 import describe, to_bfloat16
 from robust_eval.models.acceleration.compilation import compile_network
 from robust_eval.models.acceleration.deep_copy import copy_model
+from robust_eval.models.acceleration.engine import Engine
 from robust_eval.models.acceleration.small_steps import StepEvaluator
 from robust_eval.models.acceleration.tuning import Tuning, compiled_sizes, default_tuning
 from robust_eval.models.isolation import writes_into_input

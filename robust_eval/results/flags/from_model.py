@@ -39,6 +39,11 @@ def is_random(probe: Probe) -> bool:
     return probe.repeat > REPEAT
 
 
+def has_random_gradients(probe: Probe) -> bool:
+    """Whether gradients of the same images differ."""
+    return probe.gradient_repeat > GRADIENT_REPEAT
+
+
 def is_discontinuous(response: NoiseResponse) -> bool:
     """Whether the second difference exceeds what rounding and curvature explain."""
     return (
@@ -100,7 +105,7 @@ def _gradients(probe: Probe) -> Iterator[Finding]:
         yield from _misleading(probe)
     if probe.weak_margin > WEAK_GRADIENT:
         yield "vanishing-gradients", f"{probe.weak_margin:.0%} of {probe.n} images"
-    if probe.gradient_repeat > GRADIENT_REPEAT and not is_random(probe):
+    if has_random_gradients(probe) and not is_random(probe):
         yield "random-gradients", f"gradients of one input differ by {probe.gradient_repeat:.0%}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import sqrt
 
 from robust_eval.core.image_sketch import Overlap
+from robust_eval.core.types import CallDifference
 from robust_eval.results import (
     CheckpointRecord,
     ColumnRecord,
@@ -15,6 +16,7 @@ from robust_eval.results import (
     SecondJudgementRecord,
     checkpoint_claims,
 )
+from robust_eval.results.flags.from_model import COSINE
 from robust_eval.results.flags.rule import Finding
 from robust_eval.results.flags.rules import records
 
@@ -23,6 +25,7 @@ COPY_DIFFERENCE = 1e-3
 """Folding, another memory layout and other kernels change float32 logits by about 1e-6."""
 _TEST_SET, _HELD_OUT = 0.003, 0.05
 """Tolerances: the test set decoded by another library; images held out from the training set."""
+_SAME = CallDifference()
 _Z = 3.29
 """Two-sided normal quantile at p = 0.001."""
 WEAKER, WEAKER_COUNT = 0.01, 1
@@ -38,16 +41,22 @@ def from_record(
     return records(_findings(checkpoint, data, clean))
 
 
-def from_changes(after: float, search: float | None, writes: int = 0) -> tuple[FlagRecord, ...]:
+def from_changes(
+    after: float, search: float | None, writes: int = 0, attack: CallDifference = _SAME
+) -> tuple[FlagRecord, ...]:
     """Flags raised by differences between logits, in units of their standard deviation.
 
     ``after``: between the model before and after the attacks; ``search``: between the judged model and the
     attack copy in float32, None if it was not compared. ``writes``: calls in which the model wrote into its
-    input.
+    input. ``attack``: between the model inside attacks and outside.
     """
     found = [("writes-into-input", f"in {writes} forward passes")] if writes else []
     if not after <= CHANGED:
         found.append(("changed-during-run", f"by {after:.1e}"))
+    elif not attack.logits <= COPY_DIFFERENCE:
+        found.append(("changed-during-run", f"by {attack.logits:.1e} inside an attack"))
+    elif not attack.cosine >= COSINE:
+        found.append(("changed-during-run", f"gradients, cosine {attack.cosine:.2f} inside an attack"))
     if search is not None and not search <= COPY_DIFFERENCE:
         found.append(("search-copy-differs", f"by {search:.1e}"))
     return records(found)

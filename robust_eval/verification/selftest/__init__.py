@@ -32,7 +32,6 @@ def cases() -> tuple[Case, ...]:
             cases_probes,
             cases_closed_form,
             cases_run,
-            cases_plants,
             cases_diagnosis,
             cases_plants,
             cases_unmodified,

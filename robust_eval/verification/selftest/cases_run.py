@@ -81,6 +81,7 @@ def cases() -> list[Case]:
             "another function when copied",
             ("search-copy-differs",),
             _with_model(planted_models.CopyMismatch),
+            "changed-during-run",
             "weaker-beats-stronger",
             *no_effect,
         ),

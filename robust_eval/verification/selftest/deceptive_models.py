@@ -38,9 +38,15 @@ def deceptive_models() -> list[Plant]:
         ),
         deception("remembers images in a closure", "-", memory.RemembersInClosure, "remembers-images"),
         deception("remembers images in a file", "-", memory.RemembersInFile, "remembers-images"),
-        deception("cache of logits", "-", memory.RemembersLogits, "stopped"),
-        deception("running mean of inputs", "-", memory.RunningMeanSubtracted, "random-outputs"),
-        deception("wrong gradient after 60 calls", "-", memory.CountsCalls, "weaker-beats-stronger"),
+        deception("cache of logits", "-", memory.RemembersLogits, "no-gradients"),
+        deception(
+            "running mean of inputs",
+            "-",
+            memory.RunningMeanSubtracted,
+            "fresh-model-disagrees",
+            "random-outputs random-gradients search-copy-differs",
+        ),
+        deception("wrong gradient from the twelfth call on", "-", memory.CountsCalls, "misleading-gradients"),
         deception("clips its input through x.data", "-", effects.WritesIntoData, "writes-into-input"),
         deception("rounds its input under no_grad", "-", effects.WritesWithoutGradient, "writes-into-input"),
         deception("rounds its input through numpy", "-", effects.WritesThroughNumpy, "writes-into-input"),
@@ -63,7 +69,7 @@ def deceptive_models() -> list[Plant]:
             "average with the nearest image",
             "-",
             batches.MajorityOfNeighbours,
-            "batch-dependent fresh-model-disagrees",
+            "batch-dependent",
         ),
         deception("gradient zero", "-", gradients.ZeroGradient, "no-gradients"),
         deception("gradient zero for half of the images", "-", gradients.HalfWithoutGradient, "no-gradients"),
@@ -85,7 +91,9 @@ def deceptive_models() -> list[Plant]:
         deception(
             "another function with gradients", "-", outputs.ConfusesWithGradients, "misleading-gradients"
         ),
-        deception("another function for attack libraries", "-", outputs.ConfusesAttacks),
+        deception(
+            "another function for attack libraries", "-", outputs.ConfusesAttacks, "changed-during-run"
+        ),
         deception("probabilities minus 0.5", "-", outputs.ShiftedSoftmax, "vanishing-gradients"),
         deception("tanh of the logits", "-", outputs.SaturatedByTanh, "no-gradients"),
         deception("100 x softmax added", "-", outputs.Decoy, "saturated-logits"),

@@ -33,7 +33,9 @@ class Plant:
 CONSEQUENCES = frozenset(
     {
         "attack-without-effect",
+        "batch-dependent",
         "budget-unused",
+        "changed-during-run",
         "discontinuous",
         "fresh-model-disagrees",
         "misleading-gradients",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork, SmallNetwork
+from robust_eval.verification.selftest.planted_outputs import called_by_attack
 
 
 class Softmax(ModifiedNetwork):
@@ -176,17 +177,20 @@ class ConstantPrediction(ModifiedNetwork):
 
 
 class DriftingModel(ModifiedNetwork):
-    """Computes another function once it has been copied, which is for the first attack."""
+    """Computes another function, as all of its copies do, once an attack has called one of them."""
 
-    drifted = False
+    def __init__(self, network: nn.Module | None = None) -> None:
+        super().__init__(network)
+        self.drifted: set[str] = set()
 
     def change_output(self, z: Tensor) -> Tensor:
+        if called_by_attack():
+            self.drifted.add("yes")
         return z.roll(1, 1) if self.drifted else z
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DriftingModel:
-        self.drifted = True
         copied = DriftingModel(deepcopy(self.network, memo))
-        copied.drifted = True
+        copied.drifted = self.drifted
         return copied
 
 

@@ -86,10 +86,11 @@ class ConfusesAttacks(ModifiedNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
-        return logits.detach() + self.other(x) if _called_by_attack() else logits
+        return logits.detach() + self.other(x) if called_by_attack() else logits
 
 
-def _called_by_attack() -> bool:
+def called_by_attack() -> bool:
+    """Whether a function of an attack is on the call stack."""
     frame, depth = sys._getframe(), 0
     current = frame.f_back
     while current is not None and depth < 60:

@@ -33,14 +33,16 @@ def published_defenses() -> list[Plant]:
         defense(
             "JPEG compression", "Guo et al. 2018", transforms.JpegCompressed, "discontinuous no-gradients"
         ),
-        defense("total variation minimised", "Guo et al. 2018", transforms.VariationMinimised, "stopped"),
-        defense("thermometer code", "Buckman et al. 2018", transforms.Thermometer, "stopped"),
+        defense(
+            "total variation minimised", "Guo et al. 2018", transforms.VariationMinimised, "no-gradients"
+        ),
+        defense("thermometer code", "Buckman et al. 2018", transforms.Thermometer, "no-gradients"),
         defense("thermometer code of sigmoids", "Buckman et al. 2018", transforms.SmoothThermometer),
         defense(
             "random resizing and padding", "Xie et al. 2018", transforms.RandomlyResized, "random-outputs"
         ),
         defense("random noise", "Liu et al. 2018", transforms.RandomNoise, "random-outputs"),
-        defense("ME-Net", "Yang et al. 2019", transforms.PixelsReconstructed, "stopped"),
+        defense("ME-Net", "Yang et al. 2019", transforms.PixelsReconstructed, "no-gradients"),
         defense(
             "mixup inference", "Pang et al. 2020", transforms.MixedWithNoise, "random-outputs", slow=True
         ),
@@ -100,7 +102,11 @@ def published_defenses() -> list[Plant]:
             slow=True,
         ),
         defense(
-            "purification without gradient", "Shi et al. 2021", purifiers.BlindPurifier, "stopped", slow=True
+            "purification without gradient",
+            "Shi et al. 2021",
+            purifiers.BlindPurifier,
+            "no-gradients",
+            slow=True,
         ),
         defense(
             "test-time normalisation",

@@ -110,3 +110,19 @@ def test_probes_run_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     probe_job(cases_unmodified.trained_job())
     assert not torch.backends.cudnn.allow_tf32
+
+
+class WithoutGradients(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inner(x_NCHW).detach()
+        return logits
+
+
+def test_a_model_without_gradients_is_diagnosed() -> None:
+    model, x, y = linear_problem(n=30)
+    result = evaluate(WithoutGradients(model), x, y, "Linf 0.04", suite="fgsm", diagnose=True)
+    assert {"no-gradients", "unbounded-attack-fails"} <= {flag.id for flag in result.flags}

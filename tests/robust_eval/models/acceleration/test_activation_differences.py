@@ -19,7 +19,8 @@ from robust_eval.models.acceleration import (
     frozen_copy,
     tuning,
 )
-from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, query_steps
+from robust_eval.models.acceleration.attack_model import AttackCopy, query_steps
+from robust_eval.models.acceleration.engine import Engine
 from robust_eval.models.acceleration.small_steps import StepEvaluator
 from robust_eval.models.acceleration.tuning import Tuning
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from robust_eval.attacks import _spsa
 from robust_eval.models import architectures
 from robust_eval.models.acceleration import compilation, tuning
-from robust_eval.models.acceleration.attack_model import AttackCopy, Engine, query_steps
+from robust_eval.models.acceleration.attack_model import AttackCopy, query_steps
+from robust_eval.models.acceleration.engine import Engine
 from robust_eval.models.acceleration.frozen_copy import make_attack_copy
 from robust_eval.models.acceleration.tuning import Tuning
 
