@@ -18,8 +18,8 @@ from robust_eval.core.types import Normalisation
 from robust_eval.models.acceleration.tuning import flops
 from robust_eval.models.architectures import BATCHNORM_EPS, Arguments
 from robust_eval.models.loading.batchnorm_statistics import (
-    Comparison,
     LayerStatistics,
+    VariantComparison,
     compare,
     measure,
     zero_padded_crops,
@@ -201,7 +201,7 @@ def label(changed: Arguments, arguments: Arguments) -> str:
     return "&".join(f"{name}={changed.get(name, 'default')}" for name in names)
 
 
-def _distance(one: Comparison) -> float:
+def _distance(one: VariantComparison) -> float:
     """How far two variants are apart, relative to how much the first deviates."""
     return one.distance / one.before if one.before else float("inf")
 
@@ -211,5 +211,5 @@ def _least_distance(images: int) -> float:
     return max(0.1, min(0.4, 30 / images))
 
 
-def _is_doubtful(one: Comparison) -> bool:
+def _is_doubtful(one: VariantComparison) -> bool:
     return _DOUBT <= one.share < _SWITCH and one.share * _distance(one) >= _DOUBT_DISTANCE

@@ -102,7 +102,7 @@ def _deviation(layer: _BatchNorm, mean_C: Tensor, variance_C: Tensor) -> Tensor:
 
 
 @dataclass
-class Comparison:
+class VariantComparison:
     """Two functions of the same tensors, over the layers in which they differ."""
 
     share: float = 0.0
@@ -137,9 +137,9 @@ class Comparison:
         return self.channels >= ENOUGH
 
 
-def compare(base: list[LayerStatistics], model: nn.Module, x_NCHW: Tensor) -> Comparison:
+def compare(base: list[LayerStatistics], model: nn.Module, x_NCHW: Tensor) -> VariantComparison:
     """Compare ``base``, measured on the same images, with another ``model``; stops when it is decided."""
-    first, comparison = {layer.name: layer for layer in base}, Comparison()
+    first, comparison = {layer.name: layer for layer in base}, VariantComparison()
 
     def wanted(layer: LayerStatistics) -> bool:
         if layer.name in first:
