@@ -170,7 +170,7 @@ def mismatch_figure(variant: Variant) -> str:
 
 
 def _of(ranked: Sequence[FirstLayer], normalisation: Normalisation) -> FirstLayer:
-    return next(one for one in ranked if one.normalisation is normalisation)
+    return next(one for one in ranked if one.normalisation == normalisation)
 
 
 def _variant_notes(variant: Variant, default: Arguments) -> list[str]:
