@@ -20,7 +20,7 @@ from robust_eval.models.loading import batchnorm_choice, normalisation_probe
 from robust_eval.models.loading.batchnorm_choice import Build, FirstLayer, Variant
 from robust_eval.models.loading.batchnorm_statistics import has_statistics
 from robust_eval.models.loading.load_task import Doubts
-from robust_eval.models.normalisation import parse_normalisation
+from robust_eval.models.normalisation import check_normalisation, parse_normalisation
 
 MISMATCH, UNCERTAIN = "batchnorm-mismatch", "architecture-uncertain"
 """Flags; the third, ``normalisation-uncertain``, is raised from :attr:`Doubts.rivals`."""
@@ -55,6 +55,14 @@ class Question:
         """
         return None if self.requested is None else parse_normalisation(self.requested, self.channels)
 
+    def check_recorded(self) -> None:
+        """Raise :class:`UserError` if the recorded normalisation is needed and cannot be applied."""
+        if self.recorded is not None and self.requested is None:
+            try:
+                check_normalisation(self.recorded, self.channels)
+            except UserError as error:
+                raise UserError(f"{self.name}: {error} Choose another one with --normalisation.") from None
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -83,6 +91,7 @@ def choose(question: Question) -> Answer:
         arguments = question.known.architecture.arguments
         return Answer(arguments, question.build(arguments), question.known.normalisation)
     images, wanted = question.images, question.wanted
+    question.check_recorded()
     network = question.build(question.default)
     if images is None:
         return _without_images(question, network, wanted)
