@@ -147,7 +147,7 @@ def _load_foreign(task: LoadTask, weights: foreign_weights.Weights) -> LoadedMod
     if known.untold_head:
         answer = answer.with_finding(unrecorded.UNCERTAIN, known.untold_head)
     architecture = known.architecture(answer.arguments)
-    notes = (*weights.notes, *fit.notes, *answer.notes)
+    notes = (*weights.notes, *fit.notes, *known.notes, *answer.notes)
     return _foreign_result(task, architecture, answer, inferred.classes, weights.facts, notes)
 
 

@@ -6,7 +6,8 @@ which is a guess. What remains uncertain becomes a flag.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,6 +25,7 @@ from robust_eval.models.normalisation import check_normalisation, parse_normalis
 
 MISMATCH, UNCERTAIN = "batchnorm-mismatch", "architecture-uncertain"
 """Flags; the third, ``normalisation-uncertain``, is raised from :attr:`Doubts.rivals`."""
+_REQUESTED = re.compile(r"input normalisation '.*' as requested")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,11 @@ def choose(question: Question) -> Answer:
         if ranked:
             return _by_batchnorm(question, network, ranked, x, y)
     return _by_accuracy(question, network, normalisations, x, y)
+
+
+def was_requested(notes: Iterable[str]) -> bool:
+    """Whether the user named the input normalisation, according to the notes of a loaded checkpoint."""
+    return any(_REQUESTED.match(note) for note in notes)
 
 
 def _some(images: ImageSet) -> ImageSet:
