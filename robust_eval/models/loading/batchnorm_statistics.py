@@ -13,7 +13,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -148,19 +147,3 @@ def compare(base: list[LayerStatistics], model: nn.Module, x_NCHW: Tensor) -> Va
 
     measure(model, x_NCHW, wanted)
     return comparison
-
-
-def zero_padded_crops(x_NCHW: Tensor) -> Tensor:
-    """The images padded with zeros by an eighth of the width and cropped, as in training; all offsets occur.
-
-    Black borders change the remembered statistics by as much as similar normalisations differ.
-    """
-    height, width = x_NCHW.shape[2:]
-    pad = width // 8
-    offsets = 2 * pad + 1
-    padded = F.pad(x_NCHW, (pad, pad, pad, pad))
-    crops = []
-    for index, image in enumerate(padded):
-        top, left = index // offsets % offsets, index % offsets
-        crops.append(image[:, top : top + height, left : left + width])
-    return torch.stack(crops)

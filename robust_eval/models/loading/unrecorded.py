@@ -21,6 +21,7 @@ from robust_eval.models.loading import batchnorm_choice, normalisation_probe
 from robust_eval.models.loading.batchnorm_choice import Build, FirstLayer, Variant
 from robust_eval.models.loading.batchnorm_statistics import has_statistics
 from robust_eval.models.loading.load_task import Doubts
+from robust_eval.models.loading.training_views import BORDERS, VIEWS
 from robust_eval.models.normalisation import check_normalisation, parse_normalisation
 
 MISMATCH, UNCERTAIN = "batchnorm-mismatch", "architecture-uncertain"
@@ -149,7 +150,7 @@ def _by_batchnorm(
     assert question.images is not None
     fixed = question.wanted or question.recorded
     first = ranked[0] if fixed is None else _of(ranked, fixed)
-    variant = batchnorm_choice.choose_variant(question.build, question.default, question.variants, first, x)
+    variant, shown = _variant(question, first, x)
     likely = [first] if fixed is not None else batchnorm_choice.plausible(ranked, len(x))
     rivals = normalisation_probe.measured(variant.network, [one.normalisation for one in likely], x, y)
     if question.requested is None:
@@ -161,6 +162,8 @@ def _by_batchnorm(
         f"clean accuracy: {', '.join(map(str, rivals))}"
     ]
     findings = []
+    if shown:
+        notes.append(f"BatchNorm statistics are those of images {shown}, as augmentation shows them")
     if question.variants:
         notes += _variant_notes(variant, question.default)
     if variant.doubted:
@@ -174,6 +177,27 @@ def _by_batchnorm(
         tuple(notes),
         Doubts(tuple(findings), tuple(rivals) if len(rivals) > 1 else ()),
     )
+
+
+def _variant(question: Question, first: FirstLayer, x: Tensor) -> tuple[Variant, str]:
+    """The variant, and how images are shown so that it fits; '' if it fits the images as they are, or never.
+
+    The first layer alone may prefer a view that the other layers contradict.
+    """
+
+    def seen(one: FirstLayer) -> Variant:
+        return batchnorm_choice.choose_variant(question.build, question.default, question.variants, one, x)
+
+    plain = seen(first)
+    if plain.fits:
+        return plain, ""
+    others = [replace(first, view=view) for view in VIEWS if view != first.view]
+    others = [one for one in others if batchnorm_choice.explains(plain.network, one, x)]
+    fitting = [(variant, one.view) for one in others if (variant := seen(one)).fits]
+    for variant, view in fitting:
+        if view in BORDERS:
+            return variant, ""
+    return min(fitting, key=lambda pair: pair[0].worst.mismatch, default=(plain, ""))
 
 
 def mismatch_figure(variant: Variant) -> str:

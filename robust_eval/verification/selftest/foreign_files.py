@@ -37,6 +37,8 @@ class Foreign:
     """Input is pixels in [0, 1] times this."""
     bias: bool = True
     """Of the last layer."""
+    augment: Function = torch.clone
+    """Changes the images (N, C, H, W) that the BatchNorm layers remember."""
 
     def state(self) -> State:
         """The tensors."""
@@ -49,7 +51,7 @@ class Foreign:
                     module.momentum = 1.0
                 if isinstance(module, (wrn.WideBlock, wrn.WideResNet)):
                     module.activation = self.activation
-            features = _features(network, self.scale * x_NCHW)
+            features = _features(network, self.scale * self.augment(x_NCHW))
             _fit_last_layer(network.get_submodule("fc"), features, y_N)
         return network.state_dict()
 
