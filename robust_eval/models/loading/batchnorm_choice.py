@@ -116,8 +116,8 @@ class Variant:
     doubted: Sequence[str] = ()
     """Variants between which and the chosen one the remembered statistics lie."""
     untold: Sequence[str] = ()
-    """Variants too similar to be told apart with these images; a note and no flag, because a wrong one changes
-    few predictions (measured in ``docs/flags.md``)."""
+    """Variants too similar to be told apart with these images; a note and no flag, because a wrong one
+    changes few predictions (measured in ``docs/flags.md``)."""
 
     @property
     def fits(self) -> bool:
