@@ -29,6 +29,8 @@ class LoadedInputs:
     y_N: Tensor
     flags: tuple[FlagRecord, ...] = ()
     """Raised by loading the checkpoint again."""
+    contradiction: str = ""
+    """An option of verification that hides such flags."""
 
 
 def check_record(name: str, problem: str, passed: str) -> CheckRecord:

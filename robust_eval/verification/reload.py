@@ -18,6 +18,9 @@ from robust_eval.models.loading.load_task import LoadedModel
 from robust_eval.results import CheckpointRecord, FlagRecord, flags
 from robust_eval.verification.options import VerifyOptions
 
+_DETECTED = ("foreign", "safetensors")
+"""Formats of files that do not record everything."""
+
 
 def reload(
     source: str,
@@ -29,7 +32,7 @@ def reload(
     """The checkpoint ``source``, with all images of the dataset.
 
     Raises:
-        UserError: if the file cannot be loaded, or if an option contradicts the record.
+        UserError: if the file cannot be loaded.
     """
     return checkpoint.load(
         source,
@@ -45,33 +48,31 @@ def flags_of(loaded: LoadedModel) -> tuple[FlagRecord, ...]:
     return flags.records(loaded.doubts.raised)
 
 
+def contradiction(recorded: CheckpointRecord, options: VerifyOptions) -> str:
+    """Which option names something that was not named in the run, by the record; '' if none does."""
+    if recorded.format not in _DETECTED:
+        return ""
+    if options.normalisation is not None and not unrecorded.was_requested(recorded.notes):
+        return "by the record, the run had no --normalisation: verify without it"
+    if options.arch is not None and not python_architecture.is_python_file(options.arch):
+        named = variants.requested(recorded.notes)
+        for name in architectures.split_arguments(options.arch)[1]:
+            if name not in named:
+                return f"by the record, the run had no --arch ID?{name}=VALUE: verify without it"
+    return ""
+
+
 def _normalisation(recorded: CheckpointRecord, given: str | None) -> str | None:
     named = unrecorded.was_requested(recorded.notes)
-    if given is not None and not named:
-        raise UserError(
-            f"According to the record, {recorded.name} was run without --normalisation: verify it without."
-        )
     return given or (recorded.normalisation.name if named else None)
 
 
 def _architecture(recorded: CheckpointRecord, given: str | None) -> str | None:
     arch_id = recorded.architecture.id
-    if python_architecture.is_python_file(arch_id):
-        if given is None:
-            raise UserError(
-                f"{recorded.name} was built by {arch_id}: give that file with --arch PATH/{arch_id}."
-            )
-        return given
+    if given is None and python_architecture.is_python_file(arch_id):
+        raise UserError(f"{recorded.name} was built by {arch_id}: give that file with --arch PATH/{arch_id}.")
     named = variants.requested(recorded.notes)
-    if given is None:
-        arguments = recorded.architecture.arguments
-        values = "&".join(f"{name}={json.dumps(arguments.get(name))}" for name in named)
-        return f"{arch_id}?{values}" if named else None
-    if not python_architecture.is_python_file(given):
-        unnamed = [name for name in architectures.split_arguments(given)[1] if name not in named]
-        if unnamed:
-            raise UserError(
-                f"According to the record, {recorded.name} was run without --arch ID?{unnamed[0]}=VALUE: "
-                "verify it without."
-            )
-    return given
+    if given is not None or not named:
+        return given
+    arguments = recorded.architecture.arguments
+    return f"{arch_id}?" + "&".join(f"{name}={json.dumps(arguments.get(name))}" for name in named)

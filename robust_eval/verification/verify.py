@@ -31,7 +31,7 @@ from robust_eval.verification.audit_plan import AuditPlan, plan_audit
 from robust_eval.verification.inputs import LoadedInputs, check_inputs, check_record
 from robust_eval.verification.options import VerifyOptions
 from robust_eval.verification.rejudge import rejudge
-from robust_eval.verification.reload import flags_of, reload
+from robust_eval.verification.reload import contradiction, flags_of, reload
 
 PREDICTION_CHECKS = (
     "clean predictions",
@@ -79,8 +79,15 @@ def load_inputs(result: EvalResult, options: VerifyOptions) -> LoadedInputs:
     device = pick_device(options.device)
     loaded = reload(options.checkpoint, result.checkpoint, options, all_images, device)
     x, y = images.tensors()
-    found = flags_of(loaded)
-    return LoadedInputs(loaded.ref, images.slice(), loaded.model, x.to(device), y.to(device), found)
+    return LoadedInputs(
+        loaded.ref,
+        images.slice(),
+        loaded.model,
+        x.to(device),
+        y.to(device),
+        flags=flags_of(loaded),
+        contradiction=contradiction(result.checkpoint, options),
+    )
 
 
 def _images(result: EvalResult, options: VerifyOptions) -> ImageSet:
@@ -156,7 +163,7 @@ def _check_flags(result: EvalResult, inputs: LoadedInputs) -> CheckRecord:
     probed = flags.from_probe(probe_job(_job(result, inputs)))
     raised = flags.distinct((*inputs.flags, *probed, *flags.from_result(result)))
     missing = flags.not_recorded(result, raised)
-    problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else ""
+    problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else inputs.contradiction
     ids = {flag.id for flag in raised}
     outdated = flags.outdated(result)
     others = sorted({flag.id for flag in result.flags} - ids - {*outdated})

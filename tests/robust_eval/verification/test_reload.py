@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from support.published_runs import failed, run, verified
 from torch.nn.functional import gelu
 
 from robust_eval import data
-from robust_eval.core.errors import UserError
 from robust_eval.results import read_result
+from robust_eval.verification.options import VerifyOptions
+from robust_eval.verification.reload import contradiction
 from robust_eval.verification.selftest.foreign_files import Foreign, State, trained_without_batchnorm
 
 UNCERTAIN, MISMATCH, ARCHITECTURE = "normalisation-uncertain", "batchnorm-mismatch", "architecture-uncertain"
@@ -87,25 +87,18 @@ def test_what_the_user_named_raises_no_flag_and_need_not_be_named_again(case: st
     assert verified(folder).passed
 
 
-@pytest.mark.parametrize(
-    ("case", "options", "message"),
-    [
-        (
-            "normalisation",
-            {"normalisation": "none"},
-            "net.pt was run without --normalisation: verify it without.",
-        ),
-        (
-            "last layer",
-            {"arch": "wrn-10-1?head=linear"},
-            "net.pt was run without --arch ID?head=VALUE: verify it",
-        ),
-    ],
-)
-def test_an_option_that_the_run_did_not_have_cannot_silence_a_flag(
-    case: str, options: dict[str, str], message: str, tmp_path: Path
-) -> None:
-    folder = published(FLAGGED[case], tmp_path)
-    edit(folder, lambda v: v.update(flags=[]))
-    with pytest.raises(UserError, match=re.escape(message)):
-        verified(folder, **options)
+def test_a_normalisation_that_the_run_did_not_name_cannot_silence_a_flag(tmp_path: Path) -> None:
+    folder = published(FLAGGED["normalisation"], tmp_path)
+    edit(folder, lambda v: v.update(flags=[flag for flag in v["flags"] if flag["id"] != UNCERTAIN]))
+    name = read_result(folder / "result.json").checkpoint.normalisation.name
+    message = "by the record, the run had no --normalisation: verify without it"
+    assert failed(folder, normalisation=name)["flags"] == message
+
+
+def test_arguments_that_the_run_did_not_name_cannot_silence_a_flag(tmp_path: Path) -> None:
+    folder = published(FLAGGED["last layer"], tmp_path)
+    edit(folder, lambda v: v.update(flags=[flag for flag in v["flags"] if flag["id"] != ARCHITECTURE]))
+    record = read_result(folder / "result.json").checkpoint
+    options = VerifyOptions(arch="wrn-10-1?head=linear")
+    assert contradiction(record, options).startswith("by the record, the run had no --arch ID?head=VALUE")
+    assert failed(folder, arch="wrn-10-1?head=linear")
