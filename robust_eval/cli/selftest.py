@@ -19,8 +19,8 @@ def selftest(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Run one group: numbers, record, model, 'closed form', attack, run, defense, deception, "
-            "diagnosis, unmodified."
+            help="Run one group: numbers, record, model, 'closed form', loading, attack, run, defense, "
+            "deception, diagnosis, unmodified."
         ),
     ] = None,
 ) -> None:

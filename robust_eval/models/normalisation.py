@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -110,13 +111,15 @@ def _values(part: str, text: str) -> tuple[float, ...]:
 
 
 def check_normalisation(normalisation: Normalisation, channels: int) -> Normalisation:
-    """Return ``normalisation``; raise :class:`UserError` if it does not fit the channels or divides by 0."""
+    """Return ``normalisation``; raise :class:`UserError` if it cannot be applied to the channels."""
     for values in (normalisation.mean, normalisation.std):
         if len(values) not in (1, channels):
             raise UserError(
                 f"Normalisation {normalisation.name} is for {len(values)} channels, "
                 f"but the images have {channels}."
             )
+    if not all(map(math.isfinite, (*normalisation.mean, *normalisation.std))):
+        raise UserError(f"Normalisation {normalisation.name} has values that are not finite.")
     if not all(value > 0 for value in normalisation.std):
         raise UserError(f"Normalisation {normalisation.name} divides by {min(normalisation.std):g}.")
     return normalisation

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.evaluation.planning.recorded_suite import RecordedSuite, identify
-from robust_eval.results import CheckpointRecord, EvalResult, consistency, summary
+from robust_eval.results import CheckpointRecord, EvalResult, FlagRecord, consistency, summary
 from robust_eval.results.evidence import Evidence
 from robust_eval.results.request_records import request_of
 from robust_eval.results.verification_record import CheckRecord
@@ -27,6 +27,10 @@ class LoadedInputs:
     """[0, 1] pixels to logits, in eval mode."""
     x_NCHW: Tensor
     y_N: Tensor
+    flags: tuple[FlagRecord, ...] = ()
+    """Raised by loading the checkpoint again."""
+    contradiction: str = ""
+    """An option of verification that hides such flags."""
 
 
 def check_record(name: str, problem: str, passed: str) -> CheckRecord:

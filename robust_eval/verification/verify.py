@@ -20,8 +20,6 @@ from robust_eval.evaluation.checks.probes import probe_job
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.cost import measure_speed
 from robust_eval.evaluation.planning.recorded_suite import identify
-from robust_eval.models.loading import checkpoint, python_architecture
-from robust_eval.models.normalisation import NORMALISATIONS
 from robust_eval.results import EvalResult, content_digest, evidence, flags, parse_result
 from robust_eval.results.consistency import contradictions
 from robust_eval.results.evidence import Evidence
@@ -33,6 +31,7 @@ from robust_eval.verification.audit_plan import AuditPlan, plan_audit
 from robust_eval.verification.inputs import LoadedInputs, check_inputs, check_record
 from robust_eval.verification.options import VerifyOptions
 from robust_eval.verification.rejudge import rejudge
+from robust_eval.verification.reload import contradiction, flags_of, reload
 
 PREDICTION_CHECKS = (
     "clean predictions",
@@ -77,24 +76,18 @@ def load_inputs(result: EvalResult, options: VerifyOptions) -> LoadedInputs:
         raise UserError("No checkpoint to verify with: give it with --checkpoint FILE.")
     all_images = _images(result, options)
     images = all_images.take(min(all_images.n, result.data.n))
-    recorded = result.checkpoint
-    if python_architecture.is_python_file(recorded.architecture.id) and options.arch is None:
-        raise UserError(
-            f"{recorded.name} was built by {recorded.architecture.id}: give that file with "
-            f"--arch PATH/{recorded.architecture.id}."
-        )
-    # The recorded normalisation saves detecting it again; a wrong one changes the clean predictions.
-    use_recorded = recorded.normalisation.name in NORMALISATIONS and recorded.format in ("foreign", "python")
     device = pick_device(options.device)
-    loaded = checkpoint.load(
-        options.checkpoint,
-        images=all_images,
-        arch=options.arch,
-        normalisation=options.normalisation or (recorded.normalisation.name if use_recorded else None),
-        device=device,
-    )
+    loaded = reload(options.checkpoint, result.checkpoint, options, all_images, device)
     x, y = images.tensors()
-    return LoadedInputs(loaded.ref, images.slice(), loaded.model, x.to(device), y.to(device))
+    return LoadedInputs(
+        loaded.ref,
+        images.slice(),
+        loaded.model,
+        x.to(device),
+        y.to(device),
+        flags=flags_of(loaded),
+        contradiction=contradiction(result.checkpoint, options),
+    )
 
 
 def _images(result: EvalResult, options: VerifyOptions) -> ImageSet:
@@ -167,9 +160,10 @@ def _job(result: EvalResult, inputs: LoadedInputs) -> Job:
 
 def _check_flags(result: EvalResult, inputs: LoadedInputs) -> CheckRecord:
     """Every flag raised by this verification must be in the record, with the same severity."""
-    raised = flags.distinct((*flags.from_probe(probe_job(_job(result, inputs))), *flags.from_result(result)))
+    probed = flags.from_probe(probe_job(_job(result, inputs)))
+    raised = flags.distinct((*inputs.flags, *probed, *flags.from_result(result)))
     missing = flags.not_recorded(result, raised)
-    problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else ""
+    problem = f"raised now, but not in the record: {', '.join(missing)}" if missing else inputs.contradiction
     ids = {flag.id for flag in raised}
     outdated = flags.outdated(result)
     others = sorted({flag.id for flag in result.flags} - ids - {*outdated})

@@ -8,7 +8,7 @@ from robust_eval import attacks
 from robust_eval.core.threat import ThreatModel
 from robust_eval.evaluation.judge import judge
 from robust_eval.evaluation.worker import Worker
-from robust_eval.models.loading.load_task import LoadedModel, Rival
+from robust_eval.models.loading.load_task import NORMALISATION_UNCERTAIN, LoadedModel, Rival
 from robust_eval.models.normalisation import Normalised
 from robust_eval.results import FlagRecord, flags
 
@@ -30,7 +30,7 @@ def flags_of(loaded: LoadedModel, x_NCHW: Tensor, y_N: Tensor, threat: ThreatMod
             f"clean and robust accuracy with {', '.join(each)} (on {rivals[0].n} images, and on {len(x)} "
             f"under PGD-{STEPS} at {threat})"
         )
-        found.append(("normalisation-uncertain", figure))
+        found.append((NORMALISATION_UNCERTAIN, figure))
     return flags.records(found)
 
 

@@ -57,13 +57,15 @@ class BasicBlock(nn.Module):
 
 class Bottleneck(nn.Module):
     expansion = 4
+    stride_first = False
 
     def __init__(self, inputs: int, planes: int, stride: int, activation: Function) -> None:
         super().__init__()
         self.activation = activation
-        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        first, second = (stride, 1) if self.stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(inputs, planes, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, second, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(planes * self.expansion)
@@ -74,6 +76,12 @@ class Bottleneck(nn.Module):
         out = self.activation(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         return self.activation(out + self.shortcut(x))
+
+
+class StrideFirstBottleneck(Bottleneck):
+    """The stride in the first convolution, as in the first code of He et al. 2016."""
+
+    stride_first = True
 
 
 @dataclass(frozen=True)
@@ -140,15 +148,17 @@ def build(
     width: int = 64,
     stem_pool: bool = False,
     stem_stride: int = 1,
+    stride_first: bool = False,
     activation: str = RELU,
     bias: bool = True,
     head: Head = "linear",
     scale: float = 1.0,
 ) -> nn.Module:
     """``stem_pool``: max pooling after the 3x3 stem, as in torchvision (huyvnphan/PyTorch_CIFAR10);
-    ``stem_stride``: its stride. ``bias`` of a linear last layer. ``head``: ``cosine``, times ``scale``, as in
-    Pang et al. 2020."""
-    block = Bottleneck if depth in _BOTTLENECK else BasicBlock
+    ``stem_stride``: its stride. ``stride_first``: of a bottleneck, in the first convolution. ``bias`` of a
+    linear last layer. ``head``: ``cosine``, times ``scale``, as in Pang et al. 2020."""
+    bottleneck = StrideFirstBottleneck if stride_first else Bottleneck
+    block = bottleneck if depth in _BOTTLENECK else BasicBlock
     last, function = make_head(head, bias=bias, scale=scale), activation_function(activation)
     stem = Stem(stem_stride, stem_pool)
     return ResNet(block, _BLOCKS[depth], classes, channels, width, stem, function, last)
@@ -164,6 +174,8 @@ def infer(shapes: Shapes) -> Inferred | None:
     depth = next((d for d in fitting if (d in _BOTTLENECK) == bottleneck), 50 if bottleneck else 18)
     arguments = non_default({"width": stem[0], "bias": "linear.bias" in shapes}, DEFAULTS)
     variants: tuple[Arguments, ...] = ({"stem_pool": True}, {"stem_stride": 2}, *VARIANTS)
+    if bottleneck:
+        variants = ({"stride_first": True}, *variants)
     return Inferred(
         Architecture(f"resnet-{depth}", arguments),
         head[0],

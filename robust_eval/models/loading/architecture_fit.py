@@ -16,6 +16,7 @@ from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import ArchitectureFile, Inferred
 from robust_eval.models.loading.layer_limit import limited_layers
+from robust_eval.models.loading.recorded_normalisation import description_notes, without_descriptions
 from robust_eval.models.loading.state_dict_diff import (
     State,
     StateDictDifference,
@@ -69,6 +70,7 @@ def fit(
     Raises:
         UserError: if none fits; the message names the closest architecture and the differences.
     """
+    state, left_out = without_descriptions(state)
     files = architectures.files() if arch is None else {arch: architectures.find(arch)[0]}
     found: list[Fit] = []
     closest = _Closest()
@@ -87,7 +89,7 @@ def fit(
             closest.update(difference, inferred.architecture.id)
             if difference.exact:
                 complete = completed(renamed, network.state_dict(), name)
-                notes = _naming_notes(view, renamed)
+                notes = (*description_notes(left_out), *_naming_notes(view, renamed))
                 found.append(Fit(inferred, complete, notes, view.prefix, view.rest))
     if found:
         return _one_of(found, state, name)

@@ -7,7 +7,7 @@ are calibrated on adversarially and naturally trained checkpoints (``docs/flags.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -18,12 +18,12 @@ from robust_eval.core.types import Normalisation
 from robust_eval.models.acceleration.tuning import flops
 from robust_eval.models.architectures import BATCHNORM_EPS, Arguments
 from robust_eval.models.loading.batchnorm_statistics import (
-    Comparison,
     LayerStatistics,
+    VariantComparison,
     compare,
     measure,
-    zero_padded_crops,
 )
+from robust_eval.models.loading.training_views import BORDERS, VIEWS
 from robust_eval.models.normalisation import Normalised
 
 LEAST = 8
@@ -56,13 +56,6 @@ def tolerance(images: int) -> float:
     return _TOLERANCE + _SAMPLING / images
 
 
-VIEWS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "as they are": lambda x_NCHW: x_NCHW,
-    "as zero-padded crops": zero_padded_crops,
-}
-"""The images as augmentations of training show them. Mixed images would make a smaller std look right."""
-
-
 @dataclass(frozen=True)
 class FirstLayer:
     """Mismatch of the first BatchNorm layer with one normalisation, for the view that fits best."""
@@ -84,14 +77,14 @@ def first_layers(
     """
 
     def ranked(n: int, candidates: Iterable[tuple[Normalisation, str]]) -> list[FirstLayer]:
-        shown, found = {name: view(x_NCHW[:n]) for name, view in VIEWS.items()}, []
+        shown, found = {name: view(x_NCHW[:n]) for name, view in BORDERS.items()}, []
         for normalisation, view in candidates:
             model = Normalised(network, normalisation).to(x_NCHW.device).eval()
             layers = measure(model, shown[view], lambda _: False)
             found += [FirstLayer(normalisation, view, layer.mismatch) for layer in layers]
         return sorted(found, key=lambda one: one.mismatch)
 
-    few = ranked(_SCREENED["normalisations"], product(normalisations, VIEWS))
+    few = ranked(_SCREENED["normalisations"], product(normalisations, BORDERS))
     limit = _FAR * few[0].mismatch + tolerance(len(x_NCHW)) if few else 0.0
     close = [(one.normalisation, one.view) for one in few if one.mismatch <= limit]
     found = ranked(MOST_IMAGES, close) + [one for one in few if one.mismatch > limit]
@@ -123,7 +116,13 @@ class Variant:
     doubted: Sequence[str] = ()
     """Variants between which and the chosen one the remembered statistics lie."""
     untold: Sequence[str] = ()
-    """Variants too similar to be told apart with these images."""
+    """Variants too similar to be told apart with these images; a note and no flag, because a wrong one
+    changes few predictions (measured in ``docs/flags.md``)."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether this network, and no other, has the remembered statistics."""
+        return not self.doubted and self.worst.mismatch <= tolerance(self.images)
 
     @property
     def worst(self) -> LayerStatistics:
@@ -177,6 +176,13 @@ def choose_variant(
     )
 
 
+def explains(network: nn.Module, first: FirstLayer, x_NCHW: Tensor) -> bool:
+    """Whether no layer deviates by more than :func:`tolerance` with these images; a single pass."""
+    model = Normalised(network, first.normalisation).to(x_NCHW.device).eval()
+    x = VIEWS[first.view](x_NCHW[: image_count(model, x_NCHW)])
+    return all(layer.mismatch <= tolerance(len(x)) for layer in measure(model, x))
+
+
 def image_count(model: nn.Module, x_NCHW: Tensor) -> int:
     """How many images one pass over all layers takes."""
     affordable = int(OPERATIONS / max(flops(model, x_NCHW), 1))
@@ -201,7 +207,7 @@ def label(changed: Arguments, arguments: Arguments) -> str:
     return "&".join(f"{name}={changed.get(name, 'default')}" for name in names)
 
 
-def _distance(one: Comparison) -> float:
+def _distance(one: VariantComparison) -> float:
     """How far two variants are apart, relative to how much the first deviates."""
     return one.distance / one.before if one.before else float("inf")
 
@@ -211,5 +217,5 @@ def _least_distance(images: int) -> float:
     return max(0.1, min(0.4, 30 / images))
 
 
-def _is_doubtful(one: Comparison) -> bool:
+def _is_doubtful(one: VariantComparison) -> bool:
     return _DOUBT <= one.share < _SWITCH and one.share * _distance(one) >= _DOUBT_DISTANCE

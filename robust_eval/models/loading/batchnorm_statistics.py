@@ -13,7 +13,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -102,7 +101,7 @@ def _deviation(layer: _BatchNorm, mean_C: Tensor, variance_C: Tensor) -> Tensor:
 
 
 @dataclass
-class Comparison:
+class VariantComparison:
     """Two functions of the same tensors, over the layers in which they differ."""
 
     share: float = 0.0
@@ -137,9 +136,9 @@ class Comparison:
         return self.channels >= ENOUGH
 
 
-def compare(base: list[LayerStatistics], model: nn.Module, x_NCHW: Tensor) -> Comparison:
+def compare(base: list[LayerStatistics], model: nn.Module, x_NCHW: Tensor) -> VariantComparison:
     """Compare ``base``, measured on the same images, with another ``model``; stops when it is decided."""
-    first, comparison = {layer.name: layer for layer in base}, Comparison()
+    first, comparison = {layer.name: layer for layer in base}, VariantComparison()
 
     def wanted(layer: LayerStatistics) -> bool:
         if layer.name in first:
@@ -148,19 +147,3 @@ def compare(base: list[LayerStatistics], model: nn.Module, x_NCHW: Tensor) -> Co
 
     measure(model, x_NCHW, wanted)
     return comparison
-
-
-def zero_padded_crops(x_NCHW: Tensor) -> Tensor:
-    """The images padded with zeros by an eighth of the width and cropped, as in training; all offsets occur.
-
-    Black borders change the remembered statistics by as much as similar normalisations differ.
-    """
-    height, width = x_NCHW.shape[2:]
-    pad = width // 8
-    offsets = 2 * pad + 1
-    padded = F.pad(x_NCHW, (pad, pad, pad, pad))
-    crops = []
-    for index, image in enumerate(padded):
-        top, left = index // offsets % offsets, index % offsets
-        crops.append(image[:, top : top + height, left : left + width])
-    return torch.stack(crops)

@@ -25,6 +25,7 @@ from robust_eval.models.loading import (
 )
 from robust_eval.models.loading.load_task import LoadedModel, LoadTask, check_source, split_source
 from robust_eval.models.loading.native_format import CheckpointDescription, save
+from robust_eval.models.loading.recorded_normalisation import description_notes, without_descriptions
 from robust_eval.models.loading.state_dict_diff import compare, completed, shapes_of
 from robust_eval.models.normalisation import NONE, Normalised, check_normalisation, parse_normalisation
 
@@ -146,7 +147,7 @@ def _load_foreign(task: LoadTask, weights: foreign_weights.Weights) -> LoadedMod
     if known.untold_head:
         answer = answer.with_finding(unrecorded.UNCERTAIN, known.untold_head)
     architecture = known.architecture(answer.arguments)
-    notes = (*weights.notes, *fit.notes, *answer.notes)
+    notes = (*weights.notes, *fit.notes, *known.notes, *answer.notes)
     return _foreign_result(task, architecture, answer, inferred.classes, weights.facts, notes)
 
 
@@ -160,9 +161,11 @@ def _load_python(
         arguments = {"classes": known.classes, "num_classes": known.classes, "channels": known.channels}
         arguments |= {"image_size": known.image_size}
     network = python_architecture.build(arch, arguments)
-    states = (weights.stored, weights.state)
+    plain, left_out = without_descriptions(weights.state)
+    states = (weights.stored, weights.state, plain)
     unwrapped, prefix = python_architecture.load_into(network, states, task.name, arch)
     notes = weights.notes if unwrapped else ()
+    notes += description_notes(left_out) if states[unwrapped] is plain else ()
     notes += (f"removed '{prefix}' from the names",) if prefix else ()
     network = network.float().to(task.device).eval()
     architecture = Architecture(
@@ -179,7 +182,7 @@ def _load_python(
             f"{images.classes} classes."
         )
     # If the names fit as stored, the network has the tensors of the normalisation and applies it itself.
-    recorded = weights.normalisation if unwrapped else None
+    recorded = weights.normalisation if unwrapped or weights.outside else None
     answer = unrecorded.choose(_question(task, lambda _: network, {}, images.channels, recorded))
     notes = (*notes, *answer.notes)
     return _foreign_result(task, architecture, answer, logits.shape[1], weights.facts, notes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor
 from robust_eval.core import plain_values
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Normalisation
+from robust_eval.models.loading import recorded_normalisation
+from robust_eval.models.loading.recorded_normalisation import flattened
 
 State = dict[str, Tensor]
 
@@ -28,18 +30,6 @@ _NOT_WEIGHTS = re.compile(r"optim|sched|scaler|amp|sampler|loader|rng|criterion|
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Counters that other tools add to state dicts: weight averaging, operation counts of thop.
 _COUNTERS = ("n_averaged", "total_ops", "total_params")
-_MEANS = {
-    "mean": "std",
-    "means": "stds",
-    "mu": "sigma",
-    "_mean": "_std",
-    "new_mean": "new_std",
-    "mean_tensor": "std_tensor",
-    "image_mean": "image_std",
-    "img_mean": "img_std",
-    "pixel_mean": "pixel_std",
-    "data_mean": "data_std",
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,9 @@ class Weights:
     stored: State
     """The same with the names in the file, including the buffers of a normalisation."""
     normalisation: Normalisation | None
-    """Input normalisation read from buffers in the state dict."""
+    """Input normalisation that the file records."""
+    outside: bool
+    """Whether it is recorded outside ``stored``: no network with the tensors of ``stored`` applies it."""
     facts: Mapping[str, Any]
     """Further entries of the file, such as epoch and accuracy (unverified)."""
     notes: tuple[str, ...]
@@ -69,9 +61,15 @@ def weights(value: Any, name: str, choice: str | None = None) -> Weights:
     stored = _plain(stored, name, notes)
     state, removed = _unwrap(stored)
     notes += [f"removed '{wrapper}.' from the names" for wrapper in removed]
-    state, normalisation, taken = _take_normalisation(state)
-    notes += [f"input normalisation read from {', '.join(taken)}"] if normalisation else []
-    return Weights(state, stored, normalisation, _facts(value), tuple(notes))
+    recorded, outside = recorded_normalisation.among(state), False
+    if recorded.normalisation is not None:
+        taken = {key for pair in recorded_normalisation.pairs(state) for key in pair}
+        state = {key: entry for key, entry in state.items() if key not in taken}
+    elif not recorded.names:
+        entries = {unwrapped(key): entry for key, entry in flattened(value)}
+        recorded, outside = recorded_normalisation.around(entries, unwrapped(path)), True
+    notes += recorded.notes
+    return Weights(state, stored, recorded.normalisation, outside, _facts(value), tuple(notes))
 
 
 def _find(value: Any, name: str, choice: str | None) -> tuple[str, Mapping[Any, Any], list[str]]:
@@ -83,22 +81,28 @@ def _find(value: Any, name: str, choice: str | None) -> tuple[str, Mapping[Any, 
         return _choose(found, name, choice)
     if not found:
         raise UserError(f"{name} contains no weights: no named tensors were found in it.")
+    likely = _likely(found)
     if len(found) == 1:
-        path = next(iter(found))
-        return path, found[path], []
-    for wanted in _PREFERRED:
-        paths = [path for path in found if path.split(".")[-1] == wanted and not _AVERAGED.search(path)]
-        if paths:
-            others = ", ".join(path for path in found if path != paths[0])
-            return (
-                paths[0],
-                found[paths[0]],
-                [f"the file also contains {others}: choose with '#', {name}#NAME"],
-            )
+        return likely, found[likely], []
+    if likely:
+        others = ", ".join(path for path in found if path != likely)
+        return likely, found[likely], [f"the file also contains {others}: choose with '#', {name}#NAME"]
     raise UserError(
         f"{name} contains several sets of weights: {', '.join(found)}. "
         f"Choose one: {name}#{next(iter(found))}."
     )
+
+
+def _likely(found: Iterable[str]) -> str:
+    """The path of the only one or of that with a usual name; '' if there is none, or for the top level."""
+    paths = list(found)
+    usual = [
+        path
+        for wanted in _PREFERRED
+        for path in paths
+        if path.split(".")[-1] == wanted and not _AVERAGED.search(path)
+    ]
+    return paths[0] if len(paths) == 1 else next(iter(usual), "")
 
 
 def _choose(
@@ -106,11 +110,18 @@ def _choose(
 ) -> tuple[str, Mapping[Any, Any], list[str]]:
     if choice in found:
         return choice, found[choice], []
-    # A prefix in a flat state dict, e.g. of a teacher or an averaged copy.
-    for path, entries in found.items():
-        part = {key: value for key, value in entries.items() if str(key).startswith(f"{choice}.")}
-        if part:
-            return f"{path}.{choice}".lstrip("."), part, []
+    # A prefix in a flat state dict, e.g. of a teacher or an averaged copy; with or without the path of the
+    # dict and the wrappers, which messages omit.
+    likely = _likely(found)
+    for path in sorted(found, key=lambda path: path != likely):
+        for wanted in (choice, choice.removeprefix(f"{path}.")):
+            part = {
+                key: value
+                for key, value in found[path].items()
+                if str(key).startswith(f"{wanted}.") or unwrapped(str(key)).startswith(f"{wanted}.")
+            }
+            if part:
+                return f"{path}.{wanted}".lstrip("."), part, []
     prefixes = {str(key).split(".")[0] for entries in found.values() for key in entries}
     raise unknown(f"part of {name}:", choice, {*found, *prefixes} - {""})
 
@@ -122,14 +133,22 @@ def _state_dicts(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, M
     if not isinstance(value, Mapping) or depth > 3:
         return
     named = {key: entry for key, entry in value.items() if isinstance(entry, Tensor) and isinstance(key, str)}
-    # Scalars such as best_acc1 are not weights; the weights are then in a nested dict.
-    weights = sum(entry.dim() > 0 or "." in key for key, entry in named.items())
-    if weights >= 2 or (named and len(named) == len(value)):
+    known = {key for pair in recorded_normalisation.pairs(named) for key in pair}
+    weights = sum((entry.dim() > 0 or "." in key) and key not in known for key, entry in named.items())
+    within = [
+        found
+        for key, entry in value.items()
+        if isinstance(key, str) and not _NOT_WEIGHTS.search(key)
+        for found in _state_dicts(entry, f"{path}.{key}" if path else key, depth + 1)
+    ]
+    # A few tensors beside a dict with many are results or a normalisation, not weights.
+    inner = max(
+        (sum(isinstance(entry, Tensor) for entry in found.values()) for _, found in within), default=0
+    )
+    if 2 * weights >= inner and (weights >= 2 or (weights and len(named) == len(value))):
         yield path, value
-        return
-    for key, entry in value.items():
-        if isinstance(key, str) and not _NOT_WEIGHTS.search(key):
-            yield from _state_dicts(entry, f"{path}.{key}" if path else key, depth + 1)
+    else:
+        yield from within
 
 
 def _tensors(found: Mapping[Any, Any], name: str) -> tuple[State, list[str]]:
@@ -146,38 +165,19 @@ def _tensors(found: Mapping[Any, Any], name: str) -> tuple[State, list[str]]:
     return state, dropped
 
 
+def unwrapped(key: str, wrappers: Collection[str] = _WRAPPERS) -> str:
+    """A name without the components that wrappers add."""
+    return ".".join(part for part in key.split(".") if part not in wrappers)
+
+
 def _unwrap(state: State) -> tuple[State, list[str]]:
     removed = []
     for wrapper in _WRAPPERS:
-        renamed = {
-            ".".join(part for part in key.split(".") if part != wrapper): value
-            for key, value in state.items()
-        }
+        renamed = {unwrapped(key, (wrapper,)): value for key, value in state.items()}
         if renamed.keys() != state.keys() and len(renamed) == len(state):
             removed.append(wrapper)
             state = renamed
     return state, removed
-
-
-def _take_normalisation(state: State) -> tuple[State, Normalisation | None, list[str]]:
-    """Remove and read buffers such as ``normalize.mean`` and ``normalize.std``, of 1 to 4 values."""
-    pairs = []
-    for key in state:
-        prefix, dot, last = key.rpartition(".")
-        partner = prefix + dot + _MEANS.get(last, "")
-        if last in _MEANS and partner in state and state[key].numel() <= 4 >= state[partner].numel():
-            pairs.append((key, partner))
-    read = {tuple(tuple(state[key].double().flatten().tolist()) for key in pair) for pair in pairs}
-    if len(read) != 1:
-        return state, None, []
-    mean, std = read.pop()
-    if max(std) > 2:
-        # Statistics of pixels in 0 to 255.
-        mean, std = tuple(m / 255 for m in mean), tuple(s / 255 for s in std)
-    taken = {key for pair in pairs for key in pair}
-    rest = {key: value for key, value in state.items() if key not in taken}
-    rounded = [tuple(round(value, 6) for value in values) for values in (mean, std)]
-    return rest, Normalisation("recorded", rounded[0], rounded[1]), list(pairs[0])
 
 
 def _plain(state: State, name: str, notes: list[str]) -> State:

@@ -16,6 +16,8 @@ from robust_eval.models.loading import file_reader
 from robust_eval.models.normalisation import Normalised
 from robust_eval.results.flags import Finding
 
+NORMALISATION_UNCERTAIN = "normalisation-uncertain"
+
 
 @dataclass(frozen=True)
 class Rival:
@@ -42,6 +44,16 @@ class Doubts:
     """Flags with their figures."""
     rivals: tuple[Rival, ...] = ()
     """Two or more plausible normalisations, the chosen one first; empty if it is known."""
+
+    @property
+    def raised(self) -> tuple[Finding, ...]:
+        """All flags, with the clean accuracies of the rivals."""
+        if not self.rivals:
+            return self.findings
+        return (
+            *self.findings,
+            (NORMALISATION_UNCERTAIN, f"clean accuracy: {', '.join(map(str, self.rivals))}"),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ which is a guess. What remains uncertain becomes a flag.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,10 +21,12 @@ from robust_eval.models.loading import batchnorm_choice, normalisation_probe
 from robust_eval.models.loading.batchnorm_choice import Build, FirstLayer, Variant
 from robust_eval.models.loading.batchnorm_statistics import has_statistics
 from robust_eval.models.loading.load_task import Doubts
-from robust_eval.models.normalisation import parse_normalisation
+from robust_eval.models.loading.training_views import BORDERS, VIEWS
+from robust_eval.models.normalisation import check_normalisation, parse_normalisation
 
 MISMATCH, UNCERTAIN = "batchnorm-mismatch", "architecture-uncertain"
 """Flags; the third, ``normalisation-uncertain``, is raised from :attr:`Doubts.rivals`."""
+_REQUESTED = re.compile(r"input normalisation '.*' as requested")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class Question:
         """
         return None if self.requested is None else parse_normalisation(self.requested, self.channels)
 
+    def check_recorded(self) -> None:
+        """Raise :class:`UserError` if the recorded normalisation is needed and cannot be applied."""
+        if self.recorded is not None and self.requested is None:
+            try:
+                check_normalisation(self.recorded, self.channels)
+            except UserError as error:
+                raise UserError(f"{self.name}: {error} Choose another one with --normalisation.") from None
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -83,6 +94,7 @@ def choose(question: Question) -> Answer:
         arguments = question.known.architecture.arguments
         return Answer(arguments, question.build(arguments), question.known.normalisation)
     images, wanted = question.images, question.wanted
+    question.check_recorded()
     network = question.build(question.default)
     if images is None:
         return _without_images(question, network, wanted)
@@ -96,6 +108,11 @@ def choose(question: Question) -> Answer:
         if ranked:
             return _by_batchnorm(question, network, ranked, x, y)
     return _by_accuracy(question, network, normalisations, x, y)
+
+
+def was_requested(notes: Iterable[str]) -> bool:
+    """Whether the user named the input normalisation, according to the notes of a loaded checkpoint."""
+    return any(_REQUESTED.match(note) for note in notes)
 
 
 def _some(images: ImageSet) -> ImageSet:
@@ -133,7 +150,7 @@ def _by_batchnorm(
     assert question.images is not None
     fixed = question.wanted or question.recorded
     first = ranked[0] if fixed is None else _of(ranked, fixed)
-    variant = batchnorm_choice.choose_variant(question.build, question.default, question.variants, first, x)
+    variant, shown = _variant(question, first, x)
     likely = [first] if fixed is not None else batchnorm_choice.plausible(ranked, len(x))
     rivals = normalisation_probe.measured(variant.network, [one.normalisation for one in likely], x, y)
     if question.requested is None:
@@ -145,6 +162,8 @@ def _by_batchnorm(
         f"clean accuracy: {', '.join(map(str, rivals))}"
     ]
     findings = []
+    if shown:
+        notes.append(f"BatchNorm statistics are those of images {shown}, as augmentation shows them")
     if question.variants:
         notes += _variant_notes(variant, question.default)
     if variant.doubted:
@@ -160,6 +179,27 @@ def _by_batchnorm(
     )
 
 
+def _variant(question: Question, first: FirstLayer, x: Tensor) -> tuple[Variant, str]:
+    """The variant, and how images are shown so that it fits; '' if it fits the images as they are, or never.
+
+    The first layer alone may prefer a view that the other layers contradict.
+    """
+
+    def seen(one: FirstLayer) -> Variant:
+        return batchnorm_choice.choose_variant(question.build, question.default, question.variants, one, x)
+
+    plain = seen(first)
+    if plain.fits:
+        return plain, ""
+    others = [replace(first, view=view) for view in VIEWS if view != first.view]
+    others = [one for one in others if batchnorm_choice.explains(plain.network, one, x)]
+    fitting = [(variant, one.view) for one in others if (variant := seen(one)).fits]
+    for variant, view in fitting:
+        if view in BORDERS:
+            return variant, ""
+    return min(fitting, key=lambda pair: pair[0].worst.mismatch, default=(plain, ""))
+
+
 def mismatch_figure(variant: Variant) -> str:
     """``0.81 at layer1.0.bn1, the largest of 20 layers (512 images shown as they are)``."""
     name = variant.worst.name.removeprefix("network.")
@@ -170,7 +210,7 @@ def mismatch_figure(variant: Variant) -> str:
 
 
 def _of(ranked: Sequence[FirstLayer], normalisation: Normalisation) -> FirstLayer:
-    return next(one for one in ranked if one.normalisation is normalisation)
+    return next(one for one in ranked if one.normalisation == normalisation)
 
 
 def _variant_notes(variant: Variant, default: Arguments) -> list[str]:

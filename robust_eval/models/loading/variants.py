@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from robust_eval.models.loading.architecture_fit import meta_network_of
 from robust_eval.models.loading.batchnorm_choice import EPS_VARIANT
 from robust_eval.models.loading.state_dict_diff import State, compare, shapes_of
 
+_REQUESTED = "arguments as requested: "
 _UNIT = 0.02
 """Weights of a class whose norm is this close to 1 were normalised before they were saved."""
 
@@ -60,6 +61,11 @@ class Variants:
             f"the norms of its weights are {float(norms.min()):.2g} to {float(norms.max()):.2g}"
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The names of the arguments that the user named; :func:`requested` reads them."""
+        return (_REQUESTED + ", ".join(self.asked),) if self.asked else ()
+
     def architecture(self, arguments: Arguments) -> Architecture:
         """The architecture with these arguments, as a result records it."""
         return Architecture(self.inferred.architecture.id, arguments)
@@ -86,6 +92,12 @@ class Variants:
 
 def _has_unit_rows(weights_KF: Tensor) -> bool:
     return bool(((weights_KF.norm(dim=1) - 1).abs() < _UNIT).all())
+
+
+def requested(notes: Iterable[str]) -> tuple[str, ...]:
+    """The names of the arguments that the user named, according to the notes of a loaded checkpoint."""
+    found = [note.removeprefix(_REQUESTED) for note in notes if note.startswith(_REQUESTED)]
+    return tuple(found[0].split(", ")) if found else ()
 
 
 def split(arch: str | None) -> tuple[str | None, dict[str, Any]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from robust_eval.verification.selftest import (
     cases_closed_form,
     cases_diagnosis,
+    cases_loading,
     cases_plants,
     cases_probes,
     cases_run,
@@ -31,9 +32,9 @@ def cases() -> tuple[Case, ...]:
             planted_results,
             cases_probes,
             cases_closed_form,
+            cases_loading,
             cases_run,
             cases_diagnosis,
-            cases_plants,
             cases_unmodified,
         )
         for case in module.cases()

@@ -32,6 +32,12 @@ def make():
     from {HELPER} import middle
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), middle(), nn.Linear(20, 10))
 """
+VARIABLE = "ROBUST_EVAL_TEST_MIDDLE"
+OUTSIDE = {
+    "environment variable": f"import os\n\nNAME = os.environ['{VARIABLE}']\n",
+    "data file": "from pathlib import Path\n\nNAME = Path(__file__).with_name('middle.txt').read_text()\n",
+}
+"""Code whose function depends on something that is no local source file."""
 Edit = Callable[[str], None]
 
 
@@ -69,6 +75,22 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
     sys.modules.pop(HELPER, None)
 
 
+@pytest.fixture(params=OUTSIDE)
+def outside(
+    helper: Edit, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Edit:
+    """Change the model without a change of the weights or of any source file."""
+    code = OUTSIDE[request.param]
+    (tmp_path / f"{HELPER}.py").write_text(f"{code}from torch import nn\nmiddle = getattr(nn, NAME)\n")
+
+    def edit(middle: str) -> None:
+        monkeypatch.setenv(VARIABLE, middle)
+        (tmp_path / "middle.txt").write_text(middle)
+
+    edit("ReLU")
+    return edit
+
+
 def run(options: EvaluationOptions, folder: Path) -> EvalResult:
     return execute(prepare(options), folder)
 
@@ -88,23 +110,58 @@ def test_edited_code_is_refused_as_another_model(
         run(options, tmp_path / "run")
 
 
-def test_edits_of_imported_code_are_detected_by_the_logits(
+def test_edits_of_imported_code_are_refused_as_another_model(
     options: EvaluationOptions, helper: Edit, tmp_path: Path
 ) -> None:
     first = run(options, tmp_path / "run")
+    before = prepare(options).request.key
     assert run(options, tmp_path / "run").columns == first.columns
     helper("Sigmoid")
+    assert prepare(options).request.key != before
+    with pytest.raises(UserError, match=r"another request \(it differs in: checkpoint\)"):
+        run(options, tmp_path / "run")
+    assert run(options, tmp_path / "new").columns["clean"] != first.columns["clean"]
+
+
+def test_the_scheduler_does_not_continue_a_run_after_an_edit_of_imported_code(
+    options: EvaluationOptions, helper: Edit, tmp_path: Path
+) -> None:
+    (first,) = run_options([options], local_executor(), tmp_path / "runs")
+    helper("Sigmoid")
+    (again,) = run_options([options], local_executor(), tmp_path / "runs")
+    assert first.result is not None
+    assert again.result is not None
+    assert again.folder != first.folder
+    assert again.result.columns["clean"] != first.result.columns["clean"]
+
+
+def test_shards_before_and_after_an_edit_of_imported_code_are_not_merged(
+    options: EvaluationOptions, helper: Edit, tmp_path: Path
+) -> None:
+    folders = run_two_shards(options, helper, tmp_path)
+    with pytest.raises(UserError, match=r"different requests \(they differ in: checkpoint\)"):
+        merge_shards(folders, tmp_path / "merged")
+
+
+def test_a_model_that_depends_on_something_outside_is_detected_by_the_logits(
+    options: EvaluationOptions, outside: Edit, tmp_path: Path
+) -> None:
+    first = run(options, tmp_path / "run")
+    before = prepare(options).request.key
+    assert run(options, tmp_path / "run").columns == first.columns
+    outside("Sigmoid")
+    assert prepare(options).request.key == before, "the identity is that of the code and the weights"
     with pytest.raises(UserError, match="is not the one that began .*Choose another run folder"):
         run(options, tmp_path / "run")
     assert run(options, tmp_path / "new").columns["clean"] != first.columns["clean"]
 
 
-def test_edits_of_imported_code_are_detected_by_the_scheduler(
-    options: EvaluationOptions, helper: Edit, tmp_path: Path
+def test_a_model_that_depends_on_something_outside_is_detected_by_the_scheduler(
+    options: EvaluationOptions, outside: Edit, tmp_path: Path
 ) -> None:
     (first,) = run_options([options], local_executor(), tmp_path / "runs")
     assert first.result is not None
-    helper("Sigmoid")
+    outside("Sigmoid")
     display = RecordingDisplay()
     (again,) = run_options([options], local_executor(), tmp_path / "runs", display)
     assert again.result is None
@@ -112,16 +169,22 @@ def test_edits_of_imported_code_are_detected_by_the_scheduler(
 
 
 def test_shards_of_two_models_are_not_merged(
-    options: EvaluationOptions, helper: Edit, tmp_path: Path
+    options: EvaluationOptions, outside: Edit, tmp_path: Path
 ) -> None:
-    folders = []
-    for number, middle in enumerate(("ReLU", "Sigmoid")):
-        helper(middle)
-        (shard,) = run_options([replace(options, shards=2)], None, tmp_path, shard=number)
-        assert shard.folder is not None
-        folders.append(shard.folder)
+    folders = run_two_shards(options, outside, tmp_path)
     with pytest.raises(UserError, match="were run with models whose logits differ"):
         merge_shards(folders, tmp_path / "merged")
+
+
+def run_two_shards(options: EvaluationOptions, edit: Edit, folder: Path) -> list[Path]:
+    """The folders of two shards; the model of the second was edited."""
+    folders = []
+    for number, middle in enumerate(("ReLU", "Sigmoid")):
+        edit(middle)
+        (shard,) = run_options([replace(options, shards=2)], None, folder, shard=number)
+        assert shard.folder is not None
+        folders.append(shard.folder)
+    return folders
 
 
 def network(middle: nn.Module) -> nn.Module:

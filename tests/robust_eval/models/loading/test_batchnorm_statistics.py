@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval.models.loading.batchnorm_statistics import (
-    Comparison,
     LayerStatistics,
+    VariantComparison,
     compare,
     has_statistics,
     measure,
@@ -85,7 +85,7 @@ def test_channels_that_were_constant_in_training_are_left_out() -> None:
 def test_single_channels_do_not_decide() -> None:
     deviation = torch.zeros(2, 100, dtype=torch.float64)
     assert LayerStatistics("1", deviation).mismatch == 0
-    assert Comparison().share == 0
+    assert VariantComparison().share == 0
 
 
 def test_networks_without_statistics() -> None:

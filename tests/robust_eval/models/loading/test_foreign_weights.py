@@ -81,6 +81,12 @@ LAYOUTS: dict[str, Layout] = {
         "best_acc5": torch.tensor(99.0),
         "state_dict": s,
     },
+    "curves beside the weights": lambda s: {
+        "losses": torch.ones(30),
+        "accuracies": torch.ones(30),
+        "state_dict": s,
+    },
+    "a copy in a nested dict": lambda s: {**s, "ema": {**s, "n_averaged": torch.tensor(9)}},
     "state_dict": lambda s: {"state_dict": prefixed("module.", s), "optimizer": optimiser_state()},
     "model_state_dict": lambda s: {"model_state_dict": s, "optimizer_state_dict": optimiser_state()},
     "model": lambda s: {"model": s, "args": {"lr": 0.1}},

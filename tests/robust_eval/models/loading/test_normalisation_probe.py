@@ -177,6 +177,8 @@ def test_a_requested_normalisation_is_not_probed(trained: Trained, images: Image
         ("cifar", 3, "Unknown normalisation 'cifar'. Did you mean cifar10?"),
         ("cifar10", 1, "Normalisation cifar10 is for 3 channels, but the images have 1."),
         ("0.5/0", 3, "Normalisation 0.5/0 divides by 0."),
+        ("nan/1", 3, "Normalisation nan/1 has values that are not finite."),
+        ("0.5/inf", 3, "Normalisation 0.5/inf has values that are not finite."),
         ("half/0.5", 3, "Normalisation 'half/0.5' is not MEAN/STD with numbers, such as 0.49,0.48,0.45/"),
     ],
 )
