@@ -7,7 +7,6 @@ and so on. The quick tests take a sample of the calls, the slow ones all of them
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from support.faulty_commands import (
     FaultyCommands,
     Outcome,
     every,
-    faulty_commands,
     sample,
     stopped_well,
 )
@@ -62,12 +60,6 @@ NEXT: tuple[str, ...] = (
     "verify ROW --checkpoint net.safetensors",
     "leaderboard add other/result.json b --replace --evidence",
 )
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyCommands]:
-    with faulty_commands(tmp_path_factory.mktemp("commands")) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

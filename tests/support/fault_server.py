@@ -1,7 +1,8 @@
 """A process that runs commands in children whose writes fail on request: one JSON line in, one out.
 
 Started by :mod:`support.faulty_commands` with the shim preloaded. A command that is run in this process
-itself imports PyTorch and fills caches; later commands, in forks, take milliseconds instead of seconds.
+itself imports PyTorch, fills caches and may start the fork server of multiprocessing. Later commands, in
+forks, take milliseconds instead of seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+from multiprocessing import forkserver
 from typing import Any
 
 COMMANDS = {"robust-eval": "robust_eval.cli.main", "defenses": "defenses.cli.main"}
@@ -51,6 +53,7 @@ def run_in_child(request: dict[str, Any], counter: mmap.mmap) -> int:
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     signal.alarm(request["seconds"])
+    use_server_of_parent()
     shared = (ctypes.c_char * 8).from_buffer(counter)
     arm = ctypes.CDLL(None).fault_arm
     arm(request["root"].encode(), ctypes.c_long(request["at"]), request["kind"], shared)
@@ -59,6 +62,13 @@ def run_in_child(request: dict[str, Any], counter: mmap.mmap) -> int:
         code = run_here(request)
     finally:
         os._exit(code)
+
+
+def use_server_of_parent() -> None:
+    """Let this fork use the fork server of its parent, if there is one: starting another takes seconds."""
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is not None:
+        server.ensure_running = forkserver.ensure_running = lambda: None
 
 
 def serve() -> None:
