@@ -157,7 +157,7 @@ def test_a_board_is_whole_after_some_faults(
     name: str, commands: FaultyCommands, runs: Path, tmp_path: Path
 ) -> None:
     walk = Walk(CASES[name], commands, runs, tmp_path)
-    for at, fault in sample(walk.calls):
+    for at, fault in sample(walk.calls, list(CASES).index(name)):
         walk.fail(at, fault, NEXT[at % len(NEXT)])
 
 

@@ -118,7 +118,7 @@ class Walk:
 @pytest.mark.parametrize("name", QUICK)
 def test_some_faults_lose_nothing(name: str, commands: FaultyCommands, tmp_path: Path) -> None:
     walk = Walk(CASES[name], commands, tmp_path)
-    for at, fault in sample(walk.calls):
+    for at, fault in sample(walk.calls, QUICK.index(name)):
         walk.fail(at, fault)
 
 

@@ -66,7 +66,7 @@ class Walk:
 
 def test_some_faults_lose_nothing(commands: FaultyCommands, tmp_path: Path) -> None:
     walk = Walk(CASES["train"], commands, tmp_path)
-    for at, fault in sample(walk.calls):
+    for at, fault in sample(walk.calls, case=0, points=len(Fault)):
         walk.fail(at, fault)
 
 

@@ -8,6 +8,7 @@ forks, take milliseconds instead of seconds.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import mmap
@@ -49,6 +50,7 @@ def run_here(request: dict[str, Any]) -> int:
 
 def run_in_child(request: dict[str, Any], counter: mmap.mmap) -> int:
     """Run a command in a child with its fault; returns the exit code, or minus the signal."""
+    gc.freeze()  # a collection in the child would copy the memory of its parent
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -91,10 +91,10 @@ class FaultyCommands:
         return done
 
 
-def sample(calls: int, points: int = 5) -> list[tuple[int, Fault]]:
-    """Some of a command's calls, evenly spread, each with another fault."""
+def sample(calls: int, case: int, points: int = 3) -> list[tuple[int, Fault]]:
+    """Some of a command's calls, evenly spread, each with another fault; other ``case``, other faults."""
     spread = sorted({round(1 + (calls - 1) * i / (points - 1)) for i in range(points)})
-    return [(at, list(Fault)[number % len(Fault)]) for number, at in enumerate(spread)]
+    return [(at, list(Fault)[(case * points + number) % len(Fault)]) for number, at in enumerate(spread)]
 
 
 def every(calls: int) -> list[tuple[int, Fault]]:
