@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,9 @@ def start_server() -> str:
     """Start the fork server, so that it imports torch while the attacks run.
 
     Returns:
-        The start method of fresh processes. It is ``spawn``, with which every process imports torch, if the
-        system has no fork servers, or if this process was forked from one that had started its server: a
-        server belongs to one process.
+        The start method of fresh processes. It is ``spawn``, with which every process imports torch, if there
+        can be no fork server: on Windows, if no temporary file can be written, and in a process that was
+        forked from one that had started its server, because a server belongs to one process.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
@@ -63,7 +64,7 @@ def start_server() -> str:
     set_forkserver_preload([__name__])
     try:
         ensure_running()
-    except ChildProcessError:
+    except OSError:
         return "spawn"
     return "forkserver"
 
@@ -128,6 +129,7 @@ def _without_main_module() -> Iterator[None]:
 
 def _answer(connection: Connection, call: _Call) -> None:
     """In the fresh process: load, compute, and send logits, or the reason of a failure."""
+    Thread(target=_end_with_caller, args=(connection,), daemon=True).start()
     text = io.StringIO()
     # The code of a network may print, which would disturb the display of the run.
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
@@ -138,6 +140,12 @@ def _answer(connection: Connection, call: _Call) -> None:
             # The reason is stored in the result, which must not contain paths of this machine.
             shown = re.sub(r"\S*[/\\](?=\S)", "", lines[0])[:200]
             connection.send(f"the file could not be used in a fresh process ({shown})")
+
+
+def _end_with_caller(connection: Connection) -> None:
+    """End this process if the one that waits for the logits ends, which closes the connection."""
+    connection.poll(None)
+    os._exit(1)
 
 
 @standard_state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import subprocess
 import sys
@@ -54,13 +55,22 @@ def test_a_missing_file_is_reported_without_its_path(tmp_path: Path) -> None:
 
 
 def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> str:
+    def refuse(call: object, method: str) -> None:
         raise OSError("no more processes")
 
-    monkeypatch.setattr(fresh_process, "start_server", refuse)
+    monkeypatch.setattr(fresh_process, "_ask", refuse)
     job = trained_job()
     with pytest.raises(UserError, match=r"no fresh process could be run \(OSError\)"):
         fresh_process.logits(options(), job.request.checkpoint, job.x_NCHW[:5], BATCHES)
+
+
+@needs_fork
+def test_a_full_temporary_folder_only_costs_the_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refuse)
+    assert fresh_process.start_server() == "spawn"
 
 
 def test_a_script_without_a_main_guard_is_not_run_again(tmp_path: Path) -> None:
