@@ -21,6 +21,7 @@ from support.faulty_commands import (
     stopped_well,
 )
 
+from robust_eval.core.files import is_temporary
 from robust_eval.results import verification_record
 
 PAGES = ("README.md", "index.html")
@@ -80,7 +81,9 @@ def snapshot(board: Path) -> Snapshot:
     """The files of a board; a verification, which contains times, counts as its text ``valid``."""
     found = {}
     for path in board.rglob("*") if board.is_dir() else []:
-        if path.is_file() and path.name != ".lock" and ".change" not in path.parts:
+        if path.is_file() and not (
+            path.name == ".lock" or ".change" in path.parts or is_temporary(path.name)
+        ):
             found[path.relative_to(board).as_posix()] = path.read_bytes()
             if path.name.endswith(verification_record.SUFFIX):
                 verification_record.read(path)
@@ -145,11 +148,13 @@ class Walk:
         assert done.code == 0 or any(text in done.out + done.err for text in accepted), done
         assert "Traceback" not in done.err
         if following in (NEXT[0], NEXT[2], NEXT[3]):  # the others write other files
-            assert rows(snapshot(self.board)) in (rows(self.old), rows(self.new))
+            found = rows(snapshot(self.board))
+            assert found in (rows(self.old), rows(self.new)), sorted(found)
         self.commands.succeed(self.work, f"robust-eval {BUILD}")
         if following != NEXT[0]:
             self.commands.succeed(self.work, f"robust-eval {NEXT[0]}")
         assert {path.name for path in self.board.iterdir()} == {"results", *PAGES}
+        assert not any(is_temporary(path.name) for path in (self.board / "results").iterdir())
 
 
 @pytest.mark.parametrize("name", CASES)
