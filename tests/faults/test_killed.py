@@ -29,7 +29,7 @@ def start(folder: Path, pipe: Path | None = None, units: int = 0) -> BaseProcess
 
 def finish(folder: Path) -> None:
     process = start(folder)
-    process.join(120)
+    process.join(240)
     assert process.exitcode == 0
 
 
@@ -45,7 +45,7 @@ def interrupt_after(folder: Path, units: int, with_signal: signal.Signals) -> No
     assert process.pid is not None
     with opened_for_writing(pipe, process.is_alive):
         os.kill(process.pid, with_signal)
-        process.join(120)
+        process.join(240)
     pipe.unlink()
     assert stored(folder) == units
 

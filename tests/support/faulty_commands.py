@@ -167,8 +167,8 @@ def opened_for_writing(pipe: Path, expected: Callable[[], bool]) -> Iterator[Non
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
-    """Wait for an event, for at most two minutes."""
-    deadline = time.monotonic() + 120
+    """Wait for an event, for at most four minutes: less than the time limit of a test."""
+    deadline = time.monotonic() + 240
     while not reached():
         assert time.monotonic() < deadline, "the event did not happen"
         time.sleep(0.01)
