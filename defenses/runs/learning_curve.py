@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from robust_eval.core import regular_file, strict_csv
+from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
 
 Row = Mapping[str, float]
@@ -47,8 +49,8 @@ def csv_text(rows: Sequence[Row]) -> str:
 def is_written(path: Path, rows: Sequence[Row]) -> bool:
     """Whether the file contains exactly these rows."""
     try:
-        return path.read_text(encoding="utf-8") == csv_text(rows)
-    except (OSError, UnicodeDecodeError):
+        return regular_file.read_text(path, "learning curves", strict_csv.LARGEST) == csv_text(rows)
+    except UserError:
         return False
 
 

@@ -64,12 +64,11 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    part: str | None = "it cannot be read"
     try:
         part = damaged_part(path)
         content = None if part else read(path).value
     except UserError:
-        pass
+        part, content = "it cannot be read", None
     if part:
         raise UserError(
             f"{path} is damaged ({part}) and cannot be resumed. last.pt contains the weights of the last "

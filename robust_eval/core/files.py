@@ -127,19 +127,6 @@ def _is_other_process(number: int) -> bool:
     return True
 
 
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A temporary folder, deleted at the end. Raises :class:`UserError` if files cannot be written there."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise UserError(
-            f"No temporary file can be written ({error.strerror or error}): free some space, or set TMPDIR "
-            "to another folder."
-        ) from error
-
-
 def refuse_unwritable(folder: Path) -> None:
     """Raise :class:`UserError` unless files can be created in ``folder``, which must exist."""
     with report_write_errors(folder), tempfile.TemporaryFile(dir=folder):

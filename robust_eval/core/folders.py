@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, create_folder, report_write_errors, sweep, sync_folder
 
@@ -144,10 +145,13 @@ def complete_change(folder: Path) -> None:
     """Complete the change of a locked folder if it was decided, otherwise discard it.
 
     Raises:
-        UserError: if that fails, or if the plan was not written by :func:`change_files`.
+        UserError: if that fails, if the plan was not written by :func:`change_files`, or if the subfolder of
+            the change is a link.
     """
     staged = folder / STAGED
-    if not staged.is_dir() or staged.is_symlink():
+    if staged.is_symlink():
+        raise UserError(f"{staged} is a symbolic link out of the folder. Delete it.")
+    if not staged.is_dir():
         return
     try:
         if (staged / _PLAN).exists():
@@ -181,9 +185,9 @@ def _carry_out(folder: Path, staged: Path) -> None:
 
 def _read_plan(folder: Path, plan: Path) -> tuple[list[Path], list[Path]]:
     try:
-        value: Any = json.loads(plan.read_bytes())
+        value: Any = strict_json.read(plan)
         write, remove = ([_inside(folder, name) for name in value[key]] for key in ("write", "remove"))
-    except (ValueError, TypeError, KeyError):
+    except (UserError, ValueError, TypeError, KeyError):
         raise UserError(f"{plan} is not the plan of a change. Delete {plan.parent}.") from None
     return write, remove
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,6 @@ from robust_eval.models.isolation import batched_logits
 from robust_eval.models.loading import checkpoint
 
 _TIMEOUT = 1800.0
-# A fork server imports torch once per command; where there is none, every process does.
-_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,24 @@ class _Call:
     threads: int
 
 
-def start_server() -> None:
-    """Start the fork server, so that it imports torch while the attacks run."""
-    if _METHOD == "forkserver":
-        from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+def start_server() -> str:
+    """Start the fork server, so that it imports torch while the attacks run.
 
-        set_forkserver_preload([__name__])
+    Returns:
+        The start method of fresh processes. It is ``spawn``, with which every process imports torch, if there
+        can be no fork server: on Windows, if no temporary file can be written, and in a process that was
+        forked from one that had started its server, because a server belongs to one process.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+
+    set_forkserver_preload([__name__])
+    try:
         ensure_running()
+    except OSError:
+        return "spawn"
+    return "forkserver"
 
 
 def logits(
@@ -67,8 +77,10 @@ def logits(
     ``known``: how the file was read before. ``batches``: indices of ``x_NCHW``, in the order of the calls.
 
     Raises:
-        UserError: if the process fails.
+        UserError: if the process fails, or in a daemonic process, which cannot start one.
     """
+    if multiprocessing.current_process().daemon:
+        raise UserError("no fresh process could be run: a daemonic process cannot start one")
     call = _Call(
         options,
         known,
@@ -79,8 +91,7 @@ def logits(
         torch.get_num_threads(),
     )
     try:
-        start_server()
-        found = _ask(call)
+        found = _ask(call, start_server())
     except (OSError, EOFError) as error:
         raise UserError(f"no fresh process could be run ({type(error).__name__})") from None
     if isinstance(found, str):
@@ -88,9 +99,9 @@ def logits(
     return torch.from_numpy(found)
 
 
-def _ask(call: _Call) -> Any:
+def _ask(call: _Call, method: str) -> Any:
     """Send the call to a new process; its answer: an array of logits, or the reason of a failure."""
-    context: Any = multiprocessing.get_context(_METHOD)
+    context: Any = multiprocessing.get_context(method)
     ours, theirs = context.Pipe()
     process = context.Process(target=_answer, args=(theirs, call), daemon=True)
     try:
@@ -118,6 +129,7 @@ def _without_main_module() -> Iterator[None]:
 
 def _answer(connection: Connection, call: _Call) -> None:
     """In the fresh process: load, compute, and send logits, or the reason of a failure."""
+    Thread(target=_end_with_caller, args=(connection,), daemon=True).start()
     text = io.StringIO()
     # The code of a network may print, which would disturb the display of the run.
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
@@ -128,6 +140,12 @@ def _answer(connection: Connection, call: _Call) -> None:
             # The reason is stored in the result, which must not contain paths of this machine.
             shown = re.sub(r"\S*[/\\](?=\S)", "", lines[0])[:200]
             connection.send(f"the file could not be used in a fresh process ({shown})")
+
+
+def _end_with_caller(connection: Connection) -> None:
+    """End this process if the one that waits for the logits ends, which closes the connection."""
+    connection.poll(None)
+    os._exit(1)
 
 
 @standard_state()

@@ -83,7 +83,7 @@ def load_board(
         raise UserError(f"{folder} is not a folder. Give the board's folder, which contains results/.")
     name = folder.resolve().name
     own = (rules_from or folder) / RULES_FILE
-    if own.is_file():
+    if own.exists():  # whatever it is: other rules must not take its place
         rules = _read(own)
     elif name in discovery.config_ids("boards"):
         rules = _read(discovery.config_dir("boards") / f"{name}.toml")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from robust_eval.core import strict_json
+from robust_eval.core import regular_file, strict_json
 from robust_eval.core.errors import UserError
+from robust_eval.leaderboard.attachments import MAX_BYTES
 from robust_eval.leaderboard.board import lock_board
 from robust_eval.leaderboard.row import (
     CHECKPOINT_SUFFIXES,
@@ -30,7 +31,10 @@ def companions(result: Path) -> list[Path]:
 
 
 def still_valid(board: Path, old: Row, new: Row) -> Iterator[tuple[str, bytes]]:
-    """(suffix, content) of the companion files of a replaced row that also apply to the new row."""
+    """(suffix, content) of the companion files of a replaced row that also apply to the new row.
+
+    Raises :class:`UserError` for a file that is larger than an attachment may be.
+    """
     suffixes: tuple[str, ...] = ()
     if old.result.checkpoint.sha256 == new.result.checkpoint.sha256:
         suffixes += (CURVE_SUFFIX, *CHECKPOINT_SUFFIXES)
@@ -39,7 +43,7 @@ def still_valid(board: Path, old: Row, new: Row) -> Iterator[tuple[str, bytes]]:
     for suffix in suffixes:
         path = companion(board / old.file, suffix)
         if path.is_file():
-            yield suffix, path.read_bytes()
+            yield suffix, regular_file.read_bytes(path, "attachments", MAX_BYTES)
 
 
 def record_verification(result: Path, record: Verification) -> Path | None:

@@ -185,9 +185,10 @@ def unexpected_files(folder: Path, *, untrusted: bool = False) -> Iterator[Probl
     """
     allowed = {*GENERATED_FILES, RULES_FILE, RESULTS, LOCK_FILE}
     for path in sorted(folder.iterdir()):
+        as_expected = path.is_dir() if path.name == RESULTS else path.is_file()
         if path.name == STAGED:
             yield Problem(STAGED, "is a change that was interrupted: run leaderboard check without --against")
-        elif path.name not in allowed or path.is_symlink() or path.is_dir() != (path.name == RESULTS):
+        elif path.name not in allowed or path.is_symlink() or not as_expected:
             yield Problem(path.name, "is not expected in a board's folder")
     results = folder / RESULTS
     for path in sorted(results.iterdir()) if results.is_dir() else []:

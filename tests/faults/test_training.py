@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support.faulty_commands import Fault, FaultyCommands, every, faulty_commands, sample, stopped_well
+from support.faulty_commands import Fault, FaultyCommands, every, sample, stopped_well
 from support.small_jobs import SMALL
 
 from defenses.runs.learning_curve import TIMES
@@ -23,12 +22,6 @@ CASES = {
     "ensemble": f"defenses train at-pas --epochs 4 --no-tensorboard {DATA}",
     "tensorboard": f"defenses train at --epochs 1 {DATA}",
 }
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyCommands]:
-    with faulty_commands(tmp_path_factory.mktemp("commands")) as started:
-        yield started
 
 
 def state(folder: Path) -> dict[str, object]:
@@ -73,7 +66,7 @@ class Walk:
 
 def test_some_faults_lose_nothing(commands: FaultyCommands, tmp_path: Path) -> None:
     walk = Walk(CASES["train"], commands, tmp_path)
-    for at, fault in sample(walk.calls):
+    for at, fault in sample(walk.calls, case=0, points=len(Fault)):
         walk.fail(at, fault)
 
 

@@ -1,7 +1,7 @@
-"""Run folders of earlier formats are continued: everything stored in them is used, nothing is run again.
+"""Run folders of every format are continued: everything stored in them is used, nothing is run again.
 
-``run-folder-1`` was written before the format had a number: an evaluation of a bundled checkpoint on eight
-digits.
+Each is an evaluation of a bundled checkpoint on eight digits; ``run-folder-1`` was written before the format
+had a number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import Request
-from robust_eval.evaluation import prepare, run
+from robust_eval.evaluation import prepare, run, store
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.worker import Worker
@@ -49,7 +49,7 @@ def comparable(result: EvalResult) -> object:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_a_folder_of_an_earlier_format_is_continued(
+def test_a_folder_of_each_format_is_continued(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / folder.name
@@ -69,7 +69,16 @@ def test_a_folder_of_an_earlier_format_is_continued(
 
 
 def test_there_is_a_folder_of_every_format() -> None:
-    assert [folder.name for folder in FOLDERS] == ["run-folder-1"]
+    assert [folder.name for folder in FOLDERS] == [f"run-folder-{n + 1}" for n in range(store.FORMAT)]
+
+
+def test_a_folder_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(FOLDERS[-1], copy)
+    request = json.loads((copy / "request.json").read_text()) | {"format": store.FORMAT + 1}
+    (copy / "request.json").write_text(json.dumps(request))
+    with pytest.raises(UserError, match=r"begun by robust-eval .* in a format that this version does not re"):
+        run.execute(job(FOLDERS[-1]), copy)
 
 
 def test_a_damaged_unit_of_an_earlier_format_is_run_again(tmp_path: Path) -> None:

@@ -1,19 +1,26 @@
-"""A process that runs commands in children whose writes fail on request: one JSON line in, one out.
+"""A process that runs commands in children that are disturbed on request: one JSON line in, one out.
 
 Started by :mod:`support.faulty_commands` with the shim preloaded. A command that is run in this process
-itself imports PyTorch and fills caches; later commands, in forks, take milliseconds instead of seconds.
+itself imports PyTorch, fills caches and may start the fork server of multiprocessing. Later commands, in
+forks, take milliseconds instead of seconds.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
+import itertools
 import json
 import mmap
 import os
+import pkgutil
 import signal
 import sys
+import tempfile
 import traceback
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 
 COMMANDS = {"robust-eval": "robust_eval.cli.main", "defenses": "defenses.cli.main"}
@@ -45,20 +52,61 @@ def run_here(request: dict[str, Any]) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
-def run_in_child(request: dict[str, Any], counter: mmap.mmap) -> int:
-    """Run a command in a child with its fault; returns the exit code, or minus the signal."""
+def start_child(request: dict[str, Any], counter: mmap.mmap) -> int:
+    """Start a command in a child with its fault; returns the number of the process."""
+    gc.freeze()  # a collection in the child would copy the memory of its parent
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    signal.alarm(request["seconds"])
-    shared = (ctypes.c_char * 8).from_buffer(counter)
-    arm = ctypes.CDLL(None).fault_arm
-    arm(request["root"].encode(), ctypes.c_long(request["at"]), request["kind"], shared)
+        return child
     code = 1
     try:
+        signal.alarm(request["seconds"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        use_server_of_parent()
+        os.environ.update(request["environment"])
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # a command of the parent replaced them
+        tempfile.tempdir = os.environ.get("TMPDIR")
+        for target, (call, pipe) in request["holds"].items():
+            hold(target, call, pipe)
+        shared = (ctypes.c_char * 8).from_buffer(counter)
+        arm = ctypes.CDLL(None).fault_arm
+        arm(request["root"].encode(), ctypes.c_long(request["at"]), request["kind"], shared)
         code = run_here(request)
     finally:
         os._exit(code)
+
+
+def use_server_of_parent() -> None:
+    """Let this fork use the fork server of its parent, if there is one: starting another takes seconds."""
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is not None:
+        server.ensure_running = forkserver.ensure_running = lambda: None
+
+
+def hold(target: str, call: int, pipe: str) -> None:
+    """Stop before a call (counted from 1) of a function until the other end of a named pipe is closed."""
+    module, _, path = target.partition(":")
+    *outer, name = path.split(".")
+    owner: Any = pkgutil.resolve_name(":".join([module, *outer]))
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def held(*arguments: Any, **named: Any) -> Any:
+        if next(calls) == call:
+            Path(pipe).read_bytes()
+        return function(*arguments, **named)
+
+    setattr(owner, name, held)
+
+
+def answer(request: dict[str, Any], counter: mmap.mmap) -> dict[str, int]:
+    """Do what a request asks for: run a command here, start one, or wait for one that was started."""
+    if request["do"] == "wait":
+        code = os.waitstatus_to_exitcode(os.waitpid(request["process"], 0)[1])
+        return {"code": code, "calls": int.from_bytes(counter[:8], "little")}
+    if request["do"] == "run":
+        return {"code": run_here(request), "calls": 0}
+    counter[:8] = bytes(8)
+    return {"process": start_child(request, counter)}
 
 
 def serve() -> None:
@@ -70,10 +118,7 @@ def serve() -> None:
     torch.set_num_threads(1)
     counter = mmap.mmap(-1, 8)
     for line in sys.stdin:
-        request = json.loads(line)
-        counter[:8] = bytes(8)
-        code = run_in_child(request, counter) if request["fork"] else run_here(request)
-        print(json.dumps({"code": code, "calls": int.from_bytes(counter[:8], "little")}), flush=True)
+        print(json.dumps(answer(json.loads(line), counter)), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -51,6 +52,20 @@ class Outcome:
     err: str
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What differs from an ordinary call of a command."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that are set."""
+    faulty: Path | None = None
+    """The folder whose calls fail; by default that of the command."""
+    out: Path | None = None
+    """Where stdout goes, such as a named pipe; by default a file that becomes ``Outcome.out``."""
+    holds: Mapping[str, tuple[int, Path]] = field(default_factory=dict)
+    """Functions, as ``module:name``, that stop before a call (counted from 1): see :meth:`Started.held`."""
+
+
 class FaultyCommands:
     """Runs commands in forks of a process that has imported the heavy libraries."""
 
@@ -64,25 +79,22 @@ class FaultyCommands:
 
         Without ``fork`` it is run in the process itself, which makes later commands fast.
         """
-        out, err = self._output / "out", self._output / "err"
-        request = {
-            "words": shlex.split(words),
-            "cwd": str(root),
-            "root": str(root.resolve()),
-            "at": at,
-            "kind": int(fault),
-            "out": str(out),
-            "err": str(err),
-            "fork": fork,
-            "seconds": SECONDS,
-        }
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        assert line, f"the process that runs the commands has ended with {self._process.wait()}"
-        answer = json.loads(line)
-        return Outcome(answer["code"], answer["calls"], out.read_text(), err.read_text())
+        if fork:
+            return self.start(root, words, fault, at).wait()
+        return self._outcome(self._ask(self._request("run", root, words, fault, at, Surroundings())))
+
+    def start(
+        self,
+        root: Path,
+        words: str,
+        fault: Fault = Fault.KILL,
+        at: int = 0,
+        surroundings: Surroundings | None = None,
+    ) -> Started:
+        """Start a command in a fork, like :meth:`run`."""
+        request = self._request("start", root, words, fault, at, surroundings or Surroundings())
+        process = self._ask(request)["process"]
+        return Started(process, lambda: self._outcome(self._ask({"do": "wait", "process": process})))
 
     def succeed(self, root: Path, words: str, *, fork: bool = True) -> Outcome:
         """Run a command without a fault; it must succeed."""
@@ -90,11 +102,103 @@ class FaultyCommands:
         assert done.code == 0, done
         return done
 
+    def _request(
+        self, do: str, root: Path, words: str, fault: Fault, at: int, around: Surroundings
+    ) -> dict[str, object]:
+        return {
+            "do": do,
+            "words": shlex.split(words),
+            "cwd": str(root),
+            "root": str((around.faulty or root).resolve()),
+            "at": at,
+            "kind": int(fault),
+            "out": str(around.out or self._output / "out"),
+            "err": str(self._output / "err"),
+            "environment": dict(around.environment),
+            "holds": {target: (call, str(pipe)) for target, (call, pipe) in around.holds.items()},
+            "seconds": SECONDS,
+        }
 
-def sample(calls: int, points: int = 5) -> list[tuple[int, Fault]]:
-    """Some of a command's calls, evenly spread, each with another fault."""
+    def _ask(self, request: Mapping[str, object]) -> dict[str, int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        assert line, f"the process that runs the commands has ended with {self._process.wait()}"
+        answer: dict[str, int] = json.loads(line)
+        return answer
+
+    def _outcome(self, answer: Mapping[str, int]) -> Outcome:
+        out, err = (self._output / name for name in ("out", "err"))
+        written = out.read_text() if out.exists() else ""
+        return Outcome(answer["code"], answer["calls"], written, err.read_text())
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command that runs: its process, and the call that waits for its end."""
+
+    process: int
+    wait: Callable[[], Outcome]
+
+    @contextmanager
+    def held(self, pipe: Path) -> Iterator[None]:
+        """Wait until the command has stopped at a named pipe, which must exist; it goes on afterwards."""
+        with opened_for_writing(pipe, lambda: process_state(self.process) != ""):
+            yield
+
+
+@contextmanager
+def opened_for_writing(pipe: Path, expected: Callable[[], bool]) -> Iterator[None]:
+    """Open a named pipe once a process reads from it, as long as that is ``expected``."""
+    handles: list[int] = []
+
+    def is_open() -> bool:
+        with suppress(OSError):  # ENXIO: nobody reads
+            handles.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(handles) or not expected()
+
+    wait_until(is_open)
+    assert handles, f"the command ended before it read from {pipe}"
+    try:
+        yield
+    finally:
+        os.close(handles[0])
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Wait for an event, for at most four minutes: less than the time limit of a test."""
+    deadline = time.monotonic() + 240
+    while not reached():
+        assert time.monotonic() < deadline, "the event did not happen"
+        time.sleep(0.01)
+
+
+def process_state(process: int) -> str:
+    """The letter of the state of a process (T: suspended); empty if it has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0].replace("Z", "")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def session_members(session: int) -> list[str]:
+    """The command lines of the processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(") ")[2].split()
+            if fields[3] == str(session) and fields[0] != "Z":
+                found.append((folder / "cmdline").read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def sample(calls: int, case: int, points: int = 3) -> list[tuple[int, Fault]]:
+    """Some of a command's calls, evenly spread, each with another fault; other ``case``, other faults."""
     spread = sorted({round(1 + (calls - 1) * i / (points - 1)) for i in range(points)})
-    return [(at, list(Fault)[number % len(Fault)]) for number, at in enumerate(spread)]
+    return [(at, list(Fault)[(case * points + number) % len(Fault)]) for number, at in enumerate(spread)]
 
 
 def every(calls: int) -> list[tuple[int, Fault]]:

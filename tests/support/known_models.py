@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,10 +13,10 @@ from robust_eval.verification.selftest.linear_models import Linear, linear_margi
 __all__ = ["Linear", "linear_margin", "linear_problem", "run_in_small_units", "with_batchnorm_statistics"]
 
 
-def run_in_small_units(folder: str, pause: float = 0.0) -> None:
-    """Run an evaluation of many short units, with ``pause`` seconds after each; for a separate process.
+def run_in_small_units(folder: str, pipe: str | None = None, units: int = 0) -> None:
+    """Run an evaluation of many short units; for a separate process.
 
-    The pause lets a test interrupt the run between units, on a busy machine too.
+    When ``units`` units are on disk, it waits until the other end of the named pipe ``pipe`` is closed.
     """
     from robust_eval import evaluate
     from robust_eval.evaluation.store import FolderStore
@@ -27,7 +27,8 @@ def run_in_small_units(folder: str, pause: float = 0.0) -> None:
 
     def put_and_wait(store: FolderStore, key: str, content: object) -> None:
         put(store, key, content)  # type: ignore[arg-type]
-        time.sleep(pause)
+        if pipe is not None and len(list(Path(folder).glob("units/*.npz"))) == units:
+            Path(pipe).read_bytes()
 
     FolderStore.put = put_and_wait  # type: ignore[assignment, method-assign]
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ import re
 import socket
 from pathlib import Path
 
+from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 
 CONNECT_SECONDS = 5.0
@@ -84,7 +85,7 @@ def _last_started() -> str:
     for folder in [named] if named else [os.environ.get("TMPDIR", "/tmp"), "/tmp"]:
         note = Path(folder) / "ray" / "ray_current_cluster"
         try:
-            return note.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeError):
+            return regular_file.read_text(note, "addresses of Ray", 2**10).strip()
+        except UserError:
             continue
     return ""

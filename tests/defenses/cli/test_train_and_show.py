@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -148,33 +146,3 @@ def test_a_user_error_is_printed_on_stderr_with_exit_code_2(tmp_path: Path) -> N
     assert done.returncode == 2
     assert done.stderr.strip() == "Error: Unknown recipe 'at-apw'. Did you mean at-awp?"
     assert done.stdout == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_command_can_be_resumed(number: signal.Signals, tmp_path: Path) -> None:
-    words = [
-        sys.executable,
-        "-m",
-        "defenses.cli",
-        "train",
-        "at",
-        "--data",
-        "digits",
-        "--out",
-        "run",
-        "--epochs",
-        "8",
-    ]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "resume.pt").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == (128 + number if number != signal.SIGKILL else -signal.SIGKILL)
-    assert number == signal.SIGKILL or "repeat the command with --resume" in output
-    done = subprocess.run([*words, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "run" / "curve.csv").read_text().splitlines()) == 9

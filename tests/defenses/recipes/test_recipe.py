@@ -232,3 +232,50 @@ def test_a_recipe_that_extends_itself_is_rejected(tmp_path: Path) -> None:
     second.write_text(f'extends = "{first}"\n')
     with pytest.raises(UserError, match="extends itself"):
         recipe(str(first))
+
+
+TABLES = (
+    "objective",
+    "inner",
+    "perturbation",
+    "optimiser",
+    "training",
+    "selection",
+    "threat",
+    "sources",
+    "variants",
+    "architectures",
+    "architecture_arguments",
+)
+
+
+@pytest.mark.parametrize("value", ["3", "true", '"text"', "[]", "[[1]]"])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_section_that_is_not_a_table_is_refused(table: str, value: str, tmp_path: Path) -> None:
+    """In the file itself and in a variant."""
+    file = tmp_path / "mine.toml"
+    file.write_text(f'extends = "at-awp"\n{table} = {value}\n')
+    with pytest.raises(UserError, match=rf"mine\.toml: {table} must be a table: write \[{table}\]"):
+        resolve(str(file), Choices(data="digits"))
+    if table != "variants":
+        file.write_text(f'extends = "at-awp"\n[variants.digits]\n{table} = {value}\n')
+        with pytest.raises(UserError, match=rf"{table} must be a table"):
+            resolve(str(file), Choices(data="digits"))
+
+
+@pytest.mark.parametrize(
+    "value", ["{ }", "{ unknown = 1 }", "{ steps = { a = 1 } }", "{ lr = [[]] }", "{ name = [] }"]
+)
+@pytest.mark.parametrize("table", TABLES)
+def test_a_section_with_odd_values_is_read_or_refused_in_one_line(
+    table: str, value: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.toml"
+    for head in ("", "[variants.digits]\n"):
+        file.write_text(f'extends = "at-awp"\n{head}{table} = {value}\n')
+        message = ""
+        try:
+            resolve(str(file), Choices(data="digits"))
+        except UserError as error:
+            message = str(error)
+        assert len(message.splitlines()) <= 1

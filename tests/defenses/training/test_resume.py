@@ -296,3 +296,28 @@ def test_the_state_is_saved_within_long_epochs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(resume_file, "save", spy)
     run(make_job(tmp_path, "at", epochs=1))
     assert seen == [1, 2, 0]
+
+
+@pytest.mark.parametrize("lacking", ["identity", "state", "version"])
+def test_an_incomplete_resume_file(lacking: str, tmp_path: Path) -> None:
+    whole = {"format": resume_file.FORMAT, "version": 1, "identity": "{}", "state": {}}
+    for value in (None, 3, "[]", []):
+        torch.save(whole | {lacking: value}, tmp_path / "resume.pt")
+        reasons = "is incomplete|was written by a newer version|is not readable as JSON"
+        with pytest.raises(UserError, match=rf"resume\.pt ({reasons})"):
+            resume_file.load(tmp_path, {})
+
+
+@pytest.mark.parametrize("value", [None, 3, "text", {"x": 1}, []])
+@pytest.mark.parametrize("part", ["network", "optimiser", "progress", "threads", "world"])
+def test_a_resume_file_with_a_damaged_part(part: str, value: object, tmp_path: Path) -> None:
+    """What only becomes a note, the number of threads and processes, may be missing or another number."""
+    job = make_job(tmp_path, "at", epochs=1)
+    context, state = begin(job, start_runtime("cpu", "32", 1, 1))
+    saved = state.saved(context.runtime) | {part: value}
+    if (part, value) in (("threads", None), ("threads", 3), ("world", 3)):
+        state.restore(saved, context.runtime)
+        return
+    resume_file.save(tmp_path, context.identity(), saved)
+    with pytest.raises(UserError, match=r"resume\.pt does not fit this run \("):
+        run(again(job))

@@ -189,10 +189,12 @@ def test_plans_that_lead_out_of_the_folder_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_linked_folder_of_changes_is_left_alone(tmp_path: Path) -> None:
+def test_a_linked_folder_of_changes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "0").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / STAGED).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    settle(tmp_path / "folder")
-    assert (tmp_path / "elsewhere" / "0").exists()
+    with pytest.raises(UserError, match=r"\.change is a symbolic link out of the folder. Delete it."):
+        settle(tmp_path / "folder")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["0"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == [STAGED]

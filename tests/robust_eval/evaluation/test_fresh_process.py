@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +18,9 @@ from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.verification.selftest.cases_unmodified import CHECKPOINT, trained_job
 
+needs_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="needs processes that fork"
+)
 BATCHES = [np.array([3, 0]), np.array([1])]
 
 
@@ -50,13 +55,22 @@ def test_a_missing_file_is_reported_without_its_path(tmp_path: Path) -> None:
 
 
 def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
+    def refuse(call: object, method: str) -> None:
         raise OSError("no more processes")
 
-    monkeypatch.setattr(fresh_process, "start_server", refuse)
+    monkeypatch.setattr(fresh_process, "_ask", refuse)
     job = trained_job()
     with pytest.raises(UserError, match=r"no fresh process could be run \(OSError\)"):
         fresh_process.logits(options(), job.request.checkpoint, job.x_NCHW[:5], BATCHES)
+
+
+@needs_fork
+def test_a_full_temporary_folder_only_costs_the_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refuse)
+    assert fresh_process.start_server() == "spawn"
 
 
 def test_a_script_without_a_main_guard_is_not_run_again(tmp_path: Path) -> None:
@@ -70,3 +84,39 @@ def test_a_script_without_a_main_guard_is_not_run_again(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["started", "torch.Size([2, 10])"]
+
+
+def logits_in_a_fork(daemon: bool) -> object:
+    """The shape of the logits that a fork of this process gets from a fresh process, or its error."""
+    job = trained_job()
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def ask() -> None:
+        try:
+            theirs.send(
+                fresh_process.logits(options(), job.request.checkpoint, job.x_NCHW[:5], BATCHES).shape
+            )
+        except BaseException as error:
+            theirs.send(error)
+
+    process = context.Process(target=ask, daemon=daemon)
+    process.start()
+    theirs.close()
+    answer = ours.recv()
+    process.join()
+    return answer
+
+
+@needs_fork
+def test_a_fork_of_a_process_that_has_a_server_runs_its_own_fresh_process() -> None:
+    assert fresh_process.start_server() == "forkserver"
+    assert logits_in_a_fork(daemon=False) == torch.Size([3, 10])
+
+
+@needs_fork
+def test_a_daemonic_process_reports_that_it_cannot_start_one() -> None:
+    """As the workers of ``multiprocessing.Pool`` are."""
+    error = logits_in_a_fork(daemon=True)
+    assert isinstance(error, UserError)
+    assert "a daemonic process cannot start one" in str(error)

@@ -1,0 +1,102 @@
+"""Commands without standard streams, a reader, a home folder or space for temporary files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.fake_workers import TRAINED, without_times
+from support.faulty_commands import Fault, FaultyCommands, Surroundings, session_members, wait_until
+
+RUN = "robust-eval run net.safetensors --suite fgsm --examples 40 --batch-size 10 --out out"
+STREAMS = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
+
+
+@pytest.fixture(scope="module")
+def reference(commands: FaultyCommands, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The result of a run in ordinary surroundings."""
+    folder = tmp_path_factory.mktemp("reference")
+    shutil.copy(TRAINED, folder / "net.safetensors")
+    commands.succeed(folder, RUN, fork=False)
+    return without_times(folder / "out" / "result.json")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    shutil.copy(TRAINED, tmp_path / "net.safetensors")
+    return tmp_path
+
+
+def closed(streams: str, words: str) -> list[str]:
+    """The words that run a command in a new process with some standard streams closed."""
+    program = [sys.executable, "-m", "robust_eval.cli", *words.split()]
+    return ["sh", "-c", f'exec "$@" {streams}', "sh", *program]
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_closed_streams_do_not_change_the_exit_code(streams: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        closed(streams, "gate missing.json --min-robust 1"), capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    expected = "" if "2>&-" in streams else "Error: missing.json does not exist. Check the path.\n"
+    assert done.stderr == expected
+
+
+def test_a_run_without_streams_and_home_ends_and_leaves_no_process(work: Path, reference: object) -> None:
+    """As a daemon has it. Nobody can write below /proc, not even root."""
+    words = closed("<&- >&- 2>&-", RUN.removeprefix("robust-eval "))
+    environment = os.environ | {"HOME": "/proc/nowhere"}
+    command = subprocess.Popen(words, cwd=work, env=environment, start_new_session=True)
+    assert command.wait() == 0
+    wait_until(lambda: not session_members(command.pid))
+    assert without_times(work / "out" / "result.json") == reference
+
+
+@pytest.mark.slow
+def test_a_run_without_the_variable_of_the_home_folder(work: Path, reference: object) -> None:
+    words = [sys.executable, "-m", "robust_eval.cli", *RUN.split()[1:]]
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    subprocess.run(words, cwd=work, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert without_times(work / "out" / "result.json") == reference
+
+
+def test_a_reader_that_ends_after_one_line(commands: FaultyCommands, work: Path, reference: object) -> None:
+    os.mkfifo(work / "pipe")
+    command = commands.start(work, RUN, surroundings=Surroundings(out=work / "pipe"))
+    with (work / "pipe").open() as reader:
+        assert reader.readline()
+    done = command.wait()
+    assert (done.code, done.err) == (0, "")
+    assert without_times(work / "out" / "result.json") == reference
+
+
+def test_output_on_a_full_disk(commands: FaultyCommands, work: Path, reference: object) -> None:
+    done = commands.start(work, RUN, surroundings=Surroundings(out=Path("/dev/full"))).wait()
+    assert done.code == 2
+    assert done.err == "Error: The output could not be written (No space left on device).\n"
+    assert without_times(work / "out" / "result.json") == reference
+
+
+def test_a_full_temporary_folder(
+    commands: FaultyCommands, work: Path, reference: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("temporary")
+    around = Surroundings(environment={"TMPDIR": str(folder)}, faulty=folder)
+    done = commands.start(work, RUN, Fault.FULL, 1, surroundings=around).wait()
+    assert done.code == 0, done
+    assert without_times(work / "out" / "result.json") == reference
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_temporary_folder_that_cannot_be_used(
+    name: str, commands: FaultyCommands, work: Path, reference: object
+) -> None:
+    (work / "file").touch()
+    around = Surroundings(environment={"TMPDIR": str(work / name)})
+    assert commands.start(work, RUN, surroundings=around).wait().code == 0
+    assert without_times(work / "out" / "result.json") == reference
