@@ -42,7 +42,9 @@ def published_defenses() -> list[Plant]:
             "random resizing and padding", "Xie et al. 2018", transforms.RandomlyResized, "random-outputs"
         ),
         defense("random noise", "Liu et al. 2018", transforms.RandomNoise, "random-outputs"),
-        defense("ME-Net", "Yang et al. 2019", transforms.PixelsReconstructed, "no-gradients"),
+        defense(
+            "ME-Net", "Yang et al. 2019", transforms.PixelsReconstructed, "no-gradients", "random-outputs"
+        ),
         defense(
             "mixup inference", "Pang et al. 2020", transforms.MixedWithNoise, "random-outputs", slow=True
         ),

@@ -80,15 +80,16 @@ def test_rounding_on_another_device_does_not_fail_a_check(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Verdicts of images on the decision boundary may differ between devices; they are counted separately."""
-    from robust_eval.verification import predictions, rejudge
+    from robust_eval.evaluation import judge
+    from robust_eval.verification import rejudge
 
     model, x, y, stored = _load(original)
     result = read_result(original / "result.json")
-    monkeypatch.setattr(predictions, "ROUNDING", 1e9)
+    monkeypatch.setattr(judge, "ROUNDING", 1e9)
     wrong = {c.name: c for c in rejudge.rejudge(result, stored, _RolledLogits(model), x, y)}
     assert wrong["clean predictions"].passed
     assert "decided by rounding alone" in wrong["clean predictions"].detail
-    monkeypatch.setattr(predictions, "ROUNDING", 1e-4)
+    monkeypatch.setattr(judge, "ROUNDING", 1e-4)
     assert not {c.name: c for c in rejudge.rejudge(result, stored, _RolledLogits(model), x, y)}[
         "clean predictions"
     ].passed
