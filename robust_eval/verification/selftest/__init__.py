@@ -34,6 +34,7 @@ def cases() -> tuple[Case, ...]:
             cases_closed_form,
             cases_loading,
             cases_run,
+            cases_plants,
             cases_diagnosis,
             cases_unmodified,
         )
