@@ -20,6 +20,7 @@ from robust_eval.results import (
     parse_result,
     verification_record,
 )
+from robust_eval.results.consistency import contradictions
 from robust_eval.results.verification_record import Verification
 
 RESULTS = "results"
@@ -90,9 +91,26 @@ class Row:
         """The flags of the result, as the present rules raise them."""
         return flags.current(self.result)
 
+    @cached_property
+    def contradicts_itself(self) -> bool:
+        """Whether the numbers of the result cannot belong together."""
+        return bool(contradictions(self.result))
+
+    @property
+    def rankable(self) -> bool:
+        """Whether the row may have a rank: complete, not refuted, and without a blocking flag."""
+        refuted = self.contradicts_itself or (self.verification is not None and not self.verification.passed)
+        return self.result.rankable and not refuted and not flags.blocking(self.result)
+
     @property
     def standing(self) -> str:
-        """``self-reported``, ``failed verification``, ``verified``, or ``verified, audited`` and how much."""
+        """How far the row was checked.
+
+        ``self-reported``, ``contradicts itself``, ``failed verification``, ``verified``, or
+        ``verified, audited`` and how much.
+        """
+        if self.contradicts_itself:
+            return "contradicts itself"
         if self.verification is None:
             return "self-reported"
         if not self.verification.passed:
@@ -166,7 +184,7 @@ def read_rows(board: Path) -> list[Row]:
 
 def order_rows(rows: list[Row], by: str = WORST_CASE) -> tuple[list[Row], list[Row]]:
     """(rankable rows, other rows), each sorted by a column, best first; ties by clean accuracy, then name."""
-    rankable = [row for row in rows if row.result.rankable and row.count(by) is not None]
+    rankable = [row for row in rows if row.rankable and row.count(by) is not None]
     others = [row for row in rows if row not in rankable]
     return sorted(rankable, key=lambda row: _order(row, by)), sorted(others, key=lambda row: _order(row, by))
 

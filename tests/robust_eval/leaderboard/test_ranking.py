@@ -140,3 +140,16 @@ def test_an_unfinished_row_is_shown_with_rows_that_agree_with_it() -> None:
         [["complete", "agreeing"], ["other"]],
         [["other"], ["complete", "agreeing"]],
     )
+
+
+def test_a_row_that_contradicts_itself_has_no_rank() -> None:
+    honest, forged = full(190, name="honest"), full(200, name="forged")
+    count = forged.worst_case.model_copy(update={"n_robust": forged.worst_case.n_robust + 5})
+    found = rank_rows(rows(honest, forged.model_copy(update={"worst_case": count})))
+    assert shown(found) == [("1", "honest"), ("-", "forged")]
+    assert found[1].row.standing == "contradicts itself"
+
+
+def test_a_row_whose_own_numbers_raise_a_blocking_flag_has_no_rank() -> None:
+    honest, forged = full(190, name="honest"), full(40, clean=40, name="at chance")
+    assert shown(rank_rows(rows(honest, forged))) == [("1", "honest"), ("-", "at chance")]

@@ -205,12 +205,18 @@ def test_only_some_columns(original: Path) -> None:
 
 
 def test_few_equal_images_do_not_show_that_a_run_is_repeated() -> None:
-    for images, equal, elsewhere, here in ((0, 0, False, True), (5, 5, False, True), (20, 20, True, True)):
+    for images, equal, elsewhere, here in (
+        (0, 0, False, True),
+        (5, 5, False, True),
+        (5, 4, False, False),
+        (20, 20, True, True),
+        (20, 19, False, True),
+        (20, 18, False, False),
+    ):
         column = repetition.RepeatedColumn(np.ones(3, dtype=np.bool_), {1}, images, equal)
         assert column.contradicting == {1}
         assert column.exact(same_environment=False) == elsewhere
         assert column.exact(same_environment=True) == here
-    assert not repetition.RepeatedColumn(np.ones(3, dtype=np.bool_), {1}, 20, 19).exact(same_environment=True)
 
 
 def test_audits_that_are_refused(original: Path, folder: Path) -> None:
