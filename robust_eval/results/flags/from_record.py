@@ -16,6 +16,7 @@ from robust_eval.results import (
     SecondJudgementRecord,
     checkpoint_claims,
 )
+from robust_eval.results.flags.effects import net_share
 from robust_eval.results.flags.from_model import COSINE
 from robust_eval.results.flags.rule import Finding
 from robust_eval.results.flags.rules import records
@@ -28,8 +29,8 @@ _TEST_SET, _HELD_OUT = 0.003, 0.05
 _SAME = CallDifference()
 _Z = 3.29
 """Two-sided normal quantile at p = 0.001."""
-WEAKER, WEAKER_COUNT = 0.01, 1
-"""Net share and net number of the sample's verdicts."""
+WEAKER = 0.005
+"""Net share of the sample's verdicts."""
 OVERLAP = 0.01
 """Test sets contain some training images, for example CIFAR-10 (Barz and Denzler 2020)."""
 
@@ -65,11 +66,12 @@ def from_changes(
 def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
     """Flag raised if attacks in reduced precision break fewer examples than in float32."""
     found = search.disagreement
-    if found is None or found.weaker - found.stronger <= max(WEAKER_COUNT, WEAKER * found.verdicts):
+    effect = None if found is None else net_share(found.weaker, found.stronger, found.verdicts)
+    if found is None or effect is None or not effect.exceeds(WEAKER):
         return ()
     figure = (
         f"of {found.verdicts} verdicts, {found.weaker} broken only in float32 and {found.stronger} only in "
-        "reduced precision"
+        f"reduced precision (net {effect})"
     )
     return records([("reduced-precision", figure)])
 

@@ -87,7 +87,7 @@ RECORD: Mapping[str, Rule] = {
     ),
     "reduced-precision": Rule(
         WARNS,
-        "2 verdicts and 1% of a sample, net, that are broken only with attacks in float32",
+        "95% interval of the net share of verdicts that are broken only with attacks in float32 above 0.5%",
         "Attacks in reduced precision are weaker on this model: evaluate with --precision float32.",
     ),
     "clean-accuracy-differs": Rule(

@@ -197,9 +197,9 @@ def test_the_disagreement_is_measured_and_recorded() -> None:
     assert plain.search.disagreement is None
 
 
-@pytest.mark.parametrize(("weaker", "stronger", "raised"), [(1, 0, False), (3, 1, False), (4, 1, True)])
+@pytest.mark.parametrize(("weaker", "stronger", "raised"), [(4, 0, False), (9, 6, False), (10, 1, True)])
 def test_weaker_attacks_in_bfloat16_are_flagged(weaker: int, stronger: int, raised: bool) -> None:
-    """A net difference of 2 in 200 verdicts (1%) is tolerated."""
+    """Of 200 verdicts, a net difference of 4 (2%) can be chance; one of 9 is not."""
     counts = {"images": 100, "verdicts": 200, "weaker": weaker, "stronger": stronger}
     record = DisagreementRecord(attacks=("a", "b"), **counts)
     found = from_search(SearchRecord(notes=(), tunings={}, disagreement=record))
