@@ -28,6 +28,7 @@ from robust_eval.evaluation.planning.request import make_request
 from robust_eval.evaluation.planning.settings import check_options
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.deep_copy import copy_model
+from robust_eval.models.acceleration.tuning import flops
 from robust_eval.models.isolation import Isolated, batched_logits
 from robust_eval.results import EvalResult, flags
 
@@ -110,8 +111,9 @@ def make_job(
     precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
+    operations = flops(Isolated(copy_model(unused)), x)
     reference, data = _reference(model, name, classes), _slice(x, y, classes)
-    request = make_request(settings, reference, data, threat, tuple(x.shape[1:]), precision)
+    request = make_request(settings, reference, data, threat, tuple(x.shape[1:]), precision, operations)
     notes = (note,) if note else ()
     fresh = partial(_logits_of_copy, unused)
     return Job(request, judged, x, y, fresh, compile=settings.compile, notes=notes)

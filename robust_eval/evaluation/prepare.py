@@ -30,6 +30,8 @@ from robust_eval.evaluation.planning.options import (
 )
 from robust_eval.evaluation.planning.request import make_request
 from robust_eval.evaluation.planning.settings import Settings, check_options
+from robust_eval.models.acceleration.tuning import flops
+from robust_eval.models.isolation import Isolated
 from robust_eval.models.loading import checkpoint
 from robust_eval.models.loading.checkpoint import LoadedModel
 
@@ -144,6 +146,7 @@ def build_job(
         threat,
         tuple(x.shape[1:]),
         precision,
+        flops(Isolated(model.model), x),
     )
     trained_on = model.trained_on
     overlap = None if trained_on is None else image_sketch.overlap(trained_on, chosen.x_NHWC)

@@ -20,9 +20,11 @@ def make_request(
     threat: ThreatModel,
     shape_CHW: tuple[int, ...],
     precision: str,
+    operations: int = 0,
 ) -> Request:
     """The request of one evaluation; ``precision`` is float32 or bfloat16.
 
+    ``operations``: floating-point operations of a forward pass per image; 0: unknown.
     A given batch size is used as it is; an automatic one may be split for stages with few survivors.
 
     Raises:
@@ -41,7 +43,7 @@ def make_request(
         data=data,
         threat=threat,
         suite=settings.suite,
-        batch_size=settings.batch_size or auto_batch_size(shape_CHW, settings.device.type),
+        batch_size=settings.batch_size or auto_batch_size(shape_CHW, settings.device.type, operations),
         seed=settings.seed,
         libraries=tuple((name, attacks.library(name)) for name in families),
         precision=precision,

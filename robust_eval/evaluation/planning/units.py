@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import prod
 
 from robust_eval import attacks
 from robust_eval.core import seeds
@@ -94,12 +95,22 @@ def stage_units(request: Request, column: Column, stage: int, survivors: Sequenc
     return [make_unit(request, column.id, attack, stage, batch) for batch in batches]
 
 
-def auto_batch_size(shape_CHW: Sequence[int], device_type: str) -> int:
-    """Automatic number of examples per unit: keeps the device busy, and an interruption loses little work."""
-    pixels = 1
-    for side in shape_CHW:
-        pixels *= side
-    if device_type == "cpu":
-        # The attack copy calls the network with slices of a unit: larger units are not faster.
-        return 500 if pixels <= 256 else 100
-    return 1000 if pixels <= 1024 else 500
+CALL = 10**9
+"""Floating-point operations of a unit's forward pass on a CPU that hide the fixed cost of a call.
+
+Calling a network and updating an attack's state cost about a millisecond; a core computes some 5e10 a second.
+"""
+
+
+def auto_batch_size(shape_CHW: Sequence[int], device_type: str, operations: int = 0) -> int:
+    """Automatic number of examples per unit: keeps the device busy, and an interruption loses little work.
+
+    ``operations``: floating-point operations of a forward pass per image; 0: unknown.
+    """
+    pixels = prod(shape_CHW)
+    if device_type != "cpu":
+        return 1000 if pixels <= 1024 else 500
+    if pixels <= 256:
+        return 500
+    # The attack copy calls the network with slices of a unit: larger units of large networks are not faster.
+    return 100 if operations == 0 else min(max(int(round(CALL / operations, -2)), 100), 1000)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from support.scripted_attacks import make_request
 
 from robust_eval.core.request import Request
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Normalisation
+from robust_eval.evaluation.in_memory import make_job
 from robust_eval.evaluation.planning import suites, units
 
 
@@ -69,6 +71,16 @@ def test_automatic_batch_sizes() -> None:
     assert units.auto_batch_size((1, 8, 8), "cpu") == 500
     assert units.auto_batch_size((1, 28, 28), "cpu") == units.auto_batch_size((3, 32, 32), "cpu") == 100
     assert units.auto_batch_size((3, 32, 32), "cuda") == 500
+    sizes = [units.auto_batch_size((1, 28, 28), "cpu", operations) for operations in (1, 2_500_000, 10**9)]
+    assert sizes == [1000, 400, 100], "A small network does not outweigh the cost of calling it."
+
+
+def test_the_automatic_batch_size_follows_from_the_network() -> None:
+    x, y = torch.rand(3, 1, 28, 28), torch.zeros(3, dtype=torch.int64)
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    assert make_job(linear, x, y, "Linf 0.1", "fgsm").request.batch_size == 1000
+    deep = torch.nn.Sequential(torch.nn.Conv2d(1, 64, 5), torch.nn.Conv2d(64, 8, 24), torch.nn.Flatten())
+    assert make_job(deep, x, y, "Linf 0.1", "fgsm").request.batch_size == 400
 
 
 def test_networks_of_one_file_have_different_keys() -> None:
