@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robust_eval import evaluate
 from robust_eval.core.threat import parse_threat
 from robust_eval.evaluation.checks import memory_probe, side_effects
+from robust_eval.results.flags import from_model
 from robust_eval.results.flags.figures import SideEffects
 from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
 from robust_eval.verification.selftest.planted_memory import (
@@ -157,3 +158,28 @@ class Detached(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(x.detach())
         return logits
+
+
+class SharedMemory(Wrapped):
+    """Copies share a memory of 40 images, which is full after a few calls; answers near images from it."""
+
+    def __init__(self, known: list[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.known = known
+
+    def __deepcopy__(self, memo: dict[int, object]) -> SharedMemory:
+        return SharedMemory(self.known)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        known = list(self.known)
+        nearest = [next((z for old, z in known if (old - image).abs().max() < 0.01), None) for image in x]
+        fresh = [number for number, near in enumerate(nearest) if near is None]
+        self.known += [(x[k].detach().clone(), logits[k].detach().clone()) for k in fresh][: 40 - len(known)]
+        rows = zip(nearest, logits, strict=True)
+        return torch.stack([own if near is None else near + 0.01 * (own - near) for near, own in rows])
+
+
+def test_a_shared_memory_that_is_soon_full_is_found() -> None:
+    found = measure(SharedMemory([]))
+    assert abs(found.change_in_next_call - 1) > from_model.CHANGE_IN_NEXT_CALL
