@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
+import io
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 
+from benchmarks.evaluation import matrix_rate
+from benchmarks.training import side, step
 from benchmarks.training.side import operations
 from benchmarks.training.step import main, parse, table
 from benchmarks.training.two_network_awp import TwoNetworks
@@ -67,29 +75,38 @@ def test_operations_of_a_step_and_their_growth_with_the_batch() -> None:
     assert operations(step, x, y, 8) == 3 * 2 * 8 * 5 * 7
 
 
-def test_the_command_runs(tmp_path: Path) -> None:
-    words = [
-        "--arch",
-        "lenet",
-        "--batch-size",
-        "4",
-        "--attack-steps",
-        "1",
-        "--repeats",
-        "1",
-        "--precision",
-        "bf16",
-        "--side",
-        "two-networks",
-        "--side",
-        "ours",
-    ]
-    main([*words, "--out", str(tmp_path / "figures.json")])
-    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
-    assert [(f["side"], f["awp"]) for f in figures] == [
+def in_this_process(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m benchmarks.training.side ...`` without a process that imports torch."""
+    _, _, module, *words = command
+    assert module == side.__name__
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr("sys.argv", [module, *words])
+        patch.setattr(matrix_rate, "rate", functools.partial(matrix_rate.rate, seconds=0.1))
+        side.main()
+    return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+
+
+def figures(folder: Path, *words: str) -> list[dict[str, Any]]:
+    """The figures that the command writes for one attack step on four images in bfloat16."""
+    small = ["--arch", "lenet", "--batch-size", "4", "--attack-steps", "1", "--repeats", "1"]
+    main([*small, "--precision", "bf16", *words, "--out", str(folder / "figures.json")])
+    found: list[dict[str, Any]] = json.loads((folder / "figures.json").read_text())["figures"]
+    assert all(f["seconds"] > 0 and f["peak_mib"] > 100 and f["share"] > 0 for f in found)
+    return found
+
+
+def test_the_command_measures_each_side_and_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step.subprocess, "run", in_this_process)
+    found = figures(tmp_path, "--side", "two-networks", "--side", "ours")
+    assert [(f["side"], f["awp"]) for f in found] == [
         ("two-networks", False),
         ("two-networks", True),
         ("ours", False),
         ("ours", True),
     ]
-    assert all(f["seconds"] > 0 and f["peak_mib"] > 100 and f["share"] > 0 for f in figures)
+
+
+def test_each_measurement_has_its_own_process(tmp_path: Path) -> None:
+    (found,) = figures(tmp_path, "--side", "two-networks", "--method", "at-awp")
+    assert (found["side"], found["awp"]) == ("two-networks", True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import shutil
 import signal
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from support.faulty_commands import opened_for_writing
+from support.fork_servers import context_with
 from support.known_models import run_in_small_units
 
 from robust_eval.evaluation.store import FolderStore
@@ -20,8 +21,9 @@ UNITS = 4 * 25
 
 def start(folder: Path, pipe: Path | None = None, units: int = 0) -> BaseProcess:
     """Start the run in a process, forked from a server that has imported the heavy libraries."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["robust_eval.evaluation.run", "robust_eval.attacks._art"])
+    # The first gradient imports symbolic_shapes.
+    lazy = ("robust_eval.attacks._art", "torch.fx.experimental.symbolic_shapes")
+    context = context_with("robust_eval.evaluation.run", *lazy)
     process = context.Process(target=run_in_small_units, args=(str(folder), pipe and str(pipe), units))
     process.start()
     return process
@@ -60,11 +62,17 @@ def without_times(result: EvalResult) -> object:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> EvalResult:
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
     finish(folder)
     assert stored(folder) <= UNITS
-    return read_result(folder / "result.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole: Path) -> EvalResult:
+    return read_result(whole / "result.json")
 
 
 def test_a_run_killed_three_times_gives_the_same_result(tmp_path: Path, uninterrupted: EvalResult) -> None:
@@ -89,8 +97,10 @@ def test_ctrl_c_writes_a_partial_result_that_lists_missing_columns(
     assert without_times(read_result(tmp_path / "result.json")) == without_times(uninterrupted)
 
 
-def test_damaged_and_deleted_units_are_computed_again(tmp_path: Path, uninterrupted: EvalResult) -> None:
-    finish(tmp_path)
+def test_damaged_and_deleted_units_are_computed_again(
+    tmp_path: Path, whole: Path, uninterrupted: EvalResult
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     units = sorted((tmp_path / "units").glob("*.npz"))
     units[0].write_bytes(units[0].read_bytes()[:50])
     units[1].unlink()

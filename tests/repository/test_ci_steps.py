@@ -90,6 +90,14 @@ def user_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def without_runs(folder: Path) -> Path:
+    """A script like ``robust-eval`` that does nothing if it is asked for a run."""
+    script = folder / "without-runs"
+    script.write_text(f'#!/bin/sh\n[ "$1" = run ] || exec "{COMMAND}" "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
 def test_the_action_evaluates_gates_adds_builds_and_checks(user_repository: Path) -> None:
     (user_repository / "summary.md").touch()
     given = settings(
@@ -114,14 +122,16 @@ def test_the_action_evaluates_gates_adds_builds_and_checks(user_repository: Path
     assert (user_repository / "summary.md").read_text() == (board / "README.md").read_text()
     assert (board / "index.html").is_file()
 
-    # The same inputs again, as on the next push: the row replaces itself.
-    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **given)
+    # The same inputs again, as on the next push: the row replaces itself. The result exists, so that the
+    # command that would only find it again is left out.
+    finished = {"ROBUST_EVAL": str(without_runs(user_repository))}
+    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **given, **finished)
     assert run.returncode == 0, run.stdout + run.stderr
     assert len(read_rows(board)) == 1
 
     # A minimum that the run does not reach: it fails before a row is added.
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
-    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **higher)
+    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **higher, **finished)
     assert run.returncode == 1
     assert "below the minimum of 99%" in run.stdout
     assert not (user_repository / "other").exists()

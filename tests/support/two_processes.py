@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import socket
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from defenses.training.context import begin
 from defenses.training.display import SilentTrainingDisplay
 from defenses.training.runtime import Runtime
 from defenses.training.signals import InterruptHandler
+from support.fork_servers import context_with
 from support.small_jobs import make_job
 
 NETWORK = """
@@ -83,8 +83,9 @@ def _complete_run(
 
 
 def _in_processes(target: Any, world: int, *arguments: Any) -> None:
-    port, context = free_port(), multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "defenses.training.trainer"])
+    # An optimiser imports torch._dynamo, which takes seconds.
+    context = context_with("torch._dynamo", "defenses.training.trainer", "sklearn.datasets")
+    port = free_port()
     started = [context.Process(target=target, args=(rank, world, port, *arguments)) for rank in range(world)]
     for process in started:
         process.start()
