@@ -28,16 +28,9 @@ CHECKPOINT = Path(__file__).with_name("digits-at.safetensors")
 
 @cache
 def trained_job(
-    suite: str = "clean",
-    norm: str = "Linf",
-    eps: str = "0.1",
-    normalisation: str | None = None,
-    examples: int | None = None,
+    suite: str = "clean", norm: str = "Linf", eps: str = "0.1", normalisation: str | None = None
 ) -> Job:
-    """A job of the shipped network on the 360 test digits or the first ``examples`` of them.
-
-    It is prepared as by ``robust-eval run``.
-    """
+    """A job of the shipped network on the 360 test digits, as ``robust-eval run`` prepares it."""
     options = EvaluationOptions(
         checkpoint=str(CHECKPOINT),
         data="digits",
@@ -45,7 +38,6 @@ def trained_job(
         norm=norm,
         eps=eps,
         normalisation=normalisation,
-        examples=examples,
         device="cpu",
         batch_size=120,
     )
@@ -73,7 +65,7 @@ def cases() -> list[Case]:
 
 
 def _trained() -> set[str]:
-    job = trained_job("fgsm,pgd-20,cw-inf,apgd-ce-t", examples=120)
+    job = trained_job("fgsm,pgd-20,cw-inf,apgd-ce-t")
     return flag_ids(execute(job, diagnose=True).flags)
 
 
