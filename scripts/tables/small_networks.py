@@ -61,7 +61,6 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "in-place ReLU": lambda: _convolutional(nn.Identity, lambda: nn.ReLU(inplace=True)),
     "SiLU": lambda: _convolutional(nn.Identity, nn.SiLU),
     "GELU": lambda: _convolutional(nn.Identity, nn.GELU),
-    "Softplus": lambda: _convolutional(nn.Identity, nn.Softplus),
     "dropout and max pooling": lambda: nn.Sequential(
         nn.Conv2d(1, WIDTH, 3, 1, 1),
         nn.ReLU(),

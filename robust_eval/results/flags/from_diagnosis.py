@@ -13,7 +13,9 @@ from robust_eval.results.flags.rules import records
 GAIN = 0.02
 """Correctly evaluated checkpoints of this project gain up to 3 of 100 examples (the interval begins below 0),
 planted attacks 9 and more."""
-NOT_RISING = 0.02
+NOT_RISING = 0.05
+"""Networks trained with MART reach 9 of 100 examples (the interval begins at 3.6%): PGD follows the
+cross-entropy, and their margin may rise meanwhile."""
 LEFT = 0.005
 """Examples that must be broken and are not: none on the checkpoints of this project."""
 

@@ -125,7 +125,7 @@ DIAGNOSIS: Mapping[str, Rule] = {
     ),
     "loss-not-rising": Rule(
         WARNS,
-        "95% interval of the share above 2% (calibrated)",
+        "95% interval of the share above 5% (calibrated)",
         "20 steps of PGD do not reduce the margin: gradients are not informative.",
     ),
     "unbounded-attack-fails": Rule(

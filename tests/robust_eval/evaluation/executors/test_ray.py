@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,46 +39,47 @@ def sequential(options: EvaluationOptions, tmp_path: Path) -> object:
     return without_times(execute(prepare(options), tmp_path / "sequential", command=options.command()))
 
 
-@pytest.fixture
-def ray_executor(ray_cluster: GrantedResources, request: pytest.FixtureRequest) -> Iterator[object]:
+@contextmanager
+def started(granted: GrantedResources) -> Iterator[Any]:
     from robust_eval.evaluation.executors.ray import RayExecutor
 
-    workers = getattr(request, "param", 2)
-    executor = RayExecutor(replace(ray_cluster, workers=workers))
-    yield executor
-    executor.close()
+    executor = RayExecutor(granted)
+    try:
+        yield executor
+    finally:
+        executor.close()
 
 
-@pytest.mark.parametrize("ray_executor", [pytest.param(1, marks=pytest.mark.slow), 2], indirect=True)
-def test_ray_workers_give_the_result_of_one_process(
-    options: EvaluationOptions, sequential: object, tmp_path: Path, ray_executor: object
-) -> None:
-    (run,) = run_options([options], ray_executor, tmp_path)  # type: ignore[arg-type]
+@pytest.fixture
+def ray_executor(ray_cluster: GrantedResources) -> Iterator[Any]:
+    with started(ray_cluster) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="class")
+def shared_executor(ray_cluster: GrantedResources) -> Iterator[Any]:
+    """Two workers for the tests of a class: each imports torch, which takes seconds."""
+    with started(ray_cluster) as executor:
+        yield executor
+
+
+def check_the_result(options: EvaluationOptions, sequential: object, out: Path, executor: Any) -> None:
+    (run,) = run_options([options], executor, out)
     assert not run.failures
     assert run.folder is not None
+    assert run.running is not None
     assert without_times(run.folder / "result.json") == sequential
-    states = ray_executor.workers()  # type: ignore[attr-defined]
+    states = executor.workers()
     assert sum(state.tasks for state in states) >= len(run.running.units)
     assert all(0 < state.utilisation <= 1 for state in states)
 
 
-def test_a_head_that_does_not_answer_ends_the_run_with_an_error(
-    options: EvaluationOptions, tmp_path: Path, ray_executor: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_one_ray_worker_gives_the_result_of_one_process(
+    options: EvaluationOptions, sequential: object, tmp_path: Path, ray_cluster: GrantedResources
 ) -> None:
-    """Ray itself would end the process without a message."""
-    monkeypatch.setattr("robust_eval.evaluation.executors.ray.HEAD_SECONDS", 0.2)
-
-    def lose_the_head(runs: Sequence[Run]) -> None:
-        if sum(run.running.done for run in runs if run.running) >= 5:
-            monkeypatch.setattr(ray_addresses, "answers", lambda _: False)
-
-    with pytest.raises(
-        UserError, match="The cluster's head at .* has not answered for .* Finished work is kept"
-    ):
-        run_options([options], ray_executor, tmp_path, RecordingDisplay(lose_the_head))
-    assert ray_executor._head_lost
-    assert len(list(tmp_path.glob("**/units/*.npz"))) >= 5
-    ray_executor._head_lost = False  # The head was not lost: the workers must be stopped after the test.
+    with started(replace(ray_cluster, workers=1)) as executor:
+        check_the_result(options, sequential, tmp_path, executor)
 
 
 def test_a_retry_does_not_wait_for_a_worker_that_is_not_ready(options: EvaluationOptions) -> None:
@@ -126,14 +128,45 @@ class KillingDisplay(RecordingDisplay):
             os.kill(self.killed[-1], signal.SIGKILL)
 
 
-def test_the_result_is_unchanged_if_a_worker_is_killed(
-    options: EvaluationOptions, sequential: object, tmp_path: Path, ray_executor: Any
-) -> None:
-    display = KillingDisplay([7], ray_executor)
-    (run,) = run_options([options], ray_executor, tmp_path, display)
-    assert len(display.killed) == 1
-    assert run.folder is not None
-    assert without_times(run.folder / "result.json") == sequential
+class TestTwoWorkers:
+    """The last test leaves tasks that are under way."""
+
+    def test_they_give_the_result_of_one_process(
+        self, options: EvaluationOptions, sequential: object, tmp_path: Path, shared_executor: Any
+    ) -> None:
+        check_the_result(options, sequential, tmp_path, shared_executor)
+
+    def test_the_result_is_unchanged_if_a_worker_is_killed(
+        self, options: EvaluationOptions, sequential: object, tmp_path: Path, shared_executor: Any
+    ) -> None:
+        display = KillingDisplay([7], shared_executor)
+        (run,) = run_options([options], shared_executor, tmp_path, display)
+        assert len(display.killed) == 1
+        assert run.folder is not None
+        assert without_times(run.folder / "result.json") == sequential
+
+    def test_a_head_that_does_not_answer_ends_the_run_with_an_error(
+        self,
+        options: EvaluationOptions,
+        tmp_path: Path,
+        shared_executor: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Ray itself would end the process without a message."""
+        monkeypatch.setattr("robust_eval.evaluation.executors.ray.HEAD_SECONDS", 0.2)
+
+        def lose_the_head(runs: Sequence[Run]) -> None:
+            if sum(run.running.done for run in runs if run.running) >= 5:
+                monkeypatch.setattr(ray_addresses, "answers", lambda _: False)
+
+        with pytest.raises(
+            UserError, match="The cluster's head at .* has not answered for .* Finished work is kept"
+        ):
+            run_options([options], shared_executor, tmp_path, RecordingDisplay(lose_the_head))
+        assert shared_executor._head_lost
+        assert len(list(tmp_path.glob("**/units/*.npz"))) >= 5
+        # The head was not lost: the workers must be stopped after the test.
+        shared_executor._head_lost = False
 
 
 @pytest.mark.slow
