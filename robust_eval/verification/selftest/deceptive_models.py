@@ -58,9 +58,7 @@ def deceptive_models() -> list[Plant]:
         deception("seeds Python's random", "-", effects.SeedsPython, "seeds-generators"),
         deception("seeds torch for its noise", "-", effects.SeedsForNoise, "seeds-generators"),
         deception("noise of its own generator", "-", effects.DrawsFromOwnGenerator),
-        deception(
-            "batch statistics above 40 images", "-", batches.LargeBatchStatistics, "fresh-model-disagrees"
-        ),
+        deception("batch statistics above 40 images", "-", batches.LargeBatchStatistics, "batch-dependent"),
         deception(
             "offset by rank in the batch", "-", batches.SortsBatch, "batch-dependent fresh-model-disagrees"
         ),

@@ -114,7 +114,7 @@ def published_defenses() -> list[Plant]:
             "test-time normalisation",
             "Schneider et al. 2020",
             planted_batches.BatchStatistics,
-            "batch-dependent fresh-model-disagrees",
+            "batch-dependent",
         ),
     ]
 
