@@ -47,7 +47,8 @@ def interrupt_after(folder: Path, units: int, with_signal: signal.Signals) -> No
     assert process.pid is not None
     with opened_for_writing(pipe, process.is_alive):
         os.kill(process.pid, with_signal)
-        process.join(240)
+    # The pipe is closed first: a signal between opening it and reading from it takes effect after the read.
+    process.join(240)
     pipe.unlink()
     assert stored(folder) == units
 
