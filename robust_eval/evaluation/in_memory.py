@@ -106,12 +106,12 @@ def make_job(
     x, y = _checked(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
     # Copied before the first call: a model with a memory must not have seen the images.
     unused, judged = copy_model(model).eval(), copy_model(model).eval()
-    classes = _classes(Isolated(copy_model(unused)), x[:1])
+    measured = Isolated(copy_model(unused))
+    classes, operations = _classes(measured, x[:1]), flops(measured, x)
     _check_copy(model, unused, x[:_COMPARED])
     precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
-    operations = flops(Isolated(copy_model(unused)), x)
     reference, data = _reference(model, name, classes), _slice(x, y, classes)
     request = make_request(settings, reference, data, threat, tuple(x.shape[1:]), precision, operations)
     notes = (note,) if note else ()

@@ -96,7 +96,7 @@ class Row:
         """Whether the numbers of the result cannot belong together."""
         return bool(contradictions(self.result))
 
-    @property
+    @cached_property
     def rankable(self) -> bool:
         """Whether the row may have a rank: complete, not refuted, and without a blocking flag."""
         refuted = self.contradicts_itself or (self.verification is not None and not self.verification.passed)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.fake_workers import TRAINED, without_times
+from support.fake_workers import without_times
 from support.faulty_commands import (
+    RUN,
     FaultyCommands,
     Outcome,
     Surroundings,
@@ -26,7 +27,6 @@ from support.small_jobs import SMALL
 
 from robust_eval import data
 
-RUN = "robust-eval run net.safetensors --suite fgsm --examples 40 --batch-size 10 --out out"
 TRAIN = " ".join(
     [
         "defenses train at --data npz:images.npz --arch digits-cnn --norm Linf --eps 0.1 --epochs 2",
@@ -54,23 +54,6 @@ WAITING_RUN = (
     "run net.pt --arch net.py:build --normalisation none --data digits --eps 0.1 --suite clean --examples 12 "
     "--out out"
 )
-
-
-@pytest.fixture(scope="module")
-def reference(commands: FaultyCommands, tmp_path_factory: pytest.TempPathFactory) -> object:
-    """The result of a run without a signal."""
-    folder = tmp_path_factory.mktemp("reference")
-    shutil.copy(TRAINED, folder / "net.safetensors")
-    commands.succeed(folder, RUN, fork=False)
-    return without_times(folder / "out" / "result.json")
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    shutil.copy(TRAINED, tmp_path / "net.safetensors")
-    os.mkfifo(tmp_path / "pipe")
-    os.mkfifo(tmp_path / "other-pipe")
-    return tmp_path
 
 
 @pytest.fixture

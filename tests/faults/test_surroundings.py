@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.fake_workers import TRAINED, without_times
-from support.faulty_commands import Fault, FaultyCommands, Surroundings, session_members, wait_until
+from support.fake_workers import without_times
+from support.faulty_commands import RUN, Fault, FaultyCommands, Surroundings, session_members, wait_until
 
-RUN = "robust-eval run net.safetensors --suite fgsm --examples 40 --batch-size 10 --out out"
 STREAMS = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
-
-
-@pytest.fixture(scope="module")
-def reference(commands: FaultyCommands, tmp_path_factory: pytest.TempPathFactory) -> object:
-    """The result of a run in ordinary surroundings."""
-    folder = tmp_path_factory.mktemp("reference")
-    shutil.copy(TRAINED, folder / "net.safetensors")
-    commands.succeed(folder, RUN, fork=False)
-    return without_times(folder / "out" / "result.json")
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    shutil.copy(TRAINED, tmp_path / "net.safetensors")
-    return tmp_path
 
 
 def closed(streams: str, words: str) -> list[str]:
@@ -48,7 +31,7 @@ def test_closed_streams_do_not_change_the_exit_code(streams: str, tmp_path: Path
 
 
 def test_a_run_without_streams_and_home_ends_and_leaves_no_process(work: Path, reference: object) -> None:
-    """As a daemon has it. Nobody can write below /proc, not even root."""
+    """The surroundings of a daemon. No user, including root, can write below /proc."""
     words = closed("<&- >&- 2>&-", RUN.removeprefix("robust-eval "))
     environment = os.environ | {"HOME": "/proc/nowhere"}
     command = subprocess.Popen(words, cwd=work, env=environment, start_new_session=True)
@@ -66,7 +49,6 @@ def test_a_run_without_the_variable_of_the_home_folder(work: Path, reference: ob
 
 
 def test_a_reader_that_ends_after_one_line(commands: FaultyCommands, work: Path, reference: object) -> None:
-    os.mkfifo(work / "pipe")
     command = commands.start(work, RUN, surroundings=Surroundings(out=work / "pipe"))
     with (work / "pipe").open() as reader:
         assert reader.readline()

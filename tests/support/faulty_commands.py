@@ -21,6 +21,8 @@ import pytest
 SUPPORT = Path(__file__).parent
 SECONDS = 300
 """A command that takes longer is ended by SIGALRM."""
+RUN = "robust-eval run net.safetensors --suite fgsm --examples 40 --batch-size 10 --out out"
+"""An evaluation of two columns in four units each, of a network that is trained already."""
 
 
 class Fault(IntEnum):
@@ -154,7 +156,7 @@ def opened_for_writing(pipe: Path, expected: Callable[[], bool]) -> Iterator[Non
     handles: list[int] = []
 
     def is_open() -> bool:
-        with suppress(OSError):  # ENXIO: nobody reads
+        with suppress(OSError):  # ENXIO: no process has opened it for reading
             handles.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
         return bool(handles) or not expected()
 

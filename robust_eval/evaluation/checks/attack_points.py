@@ -11,6 +11,7 @@ from torch import Tensor
 from robust_eval.core.norms import norm_per_image, project, scale_small_gradients
 from robust_eval.core.threat import Norm, ThreatModel
 from robust_eval.models import out_of_memory
+from robust_eval.models.gradients import gradient_or_zero
 
 Model = Callable[[Tensor], Tensor]
 """x_NCHW to logits_NK."""
@@ -113,11 +114,8 @@ def _gradient(model: Model, points: Tensor, weights: Tensor) -> Tensor | None:
     leaf = points.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
-            value = (model(leaf) * weights).sum()
-            if not value.requires_grad:
-                return torch.zeros_like(points)
-            (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
-            return torch.zeros_like(points) if gradient is None else gradient
+            logits = model(leaf)
+        return gradient_or_zero(leaf, logits, weights)
     except RuntimeError as error:
         if len(points) == 1 or not out_of_memory.is_out_of_memory(error):
             raise

@@ -15,6 +15,7 @@ from robust_eval.core.types import CallDifference
 from robust_eval.evaluation.checks.attack_points import Model
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.first_call import FirstCall
+from robust_eval.models.gradients import gradient_or_zero
 
 
 def compare(first: FirstCall, model: Model) -> CallDifference:
@@ -29,9 +30,8 @@ def compare(first: FirstCall, model: Model) -> CallDifference:
             raise
         return CallDifference()
     cosine = 1.0
-    if first.gradient_NCHW is not None:
-        before = first.gradient_NCHW.double().flatten()
-        after = torch.zeros_like(before) if gradient is None else gradient.double().flatten()
+    if first.gradient_NCHW is not None and gradient is not None:
+        before, after = (one.double().flatten() for one in (first.gradient_NCHW, gradient))
         if before.isfinite().all() and after.isfinite().all() and (before.any() or after.any()):
             cosine = float(torch.cosine_similarity(before, after, 0, eps=1e-300))
     return CallDifference(median_difference(first.logits_NK, logits), cosine)
@@ -46,14 +46,11 @@ def largest(found: Iterable[CallDifference]) -> CallDifference:
 
 
 def _again(first: FirstCall, model: Model) -> tuple[Tensor, Tensor | None]:
-    """Logits, and the gradient if the call had one and the model has one."""
+    """Logits, and the gradient if that of the call was computed."""
     if first.weights_NK is None:
         with torch.no_grad():
             return model(first.x_NCHW), None
     leaf = first.x_NCHW.clone().requires_grad_()
     with torch.enable_grad():
         logits = model(leaf)
-        if not logits.requires_grad:
-            return logits, None
-        (gradient,) = torch.autograd.grad((logits * first.weights_NK).sum(), leaf, allow_unused=True)
-    return logits.detach(), gradient
+    return logits.detach(), gradient_or_zero(leaf, logits, first.weights_NK)

@@ -15,6 +15,7 @@ from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.engine import Engine
 from robust_eval.models.acceleration.first_call import IMAGES, FirstCall, first_images
 from robust_eval.models.acceleration.small_steps import StepEvaluator
+from robust_eval.models.gradients import gradient_or_zero
 from robust_eval.models.isolation import RandomStream, RecordedWrites, device_of
 
 Result = TypeVar("Result")
@@ -58,7 +59,8 @@ class AttackCopy(nn.Module):
         """Set the counts of forward and backward passes to 0, and forget the first calls."""
         self.forwards = 0
         self.backwards = 0
-        self.first_calls: dict[bool, FirstCall] = {}  # key: whether the call was differentiable
+        self.first_calls: dict[bool, FirstCall] = {}
+        """By whether the call was differentiable."""
 
     def train(self, mode: bool = True) -> AttackCopy:
         """Stay in eval mode: libraries switch modes as a side effect."""
@@ -76,9 +78,15 @@ class AttackCopy(nn.Module):
         with torch.no_grad():
             # A model may return the same tensor from every call.
             logits = self._in_chunks(lambda part: self.engine(part).clone(), False, x)
-            if False not in self.first_calls:
-                self.first_calls[False] = first_images(x, logits)
+            self.keep_first(x, logits, differentiable=False)
             return logits
+
+    def keep_first(self, x_NCHW: Tensor, logits_NK: Tensor, *, differentiable: bool) -> FirstCall | None:
+        """Keep a call if it is the first of its kind; returns it then."""
+        if differentiable in self.first_calls:
+            return None
+        self.first_calls[differentiable] = first_images(x_NCHW, logits_NK)
+        return self.first_calls[differentiable]
 
     @torch.no_grad()
     def logits_at_steps(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
@@ -143,7 +151,7 @@ class AttackCopy(nn.Module):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             logits = self.gradient_engine(leaf)
-        return _gradient_or_zero(leaf, logits, grad_NK)
+        return gradient_or_zero(leaf, logits, grad_NK)
 
 
 def query_steps(scores: Callable[[Tensor], Tensor], x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
@@ -163,10 +171,8 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, attack_copy: AttackCopy) -> Tensor:
-        ctx.is_first = True not in attack_copy.first_calls
         logits = _Pass._logits(ctx, x, attack_copy)
-        if ctx.is_first:
-            attack_copy.first_calls[True] = first_images(x, logits)
+        ctx.first = attack_copy.keep_first(x, logits, differentiable=True)
         return logits
 
     @staticmethod
@@ -189,9 +195,9 @@ class _Pass(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         attack_copy.backwards += len(x)
         gradient = _Pass._gradient(ctx, x, grad_NK)
-        first = attack_copy.first_calls.get(True)
-        if ctx.is_first and first is not None:
-            first.weights_NK, first.gradient_NCHW = grad_NK[:IMAGES].clone(), gradient[:IMAGES].clone()
+        if ctx.first is not None:
+            ctx.first.weights_NK = grad_NK[:IMAGES].clone()
+            ctx.first.gradient_NCHW = gradient[:IMAGES].clone()
         return gradient, None
 
     @staticmethod
@@ -210,12 +216,4 @@ class _Pass(torch.autograd.Function):
 def _from_graphs(graphs: list[tuple[Tensor, Tensor]], grad_NK: Tensor) -> Tensor:
     parts = torch.split(grad_NK, [len(leaf) for leaf, _ in graphs])
     pairs = zip(graphs, parts, strict=True)
-    return torch.cat([_gradient_or_zero(leaf, logits, grad) for (leaf, logits), grad in pairs])
-
-
-def _gradient_or_zero(leaf: Tensor, logits: Tensor, grad_NK: Tensor) -> Tensor:
-    """The gradient of ``(logits * grad).sum()``; zero for a model without one, so that attacks go on."""
-    if not logits.requires_grad:
-        return torch.zeros_like(leaf)
-    (gradient,) = torch.autograd.grad(logits, leaf, grad_NK, allow_unused=True)
-    return torch.zeros_like(leaf) if gradient is None else gradient
+    return torch.cat([gradient_or_zero(leaf, logits, grad) for (leaf, logits), grad in pairs])

@@ -66,8 +66,10 @@ def from_changes(
 def from_search(search: SearchRecord) -> tuple[FlagRecord, ...]:
     """Flag raised if attacks in reduced precision break fewer examples than in float32."""
     found = search.disagreement
-    effect = None if found is None else net_share(found.weaker, found.stronger, found.verdicts)
-    if found is None or effect is None or not effect.exceeds(WEAKER):
+    if found is None:
+        return ()
+    effect = net_share(found.weaker, found.stronger, found.verdicts)
+    if not effect.exceeds(WEAKER):
         return ()
     figure = (
         f"of {found.verdicts} verdicts, {found.weaker} broken only in float32 and {found.stronger} only in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from threading import Event
 from typing import Any
 
 import torch
@@ -181,12 +182,12 @@ class DriftingModel(ModifiedNetwork):
 
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__(network)
-        self.drifted: set[str] = set()
+        self.drifted = Event()
 
     def change_output(self, z: Tensor) -> Tensor:
         if called_by_attack():
-            self.drifted.add("yes")
-        return z.roll(1, 1) if self.drifted else z
+            self.drifted.set()
+        return z.roll(1, 1) if self.drifted.is_set() else z
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DriftingModel:
         copied = DriftingModel(deepcopy(self.network, memo))

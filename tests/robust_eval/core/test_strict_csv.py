@@ -1,4 +1,4 @@
-"""Tables of strangers: limits, and what is no table."""
+"""Tables from unknown sources: limits, and files that are refused because they are not tables."""
 
 from __future__ import annotations
 
