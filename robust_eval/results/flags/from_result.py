@@ -8,7 +8,7 @@ from robust_eval.results.flags.from_columns import from_columns
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
 from robust_eval.results.flags.from_record import from_record, from_search, from_second_judgement
 from robust_eval.results.flags.rule import BLOCKS
-from robust_eval.results.flags.rules import DIAGNOSIS, distinct
+from robust_eval.results.flags.rules import DIAGNOSIS, RULES, distinct
 
 _COUNTED = (
     "robust-above-clean",
@@ -45,7 +45,7 @@ def current(result: EvalResult) -> tuple[FlagRecord, ...]:
         return result.flags
     raised = {flag.id: flag for flag in from_result(result)}
     recorded = [
-        raised.get(flag.id, flag)
+        raised.get(flag.id, _with_present_severity(flag))
         for flag in result.flags
         if flag.id in raised or flag.id not in _COUNTED or flag.severity == BLOCKS
     ]
@@ -59,9 +59,20 @@ def outdated(result: EvalResult) -> tuple[str, ...]:
 
 
 def blocking(result: EvalResult) -> tuple[FlagRecord, ...]:
-    """Flags that block ranking, including any that the record omits but its numbers imply."""
-    raised = distinct((*result.flags, *from_result(result)))
-    return tuple(flag for flag in raised if flag.severity == BLOCKS)
+    """Flags that block ranking, including any that the record omits, or lists as a warning."""
+    found = (*map(_with_present_severity, result.flags), *from_result(result))
+    return distinct(flag for flag in found if flag.severity == BLOCKS)
+
+
+def _with_present_severity(flag: FlagRecord) -> FlagRecord:
+    """The flag, as one that blocks ranking if its present rule says so.
+
+    Flags that follow from counts are left as recorded, because the present rules compute them again.
+    """
+    rule = RULES.get(flag.id)
+    if rule is None or rule.severity != BLOCKS or flag.id in _COUNTED:
+        return flag
+    return flag.model_copy(update={"severity": BLOCKS})
 
 
 def not_recorded(result: EvalResult, raised: tuple[FlagRecord, ...]) -> list[str]:

@@ -49,9 +49,14 @@ _PLANTS: tuple[tuple[str, Callable[[], nn.Module], tuple[str, ...], tuple[str, .
         "BatchNorm in training mode",
         planted_models.TrainingModeBatchNorm,
         ("batch-dependent", "train-mode"),
-        (),
+        ("remembers-images",),
     ),
-    ("subtracts the batch's mean", planted_models.BatchMeanSubtracted, ("batch-dependent",), ()),
+    (
+        "subtracts the batch's mean",
+        planted_models.BatchMeanSubtracted,
+        ("batch-dependent",),
+        ("remembers-images",),
+    ),
     (
         "NaN on half of the images",
         planted_models.NaNOnHalf,

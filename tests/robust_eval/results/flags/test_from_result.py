@@ -34,3 +34,14 @@ def test_a_recorded_flag_that_blocks_ranking_remains() -> None:
     """The row stays unranked as long as the flag is in its file, so that the page must show the reason."""
     found = recorded("unbounded-attack-fails", "attack-without-effect")
     assert [flag.id for flag in flags.current(found)] == ["unbounded-attack-fails", "attack-without-effect"]
+
+
+def test_a_blocking_flag_that_is_recorded_as_a_warning_blocks() -> None:
+    """Whether its numbers raise it again (a collapsed model) or only the record has it."""
+    found = recorded("remembers-images", "attack-without-effect", "collapsed")
+    warned = tuple(flag.model_copy(update={"severity": flags.WARNS}) for flag in found.flags)
+    collapsed = result({"clean": bits(1000, 100), "pgd-20": bits(1000, 50)})
+    changed = collapsed.model_copy(update={"flags": warned})
+    assert {flag.id for flag in flags.blocking(changed)} == {"remembers-images", "collapsed"}
+    shown = {flag.id: flag.severity for flag in flags.current(changed)}
+    assert shown == {"remembers-images": flags.BLOCKS, "collapsed": flags.BLOCKS}
