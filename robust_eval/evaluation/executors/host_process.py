@@ -1,4 +1,4 @@
-"""The Ray actor: a worker host that answers one task at a time."""
+"""A worker host in a process of its own, of Ray or of this machine, which answers one task at a time."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import Source, reason
+from robust_eval.evaluation.executors.shared_images import SharedImages
 from robust_eval.evaluation.store import pack_unit
 
 
-class HostActor:
-    """A worker host in a process of its own."""
+class HostProcess:
+    """A worker host, with answers that can be sent to another process."""
 
-    def __init__(self, cpus: int) -> None:
+    def __init__(self, cpus: int, shared: SharedImages | None = None) -> None:
+        """``shared``: images that the process need not load."""
         import torch
 
         from robust_eval.evaluation.executors.worker_host import WorkerHost
 
         torch.set_num_threads(cpus)
-        self._host = WorkerHost()
+        self._host = WorkerHost(shared=shared)
 
     def identify(self) -> tuple[str, int]:
         """(host name, process id)"""
