@@ -59,7 +59,7 @@ class WorkerProcess:
         self._process.join(5)
         code = self._process.exitcode
         if code is None or code >= 0:
-            return f"the worker's process ended (exit code {code})"
+            return f"the worker's process ended with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         memory = ": is there too little memory?" if name == "SIGKILL" else ""
         return f"the worker's process was ended by {name}{memory}"

@@ -108,16 +108,14 @@ def test_one_process_is_this_one(options: EvaluationOptions, tmp_path: Path) -> 
     assert not isinstance(executor._current, ProcessExecutor)
 
 
-def test_processes_that_end_at_once_end_the_run(
-    options: EvaluationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: MachineExecutor
-) -> None:
-    monkeypatch.setattr("robust_eval.evaluation.executors.worker_process._work", _end)
-    with pytest.raises(UserError, match=r"end as soon as they start \(.*exit code 3\)\. Use --workers 1"):
-        run_options([options], executor, tmp_path / "runs")
-
-
-def _end(*_arguments: object) -> None:
-    raise SystemExit(3)
+def test_processes_that_end_at_once_end_the_run() -> None:
+    """No process can have fewer than one thread."""
+    executor = ProcessExecutor(WorkerPlan(2, -1))
+    try:
+        with pytest.raises(UserError, match=r"end as soon as they start \(.*exit code 1\)\. Use --workers 1"):
+            any(executor.wait(10) for _ in range(6))
+    finally:
+        executor.close()
 
 
 def test_images_that_cannot_be_shared_are_loaded_by_each_process(
