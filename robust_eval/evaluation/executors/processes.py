@@ -127,7 +127,7 @@ class ProcessExecutor:
 
     def _lost(self, worker: _Worker) -> None:
         why, task = worker.process.ending(), worker.task
-        worker.process.close()
+        worker.process.close(idle=False)
         if task is not None:
             self._events.append(self._retries.failed(task, worker.state.name, why, died=True))
         else:
@@ -142,5 +142,5 @@ class ProcessExecutor:
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.process.close()
+            worker.process.close(idle=worker.task is None)
         self._folder.cleanup()

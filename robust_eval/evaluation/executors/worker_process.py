@@ -17,6 +17,9 @@ from robust_eval.evaluation.executors import Task
 from robust_eval.evaluation.executors.host_process import HostProcess
 from robust_eval.evaluation.executors.shared_images import SharedImages
 
+_END = 5.0
+"""Seconds that an idle worker may take to end."""
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -64,9 +67,11 @@ class WorkerProcess:
         memory = ": is there too little memory?" if name == "SIGKILL" else ""
         return f"the worker's process was ended by {name}{memory}"
 
-    def close(self) -> None:
-        """Stop it at once, and wait for its end."""
+    def close(self, *, idle: bool) -> None:
+        """Stop it, and wait for its end. An ``idle`` one ends itself, and deletes what its libraries made."""
         self.connection.close()
+        if idle:
+            self._process.join(_END)
         self._alive.close()
         self._process.kill()
         self._process.join()
@@ -79,8 +84,7 @@ def _work(connection: Connection, alive: Connection, around: Surroundings) -> No
         if number != getattr(signal, "SIGTERM", None):
             signal.signal(number, signal.SIG_IGN)
     Thread(target=_end_with_owner, args=(alive,), daemon=True).start()
-    # At its import joblib makes a semaphore, which would be left if this process is killed.
-    os.environ.update(around.environment | {"JOBLIB_MULTIPROCESSING": "0"})
+    os.environ.update(around.environment)
     os.chdir(around.folder)
     host = HostProcess(around.threads, around.shared)
     try:
