@@ -78,7 +78,7 @@ def run(
         each, executor = _start_ray(console, each, cluster)
         _work(console, each, where, shard, lambda _log: executor)
     else:
-        _work(console, each, where, shard, partial(_this_machine, cluster))
+        _work(console, each, where, shard, partial(_this_machine, cluster, each[0].device))
 
 
 def _with_shard(options: EvaluationOptions, where: RunOptions) -> tuple[EvaluationOptions, int | None]:
@@ -208,10 +208,10 @@ def _work(
     _raise_failures(scheduler.runs)
 
 
-def _this_machine(cluster: ClusterOptions, log: Log) -> Executor:
-    from robust_eval.evaluation.executors.machine import MachineExecutor
+def _this_machine(cluster: ClusterOptions, device: str, log: Log) -> Executor:
+    from robust_eval.evaluation.executors.machine import MachineExecutor, gpus
 
-    return MachineExecutor(cluster.workers, cluster.cpus, log)
+    return MachineExecutor(cluster.workers, cluster.cpus, log, gpus(device))
 
 
 def _report(console: Console, runs: Sequence[Run]) -> None:

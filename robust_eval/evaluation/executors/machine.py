@@ -31,9 +31,14 @@ BATCH = (8, 64)
 class MachineExecutor:
     """Runs tasks in this process until the number of processes is chosen."""
 
-    def __init__(self, workers: int | None, threads: int | None, log: Log) -> None:
-        """``workers``: number of processes, ``threads`` of each; None: chosen after the first probes."""
-        self._wanted, self._threads, self._log = workers, threads, log
+    def __init__(
+        self, workers: int | None, threads: int | None, log: Log, devices: Sequence[str] = ()
+    ) -> None:
+        """``workers``: number of processes, ``threads`` of each; None: chosen after the first probes.
+
+        ``devices``: the GPUs that the processes share.
+        """
+        self._wanted, self._threads, self._log, self._devices = workers, threads, log, devices
         self._job: Job | None = None
         """The first job, whose images the processes share."""
         self._before = torch.get_num_threads()
@@ -50,6 +55,9 @@ class MachineExecutor:
         self._job, cores = job, self._before
         if self._wanted is not None:
             return WorkerPlan(self._wanted, self._threads or max(1, cores // self._wanted))
+        if self._devices:
+            workers = min(len(self._devices), parallel_units(job))
+            return WorkerPlan(max(workers, 1), self._threads or max(1, cores // max(workers, 1)))
         if self._threads is not None:
             return WorkerPlan(max(1, cores // self._threads), self._threads)
         return choose_workers(job, cores)
@@ -66,7 +74,7 @@ class MachineExecutor:
             if plan is not None and plan.workers > 1:
                 self._current.close()
                 self._log(f"{plan.workers} processes, {plan.threads} thread{'s' * (plan.threads > 1)} each")
-                self._current = ProcessExecutor(plan, self._job)
+                self._current = ProcessExecutor(plan, self._job, self._devices)
         return events
 
     def workers(self) -> Sequence[WorkerState]:
@@ -77,16 +85,28 @@ class MachineExecutor:
         torch.set_num_threads(self._before)
 
 
+def gpus(device: str) -> list[str]:
+    """The GPUs that ``--device`` allows, if there are several."""
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 1
+    return [f"cuda:{number}" for number in range(count)] if count > 1 else []
+
+
+def parallel_units(job: Job) -> int:
+    """How many units can run at the same time, once the clean predictions are known."""
+    request = job.request
+    stages = (
+        stage_units(request, column, 0, range(request.data.n))
+        for column in request.suite.columns
+        if column.attacks
+    )
+    return sum(map(len, stages))
+
+
 def choose_workers(job: Job, cores: int) -> WorkerPlan:
     """The workers that finish the job soonest on this machine, from a few timed passes."""
     if cores == 1 or job.x_NCHW.device.type != "cpu":
         return WorkerPlan(1, cores)
-    request = job.request
-    parallel = sum(
-        len(stage_units(request, column, 0, range(request.data.n)))
-        for column in request.suite.columns
-        if column.attacks
-    )
+    parallel = parallel_units(job)
     if parallel < 2:
         return WorkerPlan(1, cores)
     all_threads, one_thread = (_seconds(job, threads) for threads in (cores, 1))

@@ -32,6 +32,7 @@ class _Worker:
 
     process: WorkerProcess
     state: WorkerState
+    device: str | None
     born: float
     task: Task | None = None
 
@@ -39,8 +40,8 @@ class _Worker:
 class ProcessExecutor:
     """Runs tasks in local processes."""
 
-    def __init__(self, plan: WorkerPlan, job: Job | None = None) -> None:
-        """``job``: its images are shared by all processes."""
+    def __init__(self, plan: WorkerPlan, job: Job | None = None, devices: Sequence[str] = ()) -> None:
+        """``job``: its images are shared by all processes. ``devices``: GPUs, each for every n-th process."""
         self._threads = plan.threads
         self._retries = Retries()
         self._events: list[Event] = []
@@ -50,7 +51,8 @@ class ProcessExecutor:
         self._workers: list[_Worker] = []
         try:
             for number in range(plan.workers):
-                self._workers.append(self._start(WorkerState(f"worker {number + 1}")))
+                device = devices[number % len(devices)] if devices else None
+                self._workers.append(self._start(WorkerState(f"worker {number + 1}"), device))
         except BaseException:
             self.close()
             raise
@@ -67,10 +69,11 @@ class ProcessExecutor:
             # No space for temporary files: each process loads the images.
             return None
 
-    def _start(self, state: WorkerState) -> _Worker:
+    def _start(self, state: WorkerState, device: str | None) -> _Worker:
         state.state, state.loaded = "starting", set()
         try:
-            return _Worker(WorkerProcess(self._threads, self._shared), state, time.monotonic())
+            process = WorkerProcess(self._threads, self._shared, device)
+            return _Worker(process, state, device, time.monotonic())
         except OSError as error:
             raise UserError(
                 f"No worker process can be started ({error.strerror}). Use --workers 1."
@@ -134,7 +137,7 @@ class ProcessExecutor:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS * min(len(self._workers), 3):
                 raise UserError(f"Worker processes end as soon as they start ({why}). Use --workers 1.")
-        fresh = self._start(worker.state)
+        fresh = self._start(worker.state, worker.device)
         worker.process, worker.born, worker.task = fresh.process, fresh.born, None
 
     def workers(self) -> Sequence[WorkerState]:

@@ -27,6 +27,7 @@ class Surroundings:
 
     threads: int
     shared: SharedImages | None
+    device: str | None
     folder: str
     environment: dict[str, str]
 
@@ -34,7 +35,7 @@ class Surroundings:
 class WorkerProcess:
     """A running worker. It ends when this object is closed, or when the process that owns it ends."""
 
-    def __init__(self, threads: int, shared: SharedImages | None) -> None:
+    def __init__(self, threads: int, shared: SharedImages | None, device: str | None = None) -> None:
         """Start it.
 
         Raises:
@@ -43,7 +44,7 @@ class WorkerProcess:
         context: Any = multiprocessing.get_context(fresh_process.start_server())
         self.connection, theirs = context.Pipe()
         alive, self._alive = context.Pipe(duplex=False)
-        around = Surroundings(threads, shared, str(Path.cwd()), dict(os.environ))
+        around = Surroundings(threads, shared, device, str(Path.cwd()), dict(os.environ))
         self._process = context.Process(target=_work, args=(theirs, alive, around))
         with fresh_process.without_main_module():
             self._process.start()
@@ -86,7 +87,7 @@ def _work(connection: Connection, alive: Connection, around: Surroundings) -> No
     Thread(target=_end_with_owner, args=(alive,), daemon=True).start()
     os.environ.update(around.environment)
     os.chdir(around.folder)
-    host = HostProcess(around.threads, around.shared)
+    host = HostProcess(around.threads, around.shared, around.device)
     try:
         connection.send(host.identify())
         while True:

@@ -15,7 +15,7 @@ from support.fake_workers import RecordingDisplay, run_options, without_times
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import processes
-from robust_eval.evaluation.executors.machine import MachineExecutor
+from robust_eval.evaluation.executors.machine import MachineExecutor, choose_workers, gpus
 from robust_eval.evaluation.executors.processes import ProcessExecutor
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.options import EvaluationOptions
@@ -144,7 +144,23 @@ def test_the_number_of_threads_is_restored(options: EvaluationOptions, tmp_path:
     torch.set_num_threads(1)
 
 
-def test_a_plan_needs_several_cores(options: EvaluationOptions) -> None:
-    from robust_eval.evaluation.executors.machine import choose_workers
+def test_each_gpu_has_a_process(
+    options: EvaluationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The devices are CPUs here, which have no numbers."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert gpus("auto") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert gpus("cuda:1") == gpus("cpu") == []
+    monkeypatch.undo()
+    executor = MachineExecutor(None, 1, lambda _: None, ["cpu", "cpu"])
+    try:
+        (run,) = run_options([replace(options, device="auto", suite="fgsm")], executor, tmp_path / "runs")
+        assert isinstance(executor._current, ProcessExecutor)
+        assert [worker.device for worker in executor._current._workers] == ["cpu", "cpu"]
+    finally:
+        executor.close()
+    assert run.result is not None
 
+
+def test_a_plan_needs_several_cores(options: EvaluationOptions) -> None:
     assert choose_workers(prepare(options), 1) == WorkerPlan(1, 1)

@@ -212,4 +212,6 @@ def test_a_private_cluster_has_only_the_cpus_that_workers_need(
     ray_cluster._start(ray, wanted, "cpu", None, {})
     assert ray.given["num_cpus"] == cpus
     resources = {"CPU": float(cpus), "memory": 64.0 * GIB}
-    assert ray_cluster._grant(wanted, "cpu", resources).workers == (wanted.workers or 64 // (wanted.cpus or 1))
+    assert ray_cluster._grant(wanted, "cpu", resources).workers == (
+        wanted.workers or 64 // (wanted.cpus or 1)
+    )
