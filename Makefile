@@ -33,7 +33,7 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-# The commands that a user would type. If Ray cannot start, a single process does the same work.
+# The commands that a user would type.
 DEMO := runs/demo
 MODELS := natural at at-awp
 ATTACK := $(BIN)/robust-eval run $(MODELS:%=$(DEMO)/%.pt) --suite full --eps 0.1 --examples 120 --out $(DEMO)/rows
@@ -43,7 +43,7 @@ demo: $(STAMP)
 	$(BIN)/defenses train at --data digits --threads 1 --out $(DEMO)/at
 	$(BIN)/defenses train at-awp --data digits --threads 1 --out $(DEMO)/at-awp
 	@for model in $(MODELS); do cp $(DEMO)/$$model/best.pt $(DEMO)/$$model.pt || exit 1; done
-	$(ATTACK) --executor ray --address local || $(ATTACK)
+	$(ATTACK)
 	$(BIN)/robust-eval verify $(DEMO)/rows/at-awp-full-*/result.json --checkpoint $(DEMO)/at-awp.pt
 	@for model in $(MODELS); do \
 		$(BIN)/robust-eval leaderboard add $(DEMO)/rows/$$model-full-*/result.json $(DEMO)/leaderboard \

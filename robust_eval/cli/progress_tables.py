@@ -20,11 +20,15 @@ MAX_WORKERS = 16
 
 
 def table(runs: Sequence[Run], workers: Sequence[WorkerState]) -> Table | Group:
-    """One run: its stages; several runs, or workers elsewhere: runs and workers."""
-    if len(runs) > 1 or len(workers) > 1:
-        return Group(runs_table(runs), "", workers_table(workers), f"[dim]{utilisation(workers)}[/dim]")
+    """One run: its stages; several runs: the runs. With several workers these too."""
     running = runs[0].running
-    return stages_table(running) if running is not None else Table(box=None)
+    if len(runs) > 1:
+        top = runs_table(runs)
+    else:
+        top = stages_table(running) if running is not None else Table(box=None)
+    if len(runs) == len(workers) == 1:
+        return top
+    return Group(top, "", workers_table(workers), f"[dim]{utilisation(workers)}[/dim]")
 
 
 def stages_table(running: Running) -> Table:

@@ -1,9 +1,10 @@
-"""``robust-eval run``: evaluate checkpoints, in this process or on a Ray cluster."""
+"""``robust-eval run``: evaluate checkpoints, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,13 +15,19 @@ from robust_eval.cli.options import DIAGNOSE, Checkpoints
 from robust_eval.core import signals, terminal
 from robust_eval.core.command_options import expand_options, option
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.planning.options import ATTACK, MACHINES, ClusterOptions, EvaluationOptions
+from robust_eval.evaluation.planning.options import (
+    ATTACK,
+    MACHINES,
+    ClusterOptions,
+    EvaluationOptions,
+    check_workers,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from robust_eval.evaluation.attack_copy import Log
     from robust_eval.evaluation.executors import Executor
-    from robust_eval.evaluation.executors.display import Display
     from robust_eval.evaluation.executors.scheduled_run import Run
 
 Suites = Annotated[
@@ -42,7 +49,7 @@ class RunOptions:
     )
     dry_run: bool = option(False, "Print the plan and its cost; run nothing.", flags=("--dry-run",))
     diagnose: bool = option(False, DIAGNOSE, flags=("--diagnose",))
-    executor: str = option("local", "local (this process) or ray.", panel=MACHINES)
+    executor: str = option("local", "local (this machine) or ray.", panel=MACHINES)
     shard: str | None = option(
         None, "I/N: run only shard I of N of the examples; then robust-eval merge.", panel=MACHINES
     )
@@ -69,9 +76,9 @@ def run(
         _print_plan(console, each[0], where)
     elif where.executor == "ray":
         each, executor = _start_ray(console, each, cluster)
-        _work(console, each, where, shard, executor)
+        _work(console, each, where, shard, lambda _log: executor)
     else:
-        _work(console, each, where, shard, None)
+        _work(console, each, where, shard, partial(_this_machine, cluster, each[0].device))
 
 
 def _with_shard(options: EvaluationOptions, where: RunOptions) -> tuple[EvaluationOptions, int | None]:
@@ -101,8 +108,9 @@ def _check(each: Sequence[EvaluationOptions], where: RunOptions, cluster: Cluste
 
     if where.executor not in ("local", "ray"):
         raise UserError(f"Unknown executor '{where.executor}'. Use local or ray.")
-    if where.executor == "local" and cluster != ClusterOptions():
-        raise UserError("--address, --workers and --worker-... need --executor ray.")
+    if where.executor == "local" and replace(cluster, workers=None, cpus=None) != ClusterOptions():
+        raise UserError("--address, --worker-gpus and --worker-memory need --executor ray.")
+    check_workers(cluster)
     if len(each) > len(set(each)):
         raise UserError("A checkpoint is named twice with the same suite. Name it once.")
     if len(each) > 1 and where.dry_run:
@@ -164,9 +172,9 @@ def _work(
     each: Sequence[EvaluationOptions],
     where: RunOptions,
     shard: int | None,
-    executor: Executor | None,
+    start: Callable[[Log], Executor],
 ) -> None:
-    """Run everything and print the results; ``executor``: None for this process."""
+    """Run everything and print the results; ``start``: the executor, which logs its decisions."""
     from robust_eval.cli import progress
     from robust_eval.evaluation.executors.run_spec import make_run_spec
     from robust_eval.evaluation.executors.scheduler import Scheduler
@@ -177,7 +185,7 @@ def _work(
     ]
     # Ray has replaced the handler of SIGTERM.
     with signals.handled(signals.interrupt), progress.display(console, several=parent) as display:
-        executor = executor or _this_process(display)
+        executor = start(display.log)
         scheduler = Scheduler(specs, executor, display)
         try:
             scheduler.work()
@@ -193,18 +201,17 @@ def _work(
         console.print(f"\nInterrupted. {done}: the same command continues it.", soft_wrap=True)
         raise typer.Exit(signals.exit_code())
     _report(console, scheduler.runs)
-    if where.executor == "ray":
+    if len(workers) > 1:
         from robust_eval.cli.progress_tables import utilisation
 
         console.print(utilisation(workers), highlight=False)
     _raise_failures(scheduler.runs)
 
 
-def _this_process(display: Display) -> Executor:
-    from robust_eval.evaluation.executors.local import LocalExecutor
-    from robust_eval.evaluation.executors.worker_host import WorkerHost
+def _this_machine(cluster: ClusterOptions, device: str, log: Log) -> Executor:
+    from robust_eval.evaluation.executors.machine import MachineExecutor, gpus
 
-    return LocalExecutor(WorkerHost(keep=1, log=display.log))
+    return MachineExecutor(cluster.workers, cluster.cpus, log, gpus(device))
 
 
 def _report(console: Console, runs: Sequence[Run]) -> None:

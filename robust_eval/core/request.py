@@ -33,6 +33,8 @@ class Request:
     """Precision of the attacks that support it; verdicts are always computed in float32."""
     split: int = 1
     """Units of small stages and long attacks may have batch_size / split examples; 1: never smaller."""
+    long_split: int | None = None
+    """The same for long attacks; None: ``split``."""
     shards: Annotated[int, Field(alias="blocks")] = 1
     """Contiguous parts of the examples that share no unit, so that each can be run separately.
 
@@ -46,8 +48,8 @@ class Request:
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run folder to be continued, as values for JSON."""
         # Omitted where they have no effect, so that results of earlier versions have the same key.
-        sizes = {"split": self.split, "blocks": self.shards}
-        cut = {name: value for name, value in sizes.items() if value != 1}
+        sizes = {"split": self.split, "long_split": self.long_split, "blocks": self.shards}
+        cut = {name: value for name, value in sizes.items() if value not in (1, None)}
         return {
             "checkpoint": self.checkpoint.identity(),
             "data": asdict(self.data),

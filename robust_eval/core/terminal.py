@@ -34,8 +34,9 @@ def run_command(command: Callable[[], object]) -> NoReturn:
     is 128 and its number. The work goes on if nobody reads the output any more; if it cannot be written for
     another reason, the exit code is 2.
     """
-    # Spinning OpenMP threads make small networks many times slower if the cores are shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if _is_busy():
+        # Spinning OpenMP threads make small networks many times slower on cores that others use.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _open_closed_streams()
     output = _lasting_output()
     code: str | int | None = 0
@@ -50,6 +51,14 @@ def run_command(command: Callable[[], object]) -> NoReturn:
         _print_error(f"The output could not be written ({lost.strerror}).")
         code = 2
     sys.exit(code)
+
+
+def _is_busy() -> bool:
+    """Whether other processes used half of the machine's cores during the last minute."""
+    try:
+        return os.getloadavg()[0] > (os.cpu_count() or 1) / 2
+    except (AttributeError, OSError):
+        return False
 
 
 def _exit_code(command: Callable[[], object]) -> str | int | None:

@@ -22,18 +22,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.torch_state import standard_state
 from robust_eval.core.types import CheckpointRef, Ints
-from robust_eval.data import ImageSet
+from robust_eval.evaluation.known_model import load_known
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.models.isolation import batched_logits
-from robust_eval.models.loading import checkpoint
 
 _TIMEOUT = 1800.0
+_PRELOADED = (__name__, "robust_eval.evaluation.executors.worker_host")
+"""Modules that the fork server imports: those of fresh processes, and of local workers."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def start_server() -> str:
         return "spawn"
     from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 
-    set_forkserver_preload([__name__])
+    set_forkserver_preload(list(_PRELOADED))
     try:
         ensure_running()
     except OSError:
@@ -105,7 +106,7 @@ def _ask(call: _Call, method: str) -> Any:
     ours, theirs = context.Pipe()
     process = context.Process(target=_answer, args=(theirs, call), daemon=True)
     try:
-        with _without_main_module():
+        with without_main_module():
             process.start()
         theirs.close()
         return ours.recv() if ours.poll(_TIMEOUT) else "the fresh process gave no answer in time"
@@ -117,7 +118,7 @@ def _ask(call: _Call, method: str) -> Any:
 
 
 @contextlib.contextmanager
-def _without_main_module() -> Iterator[None]:
+def without_main_module() -> Iterator[None]:
     """Hide the script of the user, which multiprocessing would run again in the new process."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -156,22 +157,5 @@ def _logits(call: _Call) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     torch.set_num_threads(call.threads)
     device = pick_device(call.options.device)
     x = torch.from_numpy(call.x_NCHW)
-    model = _load(call, device)
+    model = load_known(call.options, call.known, x.shape[1:], device).model
     return batched_logits(model, x, call.batches).numpy()
-
-
-def _load(call: _Call, device: torch.device) -> nn.Module:
-    """The model, loaded with blank images of the same shape: it must not see the evaluated ones."""
-    classes = call.known.classes
-    blank = np.full((1, *np.moveaxis(call.x_NCHW[0], 0, -1).shape), 128, dtype=np.uint8)
-    images = ImageSet("blank", "all", blank, np.zeros(1, dtype=np.int64), tuple(map(str, range(classes))))
-    options = call.options
-    loaded = checkpoint.load(
-        options.checkpoint,
-        images=images,
-        arch=options.arch,
-        normalisation=options.normalisation,
-        device=device,
-        known=call.known,
-    )
-    return loaded.model

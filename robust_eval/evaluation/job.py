@@ -55,10 +55,12 @@ class Job:
         return Worker(self.model, self.x_NCHW, self.y_N, self.request.threat, classes, config)
 
 
-def estimate(job: Job) -> list[Estimate]:
-    """Upper bound of the job's cost, from a few timed batches."""
+def estimate(job: Job, images: int = 64, *, repeats: int = 3) -> list[Estimate]:
+    """Upper bound of the job's cost, from timed passes of a batch of ``images``."""
     request = job.request
-    batch = job.x_NCHW[: min(request.batch_size, 64)]
-    precisions = {request.precision, FLOAT32}
-    speeds = {precision: measure_speed(job.model, batch, precision=precision) for precision in precisions}
+    batch = job.x_NCHW[: min(request.batch_size, images)]
+    speeds = {
+        precision: measure_speed(job.model, batch, repeats=repeats, precision=precision)
+        for precision in {request.precision, FLOAT32}
+    }
     return estimates(request, speeds)

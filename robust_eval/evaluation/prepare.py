@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from robust_eval import data
 from robust_eval.core import image_sketch
@@ -15,12 +16,13 @@ from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import Request
 from robust_eval.core.threat import Norm, ThreatModel, parse_norm, parse_threat
-from robust_eval.core.types import CheckpointRef
+from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.data import ImageSet
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import check_precision
 from robust_eval.evaluation.checks import doubts
 from robust_eval.evaluation.job import Job
+from robust_eval.evaluation.known_model import load_known
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import (
     DataOptions,
@@ -53,8 +55,27 @@ def prepare(options: EvaluationOptions) -> Job:
     """
     settings = check(options)
     model, images = load(options, settings)
-    job = build_job(options, settings, model, images)
-    return replace(job, fresh_logits=partial(fresh_process.logits, options, job.request.checkpoint))
+    return build_job(options, settings, model, images)
+
+
+def prepare_again(
+    options: EvaluationOptions, request: Request, tensors: tuple[Tensor, Tensor] | None = None
+) -> Job:
+    """The job of a request that another process has prepared; nothing is detected again.
+
+    ``tensors``: images (N, C, H, W) and labels (N,) of the request; None: they are loaded.
+    The job's request must be compared with the given one: this process may find other files.
+
+    Raises:
+        UserError: for options that are wrong, or files that cannot be used.
+    """
+    settings, known, slice_ = check(options), request.checkpoint, request.data
+    if tensors is None:
+        chosen = _choose(options, load_images(options, known.dataset)).chosen.for_outputs(known.classes)
+        slice_, tensors = chosen.slice(), chosen.tensors()
+    x, y = (tensor.to(settings.device) for tensor in tensors)
+    model = load_known(options, known, x.shape[1:], settings.device)
+    return _make_job(options, settings, model, slice_, request.threat, (x, y))
 
 
 def check(options: EvaluationOptions) -> Settings:
@@ -137,30 +158,29 @@ def build_job(
     """The request, with its model and images on the device."""
     chosen = images.chosen.for_outputs(model.ref.classes)
     x, y = (tensor.to(settings.device) for tensor in chosen.tensors())
-    precision, note = check_precision(settings, model.model, x)
     threat = resolve_threat(options, model.ref, chosen)
-    request = make_request(
-        settings,
-        model.ref,
-        chosen.slice(),
-        threat,
-        tuple(x.shape[1:]),
-        precision,
-        flops(Isolated(model.model), x),
-    )
+    job = _make_job(options, settings, model, chosen.slice(), threat, (x, y))
     trained_on = model.trained_on
     overlap = None if trained_on is None else image_sketch.overlap(trained_on, chosen.x_NHWC)
+    return replace(job, overlap=overlap, raised=doubts.flags_of(model, x, y, threat))
+
+
+def _make_job(
+    options: EvaluationOptions,
+    settings: Settings,
+    model: LoadedModel,
+    slice_: Slice,
+    threat: ThreatModel,
+    tensors: tuple[Tensor, Tensor],
+) -> Job:
+    x, y = tensors
+    precision, note = check_precision(settings, model.model, x)
+    operations = flops(Isolated(model.model), x)
+    shape = tuple(x.shape[1:])
+    request = make_request(settings, model.ref, slice_, threat, shape, precision, operations)
+    fresh_logits = partial(fresh_process.logits, options, model.ref)
     notes = (note,) if note else ()
-    return Job(
-        request,
-        model.model,
-        x,
-        y,
-        compile=settings.compile,
-        notes=notes,
-        overlap=overlap,
-        raised=doubts.flags_of(model, x, y, threat),
-    )
+    return Job(request, model.model, x, y, fresh_logits, settings.compile, notes)
 
 
 SOME_EPS: Mapping[str, str] = {"Linf": "8/255", "L2": "128/255"}

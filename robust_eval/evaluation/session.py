@@ -1,4 +1,4 @@
-"""A job while it is attacked: its worker, and the report on the model."""
+"""A job while it is attacked: its worker, and the reports on the model before and after the attacks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from robust_eval.results.environment import environment
 
 
 class Session:
-    """A job whose model has been probed, with the worker that attacks it."""
+    """A job with the worker that attacks it."""
 
     def __init__(self, job: Job, tuning: str | None = None, log: Log = no_log) -> None:
         """``tuning``: content of the run folder's tuning file, if there is one."""
         self.job = job
-        self._probe = probe_job(job)
         self.config = choose_config(job.request, job.model, job.x_NCHW, job.compile, tuning, log)
         self.worker = job.worker(self.config)
         self._before = _first_logits(job.model, job.x_NCHW)
@@ -36,41 +35,45 @@ class Session:
         return (*self.job.notes, *self.config.notes)
 
     @property
-    def first_logits(self) -> Tensor | None:
-        """Logits of the first images before any attack; None for a model with random outputs."""
-        return None if flags.is_random(self._probe) else self._before
+    def first_logits(self) -> Tensor:
+        """Logits of the first images before any attack."""
+        return self._before
 
-    def first_report(self) -> ModelReport:
-        """What is known before the attacks."""
-        found = (*self.job.raised, *flags.from_probe(self._probe), *flags.from_overlap(self.job.overlap))
-        return ModelReport(found, environment(self.job.x_NCHW.device))
-
-    def report(self, clean: Bools, found: JudgedImages) -> ModelReport:
+    def report(self, first: ModelReport, clean: Bools, found: JudgedImages) -> ModelReport:
         """The complete report, after the attacks; ``clean`` (n,): examples correct without an attack.
 
-        ``found``: images that are judged again.
+        ``first``: the report before the attacks. ``found``: images that are judged again.
         """
-        first = self.first_report()
         disagreement = precision.measure_disagreement(self.job.request, self.worker, clean)
-        random = flags.is_random(self._probe)
-        changes = () if random else self._changes(found.difference)
+        ids = {flag.id for flag in first.flags}
+        random = flags.RANDOM_OUTPUTS in ids
+        difference = found.difference
+        if flags.RANDOM_GRADIENTS in ids:
+            difference = replace(difference, cosine=1.0)
+        changes = () if random else self._changes(difference)
         second = None if random else judge_again(self.job, found, self._before)
         tunings = {name: TuningRecord(**asdict(one)) for name, one in self.config.tunings.items()}
         notes = tuple(dict.fromkeys((*self.job.notes, *self.worker.notes, *self.config.notes)))
         search = SearchRecord(notes=notes, tunings=tunings, disagreement=disagreement)
-        return ModelReport((*first.flags, *changes), first.environment, search, second)
+        here = environment(self.job.x_NCHW.device)
+        return ModelReport((*first.flags, *changes), here, search, second)
 
     def _changes(self, difference: CallDifference) -> tuple[FlagRecord, ...]:
         """Flags if the model differs from the model before the attacks, or from its attack copy."""
-        random = flags.has_random_gradients(self._probe)
         scale, after = logit_std(self._before), _first_logits(self.job.model, self.job.x_NCHW)
         copy = _first_logits(self.worker.attack_copy, self.job.x_NCHW)
         return flags.from_changes(
             largest_difference(after, self._before) / scale,
             largest_difference(copy, after) / scale,
             self.worker.model.writes,
-            replace(difference, cosine=1.0) if random else difference,
+            difference,
         )
+
+
+def first_report(job: Job) -> ModelReport:
+    """Probe the model of a job: what is known before the attacks."""
+    found = (*job.raised, *flags.from_probe(probe_job(job)), *flags.from_overlap(job.overlap))
+    return ModelReport(found, environment(job.x_NCHW.device))
 
 
 def _first_logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ def request_records(request: Request) -> tuple[CheckpointRecord, DataRecord, Thr
             seed=request.seed,
             precision=request.precision,
             split=request.split,
+            long_split=request.long_split,
             blocks=request.shards,
         ),
     )
@@ -70,5 +71,6 @@ def request_of(result: EvalResult) -> Request:
         libraries=tuple({a.family: a.library for c in columns.values() for a in c.attacks}.items()),
         precision=suite.precision,
         split=suite.split,
+        long_split=suite.long_split,
         shards=suite.blocks,
     )

@@ -68,6 +68,8 @@ class SuiteRecord(ClosedModel):
     precision: str
     split: int = 1
     """Small stages were divided into units of no fewer than batch_size / split examples."""
+    long_split: int | None = None
+    """The same for long attacks; None: ``split``."""
     blocks: int = 1
     """Number of shards (``--shard``): no unit spans two of them."""
 

@@ -107,6 +107,7 @@ def test_the_command_measures_each_side_and_method(tmp_path: Path, monkeypatch: 
     ]
 
 
+@pytest.mark.slow
 def test_each_measurement_has_its_own_process(tmp_path: Path) -> None:
     (found,) = figures(tmp_path, "--side", "two-networks", "--method", "at-awp")
     assert (found["side"], found["awp"]) == ("two-networks", True)

@@ -81,8 +81,15 @@ class ScriptedHost:
         return UnitResult(verdicts, evidence, 2 * len(indices), len(indices), 0.5)
 
     def report(
-        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+        self,
+        source: Source,
+        request: Request,
+        tuning: str | None,
+        first: ModelReport,
+        clean: Bools,
+        found: JudgedImages,
     ) -> ModelReport:
+        assert first.search is None
         return self._report()
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:

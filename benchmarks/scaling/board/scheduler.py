@@ -9,8 +9,7 @@ import random
 from dataclasses import dataclass, replace
 
 from benchmarks.scaling.board.measured import Measured
-from benchmarks.scaling.board.units import Board, Piece, board_request
-from robust_eval.evaluation.planning.units import SPLIT
+from benchmarks.scaling.board.units import SPLIT, Board, Piece, board_request
 
 KEEP = 4
 """Checkpoints that a worker keeps in memory."""

@@ -9,7 +9,7 @@ from robust_eval.core.request import Request
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, CheckpointRef, Column, Normalisation, Slice
 from robust_eval.evaluation.planning import suites
-from robust_eval.evaluation.planning.units import SPLIT, split_into_batches
+from robust_eval.evaluation.planning.units import auto_unit_sizes, split_into_batches
 
 QUERIES = 8192
 """SPSA queries per call of the network."""
@@ -28,6 +28,9 @@ LEFT = {
     "fab-t": 0.5405,
     "square": 0.5404,
 }
+
+
+SPLIT = auto_unit_sizes((3, 32, 32), "cuda").split
 
 
 def board_request(number: int, *, split: int = SPLIT) -> Request:

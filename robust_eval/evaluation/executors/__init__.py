@@ -1,9 +1,9 @@
-"""Run the units of one or many evaluations: in this process, or on a Ray cluster.
+"""Run the units of one or many evaluations: in this process, in local processes, or on a Ray cluster.
 
 :mod:`.scheduler` decides which unit is next and writes the run folders. An executor (:mod:`.local`,
-:mod:`.ray`) has workers; each holds a host (:mod:`.worker_host`) and runs one task at a time. Verdicts do
-not depend on which worker runs a task. May import everything else in ``evaluation`` except ``run`` and
-``in_memory``.
+:mod:`.processes`, :mod:`.ray`) has workers; each holds a host (:mod:`.worker_host`) and runs one task at a
+time. Verdicts do not depend on which worker runs a task. May import everything else in ``evaluation`` except
+``run`` and ``in_memory``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation.checks.second_judgement import JudgedImages
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.planning.worker_count import WorkerPlan
 from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.results import DiagnosisRecord
 
@@ -45,6 +46,8 @@ class PreparedModel:
     """None for a model with random outputs."""
     notes: tuple[str, ...] = ()
     """Lines for the user."""
+    plan: WorkerPlan | None = None
+    """The local workers that finish the run soonest, if they were to be chosen."""
 
 
 class Host(Protocol):
@@ -63,11 +66,17 @@ class Host(Protocol):
         """Run a unit."""
 
     def report(
-        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+        self,
+        source: Source,
+        request: Request,
+        tuning: str | None,
+        first: ModelReport,
+        clean: Bools,
+        found: JudgedImages,
     ) -> ModelReport:
         """Report on the model after the attacks; ``clean`` (n,): examples correct without an attack.
 
-        ``found``: images that are judged again.
+        ``first``: the report before them. ``found``: images that are judged again.
         """
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:

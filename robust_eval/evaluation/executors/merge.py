@@ -72,7 +72,13 @@ class MergeHost:
         )
 
     def report(
-        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+        self,
+        source: Source,
+        request: Request,
+        tuning: str | None,
+        first: ModelReport,
+        clean: Bools,
+        found: JudgedImages,
     ) -> ModelReport:
         return self._report
 

@@ -16,17 +16,8 @@ import ray
 from ray import exceptions
 
 from robust_eval.core.errors import UserError
-from robust_eval.evaluation.executors import (
-    ChooseTask,
-    Event,
-    Notice,
-    Task,
-    TaskDone,
-    TaskFailed,
-    WorkerState,
-    ray_addresses,
-)
-from robust_eval.evaluation.executors.ray_actor import HostActor
+from robust_eval.evaluation.executors import ChooseTask, Event, Task, WorkerState, ray_addresses
+from robust_eval.evaluation.executors.host_process import HostProcess
 from robust_eval.evaluation.executors.ray_cluster import GIB, GrantedResources
 from robust_eval.evaluation.executors.retries import Retries
 
@@ -55,7 +46,9 @@ class RayExecutor:
 
     def __init__(self, granted: GrantedResources) -> None:
         self._granted = granted
-        self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(HostActor)
+        self._remote = ray.remote(max_restarts=0, max_concurrency=1, scheduling_strategy="SPREAD")(
+            HostProcess
+        )
         self._retries = Retries()
         self._events: list[Event] = []
         self._failed_starts = 0
@@ -130,7 +123,7 @@ class RayExecutor:
             if task is None:
                 self._lost(actor, task, _cause(error))
             else:
-                self._retry(task, actor, f"its result was lost ({_cause(error)})", died=True)
+                self._died(task, actor, f"its result was lost ({_cause(error)})")
             return
         if task is None:
             host, actor.pid = value
@@ -139,14 +132,8 @@ class RayExecutor:
             return
         kind, answer, seconds = value
         actor.state.busy += seconds
-        if kind == "done":
-            actor.state.tasks += 1
-            self._retries.succeeded(task)
-            self._events.append(TaskDone(task, answer, actor.state.name))
-        elif kind == "refused" and task.method != "unit":
-            self._events.append(TaskFailed(task, answer, actor.state.name, 1))
-        else:
-            self._retry(task, actor, answer, died=False)
+        actor.state.tasks += kind == "done"
+        self._events.append(self._retries.answered(task, actor.state.name, kind, answer))
 
     def _lost(self, actor: _Actor, task: Task | None, why: str) -> None:
         """Replace a worker that died."""
@@ -155,19 +142,13 @@ class RayExecutor:
             if self._failed_starts >= MAX_FAILED_STARTS * max(1, min(len(self._actors), 3)):
                 raise UserError(f"Workers die as soon as they start ({why}): see Ray's logs on the nodes.")
         else:
-            self._retry(task, actor, why, died=True)
+            self._died(task, actor, why)
         ray.kill(actor.handle)
         fresh = self._spawn(actor.state)
         actor.handle, actor.ref, actor.born = fresh.handle, fresh.ref, fresh.born
 
-    def _retry(self, task: Task, actor: _Actor, why: str, *, died: bool) -> None:
-        where = actor.state.name
-        attempts, again = self._retries.failed(task, where, died=died)
-        if again:
-            text = f"{task.label} on {where}: {why}; attempt {attempts + 1} follows."
-            self._events.append(Notice(text))
-        else:
-            self._events.append(TaskFailed(task, why, where, attempts))
+    def _died(self, task: Task, actor: _Actor, why: str) -> None:
+        self._events.append(self._retries.failed(task, actor.state.name, why, died=True))
 
     def _check_start(self) -> None:
         """Give up if no worker starts: the granted resources are not available."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import ray_addresses
-from robust_eval.evaluation.planning.options import ClusterOptions
+from robust_eval.evaluation.planning.options import ClusterOptions, check_workers
 
 GIB = 2**30
 MEMORY = 2 * GIB
@@ -67,10 +67,7 @@ def _import() -> Any:
 
 
 def _check(wanted: ClusterOptions, device: str) -> None:
-    if wanted.workers is not None and wanted.workers < 1:
-        raise UserError(f"--workers must be at least 1, got {wanted.workers}.")
-    if wanted.cpus < 1:
-        raise UserError(f"--worker-cpus must be at least 1, got {wanted.cpus}.")
+    check_workers(wanted)
     if wanted.gpus is not None and wanted.gpus < 0:
         raise UserError(f"--worker-gpus must be 0 or more, got {wanted.gpus:g}.")
     if wanted.gpus is not None and wanted.gpus > 1 and wanted.gpus != int(wanted.gpus):
@@ -109,7 +106,7 @@ def _start(
     gpus = 0 if device == "cpu" else torch.cuda.device_count()
     # Ray starts an idle process for every CPU of the cluster.
     workers = wanted.workers or _most(wanted, {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)})
-    cpus = max(1, workers) * wanted.cpus
+    cpus = max(1, workers) * (wanted.cpus or 1)
     store = object_store or 256 * 2**20 + 32 * 2**20 * max(1, workers)
     ray.init(
         address="local",
@@ -160,7 +157,7 @@ def _gpus_each(wanted: ClusterOptions, total: Mapping[str, float]) -> float:
 def _most(wanted: ClusterOptions, total: Mapping[str, float]) -> int:
     """Largest number of workers: limited by GPUs if there are any, else by CPUs."""
     gpus = _gpus_each(wanted, total)
-    return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // wanted.cpus)
+    return int(total["GPU"] / gpus + 1e-9) if gpus else int(total["CPU"] // (wanted.cpus or 1))
 
 
 def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) -> GrantedResources:
@@ -174,7 +171,7 @@ def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) 
         raise UserError("--device cuda, but the cluster has no GPU. Use --device cpu.")
     gpus = _gpus_each(wanted, total)
     workers = wanted.workers if wanted.workers is not None else max(1, _most(wanted, total))
-    for name, each in (("GPU", gpus), ("CPU", float(wanted.cpus))):
+    for name, each in (("GPU", gpus), ("CPU", float(wanted.cpus or 1))):
         if workers * each > total[name] + 1e-9:
             raise UserError(
                 f"{workers} worker{'s' * (workers > 1)} with {each:g} {name}{'s' * (each != 1)} each need "
@@ -188,4 +185,4 @@ def _grant(wanted: ClusterOptions, device: str, available: Mapping[str, float]) 
             f"{workers} workers with {memory / GIB:g} GiB each do not fit: the cluster has "
             f"{room * workers / GIB:.1f} GiB in all. Lower --workers or --worker-memory."
         )
-    return GrantedResources(workers, gpus, wanted.cpus, memory)
+    return GrantedResources(workers, gpus, wanted.cpus or 1, memory)

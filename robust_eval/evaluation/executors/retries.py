@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from robust_eval.evaluation.executors import Task
+from robust_eval.evaluation.executors import Event, Notice, Task, TaskDone, TaskFailed
 
 MAX_CRASHES = 5
 """Abandon a task after this many worker crashes while it ran."""
@@ -28,21 +29,26 @@ class Retries:
     _waiting: list[Task] = field(default_factory=list)
     _attempts: dict[Task, _Attempts] = field(default_factory=dict)
 
-    def failed(self, task: Task, worker: str, *, died: bool) -> tuple[int, bool]:
-        """Record a failure; returns (attempts so far, whether another one follows)."""
+    def answered(self, task: Task, worker: str, kind: str, value: Any) -> Event:
+        """The event for a worker's answer: ``done`` with a value, ``refused`` or ``failed`` with a reason."""
+        if kind == "done":
+            self._attempts.pop(task, None)
+            return TaskDone(task, value, worker)
+        if kind == "refused" and task.method != "unit":
+            return TaskFailed(task, value, worker, 1)
+        return self.failed(task, worker, value, died=False)
+
+    def failed(self, task: Task, worker: str, why: str, *, died: bool) -> Event:
+        """Record a failure, or the death of the worker; the event says whether another attempt follows."""
         attempts = self._attempts.setdefault(task, _Attempts())
         attempts.crashes, attempts.errors = attempts.crashes + died, attempts.errors + (not died)
         attempts.last_on = worker
-        again = attempts.crashes < MAX_CRASHES and attempts.errors < MAX_ERRORS
-        if again:
+        number = attempts.crashes + attempts.errors
+        if attempts.crashes < MAX_CRASHES and attempts.errors < MAX_ERRORS:
             self._waiting.append(task)
-        else:
-            del self._attempts[task]
-        return attempts.crashes + attempts.errors, again
-
-    def succeeded(self, task: Task) -> None:
-        """Forget the attempts of a task."""
-        self._attempts.pop(task, None)
+            return Notice(f"{task.label} on {worker}: {why}; attempt {number + 1} follows.")
+        del self._attempts[task]
+        return TaskFailed(task, why, worker, number)
 
     def take(self, worker: str, *, alone: bool, suspect: bool) -> Task | None:
         """A task for this worker, or None; ``alone``: there is no other worker."""

@@ -188,7 +188,7 @@ class Scheduler:
         if run.failures:
             run.write_partial()
         elif running is not None and running.cascade.done and not self._repeat_vanished(run, running):
-            found = (running.clean_bits, running.judged_images())
+            found = (running.report, running.clean_bits, running.judged_images())
             self._submit(run, "report", (*running.context, *found), "report")
 
     def _repeat_vanished(self, run: Run, running: Running) -> bool:

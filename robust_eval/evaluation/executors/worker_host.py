@@ -1,8 +1,12 @@
-"""The jobs that one worker has loaded, in this process or in a Ray actor."""
+"""The jobs that one worker has loaded, in this process or in another one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import Request
@@ -12,11 +16,13 @@ from robust_eval.evaluation.attack_copy import Log, no_log
 from robust_eval.evaluation.checks import diagnosis
 from robust_eval.evaluation.checks.second_judgement import JudgedImages
 from robust_eval.evaluation.executors import LoadedJob, PreparedModel, Source
+from robust_eval.evaluation.executors.shared_images import SharedImages
 from robust_eval.evaluation.job import Job
-from robust_eval.evaluation.prepare import prepare
+from robust_eval.evaluation.planning.worker_count import WorkerPlan
+from robust_eval.evaluation.prepare import prepare, prepare_again
 from robust_eval.evaluation.result_writer import ModelReport
-from robust_eval.evaluation.session import Session
-from robust_eval.results import DiagnosisRecord
+from robust_eval.evaluation.session import Session, first_report
+from robust_eval.results import DiagnosisRecord, flags
 
 KEEP = 4
 """Jobs that a worker keeps loaded."""
@@ -25,9 +31,19 @@ KEEP = 4
 class WorkerHost:
     """Loads jobs and runs their units. Images that several jobs share are in memory once."""
 
-    def __init__(self, keep: int = KEEP, log: Log = no_log) -> None:
-        """``keep``: number of jobs kept loaded; the least recently used one is dropped first."""
-        self._keep, self._log = keep, log
+    def __init__(
+        self,
+        keep: int = KEEP,
+        log: Log = no_log,
+        *,
+        shared: SharedImages | None = None,
+        plan: Callable[[Job], WorkerPlan | None] | None = None,
+    ) -> None:
+        """``keep``: number of jobs kept loaded; the least recently used one is dropped first.
+
+        ``shared``: images that need not be loaded. ``plan``: chooses the number of local workers.
+        """
+        self._keep, self._log, self._shared, self._plan = keep, log, shared, plan
         self._jobs: dict[Source, Job] = {}
         self._sessions: dict[Source, Session] = {}
 
@@ -35,31 +51,41 @@ class WorkerHost:
         return self._job(source).request
 
     def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
+        job = self._job(source, request)
+        report = first_report(job)
+        plan = None if self._plan is None else self._plan(job)
+        if plan is not None:
+            # What is measured for the attack copies holds for this number of threads.
+            torch.set_num_threads(plan.threads)
         session = self._session(source, request, tuning)
-        logits = session.first_logits
+        random = any(flag.id == flags.RANDOM_OUTPUTS for flag in report.flags)
         notes = [f"search: {note}" for note in session.notes]
         if diagnose:
-            notes.append(f"diagnosis: {diagnosis.cost_text(session.job)}")
+            notes.append(f"diagnosis: {diagnosis.cost_text(job)}")
         return PreparedModel(
-            session.config.stored,
-            session.first_report(),
-            None if logits is None else logits.cpu(),
-            tuple(notes),
+            session.config.stored, report, None if random else session.first_logits.cpu(), tuple(notes), plan
         )
 
     def unit(self, source: Source, request: Request, tuning: str | None, unit: WorkUnit) -> UnitResult:
         return self._session(source, request, tuning).worker.run(unit)
 
     def report(
-        self, source: Source, request: Request, tuning: str | None, clean: Bools, found: JudgedImages
+        self,
+        source: Source,
+        request: Request,
+        tuning: str | None,
+        first: ModelReport,
+        clean: Bools,
+        found: JudgedImages,
     ) -> ModelReport:
-        return self._session(source, request, tuning).report(clean, found)
+        return self._session(source, request, tuning).report(first, clean, found)
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
         session = self._session(source, request, tuning)
         return diagnosis.diagnose(session.worker, seed=request.seed)
 
-    def _job(self, source: Source) -> Job:
+    def _job(self, source: Source, request: Request | None = None) -> Job:
+        """The job of a source; ``request``: as the process found it that loaded the source first."""
         if source in self._jobs:
             self._jobs[source] = self._jobs.pop(source)
             return self._jobs[source]
@@ -69,9 +95,11 @@ class WorkerHost:
             self._sessions.pop(oldest, None)
         if isinstance(source, LoadedJob):
             job = source.job
-        else:
+        elif request is None:
             fresh_process.start_server()
             job = prepare(source)
+        else:
+            job = prepare_again(source, request, self._shared_tensors(request))
         for other in self._jobs.values():
             same_images = other.request.data.fingerprint == job.request.data.fingerprint
             if same_images and other.x_NCHW.device == job.x_NCHW.device:
@@ -80,8 +108,12 @@ class WorkerHost:
         self._jobs[source] = job
         return job
 
+    def _shared_tensors(self, request: Request) -> tuple[Tensor, Tensor] | None:
+        shared = self._shared
+        return shared.tensors() if shared and shared.fingerprint == request.data.fingerprint else None
+
     def _session(self, source: Source, request: Request, tuning: str | None) -> Session:
-        job = self._job(source)
+        job = self._job(source, request)
         _check_same(job.request, request)
         if source not in self._sessions:
             self._sessions[source] = Session(job, tuning, self._log)

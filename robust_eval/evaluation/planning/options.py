@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robust_eval.core.command_options import as_arguments, option, without_folders
+from robust_eval.core.errors import UserError
 
-DATA, MODEL, ATTACK, SEARCH, MACHINES = "Data", "Model", "Attack", "Search", "Several machines"
+DATA, MODEL, ATTACK, SEARCH, MACHINES = "Data", "Model", "Attack", "Search", "Processes and machines"
 """Panels of ``--help``. The search is what attacks do."""
 
 
@@ -112,20 +113,35 @@ class EvaluationOptions(SearchOptions, ModelOptions, ThreatOptions, DataOptions)
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """The resources that ``--executor ray`` requests; None: all that the cluster has."""
+    """The processes of a run and their resources; None: chosen."""
 
+    workers: int | None = option(
+        None,
+        "Number of processes (default: the fastest, after a short measurement; on a Ray cluster one per GPU "
+        "or CPU core).",
+        panel=MACHINES,
+    )
+    cpus: int | None = option(
+        None,
+        "CPUs, and threads, per process (default: all cores are used; on a Ray cluster 1).",
+        flags=("--worker-cpus",),
+        panel=MACHINES,
+    )
     address: str | None = option(
         None,
         "Ray: auto (the cluster that runs on this machine), HOST:PORT, or local (start a private cluster).",
         panel=MACHINES,
     )
-    workers: int | None = option(
-        None, "Ray: number of workers (default: one per GPU, or per CPU core).", panel=MACHINES
-    )
     gpus: float | None = option(
         None, "Ray: GPUs per worker; 0.5: two workers share one.", flags=("--worker-gpus",), panel=MACHINES
     )
-    cpus: int = option(1, "Ray: CPUs, and threads, per worker.", flags=("--worker-cpus",), panel=MACHINES)
     memory: float | None = option(
         None, "Ray: memory per worker, in GiB.", flags=("--worker-memory",), panel=MACHINES
     )
+
+
+def check_workers(options: ClusterOptions) -> None:
+    """Raise :class:`UserError` for fewer than one process, or one CPU per process."""
+    for name, value in (("--workers", options.workers), ("--worker-cpus", options.cpus)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}.")

@@ -10,7 +10,7 @@ from robust_eval.core.request import Request
 from robust_eval.core.threat import ThreatModel, refuse_unbounded
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.evaluation.planning.settings import Settings
-from robust_eval.evaluation.planning.units import SPLIT, auto_batch_size
+from robust_eval.evaluation.planning.units import UnitSizes, auto_unit_sizes
 
 
 def make_request(
@@ -37,16 +37,19 @@ def make_request(
             attacks.refuse_impossible(attack, threat, (shape_CHW[1], shape_CHW[2]))
     if not 1 <= settings.shards <= data.n:
         raise UserError(f"--shards must lie between 1 and the {data.n} examples, got {settings.shards}.")
+    given = settings.batch_size
+    sizes = UnitSizes(given, 1) if given else auto_unit_sizes(shape_CHW, settings.device.type, operations)
     families = sorted({attack.family for column in settings.suite.columns for attack in column.attacks})
     return Request(
         checkpoint=checkpoint,
         data=data,
         threat=threat,
         suite=settings.suite,
-        batch_size=settings.batch_size or auto_batch_size(shape_CHW, settings.device.type, operations),
+        batch_size=sizes.batch_size,
         seed=settings.seed,
         libraries=tuple((name, attacks.library(name)) for name in families),
         precision=precision,
-        split=1 if settings.batch_size else SPLIT,
+        split=sizes.split,
+        long_split=sizes.long_split,
         shards=settings.shards,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from math import prod
 
 from robust_eval import attacks
@@ -17,12 +17,10 @@ from robust_eval.core.types import AttackSpec, Column, WorkUnit
 
 STAGE_UNITS = 8
 """A stage with few survivors is cut into this many units if they stay large enough (Request.split)."""
-SPLIT = 4
-"""Request.split if the batch size is chosen automatically."""
 LONG = 10_000
-"""Attacks with more passes per image (SPSA: 26,000) are always cut into small units.
+"""Attacks with more passes per image (SPSA: 26,000) are always cut into small units (Request.long_split).
 
-One image takes seconds on a WRN-34-10 and a large GPU: the last full batch would take half an hour.
+One image takes minutes on a CPU, and seconds on a large GPU: a last full batch would run alone for an hour.
 """
 
 
@@ -61,12 +59,14 @@ def split_into_batches(request: Request, indices: Sequence[int], passes: int = 0
     The cut depends on the request and the survivors only. If it depended on the number of workers, another
     number would give other units, other seeds, and other verdicts.
     """
-    most = len(indices) if passes > LONG else max(1, STAGE_UNITS // request.shards)
+    long = passes > LONG
+    most = len(indices) if long else max(1, STAGE_UNITS // request.shards)
+    split = request.long_split or request.split if long else request.split
     units: list[Sequence[int]] = []
     for shard in range(request.shards):
         examples = shard_examples(request, shard)
         inside = indices[bisect_left(indices, examples.start) : bisect_left(indices, examples.stop)]
-        units += _cut(inside, request.batch_size, request.split, most)
+        units += _cut(inside, request.batch_size, split, most)
     return units
 
 
@@ -100,13 +100,40 @@ CALL = 10**9
 
 Calling a network and updating an attack's state cost about a millisecond; a core computes some 5e10 a second.
 """
+SMALL_CALL = 10**8
+"""Operations that take about as long as the fixed cost: fewer are not worth a unit of their own."""
+LONG_CALL = 4 * 10**8
+"""Operations of a long attack's unit, per pass: with SPSA's 26,000 passes it takes some minutes."""
+LONG_IMAGES = 25
+"""Enough images for a unit of a long attack on a CPU: already a few give full batches of queries."""
+MOST_SPLITS = 8
+
+
+@dataclass(frozen=True)
+class UnitSizes:
+    """Number of examples per unit, as in :class:`~robust_eval.core.request.Request`."""
+
+    batch_size: int
+    split: int
+    long_split: int | None = None
+
+
+def auto_unit_sizes(shape_CHW: Sequence[int], device_type: str, operations: int = 0) -> UnitSizes:
+    """Automatic sizes: units keep the device busy, and are small enough for several workers.
+
+    They follow from the request alone, because the verdicts depend on them. ``operations``: floating-point
+    operations of a forward pass per image; 0: unknown.
+    """
+    size = auto_batch_size(shape_CHW, device_type, operations)
+    if device_type != "cpu" or operations == 0:
+        return UnitSizes(size, 4)
+    split = min(max(size * operations // SMALL_CALL, 1), MOST_SPLITS)
+    images = min(max(LONG_CALL // operations, 1), LONG_IMAGES)
+    return UnitSizes(size, split, max(size // images, split))
 
 
 def auto_batch_size(shape_CHW: Sequence[int], device_type: str, operations: int = 0) -> int:
-    """Automatic number of examples per unit: keeps the device busy, and an interruption loses little work.
-
-    ``operations``: floating-point operations of a forward pass per image; 0: unknown.
-    """
+    """Automatic number of examples per unit, and of images per call of other measurements."""
     pixels = prod(shape_CHW)
     if device_type != "cpu":
         return 1000 if pixels <= 1024 else 500

@@ -6,7 +6,7 @@ May import ``core`` and ``results``.
 
 from robust_eval.results.flags.from_columns import from_columns, from_perturbation_size
 from robust_eval.results.flags.from_diagnosis import from_diagnosis
-from robust_eval.results.flags.from_model import from_probe, has_random_gradients, is_random
+from robust_eval.results.flags.from_model import RANDOM_GRADIENTS, RANDOM_OUTPUTS, from_probe
 from robust_eval.results.flags.from_record import (
     COPY_DIFFERENCE,
     from_changes,
@@ -23,6 +23,8 @@ __all__ = [
     "BLOCKS",
     "COPY_DIFFERENCE",
     "DIAGNOSIS",
+    "RANDOM_GRADIENTS",
+    "RANDOM_OUTPUTS",
     "RULES",
     "WARNS",
     "Finding",
@@ -40,8 +42,6 @@ __all__ = [
     "from_result",
     "from_search",
     "from_second_judgement",
-    "has_random_gradients",
-    "is_random",
     "not_recorded",
     "outdated",
     "records",

@@ -9,6 +9,9 @@ from robust_eval.results.flags.figures import COARSE, FINE, NoiseResponse, Probe
 from robust_eval.results.flags.rule import Finding
 from robust_eval.results.flags.rules import records
 
+RANDOM_OUTPUTS = "random-outputs"
+RANDOM_GRADIENTS = "random-gradients"
+
 REPEAT = 1e-4
 BATCH = 1e-4
 SECOND_DIFFERENCE = 1e-4
@@ -64,7 +67,7 @@ def _findings(probe: Probe) -> Iterator[Finding]:
     if probe.optimises:
         yield "test-time-optimisation", "the forward pass calls autograd"
     if is_random(probe):
-        yield "random-outputs", f"passes differ by {probe.repeat:.1e}"
+        yield RANDOM_OUTPUTS, f"passes differ by {probe.repeat:.1e}"
     elif probe.batch > BATCH:
         figure = f"a batch of {probe.batch_size} and single images differ by {probe.batch:.1e}"
         yield "batch-dependent", figure
@@ -106,7 +109,7 @@ def _gradients(probe: Probe) -> Iterator[Finding]:
     if probe.weak_margin > WEAK_GRADIENT:
         yield "vanishing-gradients", f"{probe.weak_margin:.0%} of {probe.n} images"
     if has_random_gradients(probe) and not is_random(probe):
-        yield "random-gradients", f"gradients of one input differ by {probe.gradient_repeat:.0%}"
+        yield RANDOM_GRADIENTS, f"gradients of one input differ by {probe.gradient_repeat:.0%}"
 
 
 def _misleading(probe: Probe) -> Iterator[Finding]:

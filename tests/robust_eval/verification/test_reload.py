@@ -53,6 +53,11 @@ NAMED = {
 }
 
 
+def with_slow(cases: dict[str, Row], name: str) -> list[Any]:
+    """The names of the cases, one of them marked as slow."""
+    return [pytest.param(case, marks=pytest.mark.slow) if case == name else case for case in cases]
+
+
 def published(row: Row, folder: Path) -> Path:
     images = data.load("digits")
     np.savez(folder / "images.npz", x=images.x_NHWC, y=images.y_N, class_names=np.array(images.class_names))
@@ -66,7 +71,7 @@ def loading_flags(folder: Path) -> set[str]:
     return recorded & {UNCERTAIN, MISMATCH, ARCHITECTURE}
 
 
-@pytest.mark.parametrize("case", FLAGGED)
+@pytest.mark.parametrize("case", with_slow(FLAGGED, "named activation"))
 def test_a_flag_of_loading_that_was_removed_is_found(case: str, tmp_path: Path) -> None:
     row = FLAGGED[case]
     folder = published(row, tmp_path)
@@ -80,7 +85,7 @@ def test_a_flag_of_loading_that_was_removed_is_found(case: str, tmp_path: Path) 
     )
 
 
-@pytest.mark.parametrize("case", NAMED)
+@pytest.mark.parametrize("case", with_slow(NAMED, "two arguments"))
 def test_what_the_user_named_raises_no_flag_and_need_not_be_named_again(case: str, tmp_path: Path) -> None:
     folder = published(NAMED[case], tmp_path)
     assert loading_flags(folder) == set()

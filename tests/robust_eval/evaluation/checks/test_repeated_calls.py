@@ -69,7 +69,9 @@ def flag_ids(model: nn.Module, suite: str) -> set[str]:
     return {flag.id for flag in flags.from_changes(0.0, 0.0, 0, found.difference)}
 
 
-@pytest.mark.parametrize(("suite", "n"), [("fgsm", 40), ("pgd-20", 40), ("aa", 8)])
+@pytest.mark.parametrize(
+    ("suite", "n"), [("fgsm", 40), ("pgd-20", 40), pytest.param("aa", 8, marks=pytest.mark.slow)]
+)
 def test_an_honest_network_answers_the_same(suite: str, n: int) -> None:
     results = units(plain_network(), suite, n)
     difference = repeated_calls.largest(result.difference for result in results)
@@ -77,7 +79,9 @@ def test_an_honest_network_answers_the_same(suite: str, n: int) -> None:
     assert difference.cosine > 0.9999
 
 
-@pytest.mark.parametrize("suite", ["fgsm", "pgd-20", "apgd-ce-t", pytest.param("aa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "suite", ["fgsm", "pgd-20", *(pytest.param(name, marks=pytest.mark.slow) for name in ("apgd-ce-t", "aa"))]
+)
 def test_gradients_of_attacks_alone(suite: str) -> None:
     assert flag_ids(WrongGradientInAttacks(plain_network()), suite) == {"changed-during-run"}
 

@@ -52,7 +52,7 @@ def options(tmp_path: Path) -> EvaluationOptions:
             checkpoint=str(TRAINED),
             suite=str(suite),
             data="digits",
-            examples=60,
+            examples=30,
             eps="0.1",
             device="cpu",
             batch_size=10,

@@ -101,7 +101,7 @@ def test_a_retry_does_not_wait_for_a_worker_that_is_not_ready(options: Evaluatio
     up = _Actor(Handle(), WorkerState("one", "idle"), None, 0.0)
     lost = _Actor(Handle(), WorkerState("two"), "never ready", 0.0)
     executor._retries, executor._events, executor._actors = Retries(), [], [up, lost]
-    executor._retry(Task(options, "unit", (), "a unit"), up, "RuntimeError: once", died=False)
+    executor._retries.failed(Task(options, "unit", (), "a unit"), "one", "RuntimeError: once", died=False)
     executor.feed(lambda loaded: None)
     assert submitted == ["unit"]
 

@@ -57,8 +57,10 @@ def test_without_ray_the_message_names_the_extra(call: Call, monkeypatch: pytest
     ("words", "message"),
     [
         (["--executor", "dask"], "Unknown executor 'dask'. Use local or ray."),
-        (["--workers", "2"], "--address, --workers and --worker-... need --executor ray."),
-        (["--worker-cpus", "4"], "--address, --workers and --worker-... need --executor ray."),
+        (["--worker-gpus", "1"], "--address, --worker-gpus and --worker-memory need --executor ray."),
+        (["--worker-memory", "4"], "--address, --worker-gpus and --worker-memory need --executor ray."),
+        (["--workers", "0"], "--workers must be at least 1, got 0."),
+        (["--worker-cpus", "0"], "--worker-cpus must be at least 1, got 0."),
         (["--shard", "17/16"], "--shard 17/16 is out of range: shards count from 1 to 16."),
         (["--shard", "1/0"], "--shard 1/0 is out of range: shards are at least one"),
         (["--shard", "1/2", "--blocks", "3"], "--shard 1/2 already plans 2 shards: leave --shards out."),
@@ -210,4 +212,6 @@ def test_a_private_cluster_has_only_the_cpus_that_workers_need(
     ray_cluster._start(ray, wanted, "cpu", None, {})
     assert ray.given["num_cpus"] == cpus
     resources = {"CPU": float(cpus), "memory": 64.0 * GIB}
-    assert ray_cluster._grant(wanted, "cpu", resources).workers == (wanted.workers or 64 // wanted.cpus)
+    assert ray_cluster._grant(wanted, "cpu", resources).workers == (
+        wanted.workers or 64 // (wanted.cpus or 1)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from support.scripted_attacks import make_request
 
@@ -73,6 +74,35 @@ def test_automatic_batch_sizes() -> None:
     assert units.auto_batch_size((3, 32, 32), "cuda") == 500
     sizes = [units.auto_batch_size((1, 28, 28), "cpu", operations) for operations in (1, 2_500_000, 10**9)]
     assert sizes == [1000, 400, 100], "A small network does not outweigh the cost of calling it."
+
+
+def test_units_are_worth_their_fixed_cost() -> None:
+    """Of a tiny network, of two convolutions, and of a large network."""
+    tiny, small, large = (
+        units.auto_unit_sizes(shape, "cpu", operations)
+        for shape, operations in (((1, 8, 8), 50_000), ((1, 28, 28), 1_200_000), ((3, 32, 32), 10**9))
+    )
+    assert tiny == units.UnitSizes(500, 1, 20)
+    assert small == units.UnitSizes(800, 8, 32)
+    assert large == units.UnitSizes(100, 8, 100)
+    assert units.auto_unit_sizes((3, 32, 32), "cuda", 10**9) == units.UnitSizes(500, 4)
+
+
+@pytest.mark.parametrize(
+    ("operations", "sizes", "long_sizes"),
+    [(50_000, [60], [30, 30]), (1_200_000, [60], [30, 30]), (10**9, [12] * 5, [1] * 60)],
+)
+def test_sixty_survivors_are_cut_by_cost(operations: int, sizes: list[int], long_sizes: list[int]) -> None:
+    found = units.auto_unit_sizes((1, 28, 28), "cpu", operations)
+    request = replace(
+        make_request(),
+        batch_size=found.batch_size,
+        split=found.split,
+        long_split=found.long_split,
+        data=replace(make_request().data, n=60),
+    )
+    assert [len(batch) for batch in units.split_into_batches(request, range(60))] == sizes
+    assert [len(batch) for batch in units.split_into_batches(request, range(60), 26_000)] == long_sizes
 
 
 def test_the_automatic_batch_size_follows_from_the_network() -> None:

@@ -33,7 +33,7 @@ def test_the_loss_equals_that_of_the_worst_case_perturbation(norm: Norm) -> None
     torch.testing.assert_close(linear_classifier.adversarial_loss(w, x, y, norm, 0.3), expected)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["Linf", pytest.param("L2", marks=pytest.mark.slow)])
 def test_trained_weights_are_zero_exactly_above_the_critical_epsilon(norm: Norm) -> None:
     x, y = clusters()
     threshold = linear_classifier.critical_eps(x, y, norm)
@@ -46,7 +46,7 @@ def test_trained_weights_are_zero_exactly_above_the_critical_epsilon(norm: Norm)
     assert below.loss < math.log(2) - 1e-6
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", [pytest.param("Linf", marks=pytest.mark.slow), "L2"])
 def test_training_finds_the_minimum(norm: Norm) -> None:
     x, y = clusters(1)
     eps = 0.5 * linear_classifier.critical_eps(x, y, norm)
