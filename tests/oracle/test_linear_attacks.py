@@ -57,7 +57,12 @@ def survivors(column: str, model: Linear, x: Tensor, y: Tensor, threat: ThreatMo
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
-    ("classes", "column"), [*((2, name) for name in TWO_CLASSES), (4, "apgd-ce-t"), (6, "apgd-ce-t")]
+    ("classes", "column"),
+    [
+        *((2, name) for name in TWO_CLASSES),
+        (4, "apgd-ce-t"),
+        pytest.param(6, "apgd-ce-t", marks=pytest.mark.slow),
+    ],
 )
 def test_white_box_attacks_reach_the_analytic_robust_accuracy_exactly(
     classes: int, column: str, norm: Norm

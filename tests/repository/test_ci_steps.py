@@ -16,6 +16,7 @@ import torch
 import yaml
 from support.synthetic_results import full
 
+from robust_eval.cli.main import main
 from robust_eval.core.threat import parse_threat
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.leaderboard import build, submission
@@ -90,12 +91,12 @@ def user_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def without_runs(folder: Path) -> Path:
-    """A script like ``robust-eval`` that does nothing if it is asked for a run."""
-    script = folder / "without-runs"
-    script.write_text(f'#!/bin/sh\n[ "$1" = run ] || exec "{COMMAND}" "$@"\n')
+def with_only(folder: Path, command: str) -> dict[str, str]:
+    """Settings with a script that does nothing except for one command of ``robust-eval``."""
+    script = folder / "only"
+    script.write_text(f'#!/bin/sh\ncase "$*" in "{command} "*) exec "{COMMAND}" "$@";; esac\n')
     script.chmod(0o755)
-    return script
+    return {"ROBUST_EVAL": str(script)}
 
 
 def test_the_action_evaluates_gates_adds_builds_and_checks(user_repository: Path) -> None:
@@ -123,26 +124,40 @@ def test_the_action_evaluates_gates_adds_builds_and_checks(user_repository: Path
     assert (board / "index.html").is_file()
 
     # The same inputs again, as on the next push: the row replaces itself. The result exists, so that the
-    # command that would only find it again is left out.
-    finished = {"ROBUST_EVAL": str(without_runs(user_repository))}
-    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **given, **finished)
+    # commands that would only find it, and judge it, again are left out.
+    adding = with_only(user_repository, "leaderboard add")
+    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **given | adding)
     assert run.returncode == 0, run.stdout + run.stderr
     assert len(read_rows(board)) == 1
 
     # A minimum that the run does not reach: it fails before a row is added.
     higher = given | {"MIN_ROBUST": "99", "BOARD": "other", "COLUMN": "fgsm"}
-    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **higher, **finished)
+    gating = with_only(user_repository, "gate")
+    run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **higher | gating)
     assert run.returncode == 1
     assert "below the minimum of 99%" in run.stdout
     assert not (user_repository / "other").exists()
 
 
-def test_untrusted_settings_are_not_executed(user_repository: Path) -> None:
+def test_untrusted_settings_are_not_executed(
+    user_repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Settings that would have an effect if they were parsed by a shell or as options."""
+    show = user_repository / "show"
+    show.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 2\n')
+    show.chmod(0o755)
     for hostile in ("$(touch pwned).pt; touch pwned", "--help"):
-        run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, CHECKPOINT=hostile, SUITE="fgsm")
+        given = {"CHECKPOINT": hostile, "SUITE": hostile, "ROBUST_EVAL": str(show)}
+        run = shell(ROOT / ".ci" / "evaluate", cwd=user_repository, **given)
         assert run.returncode == 2, run.stdout
-        assert "does not exist" in run.stderr
+        words = run.stdout.splitlines()
+        assert words == ["run", "--suite", hostile, "--out", "runs/ci", "--", hostile]
+        # After "--" a name is a checkpoint, whatever it looks like.
+        monkeypatch.setattr(sys, "argv", ["robust-eval", "run", "--suite", "fgsm", *words[-2:]])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 2
+        assert "does not exist" in capsys.readouterr().err
     assert not (user_repository / "pwned").exists()
     assert shell(ROOT / ".ci" / "evaluate", cwd=user_repository).returncode != 0
 

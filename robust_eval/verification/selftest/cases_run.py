@@ -134,7 +134,7 @@ def _reduced_precision() -> set[str]:
 
     Four attacks, because the verdicts of two are too few to exclude chance.
     """
-    job = trained_job("fgsm,pgd-20,cw-inf,pgd-100")
+    job = trained_job("fgsm,pgd-10,pgd-20,cw-inf")
     request = replace(job.request, precision=BFLOAT16)
     return flag_ids(execute(replace(job, request=request, model=planted_models.PixelOffset(job.model))).flags)
 

@@ -60,7 +60,7 @@ def cases() -> list[Case]:
     return [
         *(make_case("unmodified", name, (), partial(probe_flags, make)) for name, make in models.items()),
         make_case("unmodified", "trained network, four attacks, diagnosis", (), _trained),
-        make_case("unmodified", "trained network in L2", (), _trained_in_l2),
+        make_case("unmodified", "trained network in L2, diagnosis", (), _trained_in_l2),
     ]
 
 
@@ -70,4 +70,4 @@ def _trained() -> set[str]:
 
 
 def _trained_in_l2() -> set[str]:
-    return flag_ids(execute(trained_job("fgsm,pgd-20", "L2", "0.5")).flags)
+    return flag_ids(execute(trained_job("fgsm,pgd-20", "L2", "0.5"), diagnose=True).flags)

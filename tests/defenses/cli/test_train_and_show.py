@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -140,9 +139,14 @@ def test_contradictory_and_empty_options_are_rejected() -> None:
             invoke("train", "at", *TINY, option, "")
 
 
-def test_a_user_error_is_printed_on_stderr_with_exit_code_2(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "defenses.cli", "train", "at-apw", "--data", "digits"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip() == "Error: Unknown recipe 'at-apw'. Did you mean at-awp?"
-    assert done.stdout == ""
+def test_a_user_error_is_printed_on_stderr_with_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["defenses", "train", "at-apw", "--data", "digits"])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert printed.err.strip() == "Error: Unknown recipe 'at-apw'. Did you mean at-awp?"
+    assert printed.out == ""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,14 +109,11 @@ def test_check_compares_a_checkpoint_with_its_claims(run: Run, tmp_path: Path) -
     assert "warns: selected-on-test" in out
 
 
-def test_lines_are_not_wrapped_in_a_pipe(checkpoint: Path, tmp_path: Path) -> None:
-    words = ["-m", "robust_eval.cli", "check", str(checkpoint)]
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 1
-    (line,) = (line for line in done.stdout.splitlines() if "collapsed" in line)
+def test_lines_are_not_wrapped_in_a_pipe(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS")
+    code, out, _ = run("check", str(checkpoint))
+    assert code == 1
+    (line,) = (line for line in out.splitlines() if "collapsed" in line)
     assert len(line) > 100
     assert line.endswith("class order and training.")
 

@@ -48,7 +48,7 @@ def on_another_machine(folder: Path) -> None:
     rewrite_evidence(folder, change)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_an_unmodified_result_passes(original: Path, seed: int) -> None:
     """With its own seed every verdict and every stored image is repeated."""
     found = audited(original, seed=seed)

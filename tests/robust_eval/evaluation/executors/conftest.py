@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.fake_workers import OBJECT_STORE, TRAINED
+import torch
+from support.fake_workers import OBJECT_STORE, TRAINED, without_times
 
 from robust_eval.evaluation.executors import ray_nodes
 from robust_eval.evaluation.executors.ray_cluster import GrantedResources, connect
 from robust_eval.evaluation.planning.options import ClusterOptions, EvaluationOptions
+from robust_eval.evaluation.prepare import prepare
+from robust_eval.evaluation.run import execute
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +42,12 @@ steps = 6
 """
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> EvaluationOptions:
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> EvaluationOptions:
     """A trained digits network, evaluated with single attacks and a short cascade, in units of ten."""
-    (tmp_path / "given").mkdir()
-    (tmp_path / "given" / "cascade.toml").write_text(CASCADE)
-    suite = tmp_path / "given" / "short.toml"
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "cascade.toml").write_text(CASCADE)
+    suite = folder / "short.toml"
     suite.write_text('version = 1\ncolumns = ["clean", "fgsm", "pgd-10", "cascade.toml"]\n')
     return ray_nodes.absolute(
         EvaluationOptions(
@@ -58,3 +60,11 @@ def options(tmp_path: Path) -> EvaluationOptions:
             batch_size=10,
         )
     )
+
+
+@pytest.fixture(scope="module")
+def sequential(options: EvaluationOptions, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The result of one process that runs the units in sequence, with as many threads as a worker."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("sequential")
+    return without_times(execute(prepare(options), folder / "run", command=options.command()))

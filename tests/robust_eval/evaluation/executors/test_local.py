@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support.fake_workers import RecordingDisplay, local_executor, run_options, run_specs, without_times
 
 from robust_eval.core import files
@@ -59,14 +58,6 @@ class SeveralWorkers(LocalExecutor):
 
     def workers(self) -> Sequence[WorkerState]:
         return []
-
-
-@pytest.fixture
-def sequential(options: EvaluationOptions, tmp_path: Path) -> object:
-    """The result of one process that runs the units one after the other."""
-    torch.set_num_threads(1)
-    folder = tmp_path / "sequential"
-    return without_times(execute(prepare(options), folder, command=options.command()))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -163,7 +154,7 @@ def test_an_interruption_writes_a_partial_result(options: EvaluationOptions, tmp
 
     with pytest.raises(KeyboardInterrupt):
         run_options([options], SeveralWorkers(1), tmp_path, RecordingDisplay(stop))
-    (folder,) = [path for path in tmp_path.iterdir() if path.name != "given"]
+    (folder,) = tmp_path.iterdir()
     partial = without_times(folder / "result.json")
     assert partial["status"] == "partial"  # type: ignore[index]
 
@@ -294,9 +285,11 @@ def test_merged_shards_equal_one_run_with_the_same_shards(options: EvaluationOpt
     folders[1].rename(tmp_path / "renamed")
     with pytest.raises(UserError, match="Add --out FOLDER"):
         merge_shards([folders[0], tmp_path / "renamed", folders[2]], None)
-    other = shard_runs(replace(options, seed=1), tmp_path / "other", 3)
+    other = [replace(options, seed=1, shards=3)]
+    (other_run,) = run_options(other, None, tmp_path / "other", shard=1)
+    assert other_run.folder is not None
     with pytest.raises(UserError, match=r"shards of different requests \(they differ in: seed\)"):
-        merge_shards([folders[0], other[1], folders[2]], None)
+        merge_shards([folders[0], other_run.folder, folders[2]], None)
     stored = json.loads((folders[0] / shards.FILE).read_text())
     for part, changes in (
         ("threat", {"eps": "1e-999999999"}),
@@ -331,8 +324,8 @@ def test_shards_out_of_range_are_refused(text: str, most: int) -> None:
 
 
 def test_more_shards_than_examples_are_refused(options: EvaluationOptions) -> None:
-    with pytest.raises(UserError, match="--shards must lie between 1 and the 60 examples, got 61"):
-        prepare(replace(options, shards=61))
+    with pytest.raises(UserError, match="--shards must lie between 1 and the 30 examples, got 31"):
+        prepare(replace(options, shards=31))
 
 
 def test_a_worker_with_other_files_is_refused(options: EvaluationOptions) -> None:

@@ -32,13 +32,6 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture
-def sequential(options: EvaluationOptions, tmp_path: Path) -> object:
-    """The result of one process that runs the units in sequence, with as many threads as a worker."""
-    torch.set_num_threads(1)
-    return without_times(execute(prepare(options), tmp_path / "sequential", command=options.command()))
-
-
 @contextmanager
 def started(granted: GrantedResources) -> Iterator[Any]:
     from robust_eval.evaluation.executors.ray import RayExecutor
@@ -131,6 +124,7 @@ class KillingDisplay(RecordingDisplay):
 class TestTwoWorkers:
     """The last test leaves tasks that are under way."""
 
+    @pytest.mark.slow
     def test_they_give_the_result_of_one_process(
         self, options: EvaluationOptions, sequential: object, tmp_path: Path, shared_executor: Any
     ) -> None:
@@ -330,7 +324,7 @@ main()
 def test_a_run_continues_after_its_driver_was_killed(
     options: EvaluationOptions, sequential: object, tmp_path: Path
 ) -> None:
-    words = ["run", str(TRAINED), "--suite", options.suite, "--data", "digits", "--examples", "60"]
+    words = ["run", str(TRAINED), "--suite", options.suite, "--data", "digits", "--examples", "30"]
     words += ["--eps", "0.1", "--batch-size", "10", "--executor", "ray", "--workers", "2"]
     command = [sys.executable, "-c", SCRIPT, *words, "--address", "local", "--out", str(tmp_path / "out")]
     units = tmp_path / "out" / "units"

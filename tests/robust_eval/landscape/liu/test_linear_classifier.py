@@ -37,7 +37,7 @@ def test_the_loss_equals_that_of_the_worst_case_perturbation(norm: Norm) -> None
 def test_trained_weights_are_zero_exactly_above_the_critical_epsilon(norm: Norm) -> None:
     x, y = clusters()
     threshold = linear_classifier.critical_eps(x, y, norm)
-    below, above = linear_classifier.sweep(x, y, norm, [0.97 * threshold, 1.03 * threshold], steps=20000)
+    below, above = linear_classifier.sweep(x, y, norm, [0.97 * threshold, 1.03 * threshold], steps=4000)
     assert above.weight_norm == 0
     assert above.loss == pytest.approx(math.log(2))
     # Ties count as half an error: the constant classifier on two balanced classes.
@@ -50,7 +50,7 @@ def test_trained_weights_are_zero_exactly_above_the_critical_epsilon(norm: Norm)
 def test_training_finds_the_minimum(norm: Norm) -> None:
     x, y = clusters(1)
     eps = 0.5 * linear_classifier.critical_eps(x, y, norm)
-    w = linear_classifier.train(x, y, norm, eps, steps=20000)
+    w = linear_classifier.train(x, y, norm, eps, steps=4000)
     best = linear_classifier.adversarial_loss(w, x, y, norm, eps)
     generator = torch.Generator().manual_seed(0)
     for size in (1e-3, 1e-2, 0.1, 1.0):

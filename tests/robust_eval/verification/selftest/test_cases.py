@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from robust_eval.results import flags
 from robust_eval.verification import selftest
 from robust_eval.verification.selftest.case import EXACT, STOPPED, Case, CaseOutcome, make_case
 
 CASES = selftest.cases()
+LONG = {
+    "trained network, four attacks, diagnosis",
+    "linear, 4 classes, Linf 0.01",
+    "linear, 4 classes, L2 0.05",
+    "linear, 4 classes, L2 0.15",
+    "foreign file with GELU",
+    "LeakyReLU of an unusual slope",
+    "the wrong activation named",
+    "bit depth reduced to 16 levels",
+    "seeds numpy",
+    "seeds Python's random",
+    "gradient zero for half of the images",
+    "gradient of 5% of the pixels",
+    "gradient with wrong signs for a third",
+    "gradient rolled",
+}
+"""Slow cases; of each, a quicker one has the same defect and the same flags, on other figures."""
 
 
-@pytest.mark.parametrize("planted", CASES, ids=lambda planted: f"{planted.group}-{planted.name}")
+def parameter(planted: Case) -> ParameterSet:
+    marks = [pytest.mark.slow] if planted.name in LONG else []
+    return pytest.param(planted, marks=marks, id=f"{planted.group}-{planted.name}")
+
+
+@pytest.mark.parametrize("planted", [parameter(planted) for planted in CASES])
 def test_each_case_raises_the_expected_flags(planted: Case) -> None:
     outcome = selftest.run_case(planted)
     assert not outcome.missed
@@ -31,7 +54,11 @@ def test_names_are_unique() -> None:
 def test_unmodified_models_are_among_the_cases() -> None:
     unmodified = {planted.name for planted in CASES if planted.group == "unmodified"}
     assert {"untrained network", "untrained network with BatchNorm"} < unmodified
-    assert any("trained network, four attacks, diagnosis" in name for name in unmodified)
+    assert {"trained network, four attacks, diagnosis", "trained network in L2, diagnosis"} < unmodified
+
+
+def test_the_long_cases_exist() -> None:
+    assert {planted.name for planted in CASES} > LONG
 
 
 def test_an_outcome_fails_if_a_flag_is_missed_or_unexpected() -> None:
