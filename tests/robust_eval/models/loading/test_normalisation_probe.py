@@ -53,7 +53,10 @@ def levels(n: int = 200) -> tuple[Tensor, Tensor]:
     return (((y + 0.5) / 10)[:, None, None, None]).expand(n, 3, 4, 4).contiguous(), y
 
 
-@pytest.mark.parametrize("name", ["none", "2x-1", "cifar10", "cifar10-kuangliu"])
+@pytest.mark.parametrize(
+    "name",
+    ["none", "cifar10-kuangliu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("2x-1", "cifar10"))],
+)
 def test_the_normalisation_of_training_is_found(
     name: str, trained: Trained, images: ImageSet, tmp_path: Path
 ) -> None:
