@@ -157,7 +157,13 @@ class Walk:
         assert not any(is_temporary(path.name) for path in (self.board / "results").iterdir())
 
 
-@pytest.mark.parametrize("name", CASES)
+SIMILAR = {"another row", "a row that is replaced"}
+"""Cases whose calls are among those of a new board and of a row with another attachment."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIMILAR else name for name in CASES]
+)
 def test_a_board_is_whole_after_some_faults(
     name: str, commands: FaultyCommands, runs: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from support.known_models import run_in_small_units
 from robust_eval.evaluation.store import FolderStore
 from robust_eval.results import EvalResult, read_result
 
-UNITS = 4 * 25
+UNITS = 4 * 10
 
 
 def start(folder: Path, pipe: Path | None = None, units: int = 0) -> BaseProcess:
@@ -77,8 +77,8 @@ def uninterrupted(whole: Path) -> EvalResult:
 
 
 def test_a_run_killed_three_times_gives_the_same_result(tmp_path: Path, uninterrupted: EvalResult) -> None:
-    """SIGKILL after 1, 30 and 70 units; no stored unit is lost or damaged."""
-    for units in (1, 30, 70):
+    """SIGKILL after 1, 12 and 28 units; no stored unit is lost or damaged."""
+    for units in (1, 12, 28):
         interrupt_after(tmp_path, units, signal.SIGKILL)
         store = FolderStore(tmp_path)
         assert all(store.get(path.stem) is not None for path in (tmp_path / "units").glob("*.npz"))
@@ -89,7 +89,7 @@ def test_a_run_killed_three_times_gives_the_same_result(tmp_path: Path, uninterr
 def test_ctrl_c_writes_a_partial_result_that_lists_missing_columns(
     tmp_path: Path, uninterrupted: EvalResult
 ) -> None:
-    interrupt_after(tmp_path, 30, signal.SIGINT)
+    interrupt_after(tmp_path, 12, signal.SIGINT)
     partial = read_result(tmp_path / "result.json")
     assert partial.status == "partial"
     assert not partial.rankable

@@ -32,7 +32,7 @@ def run_in_small_units(folder: str, pipe: str | None = None, units: int = 0) -> 
 
     FolderStore.put = put_and_wait  # type: ignore[assignment, method-assign]
     torch.set_num_threads(1)
-    model, x, y = linear_problem(n=150)
+    model, x, y = linear_problem(n=60)
     evaluate(model, x, y, "Linf 0.04", suite="fgsm,pgd-10,pgd-20", batch_size=6, out=folder)
 
 

@@ -62,12 +62,8 @@ def broken(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("norm", "phases"),
     [
-<<<<<<< HEAD
-        ("Linf", PHASES[:3]),
+        ("L2", PHASES[:2]),
         pytest.param("L2", PHASES[:3], marks=pytest.mark.slow),
-=======
-        ("L2", PHASES[:3]),
->>>>>>> test-time
         pytest.param("Linf", PHASES, marks=pytest.mark.slow),
         pytest.param("L2", PHASES, marks=pytest.mark.slow),
     ],
@@ -109,20 +105,8 @@ def test_square_equals_that_of_the_library(norm: Norm, eps: str) -> None:
     assert torch.equal(adv, theirs)
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    ("norm", "classes"),
-    [
-        ("Linf", 2),
-        ("L2", 3),
-        ("Linf", 4),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("L2", 2), ("Linf", 3), ("L2", 4))),
-    ],
-)
-=======
 @pytest.mark.parametrize("classes", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("norm", NORMS)
->>>>>>> test-time
 def test_few_classes(classes: int, norm: Norm) -> None:
     """All stages but Square, which does not depend on the number of classes, on easy and hard images."""
     model, x, y = digits(classes)

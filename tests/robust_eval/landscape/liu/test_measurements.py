@@ -207,7 +207,7 @@ def test_two_networks_of_one_file_are_distinct(run: Run, tmp_path: Path) -> None
 
 
 def test_linear(run: Run) -> None:
-    code, out, _ = run("linear", "--classes", "3,8", "--points", "4", "--steps", "300", "--out", "l")
+    code, out, _ = run("linear", "--classes", "3,8", "--points", "4", "--steps", "100", "--out", "l")
     assert code == 0, out
     found = written("l")
     assert found["points"][-1]["weight_norm"] == 0
