@@ -55,7 +55,11 @@ def levels(n: int = 200) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     "name",
-    ["none", "cifar10-kuangliu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("2x-1", "cifar10"))],
+    [
+        "none",
+        "cifar10-kuangliu",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("2x-1", "cifar10")),
+    ],
 )
 def test_the_normalisation_of_training_is_found(
     name: str, trained: Trained, images: ImageSet, tmp_path: Path
