@@ -21,7 +21,8 @@ from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import EvaluationOptions, SearchOptions
 
 
-@pytest.mark.parametrize(("threat", "norm", "eps"), 
+@pytest.mark.parametrize(
+    ("threat", "norm", "eps"),
     [("Linf 0.04", "Linf", 0.04), pytest.param("L2 0.15", "L2", 0.15, marks=pytest.mark.slow)],
 )
 def test_robust_accuracy_equals_the_closed_form(threat: str, norm: str, eps: float) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_eval.core.threat import NORMS, parse_threat
+from robust_eval.core.threat import parse_threat
 from robust_eval.evaluation.checks import finite_differences
 from robust_eval.evaluation.checks.probes import Conditions, probe, probe_job
 from robust_eval.evaluation.job import Job
