@@ -32,6 +32,7 @@ def test_closed_streams_do_not_change_the_exit_code(streams: str, tmp_path: Path
     assert done.stderr == expected
 
 
+@pytest.mark.slow
 def test_a_run_without_streams_and_home_ends_and_leaves_no_process(work: Path) -> None:
     """The surroundings of a daemon. No user, including root, can write below /proc.
 
@@ -51,6 +52,14 @@ def test_a_run_without_the_variable_of_the_home_folder(work: Path, reference: ob
     words = [sys.executable, "-m", "robust_eval.cli", *RUN.split()[1:]]
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
     subprocess.run(words, cwd=work, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert without_times(work / "out" / "result.json") == reference
+
+
+def test_a_home_folder_that_cannot_be_created(
+    commands: FaultyCommands, work: Path, reference: object
+) -> None:
+    around = Surroundings(environment={"HOME": "/proc/nowhere"})
+    assert commands.start(work, RUN, surroundings=around).wait().code == 0
     assert without_times(work / "out" / "result.json") == reference
 
 

@@ -35,6 +35,11 @@ def command_runner(
     return call
 
 
+def leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the files of figures are empty: drawing takes most of a short command's time."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+
+
 def refused(outcome: tuple[int, str, str], message: str) -> None:
     """Check exit code 2 and a message on one line, without a traceback or terminal control characters."""
     code, _, err = outcome

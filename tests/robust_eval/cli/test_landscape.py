@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import small_scans
-from support.command_line import Run, command_runner, refused
+from support.command_line import Run, command_runner, leave_undrawn, refused
 
 from robust_eval.landscape.awp import scan
 
@@ -42,6 +42,7 @@ def test_an_interruption_prints_how_to_continue(run: Run, monkeypatch: pytest.Mo
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    leave_undrawn(monkeypatch)
     run_scan = scan.run_scan
     monkeypatch.setattr(scan, "run_scan", stop)
     code, out, _ = run("curve", "at.pt", *SMALL, "--out", "scan")
@@ -93,7 +94,8 @@ def test_options_of_another_subcommand_are_refused(run: Run, command: str, optio
     assert f"No such option: {option}" in err
 
 
-def test_invalid_files_are_refused(run: Run) -> None:
+def test_invalid_files_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
     small_scans.write(Path("deep.pt"), arch="wrn-10-1")
     refused(run("curve", "at.pt", "deep.pt", *SMALL), "cannot be compared. Give checkpoints of one archi")
     refused(run("weights", "at.pt", "deep.pt"), "cannot be compared")
@@ -104,12 +106,13 @@ def test_invalid_files_are_refused(run: Run) -> None:
     refused(run("weights", "at.pt", "--out", "file/weights"), "Cannot write to")
 
 
-def test_weights_of_two_checkpoints(run: Run) -> None:
+def test_weights_of_two_checkpoints(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("weights", "at.pt", "awp.pt", "--names", "AT,AT-AWP", "--out", "w")
     assert code == 0
     assert "skewness" in out
     data = json.loads(Path("w/weights.json").read_text())
     assert data["layers"][0]["statistics"].keys() == {"AT", "AT-AWP"}
+    leave_undrawn(monkeypatch)
     assert run("weights", "at.pt", "awp.pt", "--out", "w")[0] == 0
     refused(
         run("weights", "at.pt", "--out", "w"), r"contains a run of another request \(it differs in: check"

@@ -73,8 +73,8 @@ def trained() -> Trained:
 
 @pytest.fixture(scope="session")
 def images() -> ImageSet:
-    """300 images for the trained networks."""
-    return quadrants(300)
+    """120 images for the trained networks."""
+    return quadrants(120)
 
 
 @pytest.fixture(scope="session", name="quadrants")

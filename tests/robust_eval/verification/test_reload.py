@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _pytest.mark.structures import ParameterSet
 from support.forgeries import edit
 from support.published_runs import failed, run, verified
 from torch.nn.functional import gelu
@@ -53,13 +52,6 @@ NAMED = {
     "two arguments": Row(Foreign(gelu, bias=False).state, arch="wrn-10-1?head=linear&activation=gelu"),
 }
 
-SIMILAR = {"named activation", "other numbers"}
-"""Cases that differ in a figure from one with the same flag."""
-
-
-def parameters(cases: Iterable[str]) -> list[ParameterSet]:
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SIMILAR)) for name in cases]
-
 
 def published(row: Row, folder: Path) -> Path:
     images = data.load("digits")
@@ -74,7 +66,10 @@ def loading_flags(folder: Path) -> set[str]:
     return recorded & {UNCERTAIN, MISMATCH, ARCHITECTURE}
 
 
-@pytest.mark.parametrize("case", parameters(FLAGGED))
+@pytest.mark.parametrize(
+    "case",
+    ["normalisation", "statistics", "last layer", pytest.param("named activation", marks=pytest.mark.slow)],
+)
 def test_a_flag_of_loading_that_was_removed_is_found(case: str, tmp_path: Path) -> None:
     row = FLAGGED[case]
     folder = published(row, tmp_path)
@@ -88,7 +83,7 @@ def test_a_flag_of_loading_that_was_removed_is_found(case: str, tmp_path: Path) 
     )
 
 
-@pytest.mark.parametrize("case", parameters(NAMED))
+@pytest.mark.parametrize("case", NAMED)
 def test_what_the_user_named_raises_no_flag_and_need_not_be_named_again(case: str, tmp_path: Path) -> None:
     folder = published(NAMED[case], tmp_path)
     assert loading_flags(folder) == set()

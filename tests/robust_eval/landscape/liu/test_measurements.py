@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support import small_scans
-from support.command_line import Run, command_runner, refused
+from support.command_line import Run, command_runner, leave_undrawn, refused
 from torch import nn
 
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation
@@ -57,6 +57,7 @@ def test_hessian(run: Run) -> None:
 def test_an_interrupted_hessian_continues_with_the_missing_eigenvalues(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    leave_undrawn(monkeypatch)
     words = ("hessian", "at.pt", *SMALL, "--count", "3")
     assert run(*words, "--out", "uninterrupted")[0] == 0
     original = hessian_spectrum.top_eigenpairs
@@ -82,7 +83,7 @@ def test_an_interrupted_hessian_continues_with_the_missing_eigenvalues(
     assert len(calls) == 5
 
 
-def test_scattering(run: Run) -> None:
+def test_scattering(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("scattering", "at.pt", "awp.pt", *SMALL, "--epsilons", "0,1/2,1", "--neighbours", "2")
     code, out, _ = run(*words, "--out", "s")
     assert code == 0, out
@@ -98,6 +99,7 @@ def test_scattering(run: Run) -> None:
     assert found[0]["batch_gradient_at_w"] == pytest.approx(1)
     assert found[2]["eps"] == pytest.approx(0.1)
     assert all(-1 <= s[name] <= 1 + 1e-6 for s in found for name in ("gradient", "batch_gradient"))
+    leave_undrawn(monkeypatch)
     assert run(*words, "--names", "one,two", "--out", "s")[0] == 0
     again = written("s/scattering")["scatter"]
     assert [s["label"] for s in again] == ["one"] * 3 + ["two"] * 3
@@ -105,6 +107,7 @@ def test_scattering(run: Run) -> None:
 
 
 def test_neighbours_at_distance_zero_have_cosine_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
     monkeypatch.setattr(gradient_scattering, "parse_radius", lambda _: 0.0)
     assert run("scattering", "at.pt", *SMALL, "--budgets", "1", "--out", "s")[0] == 0
     (found,) = written("s/scattering")["scatter"]
@@ -119,7 +122,7 @@ def test_cosines() -> None:
     assert gradient_scattering._mean_batch_cosine([list(one), list(other)]) == pytest.approx(0.5)
 
 
-def test_connectivity(run: Run) -> None:
+def test_connectivity(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("connectivity", "at.pt", "awp.pt", *SMALL, "--points", "5")
     code, out, _ = run(*words, "--out", "c")
     assert code == 0, out
@@ -127,6 +130,7 @@ def test_connectivity(run: Run) -> None:
     found = written("c/connectivity")
     assert [p["t"] for p in found["points"]] == [0, 0.25, 0.5, 0.75, 1]
     assert found["running_statistics"] == "the network has none"
+    leave_undrawn(monkeypatch)
     same = ("connectivity", "at.pt", "at.pt", *SMALL, "--points", "3", "--names", "a,b", "--out", "same")
     assert run(*same)[0] == 0
     flat = written("same/connectivity")
@@ -135,7 +139,8 @@ def test_connectivity(run: Run) -> None:
     assert flat["parameter_distance"] == 0
 
 
-def test_the_reversed_line_has_the_same_losses(run: Run) -> None:
+def test_the_reversed_line_has_the_same_losses(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
     words = ("--examples", "12", "--steps", "2", "--eps", "0.1", "--points", "3")
     assert run("connectivity", "at.pt", "awp.pt", *words, "--out", "c")[0] == 0
     assert run("connectivity", "awp.pt", "at.pt", *words, "--out", "d")[0] == 0
@@ -191,7 +196,10 @@ def test_networks_with_different_arguments_cannot_be_interpolated(run: Run, tmp_
     refused(outcome, "one and two differ in their architecture or its arguments and cannot be interpolated")
 
 
-def test_two_networks_of_one_file_are_distinct(run: Run, tmp_path: Path) -> None:
+def test_two_networks_of_one_file_are_distinct(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_undrawn(monkeypatch)
     states = [torch.load(tmp_path / f"{name}.pt", weights_only=True)["state_dict"] for name in ("at", "awp")]
     torch.save({"state_dict": states[0], "ema": states[1]}, tmp_path / "c.pt")
     both = ("c.pt#state_dict", "c.pt#ema", "--names", "plain,ema", "--data", "digits", *SMALL)
@@ -206,7 +214,7 @@ def test_two_networks_of_one_file_are_distinct(run: Run, tmp_path: Path) -> None
     assert one != other
 
 
-def test_linear(run: Run) -> None:
+def test_linear(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("linear", "--classes", "3,8", "--points", "4", "--steps", "100", "--out", "l")
     assert code == 0, out
     found = written("l")
@@ -214,11 +222,13 @@ def test_linear(run: Run) -> None:
     assert found["points"][0]["weight_norm"] > 0
     assert found["first_budget_with_w_zero"] >= found["predicted_threshold"] - 1e-9
     assert "all 10 classes: threshold" in out
+    leave_undrawn(monkeypatch)
     assert run("linear", "--norm", "l2", "--points", "4", "--steps", "50", "--out", "m")[0] == 0
     assert written("m")["predicted_threshold_softmax_all_classes"] is None
 
 
-def test_invalid_input_is_refused(run: Run, tmp_path: Path) -> None:
+def test_invalid_input_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
     small_scans.write(tmp_path / "wide.pt", width=4)
     Path("file").touch()
     for command in ("hessian", "scattering", "connectivity"):
@@ -247,7 +257,8 @@ def test_invalid_input_is_refused(run: Run, tmp_path: Path) -> None:
     refused(run("linear", "--out", "file/x", "--points", "3", "--steps", "1"), "Cannot write to file")
 
 
-def test_another_request_in_the_same_folder_is_refused(run: Run) -> None:
+def test_another_request_in_the_same_folder_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
     assert run("connectivity", "at.pt", "awp.pt", *SMALL, "--points", "3", "--out", "c")[0] == 0
     refused(
         run("connectivity", "at.pt", "awp.pt", *SMALL, "--seed", "1", "--out", "c"),

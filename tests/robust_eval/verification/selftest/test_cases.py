@@ -16,17 +16,14 @@ LONG = {
     "linear, 4 classes, L2 0.05",
     "linear, 4 classes, L2 0.15",
     "foreign file with GELU",
-    "LeakyReLU of an unusual slope",
-    "the wrong activation named",
     "bit depth reduced to 16 levels",
     "seeds numpy",
     "seeds Python's random",
-    "gradient zero for half of the images",
     "gradient of 5% of the pixels",
     "gradient with wrong signs for a third",
     "gradient rolled",
 }
-"""Slow cases; of each, a quicker one has the same defect and the same flags, on other figures."""
+"""Slow cases; quicker ones, or the tests of a check, have the same defect with other figures."""
 
 
 def parameter(planted: Case) -> ParameterSet:
