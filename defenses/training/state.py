@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter
 from torch import nn
 
 from defenses.training.runtime import Runtime
 from defenses.training.weight_averaging import WeightAverage
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Number = Annotated[float, Field(strict=True)]
 
 
 @dataclass
 class TrainingProgress:
     """Counters, sums and learning-curve rows; plain numbers. The resume file uses these field names."""
 
-    epoch: int = 0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    epoch: Count = 0
     """Completed epochs: updates and measurement done."""
-    iteration: int = 0
+    iteration: Count = 0
     """Updates done in the current epoch."""
-    loss_sum: float = 0.0
+    loss_sum: Number = 0.0
     """Of the current epoch, over images; likewise ``images`` and ``seconds``."""
-    images: int = 0
-    seconds: float = 0.0
-    best: float = -1.0
+    images: Count = 0
+    seconds: Number = 0.0
+    best: Number = -1.0
     """Highest validation score so far."""
-    best_epoch: int = 0
+    best_epoch: Count = 0
     """Counted from 1; 0 before the first selection."""
-    worse: int = 0
+    worse: Count = 0
     """Measurements since the best."""
-    one_class: int = 0
+    one_class: Count = 0
     """Consecutive measurements in which the network predicted a single class."""
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, Annotated[int, Field(strict=True)] | Number]] = field(default_factory=list)
 
     def finish_epoch(self, row: dict[str, float]) -> None:
         """Add the epoch's row and start counting the next epoch."""
@@ -79,7 +85,7 @@ class TrainingState:
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.average is not None:
             self.average.network.load_state_dict(saved["average"])
-        self.progress = TrainingProgress(**saved["progress"])
+        self.progress = TypeAdapter(TrainingProgress).validate_python(saved["progress"])
         notes: list[str] = []
         before, now = saved.get("world", 1), runtime.world
         if before != now:

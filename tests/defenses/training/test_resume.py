@@ -308,6 +308,30 @@ def test_an_incomplete_resume_file(lacking: str, tmp_path: Path) -> None:
             resume_file.load(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"epoch": "1"},
+        {"epoch": -1},
+        {"iteration": 0.5},
+        {"images": True},
+        {"best": "high"},
+        {"rows": "none"},
+        {"rows": [{"epoch": "one"}]},
+        {"rows": [3]},
+        {"other": 1},
+    ],
+)
+def test_a_resume_file_with_progress_of_other_types(changed: dict[str, object], tmp_path: Path) -> None:
+    job = make_job(tmp_path, "at", epochs=1)
+    context, state = begin(job, start_runtime("cpu", "32", 1, 1))
+    saved = state.saved(context.runtime)
+    saved["progress"] = saved["progress"] | changed
+    resume_file.save(tmp_path, context.identity(), saved)
+    with pytest.raises(UserError, match=r"resume\.pt does not fit this run \("):
+        run(again(job))
+
+
 @pytest.mark.parametrize("value", [None, 3, "text", {"x": 1}, []])
 @pytest.mark.parametrize("part", ["network", "optimiser", "progress", "threads", "world"])
 def test_a_resume_file_with_a_damaged_part(part: str, value: object, tmp_path: Path) -> None:
