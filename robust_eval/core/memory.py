@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from pathlib import Path
 
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO, _STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 _CGROUP = Path("/sys/fs/cgroup")
 """The limit of a container (cgroup v2)."""
 
@@ -18,9 +16,19 @@ def available(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
     return min(found) if found else None
 
 
+def peak(status: Path = _STATUS) -> int | None:
+    """Largest resident memory of this process so far, in bytes; None if the system does not say."""
+    return _kilobytes(status, "VmHWM")
+
+
 def _system(meminfo: Path) -> int | None:
+    return _kilobytes(meminfo, "MemAvailable")
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """A line such as ``MemAvailable:   123 kB`` of a file of Linux, in bytes."""
     try:
-        match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"), re.MULTILINE)
+        match = re.search(rf"^{name}:\s+(\d+) kB", path.read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
         return None
     return int(match[1]) * 1024 if match else None
@@ -32,13 +40,3 @@ def _container(cgroup: Path) -> int | None:
         return max(int(limit) - int(used), 0)
     except (OSError, ValueError):
         return None
-
-
-def peak() -> int | None:
-    """Largest resident memory of this process so far, in bytes; None on Windows."""
-    if os.name == "nt":
-        return None
-    import resource
-
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
