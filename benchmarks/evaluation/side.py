@@ -37,11 +37,12 @@ class Report:
     """Measurements of one side on one case."""
 
     seconds: float
-    """Wall time of the attacks and their verdicts, without imports and loading the model."""
+    """Wall time without imports of the side's process. That of this project includes loading and probing the
+    model, and the start of its other processes."""
     processor_seconds: float
     """Processor time of the same, over all threads; other programs on the machine hardly affect it."""
     peak_mib: float
-    """Peak memory of the process, including imports; on a GPU the peak of torch's allocations."""
+    """Peak memory of the side's process, including imports; on a GPU the peak of torch's allocations."""
     columns: Mapping[str, Measured]
     operations: Mapping[str, float] = field(default_factory=dict)
     """Floating-point operations of the network's passes, by precision; empty if not counted."""
@@ -60,11 +61,15 @@ class Stopwatch:
         self._start = time.perf_counter(), time.process_time()
 
     def write(
-        self, path: Path, columns: Mapping[str, Measured], operations: Mapping[str, float] | None = None
+        self,
+        path: Path,
+        columns: Mapping[str, Measured],
+        operations: Mapping[str, float] | None = None,
+        elsewhere: float = 0.0,
     ) -> None:
-        """Stop the clocks and write the report."""
+        """Stop the clocks and write the report; ``elsewhere``: seconds that other processes were busy."""
         seconds, processor = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-        report = Report(seconds, processor, peak_mib(), columns, operations or {})
+        report = Report(seconds, processor + elsewhere, peak_mib(), columns, operations or {})
         path.write_text(json.dumps(asdict(report)), encoding="utf-8")
 
 

@@ -1,10 +1,11 @@
-"""Sides "ours" and "ours bf16": ``robust_eval.evaluate`` in float32 and bfloat16.
+"""Sides "ours" and "ours bf16": what ``robust-eval run`` does by default, in float32 and bfloat16.
 
 Started by ``python -m benchmarks``.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -41,16 +42,38 @@ def main() -> None:
     # Imported before time is measured, as on the plain side.
     import pyautoattack  # noqa: F401
 
-    from robust_eval import evaluate
     from robust_eval.attacks import _art  # noqa: F401
+    from robust_eval.evaluation.executors.display import SilentDisplay
+    from robust_eval.evaluation.executors.machine import MachineExecutor, gpus
+    from robust_eval.evaluation.executors.run_spec import RunSpec
+    from robust_eval.evaluation.executors.scheduler import Scheduler
+    from robust_eval.evaluation.planning.options import EvaluationOptions
     from robust_eval.models.acceleration.tuning import flops
 
-    model, x_NCHW, y_N = inputs(given.folder, given.device)
-    options = {"batch_size": given.batch_size, "seed": SEED, "precision": given.precision}
+    options = EvaluationOptions(
+        checkpoint=str(given.folder / "model.pt"),
+        data=f"npz:{given.folder / 'images.npz'}",
+        suite=given.suite,
+        eps=given.eps,
+        device=given.device,
+        seed=SEED,
+        precision=given.precision,
+    )
+    model, x_NCHW, _ = inputs(given.folder, given.device)
+    per_pass = flops(model, x_NCHW)
     stopwatch = Stopwatch()
-    result = evaluate(model, x_NCHW, y_N, f"Linf {given.eps}", suite=given.suite, **options)
+    executor = MachineExecutor(None, None, lambda text: print(text, file=sys.stderr), gpus(given.device))
+    spec = RunSpec(source=options, name="model.pt", folder=lambda _request: None)
+    try:
+        (run,) = Scheduler([spec], executor, SilentDisplay()).work()
+    finally:
+        executor.close()
+    if run.result is None:
+        raise run.error or SystemExit("; ".join(run.failures))
+    result = run.result
     columns = {name: Measured(column.robust_bits, column.seconds) for name, column in result.columns.items()}
-    stopwatch.write(given.out, columns, operations(result, flops(model, x_NCHW)))
+    elsewhere = sum(worker.busy for worker in executor.workers()) if executor.size > 1 else 0.0
+    stopwatch.write(given.out, columns, operations(result, per_pass), elsewhere)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import asdict, replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_eval.core.logits import largest_difference, logit_std
 from robust_eval.core.types import Bools, CallDifference
 from robust_eval.evaluation.attack_copy import Log, choose_config, no_log
-from robust_eval.evaluation.checks import precision
+from robust_eval.evaluation.checks import answers, finite_differences, precision
+from robust_eval.evaluation.checks.answers import Answers
 from robust_eval.evaluation.checks.probes import PROBED, probe_job
 from robust_eval.evaluation.checks.second_judgement import JudgedImages, judge_again
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.models import out_of_memory
+from robust_eval.models.isolation import Isolated
 from robust_eval.results import FlagRecord, SearchRecord, TuningRecord, flags
 from robust_eval.results.environment import environment
+
+_FEW = 8
+"""Images whose gradients are compared with finite differences once more after the attacks."""
+_OTHER_GRADIENTS = frozenset(
+    {
+        flags.RANDOM_GRADIENTS,
+        "batch-dependent",
+        "discontinuous",
+        "misleading-gradients",
+        "no-gradients",
+        "non-finite-outputs",
+        "vanishing-gradients",
+    }
+)
+"""Flags of models whose gradients and finite differences differ from the beginning, or cannot be compared."""
 
 
 class Session:
@@ -27,7 +45,7 @@ class Session:
         self.job = job
         self.config = choose_config(job.request, job.model, job.x_NCHW, job.compile, tuning, log)
         self.worker = job.worker(self.config)
-        self._before = _first_logits(job.model, job.x_NCHW)
+        self._before = self._ask()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -37,7 +55,7 @@ class Session:
     @property
     def first_logits(self) -> Tensor:
         """Logits of the first images before any attack."""
-        return self._before
+        return self._before.logits_NK
 
     def report(self, first: ModelReport, clean: Bools, found: JudgedImages) -> ModelReport:
         """The complete report, after the attacks; ``clean`` (n,): examples correct without an attack.
@@ -47,34 +65,46 @@ class Session:
         disagreement = precision.measure_disagreement(self.job.request, self.worker, clean)
         ids = {flag.id for flag in first.flags}
         random = flags.RANDOM_OUTPUTS in ids
-        difference = found.difference
-        if flags.RANDOM_GRADIENTS in ids:
-            difference = replace(difference, cosine=1.0)
-        changes = () if random else self._changes(difference)
-        second = None if random else judge_again(self.job, found, self._before)
+        changes = () if random else self._changes(found.difference, ids)
+        second = None if random else judge_again(self.job, found, self.first_logits)
         tunings = {name: TuningRecord(**asdict(one)) for name, one in self.config.tunings.items()}
         notes = tuple(dict.fromkeys((*self.job.notes, *self.worker.notes, *self.config.notes)))
         search = SearchRecord(notes=notes, tunings=tunings, disagreement=disagreement)
         here = environment(self.job.x_NCHW.device)
         return ModelReport((*first.flags, *changes), here, search, second)
 
-    def _changes(self, difference: CallDifference) -> tuple[FlagRecord, ...]:
-        """Flags if the model differs from the model before the attacks, or from its attack copy."""
-        scale, after = logit_std(self._before), _first_logits(self.job.model, self.job.x_NCHW)
-        copy = _first_logits(self.worker.attack_copy, self.job.x_NCHW)
+    def _changes(self, difference: CallDifference, first: Set[str]) -> tuple[FlagRecord, ...]:
+        """Flags if the model differs from the model before the attacks, or from its attack copy.
+
+        ``first``: ids of the flags before the attacks.
+        """
+        after = self._ask()
+        copy = out_of_memory.logits(self.worker.attack_copy, self.job.x_NCHW[:PROBED])
+        random = flags.RANDOM_GRADIENTS in first
         return flags.from_changes(
-            largest_difference(after, self._before) / scale,
-            largest_difference(copy, after) / scale,
+            answers.change(self._before, after),
+            largest_difference(copy, after.logits_NK) / logit_std(self.first_logits),
             self.worker.model.writes,
-            difference,
+            replace(difference, cosine=1.0) if random else difference,
+            1.0 if random else answers.cosine(self._before, after),
+            1.0 if first & _OTHER_GRADIENTS else self._cosine(),
         )
+
+    def _cosine(self) -> float:
+        """The lowest cosine of gradients with finite differences, on a few images."""
+        job, few = self.job, slice(_FEW)
+        x = job.x_NCHW[few]
+        found = finite_differences.gradient_cosines(
+            Isolated(job.model), x, job.y_N[few], job.request.threat, x, len(x), quick=True
+        )
+        return found.lowest[0]
+
+    def _ask(self) -> Answers:
+        job = self.job
+        return answers.ask(job.model, job.x_NCHW[:PROBED], job.y_N[:PROBED], job.request.threat)
 
 
 def first_report(job: Job) -> ModelReport:
     """Probe the model of a job: what is known before the attacks."""
     found = (*job.raised, *flags.from_probe(probe_job(job)), *flags.from_overlap(job.overlap))
     return ModelReport(found, environment(job.x_NCHW.device))
-
-
-def _first_logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:
-    return out_of_memory.logits(model, x_NCHW[:PROBED])

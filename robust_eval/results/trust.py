@@ -43,6 +43,8 @@ def taken_on_trust(result: EvalResult, audit: AuditRecord | None, suite: str) ->
         yield f"whether the attacks ran with the recorded settings{precision}"
     if suite:
         yield f"whether the attacks of suite {suite} are strong"
+    if result.second_judgement is None:
+        yield "that a model loaded again after the attacks gives the same verdicts: it is not recorded"
     yield "library versions, seconds and passes"
     yield "the checkpoint's name, environment, command and date"
     if result.checkpoint.trained_with:

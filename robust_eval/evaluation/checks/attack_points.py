@@ -26,15 +26,30 @@ class Slopes:
     gradient_NCHW: Tensor
 
 
-def slopes(model: Model, points_NCHW: Tensor, y_N: Tensor) -> Slopes | None:
-    """The gradient of the strongest other logit minus the label's; None if the outputs carry no gradient."""
+Weigh = Callable[[Tensor, Tensor], Tensor]
+"""From logits_NK and y_N to the weights of the logits in a loss, whose gradient attacks follow."""
+
+
+def margin_weights(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """Of the strongest other logit minus the label's."""
+    other = logits_NK.scatter(1, y_N[:, None], float("-inf")).argmax(1)
+    return torch.zeros_like(logits_NK).scatter(1, y_N[:, None], -1.0).scatter(1, other[:, None], 1.0)
+
+
+def cross_entropy_weights(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """Softmax minus one-hot label: the gradient of cross-entropy, scaled so that the largest entry is 1."""
+    weights = logits_NK.softmax(1).scatter_add(1, y_N[:, None], -torch.ones_like(logits_NK))
+    return weights / weights.abs().amax(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def slopes(model: Model, points_NCHW: Tensor, y_N: Tensor, weigh: Weigh = margin_weights) -> Slopes | None:
+    """The gradient of a weighted sum of the logits; None if the outputs carry no gradient."""
     leaf = points_NCHW.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = model(leaf)
         if not logits.requires_grad:
             return None
-        other = logits.detach().scatter(1, y_N[:, None], float("-inf")).argmax(1)
-        weights = torch.zeros_like(logits).scatter(1, y_N[:, None], -1.0).scatter(1, other[:, None], 1.0)
+        weights = weigh(logits.detach(), y_N)
         (gradient,) = torch.autograd.grad((logits * weights).sum(), leaf, allow_unused=True)
     return None if gradient is None else Slopes(points_NCHW.detach(), weights.detach(), gradient)
 
@@ -46,7 +61,7 @@ def path(
 
     The steps are of 2 epsilon / ``steps``.
     """
-    point, found = _random_start(x_NCHW, threat, seed), []
+    point, found = random_start(x_NCHW, threat, seed), []
     for _ in range(steps + 1):
         at = slopes(model, point, y_N)
         if at is None:
@@ -57,7 +72,7 @@ def path(
     return found
 
 
-def _random_start(x: Tensor, threat: ThreatModel, seed: int) -> Tensor:
+def random_start(x: Tensor, threat: ThreatModel, seed: int) -> Tensor:
     """Points of the ball off the 8-bit grid: uniform (Linf), or in a random direction (L2)."""
     generator = torch.Generator().manual_seed(seed)
     if threat.norm == "Linf":

@@ -3,7 +3,9 @@
 A model may return gradients of another function: masked, shifted or clipped ones, those without its
 preprocessing, or right ones at clean images or in small batches only. Attacks follow them in vain. Points
 are the images, random points of the ball, and points on the path of PGD. The function is ``z_k - z_y``, where
-k is the strongest other class at the point: with another k at every query it would have kinks.
+k is the strongest other class at the point: with another k at every query it would have kinks. At the images
+it is also the sum of the logits with the weights of cross-entropy's gradient: a model may return right
+gradients for one loss only.
 
 The cosine is estimated from the changes along random directions that the gradient promises and those that two
 forward passes measure. Half of the directions change all pixels; large entries of the gradient dominate them.
@@ -20,7 +22,14 @@ import torch
 from torch import Tensor
 
 from robust_eval.core.threat import ThreatModel
-from robust_eval.evaluation.checks.attack_points import Model, Slopes, in_batches, path, slopes
+from robust_eval.evaluation.checks.attack_points import (
+    Model,
+    Slopes,
+    cross_entropy_weights,
+    in_batches,
+    path,
+    slopes,
+)
 from robust_eval.results.flags.figures import GradientCosines
 
 SIZES = (1e-4, 1e-5, 1e-3, 1e-2, 3e-2)
@@ -52,7 +61,9 @@ def gradient_cosines(
     on_path = path(model, x_NCHW, y_N, threat, steps=2 if quick else 4, seed=seed)
     if at_images is None or not on_path:
         return GradientCosines()
-    places = [at_images, *on_path[::2]]
+    at_loss = slopes(model, x_NCHW, y_N, cross_entropy_weights)
+    assert at_loss is not None
+    places = [at_images, at_loss, *on_path[::2]]
     in_units = in_batches(model, places, pool_NCHW, unit)
     pairs = 1 if quick else 2
     alone, together = [], []
@@ -62,9 +73,10 @@ def gradient_cosines(
         alone.append(first)
         together.append(second)
     per_image = torch.minimum(_joined(alone), _joined(together))
-    images, ball, *later = (min(one.cosine for one in both) for both in alone)
+    images, loss, ball, *later = (min(one.cosine for one in both) for both in alone)
     return GradientCosines(
         images=images,
+        loss=loss,
         ball=ball,
         path=min(later),
         batch=min(one.cosine for both in together for one in both),

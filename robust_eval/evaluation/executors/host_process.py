@@ -10,6 +10,7 @@ from typing import Any
 
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import Source, reason
+from robust_eval.evaluation.executors.local import EXITS
 from robust_eval.evaluation.executors.shared_images import SharedImages
 from robust_eval.evaluation.planning.options import EvaluationOptions
 from robust_eval.evaluation.store import pack_unit
@@ -43,6 +44,8 @@ class HostProcess:
                 value = pack_unit(arguments[-1].key, value)
         except UserError as error:
             kind, value = "refused", str(error)
+        except SystemExit:
+            kind, value = "failed", EXITS
         except Exception as error:
             kind, value = "failed", reason(error)
         return kind, value, time.perf_counter() - start

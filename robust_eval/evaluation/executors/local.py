@@ -18,6 +18,7 @@ from robust_eval.evaluation.executors import (
 )
 
 NAME = "this process"
+EXITS = "The code of the model ended the program (SystemExit). Remove exit() from it."
 
 
 class LocalExecutor:
@@ -46,6 +47,8 @@ class LocalExecutor:
             value = getattr(self._host, task.method)(task.source, *task.arguments)
         except UserError as error:
             return [TaskFailed(task, str(error), NAME, 1, error)]
+        except SystemExit as error:
+            return [TaskFailed(task, EXITS, NAME, 1, UserError(EXITS).with_traceback(error.__traceback__))]
         except Exception as error:
             # The other checkpoints continue.
             return [TaskFailed(task, reason(error), NAME, 1, error)]

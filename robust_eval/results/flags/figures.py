@@ -86,6 +86,8 @@ class GradientCosines:
     """Cosine between gradients and finite differences at three kinds of points; 1 if nothing was measured."""
 
     images: float = 1.0
+    loss: float = 1.0
+    """At the images, of cross-entropy; the others are of the margin."""
     ball: float = 1.0
     """At random points of the ball."""
     path: float = 1.0
@@ -101,6 +103,7 @@ class GradientCosines:
         """The lowest cosine, and where it was measured."""
         return min(
             (self.images, "at the images"),
+            (self.loss, "of cross-entropy"),
             (self.ball, "at random points of the ball"),
             (self.path, "on the path of PGD"),
             (self.batch, f"in batches of {self.batch_size}"),

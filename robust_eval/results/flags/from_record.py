@@ -17,7 +17,7 @@ from robust_eval.results import (
     checkpoint_claims,
 )
 from robust_eval.results.flags.effects import net_share
-from robust_eval.results.flags.from_model import COSINE
+from robust_eval.results.flags.from_model import COSINE, JUMPING_COSINE
 from robust_eval.results.flags.rule import Finding
 from robust_eval.results.flags.rules import records
 
@@ -43,17 +43,29 @@ def from_record(
 
 
 def from_changes(
-    after: float, search: float | None, writes: int = 0, attack: CallDifference = _SAME
+    after: float,
+    search: float | None,
+    writes: int = 0,
+    attack: CallDifference = _SAME,
+    cosine: float = 1.0,
+    slopes: float = 1.0,
 ) -> tuple[FlagRecord, ...]:
     """Flags raised by differences between logits, in units of their standard deviation.
 
     ``after``: between the model before and after the attacks; ``search``: between the judged model and the
     attack copy in float32, None if it was not compared. ``writes``: calls in which the model wrote into its
-    input. ``attack``: between the model inside attacks and outside.
+    input. ``attack``: between the model inside attacks and outside. ``cosine``: between gradients before and
+    after the attacks; ``slopes``: between gradients and finite differences after them.
     """
     found = [("writes-into-input", f"in {writes} forward passes")] if writes else []
     if not after <= CHANGED:
         found.append(("changed-during-run", f"by {after:.1e}"))
+    elif not cosine >= COSINE:
+        found.append(("changed-during-run", f"gradients, cosine {cosine:.2f} before and after"))
+    elif not slopes >= JUMPING_COSINE:
+        found.append(
+            ("changed-during-run", f"gradients, cosine {slopes:.2f} with finite differences after it")
+        )
     elif not attack.logits <= COPY_DIFFERENCE:
         found.append(("changed-during-run", f"by {attack.logits:.1e} inside an attack"))
     elif not attack.cosine >= COSINE:

@@ -70,8 +70,9 @@ NUMBERS: Mapping[str, Rule] = {
 RECORD: Mapping[str, Rule] = {
     "changed-during-run": Rule(
         BLOCKS,
-        "1e-4 of the logits' standard deviation between start and end; 1e-3, and a cosine of 0.9 between "
-        "gradients, between calls inside an attack and outside",
+        "1e-4 of the logits' standard deviation, and a cosine of 0.9 between gradients, between start and "
+        "end; 1e-3, and 0.9, between calls inside an attack and outside; 0.5 with finite differences at the "
+        "end",
         "The model's answers to the same images changed: it has internal state, or recognises attacks.",
     ),
     "fresh-model-disagrees": Rule(

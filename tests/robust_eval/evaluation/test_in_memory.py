@@ -19,6 +19,7 @@ from robust_eval.core import norms
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import EvaluationOptions, SearchOptions
+from robust_eval.verification.selftest.planted_outputs import called_by_attack
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,22 @@ def test_an_exception_in_the_model_is_an_error() -> None:
     _, x, y = linear_problem(n=20)
     with pytest.raises(UserError, match="no gradients today"):
         evaluate(Breaks(), x, y, "Linf 0.02", suite="fgsm")
+
+
+class Exits(Linear):
+    """Ends the program when an attack differentiates it on a batch of the run's size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad and called_by_attack():
+            raise SystemExit(0)
+        logits: Tensor = super().forward(x)
+        return logits
+
+
+def test_a_model_that_ends_the_program_is_an_error() -> None:
+    _, x, y = linear_problem(n=20)
+    with pytest.raises(UserError, match=r"ended the program \(SystemExit\)"):
+        evaluate(Exits(), x, y, "Linf 0.02", "fgsm")
 
 
 def test_modules_without_parameters_can_be_evaluated() -> None:

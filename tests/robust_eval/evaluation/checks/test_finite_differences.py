@@ -17,8 +17,9 @@ from robust_eval.evaluation.checks.probes import Conditions, probe, probe_job
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.prepare import with_first_images
 from robust_eval.results import flags
-from robust_eval.verification.selftest.base_networks import SmallNetwork
+from robust_eval.verification.selftest.base_networks import ModifiedNetwork, SmallNetwork
 from robust_eval.verification.selftest.cases_unmodified import trained_job
+from robust_eval.verification.selftest.planted_gradients import with_gradient
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(gradient_NCHW, x_NCHW) to the gradient that is returned."""
@@ -110,6 +111,26 @@ def test_gradients_of_another_function_are_found(name: str, quick: bool) -> None
     found = raised(LYING[name], quick=quick)
     assert "cosine" in found["misleading-gradients"]
     assert flags.RULES["misleading-gradients"].severity == flags.BLOCKS
+
+
+class RightForMargins(ModifiedNetwork):
+    """The right gradient for losses of two logits; for cross-entropy that of the next class."""
+
+    def change_output(self, z: Tensor) -> Tensor:
+        def of_the_next_class(gradient: Tensor) -> Tensor:
+            two = (gradient != 0).sum(1, keepdim=True) <= 2
+            return torch.where(two, gradient, gradient.roll(1, 1))
+
+        return with_gradient(z, of_the_next_class)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_gradients_that_are_right_for_margins_only_are_found(quick: bool) -> None:
+    job = replace(trained_job(), model=RightForMargins(trained_job().model))
+    found = probe_job(with_first_images(job, 8) if quick else job, quick=quick)
+    assert found.cosine.images > 0.95
+    assert found.cosine.loss < 0.5
+    assert {flag.id for flag in flags.from_probe(found)} == {"misleading-gradients"}
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", "0.1"), ("L2", "0.5"), ("Linf", "1/255")])
