@@ -90,14 +90,20 @@ class Session:
             1.0 if first & _OTHER_GRADIENTS else self._cosine(),
         )
 
-    def _cosine(self) -> float:
-        """The lowest cosine of gradients with finite differences, on a few images."""
-        job, few = self.job, slice(_FEW)
-        x = job.x_NCHW[few]
-        found = finite_differences.gradient_cosines(
-            Isolated(job.model), x, job.y_N[few], job.request.threat, x, len(x), quick=True
-        )
-        return found.lowest[0]
+    def _cosine(self, images: int = _FEW) -> float:
+        """The lowest cosine of gradients with finite differences on a few images, fewer if memory is short."""
+        job, x = self.job, self.job.x_NCHW[:images]
+        try:
+            found = finite_differences.gradient_cosines(
+                Isolated(job.model), x, job.y_N[:images], job.request.threat, x, len(x), quick=True
+            )
+        except RuntimeError as error:
+            if images == 1 or not out_of_memory.is_out_of_memory(error):
+                raise
+        else:
+            return found.lowest[0]
+        out_of_memory.release_cache()
+        return self._cosine(images // 2)
 
     def _ask(self) -> Answers:
         job = self.job
