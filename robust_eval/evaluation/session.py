@@ -91,7 +91,7 @@ class Session:
         )
 
     def _cosine(self, images: int = _FEW) -> float:
-        """The lowest cosine of gradients with finite differences on a few images, fewer if memory is short."""
+        """Lowest cosine of gradients with finite differences on a few images; fewer if memory is short."""
         job, x = self.job, self.job.x_NCHW[:images]
         try:
             found = finite_differences.gradient_cosines(
