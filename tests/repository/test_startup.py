@@ -17,19 +17,25 @@ CHECKPOINT = cases_unmodified.CHECKPOINT
 COMMANDS = [("robust-eval", "robust_eval.cli.main"), ("defenses", "defenses.cli.main")]
 
 
-@pytest.mark.parametrize(("command", "module"), COMMANDS)
-def test_help_imports_neither_torch_nor_art(command: str, module: str) -> None:
+def run_and_list(words: list[str], module: str, heavy: set[str]) -> str:
+    """Run a command in a process of its own; what it printed, and which of these libraries it imported."""
     code = (
-        f"import sys; sys.argv = ['{command}', '--help']\n"
+        f"import sys; sys.argv = {words}\n"
         f"from {module} import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        f"heavy = {HEAVY}\n"
+        f"heavy = {heavy}\n"
         "print('heavy:', sorted(heavy & set(sys.modules)))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert "Usage" in run.stdout
-    assert "heavy: []" in run.stdout
+    return run.stdout
+
+
+@pytest.mark.parametrize(("command", "module"), COMMANDS)
+def test_help_imports_neither_torch_nor_art(command: str, module: str) -> None:
+    printed = run_and_list([command, "--help"], module, HEAVY)
+    assert "Usage" in printed
+    assert "heavy: []" in printed
 
 
 TYPER = """
@@ -87,13 +93,6 @@ def test_a_run_without_attacks_imports_no_library_of_attacks_or_compilers(tmp_pa
         "--examples",
         "60",
     ]
-    code = (
-        f"import sys; sys.argv = {[*words, '--out', str(tmp_path / 'run')]}\n"
-        "from robust_eval.cli.main import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        f"heavy = {HEAVY - {'torch'} | {'torch._dynamo', 'torch._inductor'}}\n"
-        "print('heavy:', sorted(heavy & set(sys.modules)))\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "heavy: []" in run.stdout
+    words += ["--out", str(tmp_path / "run")]
+    heavy = HEAVY - {"torch"} | {"torch._dynamo", "torch._inductor"}
+    assert "heavy: []" in run_and_list(words, "robust_eval.cli.main", heavy)
