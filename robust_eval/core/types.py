@@ -159,6 +159,8 @@ class CallDifference:
     """Largest difference of the median image, in standard deviations of the logits."""
     cosine: float = 1.0
     """Between the gradients."""
+    slopes: float = 1.0
+    """Cosine between the attack's gradients and finite differences of the outputs outside."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class UnitResult:
     survivor_images: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     """Their images, shape (number kept, C, H, W)."""
     difference: CallDifference = field(default_factory=CallDifference)
-    """Between the first call of the attack and the judged model."""
+    """Between two calls of the attack and the judged model."""
 
     def without_images(self) -> UnitResult:
         """The result without the images of broken and robust examples."""

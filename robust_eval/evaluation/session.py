@@ -81,13 +81,18 @@ class Session:
         after = self._ask()
         copy = out_of_memory.logits(self.worker.attack_copy, self.job.x_NCHW[:PROBED])
         random = flags.RANDOM_GRADIENTS in first
+        other = bool(first & _OTHER_GRADIENTS)
+        if random:
+            difference = replace(difference, cosine=1.0)
+        if other:
+            difference = replace(difference, slopes=1.0)
         return flags.from_changes(
             answers.change(self._before, after),
             largest_difference(copy, after.logits_NK) / logit_std(self.first_logits),
             self.worker.model.writes,
-            replace(difference, cosine=1.0) if random else difference,
+            difference,
             1.0 if random else answers.cosine(self._before, after),
-            1.0 if first & _OTHER_GRADIENTS else self._cosine(),
+            1.0 if other else self._cosine(),
         )
 
     def _cosine(self, images: int = _FEW) -> float:

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,7 +123,7 @@ def pack_unit(key: str, result: UnitResult) -> bytes:
         seconds=np.array(result.seconds),
         survivors=result.survivors,
         survivor_images=result.survivor_images,
-        difference=np.array([result.difference.logits, result.difference.cosine]),
+        difference=np.array(astuple(result.difference)),
         **arrays,
     )
     return file.getvalue()
@@ -153,7 +153,7 @@ def unpack_unit(key: str, source: Path | bytes, *, images: bool = True) -> UnitR
     # Units of earlier versions have no images of robust examples.
     evidence, kept, kept_images = (stored.get(name, empty) for name, empty in _IMAGES.items())
     shapes = passes.shape == (2,) and seconds.shape == () and evidence.ndim in (1, 4) and len(evidence) <= n
-    shapes = shapes and difference.shape == (2,) and difference.dtype == np.float64
+    shapes = shapes and difference.shape in ((2,), (3,)) and difference.dtype == np.float64
     shapes = shapes and kept.ndim == 1 and kept_images.ndim in (1, 4) and len(kept) == len(kept_images) <= n
     if not shapes or passes.dtype.kind != "i" or seconds.dtype.kind != "f":
         return None

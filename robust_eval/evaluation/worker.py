@@ -82,16 +82,15 @@ class Worker:
             evidence = np.empty((0, *x.shape[1:]), dtype=np.float32)
             return UnitResult(verdicts, evidence, len(y), 0, time.perf_counter() - start)
         attack_copy = self.attack_copy_in(unit.precision)
-        attack_copy.reset_counts()
+        attack_copy.reset_counts(seeds.derive(unit.seed, "kept calls"))
         attack_copy.stream.seed(seeds.derive(unit.seed, "attack copy"))
         adv = self.search(unit.attack, x, y, self.threat, unit.seed, unit.precision)
         passes = attack_copy.forwards, attack_copy.backwards
-        # Logits in bfloat16 differ from those of the judged model.
-        models = [attack_copy, *([self.model] if unit.precision == FLOAT32 else [])]
-        calls = list(attack_copy.first_calls.values())
-        difference = repeated_calls.largest(
-            repeated_calls.compare(call, model) for call in calls for model in models
-        )
+        calls = list(attack_copy.kept_calls)
+        found = [repeated_calls.compare(call, attack_copy) for call in calls]
+        if unit.precision == FLOAT32:
+            # Logits in bfloat16 differ from those of the judged model.
+            found += [repeated_calls.compare(call, self.model, slopes=True) for call in calls]
         verdicts = judge(self.model, x, y, adv, unit.indices, self.threat)
         images = adv.cpu().numpy()
         kept = _sample(np.flatnonzero(verdicts.robust & verdicts.valid), unit.seed)
@@ -102,7 +101,7 @@ class Worker:
             time.perf_counter() - start,
             survivors=verdicts.indices[kept],
             survivor_images=images[kept],
-            difference=difference,
+            difference=repeated_calls.largest(found),
         )
 
     def search(

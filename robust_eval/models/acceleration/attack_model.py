@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from robust_eval.core.errors import UserError
 from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.engine import Engine
-from robust_eval.models.acceleration.first_call import IMAGES, FirstCall, first_images
+from robust_eval.models.acceleration.kept_calls import IMAGES, KeptCalls
 from robust_eval.models.acceleration.small_steps import StepEvaluator
 from robust_eval.models.gradients import gradient_or_zero
 from robust_eval.models.isolation import RandomStream, RecordedWrites, device_of
@@ -55,12 +55,14 @@ class AttackCopy(nn.Module):
         self._mode = RecordedWrites if writes else nullcontext
         self.reset_counts()
 
-    def reset_counts(self) -> None:
-        """Set the counts of forward and backward passes to 0, and forget the first calls."""
+    def reset_counts(self, seed: int = 0) -> None:
+        """Set the counts of forward and backward passes to 0, and forget the kept calls.
+
+        ``seed``: chooses the calls that are kept from now on.
+        """
         self.forwards = 0
         self.backwards = 0
-        self.first_calls: dict[bool, FirstCall] = {}
-        """By whether the call was differentiable."""
+        self.kept_calls = KeptCalls(seed)
 
     def train(self, mode: bool = True) -> AttackCopy:
         """Stay in eval mode: libraries switch modes as a side effect."""
@@ -78,15 +80,8 @@ class AttackCopy(nn.Module):
         with torch.no_grad():
             # A model may return the same tensor from every call.
             logits = self._in_chunks(lambda part: self.engine(part).clone(), False, x)
-            self.keep_first(x, logits, differentiable=False)
+            self.kept_calls.offer(x, logits, differentiable=False)
             return logits
-
-    def keep_first(self, x_NCHW: Tensor, logits_NK: Tensor, *, differentiable: bool) -> FirstCall | None:
-        """Keep a call if it is the first of its kind; returns it then."""
-        if differentiable in self.first_calls:
-            return None
-        self.first_calls[differentiable] = first_images(x_NCHW, logits_NK)
-        return self.first_calls[differentiable]
 
     @torch.no_grad()
     def logits_at_steps(self, x_NCHW: Tensor, steps_NSCHW: Tensor) -> Tensor:
@@ -172,7 +167,7 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, attack_copy: AttackCopy) -> Tensor:
         logits = _Pass._logits(ctx, x, attack_copy)
-        ctx.first = attack_copy.keep_first(x, logits, differentiable=True)
+        ctx.kept = attack_copy.kept_calls.offer(x, logits, differentiable=True)
         return logits
 
     @staticmethod
@@ -195,9 +190,9 @@ class _Pass(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         attack_copy.backwards += len(x)
         gradient = _Pass._gradient(ctx, x, grad_NK)
-        if ctx.first is not None:
-            ctx.first.weights_NK = grad_NK[:IMAGES].clone()
-            ctx.first.gradient_NCHW = gradient[:IMAGES].clone()
+        if ctx.kept is not None:
+            ctx.kept.weights_NK = grad_NK[:IMAGES].clone()
+            ctx.kept.gradient_NCHW = gradient[:IMAGES].clone()
         return gradient, None
 
     @staticmethod

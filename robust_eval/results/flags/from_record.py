@@ -70,6 +70,9 @@ def from_changes(
         found.append(("changed-during-run", f"by {attack.logits:.1e} inside an attack"))
     elif not attack.cosine >= COSINE:
         found.append(("changed-during-run", f"gradients, cosine {attack.cosine:.2f} inside an attack"))
+    elif not attack.slopes >= JUMPING_COSINE:
+        figure = f"cosine {attack.slopes:.2f} with finite differences inside an attack"
+        found.append(("misleading-gradients", figure))
     if search is not None and not search <= COPY_DIFFERENCE:
         found.append(("search-copy-differs", f"by {search:.1e}"))
     return records(found)

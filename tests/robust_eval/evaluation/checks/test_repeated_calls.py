@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from robust_eval.evaluation.checks.second_judgement import collect
 from robust_eval.evaluation.in_memory import make_job
 from robust_eval.evaluation.planning.units import stage_units
 from robust_eval.evaluation.session import Session
-from robust_eval.models.acceleration.first_call import FirstCall
+from robust_eval.models.acceleration.kept_calls import KeptCall, KeptCalls
 from robust_eval.results import flags
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
 from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
@@ -48,6 +49,34 @@ class OtherLogitsInAttacks(ModifiedNetwork):
         return -z if called_by_attack() else z
 
 
+class WrongGradientFromThirdCall(ModifiedNetwork):
+    """The gradient of the next image from the third call near an image on, until another image is shown."""
+
+    def __init__(self, network: nn.Module | None = None) -> None:
+        super().__init__(network)
+        self.calls = 0
+        self.image = torch.zeros(())
+
+    def change_input(self, x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return x
+        image = x[0].detach().clone()
+        near = self.image.shape == image.shape and (image - self.image).abs().max() < 0.3
+        self.calls, self.image = self.calls + 1 if near else 1, image
+        return x if self.calls < 3 else with_gradient(x, lambda gradient: gradient.roll(1, 0))
+
+
+class RightForTwoLossesOnly(ModifiedNetwork):
+    """Negated gradients of losses that weigh three or four logits: the difference of logits ratio (DLR)."""
+
+    def change_output(self, z: Tensor) -> Tensor:
+        def changed(weights: Tensor) -> Tensor:
+            used = (weights != 0).sum(1, keepdim=True)
+            return weights.where((used < 3) | (used > 4), -weights)
+
+        return with_gradient(z, changed)
+
+
 def units(model: nn.Module, suite: str, n: int = 40) -> list[UnitResult]:
     """Every unit of a suite on ``n`` digits."""
     x, y = (tensor[:n] for tensor in digit_images())
@@ -78,6 +107,7 @@ def test_an_honest_network_answers_the_same(suite: str, n: int) -> None:
     difference = repeated_calls.largest(result.difference for result in results)
     assert difference.logits < 1e-5
     assert difference.cosine > 0.9999
+    assert difference.slopes > 0.99
 
 
 @pytest.mark.parametrize("suite", ["fgsm", "pgd-20", "apgd-ce-t", pytest.param("aa", marks=pytest.mark.slow)])
@@ -97,8 +127,45 @@ def test_a_gradient_that_changes_within_an_attack() -> None:
     assert flag_ids(model, "pgd-20") == {"changed-during-run"}
 
 
+def test_a_gradient_that_changes_after_two_calls_near_an_image() -> None:
+    assert flag_ids(WrongGradientFromThirdCall(plain_network()), "pgd-20") == {"changed-during-run"}
+
+
+def test_a_gradient_that_is_wrong_for_one_loss_of_an_attack() -> None:
+    assert flag_ids(RightForTwoLossesOnly(plain_network()), "apgd-ce-t", 8) == {"misleading-gradients"}
+    assert flag_ids(RightForTwoLossesOnly(plain_network()), "pgd-20") == set()
+
+
+def test_all_later_calls_are_kept_with_equal_probability() -> None:
+    kept: Counter[float] = Counter()
+    for seed in range(400):
+        calls = KeptCalls(seed)
+        for number in range(5):
+            calls.offer(torch.full((1, 1), float(number)), torch.zeros(1, 2), differentiable=True)
+        first, later = calls
+        assert first.x_NCHW == 0
+        kept[float(later.x_NCHW)] += 1
+    assert set(kept) == {1.0, 2.0, 3.0, 4.0}
+    assert min(kept.values()) > 60, "100 are expected of each."
+
+
+def test_gradients_of_attacks_agree_with_finite_differences() -> None:
+    weights = torch.tensor([[2e-20, -2e-20]])
+    x, slopes = torch.rand(1, 1, 2, 2) / 2 + 0.2, torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 2, 2)
+
+    def model(x: Tensor) -> Tensor:
+        total = (x.double() * slopes).flatten(1).sum(1)
+        return torch.stack([total, -total], 1)
+
+    right = KeptCall(x, model(x), weights, 4e-20 * slopes)
+    wrong = replace(right, gradient_NCHW=-4e-20 * slopes)
+    assert repeated_calls.compare(right, model, slopes=True).slopes > 0.999
+    assert repeated_calls.compare(wrong, model, slopes=True).slopes < -0.999
+    assert repeated_calls.compare(wrong, model).slopes == 1
+
+
 def test_calls_without_gradients() -> None:
-    first = FirstCall(torch.rand(3, 1, 2, 2), torch.rand(3, 4), torch.rand(3, 4), torch.zeros(3, 1, 2, 2))
+    first = KeptCall(torch.rand(3, 1, 2, 2), torch.rand(3, 4), torch.rand(3, 4), torch.zeros(3, 1, 2, 2))
     assert repeated_calls.compare(first, lambda _x: first.logits_NK) == CallDifference(0.0, 1.0)
     some = replace(first, gradient_NCHW=torch.rand(3, 1, 2, 2))
     assert repeated_calls.compare(some, lambda _x: first.logits_NK).cosine == 0.0
@@ -108,7 +175,7 @@ def test_lack_of_memory_is_no_difference() -> None:
     def failing(_x: Tensor) -> Tensor:
         raise RuntimeError("out of memory")
 
-    first = FirstCall(torch.rand(3, 1, 2, 2), torch.rand(3, 4))
+    first = KeptCall(torch.rand(3, 1, 2, 2), torch.rand(3, 4))
     assert repeated_calls.compare(first, failing) == CallDifference()
 
 
