@@ -19,7 +19,13 @@ from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
 from robust_eval.core.logits import largest_difference, logit_std
 from robust_eval.core.threat import ThreatModel
-from robust_eval.evaluation.checks import batch_probe, finite_differences, gradient_probe, side_effects
+from robust_eval.evaluation.checks import (
+    batch_probe,
+    decoy_outputs,
+    finite_differences,
+    gradient_probe,
+    side_effects,
+)
 from robust_eval.evaluation.checks.attack_points import Model
 from robust_eval.evaluation.job import Job
 from robust_eval.models import out_of_memory
@@ -49,6 +55,8 @@ class Conditions:
     """Images that fill up batches; the probed ones come first. None: the probed ones."""
     batch_sizes: tuple[int, ...] = ()
     """Sizes of batches, that of units first; none: the number of probed images."""
+    labels: frozenset[int] = frozenset()
+    """Of all evaluated images; none: those of the probed images."""
     quick: bool = False
     """Fewer directions and steps, for a first look at a model."""
 
@@ -83,9 +91,13 @@ def probe(
         repeat=repeat,
         batch=batch / scale,
         batch_size=batch_size,
+        output_type=str(logits.dtype).removeprefix("torch."),
         fine=fine,
         coarse=coarse,
         effects=effects,
+        decoys=decoy_outputs.decoy_share(
+            ask, x_NCHW, y_N, conditions.threat, conditions.labels or frozenset(y_N.tolist())
+        ),
         **gradient_probe.gradient_figures(ask, x_NCHW, moved, y_N, scale, conditions.threat.norm),
         cosine=finite_differences.gradient_cosines(
             ask, x_NCHW[:_FEW], y_N[:_FEW], conditions.threat, pool, batch_sizes[0], quick=conditions.quick
@@ -111,7 +123,8 @@ class _Watch(TorchFunctionMode):
 
 def _probabilities(logits: Tensor) -> bool:
     totals = logits.double().sum(1)
-    return bool((logits >= 0).all() and (totals - totals.mean()).abs().max() < 1e-4 * totals.mean().abs())
+    # Relative to the logits' differences: a large constant may have been added to all of them.
+    return bool((logits >= 0).all() and (totals - totals.mean()).abs().max() < 1e-3 * logit_std(logits))
 
 
 def _off_grid(x: Tensor, seed: int) -> Tensor:
@@ -162,5 +175,5 @@ def _probe_images(job: Job, count: int, quick: bool) -> Probe:
     batch_sizes = batch_probe.sizes(job.request, x.device, x.shape[1:].numel())
     if quick and batch_sizes[0] * flops(model, x) > _QUICK_OPERATIONS:
         batch_sizes = [count]
-    conditions = Conditions(job.request.threat, x, tuple(batch_sizes), quick)
+    conditions = Conditions(job.request.threat, x, tuple(batch_sizes), frozenset(job.y_N.tolist()), quick)
     return probe(model, x[:count], job.y_N[:count], conditions)

@@ -1,7 +1,7 @@
 """Compare what a model answers inside an attack with what it answers to the same images afterwards.
 
-A model may recognise an attack from the call stack, or change its logits or gradients after some calls. It may
-also return right gradients for some losses only: those that the attack used are compared with finite
+A model may recognise an attack from the call stack, or change its logits or gradients after some calls. It
+may also return right gradients for some losses only: those that the attack used are compared with finite
 differences of the outputs that the judged model gives for the same points.
 """
 

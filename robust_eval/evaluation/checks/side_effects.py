@@ -1,4 +1,5 @@
-"""Find what a model does besides computing logits: write into its input, seed generators, remember images."""
+"""Find what a model does besides computing logits: write into its input, seed generators,
+open files, remember images."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.logits import median_difference
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.torch_state import standard_state
-from robust_eval.evaluation.checks import memory_probe
+from robust_eval.evaluation.checks import memory_probe, system_calls
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.isolation import Isolated, writes_into_input
 from robust_eval.results.flags.figures import SideEffects
@@ -46,10 +47,16 @@ def measure(
     # First, and with few images first: a memory that is full remembers no others.
     sizes = (_FEW, rows or len(x_NCHW))
     changes = [memory_probe.change_in_next_call(probed, x_NCHW, size) for size in sizes]
+    writes = writes_into_input(seen, x_NCHW)
+    # After the first call, in which modules may be imported and code compiled.
+    with system_calls.recorded() as opened:
+        seeded = [name for name, generator in _GENERATORS.items() if _is_seeded(seen, x_NCHW, *generator)]
+        memory = _memory(seen, unseen, x_NCHW, threat.radius / pixels, seed)
     return SideEffects(
-        writes=writes_into_input(seen, x_NCHW),
-        seeds=tuple(name for name, generator in _GENERATORS.items() if _is_seeded(seen, x_NCHW, *generator)),
-        memory=_memory(seen, unseen, x_NCHW, threat.radius / pixels, seed),
+        writes=writes,
+        seeds=tuple(seeded),
+        opens=tuple(sorted(opened)),
+        memory=memory,
         change_in_next_call=max(changes, key=lambda change: abs(change - 1)),
     )
 

@@ -30,6 +30,8 @@ class Probe:
     """Largest difference between a batch and its images passed one by one."""
     batch_size: int
     """The size of that batch."""
+    output_type: str
+    """Of the logits, such as ``float32``."""
     fine: NoiseResponse
     """Response to noise of size 1e-5."""
     coarse: NoiseResponse
@@ -49,6 +51,8 @@ class Probe:
     gradient_sign_errors: float
     """Fraction of images, among those with a gradient, whose margin is not reduced by a step of 1/255
     against its sign."""
+    decoys: float
+    """Share of points whose strongest output but the label's is never predicted."""
     effects: SideEffects
     cosine: GradientCosines
     """Agreement of gradients with finite differences."""
@@ -62,6 +66,8 @@ class SideEffects:
     """It writes into its input."""
     seeds: tuple[str, ...] = ()
     """Global generators that it seeds: torch, numpy, random."""
+    opens: tuple[str, ...] = ()
+    """What it opens after its first call: files, connections, processes, environment variables."""
     memory: float = 0.0
     """Difference between the logits of perturbed images by a copy that was shown the clean ones before, and
     by one that was not; of the median image."""

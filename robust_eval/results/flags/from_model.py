@@ -25,6 +25,7 @@ ZERO_GRADIENT = 0.1
 WEAK_GRADIENT = 0.1
 GRADIENT_REPEAT = 1e-2
 GRADIENT_SIGN_ERRORS = 0.25
+DECOYS = 0.1
 COSINE = 0.9
 IMAGE_COSINE = 0.6
 """For the worst image: a cosine of few directions."""
@@ -70,6 +71,7 @@ def _findings(probe: Probe) -> Iterator[Finding]:
         yield RANDOM_OUTPUTS, f"passes differ by {probe.repeat:.1e}"
     elif probe.batch > BATCH:
         figure = f"a batch of {probe.batch_size} and single images differ by {probe.batch:.1e}"
+        figure += "" if probe.output_type == "float32" else f", in {probe.output_type}"
         yield "batch-dependent", figure
     elif is_discontinuous(probe.fine) or is_discontinuous(probe.coarse):
         size, response = (FINE, probe.fine) if is_discontinuous(probe.fine) else (COARSE, probe.coarse)
@@ -88,6 +90,8 @@ def _side_effects(probe: Probe) -> Iterator[Finding]:
         yield "writes-into-input", "the images are changed by a forward pass"
     if effects.seeds:
         yield "seeds-generators", f"of {', '.join(effects.seeds)}"
+    if effects.opens:
+        yield "opens-files", ", ".join(effects.opens)
     if is_random(probe):
         return
     if effects.memory > MEMORY:
@@ -106,6 +110,8 @@ def _gradients(probe: Probe) -> Iterator[Finding]:
         if probe.zero_ce > ZERO_GRADIENT:
             yield "saturated-logits", f"zero, or lost in float32, on {probe.zero_ce:.0%} of {probe.n} images"
         yield from _misleading(probe)
+    if probe.decoys > DECOYS:
+        yield "decoy-outputs", f"an output that no image reaches is the second one on {probe.decoys:.0%}"
     if probe.weak_margin > WEAK_GRADIENT:
         yield "vanishing-gradients", f"{probe.weak_margin:.0%} of {probe.n} images"
     if has_random_gradients(probe) and not is_random(probe):

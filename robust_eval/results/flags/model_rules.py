@@ -49,7 +49,8 @@ MODEL: Mapping[str, Rule] = {
     "batch-dependent": Rule(
         BLOCKS,
         "1e-4 of the logits' standard deviation (calibrated)",
-        "Predictions depend on the rest of the batch: BatchNorm may be using batch statistics.",
+        "Predictions depend on the rest of the batch: BatchNorm uses batch statistics, or the model computes "
+        "in half precision.",
     ),
     "discontinuous": Rule(
         WARNS,
@@ -88,6 +89,11 @@ MODEL: Mapping[str, Rule] = {
         "sign on 75% of images (calibrated)",
         "Attacks follow gradients that are not those of the model: correct them, or rely on query attacks.",
     ),
+    "decoy-outputs": Rule(
+        BLOCKS,
+        "10% of points",
+        "Attacks follow outputs that are never predicted: remove the outputs that have no class.",
+    ),
     "writes-into-input": Rule(
         BLOCKS,
         "no call",
@@ -98,6 +104,12 @@ MODEL: Mapping[str, Rule] = {
         "no global generator in the same state after every call",
         "The model seeds a global generator when it is called, which makes other random numbers repeat: "
         "remove the seeding, or use a generator of its own.",
+    ),
+    "opens-files": Rule(
+        BLOCKS,
+        "nothing opened after the first call",
+        "The model opens files, connections or processes when it is called, so that its answers may depend "
+        "on what was stored before: load everything when the model is built.",
     ),
     "remembers-images": Rule(
         BLOCKS,

@@ -37,7 +37,7 @@ def deceptive_models() -> list[Plant]:
             "remembers clean images in a global", "-", memory.RemembersWithGradient, "remembers-images"
         ),
         deception("remembers images in a closure", "-", memory.RemembersInClosure, "remembers-images"),
-        deception("remembers images in a file", "-", memory.RemembersInFile, "remembers-images"),
+        deception("remembers images in a file", "-", memory.RemembersInFile, "remembers-images opens-files"),
         deception("cache of logits", "-", memory.RemembersLogits, "no-gradients"),
         deception(
             "running mean of inputs",
@@ -47,6 +47,12 @@ def deceptive_models() -> list[Plant]:
             "random-outputs random-gradients search-copy-differs",
         ),
         deception("wrong gradient from the twelfth call on", "-", memory.CountsCalls, "misleading-gradients"),
+        deception(
+            "wrong gradient from the third call near an image",
+            "-",
+            gradients.WrongFromThirdCall,
+            "changed-during-run",
+        ),
         deception("clips its input through x.data", "-", effects.WritesIntoData, "writes-into-input"),
         deception("rounds its input under no_grad", "-", effects.WritesWithoutGradient, "writes-into-input"),
         deception("rounds its input through numpy", "-", effects.WritesThroughNumpy, "writes-into-input"),
@@ -95,6 +101,7 @@ def deceptive_models() -> list[Plant]:
         deception("probabilities minus 0.5", "-", outputs.ShiftedSoftmax, "vanishing-gradients"),
         deception("tanh of the logits", "-", outputs.SaturatedByTanh, "no-gradients"),
         deception("100 x softmax added", "-", outputs.Decoy, "saturated-logits"),
+        deception("outputs without a class", "-", outputs.OutputsWithoutClass, "decoy-outputs"),
         deception("lead limited to 1", "-", outputs.FlatTop, "weaker-beats-stronger"),
         deception("steep sigmoid of the pixels", "-", transforms.BinarisedBySigmoid),
         deception("smooth staircase of the pixels", "-", transforms.SmoothStaircase),

@@ -71,6 +71,23 @@ class ClippedGradient(ModifiedNetwork):
         return with_gradient(x, clipped)
 
 
+class WrongFromThirdCall(ModifiedNetwork):
+    """The gradient of the next image from the third call near an image on, until another image is shown."""
+
+    def __init__(self, network: nn.Module | None = None) -> None:
+        super().__init__(network)
+        self.calls = 0
+        self.image = torch.zeros(())
+
+    def change_input(self, x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return x
+        image = x[0].detach().clone()
+        near = self.image.shape == image.shape and (image - self.image).abs().max() < 0.5
+        self.calls, self.image = self.calls + 1 if near else 1, image
+        return x if self.calls < 3 else with_gradient(x, lambda gradient: gradient.roll(1, 0))
+
+
 class BlurredGradient(ModifiedNetwork):
     """Its gradient is that at a blurred image (straight-through)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork, SmallNetwork
@@ -30,6 +31,16 @@ class SaturatedByTanh(ModifiedNetwork):
     def change_output(self, z: Tensor) -> Tensor:
         middle = z.topk(2, 1).values.mean(1, keepdim=True)
         return torch.tanh(10 * (z - middle))
+
+
+class OutputsWithoutClass(ModifiedNetwork):
+    """Ten more outputs, random functions of the image that always stay below the largest logit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.network(x)
+        weights = torch.randn(10, x[0].numel(), generator=torch.Generator().manual_seed(0)).to(x)
+        below = F.softplus(F.linear(x.flatten(1), weights)) + 0.01
+        return torch.cat([z, z.amax(1, keepdim=True) - below], 1)
 
 
 class Decoy(ModifiedNetwork):

@@ -19,7 +19,7 @@ from robust_eval.models.acceleration.kept_calls import KeptCall, KeptCalls
 from robust_eval.results import flags
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
 from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
-from robust_eval.verification.selftest.planted_gradients import with_gradient
+from robust_eval.verification.selftest.planted_gradients import WrongFromThirdCall, with_gradient
 from robust_eval.verification.selftest.planted_outputs import called_by_attack
 
 
@@ -47,23 +47,6 @@ class OtherLogitsInAttacks(ModifiedNetwork):
 
     def change_output(self, z: Tensor) -> Tensor:
         return -z if called_by_attack() else z
-
-
-class WrongGradientFromThirdCall(ModifiedNetwork):
-    """The gradient of the next image from the third call near an image on, until another image is shown."""
-
-    def __init__(self, network: nn.Module | None = None) -> None:
-        super().__init__(network)
-        self.calls = 0
-        self.image = torch.zeros(())
-
-    def change_input(self, x: Tensor) -> Tensor:
-        if not x.requires_grad:
-            return x
-        image = x[0].detach().clone()
-        near = self.image.shape == image.shape and (image - self.image).abs().max() < 0.3
-        self.calls, self.image = self.calls + 1 if near else 1, image
-        return x if self.calls < 3 else with_gradient(x, lambda gradient: gradient.roll(1, 0))
 
 
 class RightForTwoLossesOnly(ModifiedNetwork):
@@ -128,7 +111,7 @@ def test_a_gradient_that_changes_within_an_attack() -> None:
 
 
 def test_a_gradient_that_changes_after_two_calls_near_an_image() -> None:
-    assert flag_ids(WrongGradientFromThirdCall(plain_network()), "pgd-20") == {"changed-during-run"}
+    assert flag_ids(WrongFromThirdCall(plain_network()), "pgd-20") == {"changed-during-run"}
 
 
 def test_a_gradient_that_is_wrong_for_one_loss_of_an_attack() -> None:

@@ -1,0 +1,58 @@
+"""Record whether code opens files, connections or processes while a context is open."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_PROCESSES = ("subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.system")
+_KINDS = {
+    "processes": _PROCESSES,
+    "connections": ("socket.",),
+    "environment variables": ("os.putenv", "os.unsetenv"),
+    "files": ("open", "os.", "sqlite3."),
+}
+"""Beginnings of the names of Python's audit events (PEP 578); the first kind that fits counts."""
+
+_open_records: dict[int, set[str]] = {}
+"""By thread: what a context has recorded so far."""
+
+
+@contextmanager
+def recorded() -> Iterator[set[str]]:
+    """Yields a set to which the kinds are added that this thread opens: ``files``, ``processes`` and so on.
+
+    Compiled code that calls the operating system itself is not seen.
+    """
+    _install()
+    thread = threading.get_ident()
+    outer, found = _open_records.get(thread), set[str]()
+    _open_records[thread] = found
+    try:
+        yield found
+    finally:
+        del _open_records[thread]
+        if outer is not None:
+            outer |= found
+            _open_records[thread] = outer
+
+
+def _record(event: str, _arguments: object) -> None:
+    if not _open_records:
+        return
+    found = _open_records.get(threading.get_ident())
+    if found is None:
+        return
+    for kind, beginnings in _KINDS.items():
+        if event.startswith(beginnings):
+            found.add(kind)
+            return
+
+
+def _install() -> None:
+    """Add the hook once per process: Python has no way to remove one."""
+    if not getattr(_install, "done", False):
+        sys.addaudithook(_record)
+        _install.done = True  # type: ignore[attr-defined]
