@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
+from typing import Any
 
 _PROCESSES = ("subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.system")
 _KINDS = {
@@ -39,16 +42,22 @@ def recorded() -> Iterator[set[str]]:
             _open_records[thread] = outer
 
 
-def _record(event: str, _arguments: object) -> None:
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
     if not _open_records:
         return
     found = _open_records.get(threading.get_ident())
-    if found is None:
+    if found is None or (event == "open" and _reads_code(*arguments)):
         return
     for kind, beginnings in _KINDS.items():
         if event.startswith(beginnings):
             found.add(kind)
             return
+
+
+def _reads_code(path: object, _mode: object, flags: int) -> bool:
+    """Whether source or compiled code is opened for reading: imports and the text of a call stack do so."""
+    written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    return not written and str(path).endswith((*SOURCE_SUFFIXES, *BYTECODE_SUFFIXES, *EXTENSION_SUFFIXES))
 
 
 def _install() -> None:

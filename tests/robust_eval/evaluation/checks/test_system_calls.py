@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 from robust_eval.evaluation.checks.system_calls import recorded
@@ -43,3 +44,15 @@ def test_contexts_can_be_nested(tmp_path: Path) -> None:
         with recorded() as inner:
             (tmp_path / "file").write_text("x")
         assert inner == outer == {"files"}
+
+
+def test_reading_code_is_not_recorded_and_writing_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "memory.py"
+    file.write_text("x = 1")
+    with recorded() as found:
+        assert file.read_text() == "x = 1"
+        traceback.format_stack()
+    assert found == set()
+    with recorded() as found:
+        file.write_text("x = 2")
+    assert found == {"files"}
