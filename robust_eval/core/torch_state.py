@@ -19,8 +19,8 @@ def standard_state() -> Iterator[None]:
     """Compute in a known state, whatever the caller's is; usable as a decorator.
 
     Inside: no autocast, gradients enabled, no inference mode, float32 and the CPU as defaults, full float32
-    precision (:func:`robust_eval.core.devices.full_precision`), no deterministic mode. On leaving, all of
-    this and the generators of torch, numpy and Python are as before.
+    precision (:func:`robust_eval.core.devices.full_precision`), no deterministic mode, no hooks on all
+    modules. On leaving, all of this and the generators of torch, numpy and Python are as before.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -30,6 +30,8 @@ def standard_state() -> Iterator[None]:
         stack.enter_context(np.errstate(all="warn"))
         for read, write in _STATES:
             stack.callback(write, read())
+        for hooks in _hooks():
+            hooks.clear()
         torch.set_default_dtype(torch.float32)
         if torch.get_default_device() != _CPU:
             # Not entered otherwise: it slows every call of torch.
@@ -75,10 +77,23 @@ def _set_generators(states: tuple[Tensor, list[Tensor], Any, Any]) -> None:
     random.setstate(states[3])
 
 
+def _hooks() -> list[dict[int, Any]]:
+    """The hooks that torch calls for every module; it has no public function that lists them."""
+    kinds = ("forward_pre", "forward", "backward_pre", "backward")
+    return [getattr(torch.nn.modules.module, f"_global_{kind}_hooks", {}) for kind in kinds]
+
+
+def _set_hooks(values: list[dict[int, Any]]) -> None:
+    for hooks, before in zip(_hooks(), values, strict=True):
+        hooks.clear()
+        hooks.update(before)
+
+
 _CPU = torch.device("cpu")
 _STATES: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
     (_defaults, _set_defaults),
     (float32_precision, set_float32_precision),
     (_generators, _set_generators),
+    (lambda: [dict(hooks) for hooks in _hooks()], _set_hooks),
 )
 """(read, write) of each state that is restored."""

@@ -32,6 +32,7 @@ from robust_eval.models.acceleration.tuning import flops
 from robust_eval.models.isolation import Isolated, batched_logits
 from robust_eval.results import EvalResult, flags
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _COMPARED = 8
 """Images on which a model is compared with its copy."""
 
@@ -101,6 +102,8 @@ def make_job(
     """The job that :func:`evaluate` runs, with copies of the model and of the images."""
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    if device.type == "meta" or x_NCHW.is_meta:
+        raise UserError("The model or the images are on the meta device, without values: load the values.")
     chosen = suites.load(suite) if isinstance(suite, str) else suites.refuse_taken_name(suite)
     settings = check_options(options or SearchOptions(), chosen, device)
     x, y = _checked(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
@@ -192,7 +195,7 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise UserError(
             f"Images must be float (N, C, H, W) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}."
         )
-    if y.shape != (len(x),) or y.is_floating_point():
+    if y.shape != (len(x),) or y.dtype not in _INTEGERS:
         raise UserError(
             f"Labels must be integers of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}."
         )

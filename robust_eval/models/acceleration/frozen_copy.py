@@ -47,7 +47,10 @@ def prepare_network(
     model: nn.Module, *, sample: Tensor | None, precision: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """(network, notes): the copied and converted network, for :func:`attack_copy_of`."""
-    network, notes = copy_model(model).eval().requires_grad_(False), []
+    network, notes = copy_model(model).eval(), []
+    for parameter in network.parameters():
+        # TorchScript modules have no requires_grad_ of their own.
+        parameter.requires_grad_(False)
     if sample is not None:
         network, note = fold_batchnorm(network, sample)
         notes += [note] if note else []

@@ -96,3 +96,24 @@ def test_generators_continue_as_if_nothing_had_been_drawn() -> None:
         reseed()
         draw()
     assert [*found, draw()] == expected
+
+
+def test_hooks_on_all_modules_are_not_called_inside() -> None:
+    linear, x, calls = torch.nn.Linear(2, 2), torch.ones(1, 2, requires_grad=True), list[str]()
+    module = torch.nn.modules.module
+    handles = [
+        module.register_module_forward_pre_hook(lambda *_: calls.append("before")),
+        module.register_module_forward_hook(lambda *_: calls.append("after")),
+        module.register_module_full_backward_hook(lambda *_: calls.append("backward")),
+    ]
+    try:
+        with standard_state():
+            linear(x).sum().backward()
+        assert calls == []
+        linear(x).sum().backward()
+        assert calls == ["before", "after", "backward"]
+    finally:
+        for handle in handles:
+            handle.remove()
+    linear(x)
+    assert calls == ["before", "after", "backward"]

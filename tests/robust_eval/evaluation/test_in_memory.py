@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import fields
 from pathlib import Path
@@ -111,6 +112,8 @@ def test_a_model_that_is_always_wrong_is_flagged() -> None:
         (lambda x, y: (x[0], y), "Images must be float"),
         (lambda x, y: (x, y[:3]), "Labels must be integers of shape"),
         (lambda x, y: (x, y.float()), "Labels must be integers"),
+        (lambda x, y: (x, y > 1), "Labels must be integers"),
+        (lambda x, y: (x.to("meta"), y), "on the meta device"),
         (lambda x, y: (x, y + 4), "Label 7 has no logit: the model has 4 outputs"),
         (lambda x, y: (x, y - 4), "Labels must be 0 or more"),
         (lambda x, y: (x[:0], y[:0]), "There are no images"),
@@ -176,6 +179,20 @@ def test_modules_without_parameters_can_be_evaluated() -> None:
     x = torch.full((4, 1, 2, 2), 0.6)
     result = evaluate(Fixed(), x, torch.zeros(4, dtype=torch.int64), "Linf 0.05", suite="pgd-20")
     assert result.worst_case.n_robust == 4
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_torchscript_modules_have_the_same_verdicts(compiled: bool) -> None:
+    model, x, y = linear_problem(n=20)
+    script = torch.jit.script(model) if compiled else torch.jit.trace(model, x[:2])
+    ours, theirs = (evaluate(one, x, y, "Linf 0.02", suite="pgd-20") for one in (model, script))
+    assert theirs.worst_case.robust_bits == ours.worst_case.robust_bits
+
+
+def test_a_model_on_the_meta_device_is_refused() -> None:
+    model, x, y = linear_problem(n=20)
+    with pytest.raises(UserError, match="on the meta device"):
+        evaluate(copy.deepcopy(model).to("meta"), x, y, "Linf 0.02", suite="fgsm")
 
 
 def test_a_suite_may_be_given_as_an_object() -> None:
