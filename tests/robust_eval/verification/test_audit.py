@@ -39,12 +39,17 @@ def audited(folder: Path, n: int = ALL, seed: int = 5, **changes: Any) -> AuditR
 
 def on_another_machine(folder: Path) -> None:
     """The stored images differ in their last bits from those that this machine computes."""
+    edit(folder, lambda value: value["environment"].update(platform="Other"))
+    edit_last_bits(folder)
+
+
+def edit_last_bits(folder: Path) -> None:
+    """Change every stored image by the smallest amount."""
 
     def change(tensors: Tensors, _: dict[str, str]) -> None:
         for name in [name for name in tensors if name.endswith(".images")]:
             tensors[name] = np.nextafter(tensors[name], np.float32(0.5))
 
-    edit(folder, lambda value: value["environment"].update(platform="Other"))
     rewrite_evidence(folder, change)
 
 
@@ -204,6 +209,15 @@ def test_only_some_columns(original: Path) -> None:
     assert "the audit did not repeat pgd-10" in found.trusted
 
 
+def test_edited_last_bits_do_not_excuse_a_relabelled_example(folder: Path) -> None:
+    chosen = broken_everywhere(folder)[:1]
+    relabel(folder, chosen)
+    edit_last_bits(folder)
+    found = audited(folder)
+    assert found.images_equal < found.images
+    assert found.contradicted == tuple(chosen)
+
+
 def test_few_equal_images_do_not_show_that_a_run_is_repeated() -> None:
     for images, equal, elsewhere, here in (
         (0, 0, False, True),
@@ -213,7 +227,7 @@ def test_few_equal_images_do_not_show_that_a_run_is_repeated() -> None:
         (20, 19, False, True),
         (20, 18, False, False),
     ):
-        column = repetition.RepeatedColumn(np.ones(3, dtype=np.bool_), {1}, images, equal)
+        column = repetition.RepeatedColumn(np.ones(3, dtype=np.bool_), {1}, images, equal, equal)
         assert column.contradicting == {1}
         assert column.exact(same_environment=False) == elsewhere
         assert column.exact(same_environment=True) == here
