@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from robust_eval.cli.options import DIAGNOSE, Checkpoints
 from robust_eval.core import signals, terminal
 from robust_eval.core.command_options import expand_options, option
 from robust_eval.core.errors import UserError
+from robust_eval.core.text import duration
 from robust_eval.evaluation.planning.options import (
     ATTACK,
     MACHINES,
@@ -129,12 +131,15 @@ def _print_plan(console: Console, options: EvaluationOptions, where: RunOptions)
     from robust_eval.evaluation.job import estimate
     from robust_eval.evaluation.prepare import prepare
 
+    start = time.perf_counter()
     job = prepare(options)
+    loading = time.perf_counter() - start
     tables.print_request(console, job.request, options.device)
     if where.diagnose:
         console.print(f"  diagnosis      {diagnosis.cost_text(job)}", highlight=False)
     for note in job.notes:
         console.print(f"  search         {escape(note)}", highlight=False)
+    console.print(f"  loading        {duration(loading)}, measured", highlight=False)
     console.print(tables.estimate_table(estimate(job)))
 
 

@@ -70,6 +70,9 @@ def print_result(console: Console, result: EvalResult) -> None:
             f"verdicts {lost.weaker} broken by float32 alone, {lost.stronger} by the other alone.",
             highlight=False,
         )
+    if result.seconds:
+        parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in result.seconds.items())
+        console.print(f"Beside the attacks: {parts}.", highlight=False)
     print_flags(console, result.flags)
     if result.status == "partial":
         console.print(f"[yellow]Partial[/yellow]: still to do: {', '.join(result.missing)}. Never ranked.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class ModelReport:
     search: SearchRecord | None = None
     """None before the attacks are finished."""
     second_judgement: SecondJudgementRecord | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time of what is not attack, by part."""
 
 
 def write(
@@ -101,6 +103,7 @@ def write(
         search=report.search,
         second_judgement=report.second_judgement,
         environment=report.environment,
+        seconds={part: round(seconds, 3) for part, seconds in report.seconds.items()},
         labels_sha256=summary.labels_digest(y_N),
         request=request.key,
         evidence=record,

@@ -160,6 +160,8 @@ class EvalResult(ClosedModel):
     second_judgement: SecondJudgementRecord | None = None
     """None for a model with random outputs, and in files of earlier versions."""
     environment: Environment
+    seconds: dict[str, Seconds] = Field(default_factory=dict)
+    """Time of what is not attack: loading, probes, tuning, checks; empty in files of earlier versions."""
     labels_sha256: Sha256
     request: Sha256
     """Digest of the request; also stored in the evidence of the run."""

@@ -63,7 +63,7 @@ def without_times(result: EvalResult | Path) -> object:
     """The content of a result that must depend neither on the worker nor on the time of the run."""
     if isinstance(result, Path):
         result = read_result(result)
-    value = result.model_dump(exclude={"created", "environment"})
+    value = result.model_dump(exclude={"created", "environment", "seconds"})
     for column in (*value["columns"].values(), value["worst_case"]):
         column["seconds"] = 0
         for attack in column.get("attacks", ()):

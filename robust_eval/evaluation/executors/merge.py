@@ -131,8 +131,10 @@ def _joined(reports: Sequence[ModelReport]) -> ModelReport:
     found = flags.distinct([flag for report in reports for flag in report.flags])
     searches = [report.search for report in reports if report.search is not None]
     second = joined([one for report in reports if (one := report.second_judgement) is not None])
+    parts = dict.fromkeys(part for report in reports for part in report.seconds)
+    seconds = {part: sum(report.seconds.get(part, 0.0) for report in reports) for part in parts}
     if not searches:
-        return ModelReport(found, environment, second_judgement=second)
+        return ModelReport(found, environment, second_judgement=second, seconds=seconds)
     notes = tuple(dict.fromkeys(note for search in searches for note in search.notes))
     measured = [search.disagreement for search in searches if search.disagreement is not None]
     counts = ("images", "verdicts", "weaker", "stronger")
@@ -140,4 +142,4 @@ def _joined(reports: Sequence[ModelReport]) -> ModelReport:
     record = DisagreementRecord(attacks=measured[0].attacks, **sums) if measured else None
     tunings = {name: tuning for search in reversed(searches) for name, tuning in search.tunings.items()}
     search = SearchRecord(notes=notes, tunings=tunings, disagreement=record)
-    return ModelReport(found, environment, search, second)
+    return ModelReport(found, environment, search, second, seconds)

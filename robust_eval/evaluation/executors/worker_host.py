@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -46,18 +48,22 @@ class WorkerHost:
         self._keep, self._log, self._shared, self._plan = keep, log, shared, plan
         self._jobs: dict[Source, Job] = {}
         self._sessions: dict[Source, Session] = {}
+        self._seconds: dict[Source, dict[str, float]] = {}
 
     def load(self, source: Source) -> Request:
         return self._job(source).request
 
     def prepare(self, source: Source, request: Request, tuning: str | None, diagnose: bool) -> PreparedModel:
         job = self._job(source, request)
-        report = first_report(job)
-        plan = None if self._plan is None else self._plan(job)
-        if plan is not None:
-            # What is measured for the attack copies holds for this number of threads.
-            torch.set_num_threads(plan.threads)
-        session = self._session(source, request, tuning)
+        with self._timed(source, "probes"):
+            report = first_report(job)
+        with self._timed(source, "tuning"):
+            plan = None if self._plan is None else self._plan(job)
+            if plan is not None:
+                # What is measured for the attack copies holds for this number of threads.
+                torch.set_num_threads(plan.threads)
+            session = self._session(source, request, tuning)
+        report = replace(report, seconds=self._seconds.pop(source))
         random = any(flag.id == flags.RANDOM_OUTPUTS for flag in report.flags)
         notes = [f"search: {note}" for note in session.notes]
         if diagnose:
@@ -78,7 +84,10 @@ class WorkerHost:
         clean: Bools,
         found: JudgedImages,
     ) -> ModelReport:
-        return self._session(source, request, tuning).report(first, clean, found)
+        session = self._session(source, request, tuning)
+        with self._timed(source, "checks"):
+            report = session.report(first, clean, found)
+        return replace(report, seconds={**first.seconds, "checks": self._seconds.pop(source)["checks"]})
 
     def diagnose(self, source: Source, request: Request, tuning: str | None) -> DiagnosisRecord:
         session = self._session(source, request, tuning)
@@ -97,9 +106,11 @@ class WorkerHost:
             job = source.job
         elif request is None:
             fresh_process.start_server()
-            job = prepare(source)
+            with self._timed(source, "loading"):
+                job = prepare(source)
         else:
-            job = prepare_again(source, request, self._shared_tensors(request))
+            with self._timed(source, "loading"):
+                job = prepare_again(source, request, self._shared_tensors(request))
         for other in self._jobs.values():
             same_images = other.request.data.fingerprint == job.request.data.fingerprint
             if same_images and other.x_NCHW.device == job.x_NCHW.device:
@@ -107,6 +118,13 @@ class WorkerHost:
                 break
         self._jobs[source] = job
         return job
+
+    @contextmanager
+    def _timed(self, source: Source, part: str) -> Iterator[None]:
+        """Measure the time of a part of the work for a source that is not attack."""
+        start = time.perf_counter()
+        yield
+        self._seconds.setdefault(source, {})[part] = time.perf_counter() - start
 
     def _shared_tensors(self, request: Request) -> tuple[Tensor, Tensor] | None:
         shared = self._shared

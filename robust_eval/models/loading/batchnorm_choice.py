@@ -22,6 +22,7 @@ from robust_eval.models.loading.batchnorm_statistics import (
     VariantComparison,
     compare,
     measure,
+    measure_first,
 )
 from robust_eval.models.loading.training_views import BORDERS, VIEWS
 from robust_eval.models.normalisation import Normalised
@@ -34,8 +35,10 @@ ALL_LAYERS = (64, 512)
 """Images that all layers are measured on: as many as OPERATIONS allow, within these limits."""
 OPERATIONS = 1e11
 """Floating-point operations of a pass over the images: a second or two of one CPU core."""
-_SCREENED = {"normalisations": 32, "variants": 16}
-"""Images on which candidates that are far off are ruled out first."""
+_SCREENED = 32
+"""Images on which normalisations that are far off are ruled out first."""
+_STEP = 4
+"""A variant is compared on this part of the images first, and 16 at least."""
 _FAR = 10.0
 _CLOSE = 1.5
 """Normalisations are plausible up to this multiple of the smallest mismatch, and the sampling error."""
@@ -46,6 +49,8 @@ _SWITCH = 0.7
 """A variant is chosen if the remembered statistics lie this far towards it."""
 _DOUBT, _DOUBT_DISTANCE = 0.15, 0.3
 """From this share on, and this product of share and distance, the truth may lie between two variants."""
+_NEAR = _DOUBT / 2
+"""From this share on, measured on few images, a variant is compared on all."""
 _ROUNDS = 4
 EPS_VARIANT: Arguments = {BATCHNORM_EPS: 1e-3}
 """The eps of networks ported from TensorFlow; tried for every architecture."""
@@ -80,11 +85,12 @@ def first_layers(
         shown, found = {name: view(x_NCHW[:n]) for name, view in BORDERS.items()}, []
         for normalisation, view in candidates:
             model = Normalised(network, normalisation).to(x_NCHW.device).eval()
-            layers = measure(model, shown[view], lambda _: False)
-            found += [FirstLayer(normalisation, view, layer.mismatch) for layer in layers]
+            layer = measure_first(model, shown[view])
+            if layer is not None:
+                found.append(FirstLayer(normalisation, view, layer.mismatch))
         return sorted(found, key=lambda one: one.mismatch)
 
-    few = ranked(_SCREENED["normalisations"], product(normalisations, BORDERS))
+    few = ranked(_SCREENED, product(normalisations, BORDERS))
     limit = _FAR * few[0].mismatch + tolerance(len(x_NCHW)) if few else 0.0
     close = [(one.normalisation, one.view) for one in few if one.mismatch <= limit]
     found = ranked(MOST_IMAGES, close) + [one for one in few if one.mismatch > limit]
@@ -147,17 +153,17 @@ def choose_variant(
 
     arguments, network = default, build(default)
     x = VIEWS[first.view](x_NCHW[: image_count(model(network), x_NCHW)])
+    few = x[: max(16, len(x) // _STEP)]
     layers = measure(model(network), x)
     for _ in range(_ROUNDS):
+        on_few = measure(model(network), few)
         compared = []
-        few = x[: _SCREENED["variants"]]
-        base = measure(model(network), few)
         for changed in _neighbours(arguments, default, variants):
             other = model(build(changed))
-            if compare(base, other, few).rejected:
-                continue
-            one = compare(layers, other, x)
-            if one.channels:
+            one = compare(layers, other, few, on_few)
+            if not one.rejected and one.share >= _NEAR:
+                one = compare(layers, other, x)
+            if one.channels and not one.rejected:
                 compared.append((changed, one))
         told = [(changed, one) for changed, one in compared if _distance(one) >= _least_distance(len(x))]
         better = [(changed, one) for changed, one in told if one.share >= _SWITCH]

@@ -8,8 +8,8 @@ tensors (activation, strides, input scaling) moves them where it acts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 ENOUGH = 256
 """Channels on which two functions are compared."""
 _FEW = 32
+_SLICE = 64
+"""Images of a call that measures the first layer alone."""
 _SAME = 1e-5
 _CONSTANT = 1e-5
 """Channels with a smaller variance were constant in training."""
@@ -62,27 +64,65 @@ def measure(
     """
     found: dict[str, LayerStatistics] = {}
 
+    def see(name: str, layer: _BatchNorm, mean_C: Tensor, variance_C: Tensor) -> None:
+        if name not in found:
+            found[name] = LayerStatistics(name, _deviation(layer, mean_C, variance_C))
+            if not wanted(found[name]):
+                raise _EnoughError
+
+    with _observed(model, see), suppress(_EnoughError):
+        model(x_NCHW)
+    return list(found.values())
+
+
+@torch.no_grad()
+def measure_first(model: nn.Module, x_NCHW: Tensor) -> LayerStatistics | None:
+    """The first layer alone; None if no layer is reached. Arguments as of :func:`measure`.
+
+    In slices, because allocating the activations of many images takes longer than computing them.
+    """
+    found: list[tuple[str, _BatchNorm, Tensor, Tensor, int]] = []
+    for part in x_NCHW.split(_SLICE):
+
+        def see(name: str, layer: _BatchNorm, mean_C: Tensor, variance_C: Tensor, n: int = len(part)) -> None:
+            found.append((name, layer, mean_C, variance_C, n))
+            raise _EnoughError
+
+        with _observed(model, see), suppress(_EnoughError):
+            model(part)
+    if not found:
+        return None
+    name, layer = found[0][:2]
+    means, variances = (torch.stack([one[index] for one in found]) for index in (2, 3))
+    share = torch.tensor([one[4] for one in found]).to(means).view(-1, 1) / len(x_NCHW)
+    mean = (share * means).sum(0)
+    variance = (share * (variances + (means - mean).square())).sum(0)
+    return LayerStatistics(name, _deviation(layer, mean, variance))
+
+
+@contextmanager
+def _observed(model: nn.Module, see: Callable[[str, _BatchNorm, Tensor, Tensor], None]) -> Iterator[None]:
+    """Let the layers normalise by the batch, and pass its mean and variance (with eps) to ``see``."""
+
     def observed(name: str, layer: _BatchNorm) -> Callable[[Tensor], Tensor]:
         def forward(x: Tensor) -> Tensor:
             out, mean, inverse = torch.native_batch_norm(
                 x, layer.weight, layer.bias, None, None, True, 0.0, layer.eps
             )
-            if name not in found:
-                found[name] = LayerStatistics(name, _deviation(layer, mean, inverse.pow(-2)))
-                if not wanted(found[name]):
-                    raise _EnoughError
+            see(name, layer, mean, inverse.pow(-2))
             return out
 
         return forward
 
-    with ExitStack() as stack, suppress(_EnoughError):
-        for name, layer in model.named_modules():
-            if _remembers(layer):
-                assert isinstance(layer, _BatchNorm)
-                stack.callback(delattr, layer, "forward")
-                layer.forward = observed(name, layer)  # type: ignore[method-assign, assignment]  # until the end
-        model(x_NCHW)
-    return list(found.values())
+    layers = {name: layer for name, layer in model.named_modules() if _remembers(layer)}
+    for name, layer in layers.items():
+        assert isinstance(layer, _BatchNorm)
+        layer.forward = observed(name, layer)  # type: ignore[method-assign, assignment]  # until the end
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            del layer.forward
 
 
 def _remembers(layer: nn.Module) -> bool:
@@ -114,12 +154,12 @@ class VariantComparison:
     """Sum of squared deviations of the first."""
     channels: int = 0
 
-    def add(self, one: LayerStatistics, other: LayerStatistics) -> None:
-        """Count a layer, unless the two do not differ in it."""
-        step = other.deviation - one.deviation
+    def add(self, one: LayerStatistics, step: Tensor) -> None:
+        """Count a layer of the first, unless ``step`` to the second, shaped like its deviation, is 0."""
         if not len(step) or step.abs().max() < _SAME:
             return
-        self.gain += float(one.deviation.square().sum() - other.deviation.square().sum())
+        other = (one.deviation + step).clamp(-_MOST, _MOST)
+        self.gain += float(one.deviation.square().sum() - other.square().sum())
         self.distance += float(step.square().sum())
         self.before += float(one.deviation.square().sum())
         self.channels += step.shape[1]
@@ -136,13 +176,23 @@ class VariantComparison:
         return self.channels >= ENOUGH
 
 
-def compare(base: list[LayerStatistics], model: nn.Module, x_NCHW: Tensor) -> VariantComparison:
-    """Compare ``base``, measured on the same images, with another ``model``; stops when it is decided."""
-    first, comparison = {layer.name: layer for layer in base}, VariantComparison()
+def compare(
+    base: Sequence[LayerStatistics],
+    model: nn.Module,
+    x_NCHW: Tensor,
+    few: Sequence[LayerStatistics] | None = None,
+) -> VariantComparison:
+    """Compare ``base`` with another ``model``; stops when it is decided.
+
+    ``few``: measured like ``base``, but on ``x_NCHW``, if ``base`` was measured on more images. Few suffice
+    for the step from one function to the other if both have the same sampling errors.
+    """
+    comparison, known = VariantComparison(), {layer.name: layer for layer in base}
+    on_few = known if few is None else {layer.name: layer for layer in few}
 
     def wanted(layer: LayerStatistics) -> bool:
-        if layer.name in first:
-            comparison.add(first[layer.name], layer)
+        if layer.name in known:
+            comparison.add(known[layer.name], layer.deviation - on_few[layer.name].deviation)
         return not (comparison.decided or comparison.rejected)
 
     measure(model, x_NCHW, wanted)

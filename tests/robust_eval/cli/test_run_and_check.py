@@ -40,6 +40,8 @@ def test_repeating_a_run_computes_no_units_again(run: Run, checkpoint: Path) -> 
     (result_file,) = Path("runs").glob("*/result.json")
     first = read_result(result_file)
     assert first.command == "robust-eval run tiny.pt --suite quick --examples 40 --seed 0"
+    assert list(first.seconds) == ["loading", "probes", "tuning", "checks"]
+    assert "Beside the attacks: loading" in out
     assert first.threat.eps == "0.1", "the default must be the epsilon of the training"
     units = {path: path.stat().st_mtime_ns for path in result_file.parent.glob("units/*")}
     assert run(*words)[0] == 0
@@ -63,7 +65,7 @@ def test_dry_run_gives_the_reason_against_a_precision(
 def test_dry_run_prints_units_passes_and_time_and_writes_nothing(run: Run, checkpoint: Path) -> None:
     code, out, _ = run("run", str(checkpoint), "--suite", "full", "--dry-run")
     assert code == 0
-    for word in ("spsa", "fab-t", "square", "5,003", "backwards/image", "total"):
+    for word in ("loading", "spsa", "fab-t", "square", "5,003", "backwards/image", "total"):
         assert word in out
     assert not Path("runs").exists()
 

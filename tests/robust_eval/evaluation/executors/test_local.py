@@ -270,6 +270,7 @@ def test_merged_shards_equal_one_run_with_the_same_shards(options: EvaluationOpt
     )
     assert target.name == default_folder(prepare(replace(options, shards=3)).request).name
     assert without_times(merged) == without_times(single)
+    assert list(merged.seconds) == ["loading", *single.seconds], "the single job was in memory"
     assert "--shards 3" in (merged.command or "")
     assert merged.request == single.request
 

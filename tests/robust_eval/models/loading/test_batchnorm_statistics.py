@@ -13,6 +13,7 @@ from robust_eval.models.loading.batchnorm_statistics import (
     compare,
     has_statistics,
     measure,
+    measure_first,
 )
 
 
@@ -59,6 +60,25 @@ def test_the_model_is_not_changed() -> None:
 
 def test_the_pass_ends_when_no_more_layers_are_wanted() -> None:
     assert [layer.name for layer in measure(network(nn.ReLU()).eval(), IMAGES, lambda _: False)] == ["1"]
+
+
+def test_the_first_layer_alone_is_measured_in_slices() -> None:
+    images = torch.rand(150, 3, 12, 12, generator=torch.Generator().manual_seed(2)).square()
+    model = fitted(network(nn.ReLU()), IMAGES)
+    alone = measure_first(model, images)
+    assert alone is not None
+    assert alone.name == "1"
+    assert torch.allclose(alone.deviation, measure(model, images)[0].deviation, atol=1e-4)
+    assert measure_first(nn.Flatten(), images) is None
+    assert not any("forward" in vars(layer) for layer in model.modules())
+
+
+def test_few_images_are_enough_for_the_step_between_two_activations() -> None:
+    true, plain = fitted(network(nn.GELU()), IMAGES), network(nn.ReLU())
+    plain.load_state_dict(true.state_dict())
+    plain.eval()
+    found = compare(measure(plain, IMAGES), true, IMAGES[:16], measure(plain, IMAGES[:16]))
+    assert abs(found.share - 1) < 0.1
 
 
 def test_the_comparison_names_the_function_that_was_remembered() -> None:
