@@ -1,4 +1,4 @@
-"""The first code of a command: it imports the libraries of the command, during which Ctrl-C is possible too."""
+"""The first code of a command: imports its libraries, and ends it well if Ctrl-C interrupts them."""
 
 from __future__ import annotations
 
