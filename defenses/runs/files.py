@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import create_folder
+from robust_eval.core.files import create_folder, open_new
 
 RECORD = "run.json"
 CURVE = "curve.csv"
@@ -38,10 +38,10 @@ class Reserve:
 
     def fill(self, size: int) -> None:
         """Reserve ``size`` bytes; without enough space, or on systems that cannot, reserve nothing."""
-        if self._path.exists() and self._path.stat().st_size >= size:
+        if self._path.exists() and not self._path.is_symlink() and self._path.stat().st_size >= size:
             return
         try:
-            with self._path.open("wb") as file:
+            with open_new(self._path) as file:
                 os.posix_fallocate(file.fileno(), 0, size)
         except (OSError, AttributeError):
             self.release()

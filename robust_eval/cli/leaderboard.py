@@ -31,7 +31,9 @@ class AddOptions:
         "Show some adversarial images on the page, from the evidence beside the result.",
         flags=("--images",),
     )
-    curve: Path | None = option(None, "Show a learning curve on the page: the curve.csv of the training run.")
+    curve: Path | None = option(
+        None, "Show a learning curve on the page: the curve.csv beside the checkpoint in its training run."
+    )
     checkpoint: Path | None = option(None, "Attach this file, the evaluated checkpoint (at most 8 MiB).")
     evidence: bool = option(
         False, "Attach the evidence beside the result (at most 8 MiB).", flags=("--evidence",)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from robust_eval.core.errors import UserError
 
@@ -56,7 +56,7 @@ def _written_together(paths: list[Path]) -> Iterator[list[Any]]:
     try:
         try:
             for path in temporary:
-                files.append(path.open("wb"))
+                files.append(open_new(path))
             yield files
             for file in files:
                 file.flush()
@@ -73,6 +73,15 @@ def _written_together(paths: list[Path]) -> Iterator[list[Any]]:
         raise
     for folder in {path.parent for path in paths}:
         sync_folder(folder)
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Create a file for writing. What had its name is removed: a link there could lead out of the folder."""
+    try:
+        return path.open("xb")
+    except FileExistsError:
+        path.unlink()
+        return path.open("xb")
 
 
 def sync_folder(folder: Path) -> None:

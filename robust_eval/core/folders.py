@@ -46,10 +46,12 @@ def lock_folder(folder: Path, wait: float = 0.0) -> Iterator[None]:
         wait: seconds to wait for another process.
 
     Raises:
-        UserError: if another process has the lock, or the folder cannot be written (the cause: an OSError).
+        UserError: if another process has the lock, the folder cannot be written (the cause: an OSError), or
+            it contains a link to another folder.
     """
     with report_write_errors(folder):
         create_folder(folder)
+        _refuse_linked_folders(folder)
         lock = _acquire(folder, wait)
     try:
         complete_change(folder)
@@ -59,6 +61,16 @@ def lock_folder(folder: Path, wait: float = 0.0) -> Iterator[None]:
         with suppress(OSError):  # Windows removes the file when the lock is released
             Path(lock.lock_file).unlink()
         lock.release()
+
+
+def _refuse_linked_folders(folder: Path) -> None:
+    """A folder may come from someone else: nothing is written or removed outside it. Linked files are
+    replaced, not written to."""
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.is_file():
+            raise UserError(
+                f"{path} is a symbolic link out of the folder. Delete it, or copy there what it refers to."
+            )
 
 
 def _acquire(folder: Path, wait: float) -> BaseFileLock:
@@ -145,12 +157,9 @@ def complete_change(folder: Path) -> None:
     """Complete the change of a locked folder if it was decided, otherwise discard it.
 
     Raises:
-        UserError: if that fails, if the plan was not written by :func:`change_files`, or if the subfolder of
-            the change is a link.
+        UserError: if that fails, or if the plan was not written by :func:`change_files`.
     """
     staged = folder / STAGED
-    if staged.is_symlink():
-        raise UserError(f"{staged} is a symbolic link out of the folder. Delete it.")
     if not staged.is_dir():
         return
     try:

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from robust_eval.core import regular_file, strict_csv, strict_json
+from robust_eval.core import regular_file, strict_csv, strict_json, strict_safetensors
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import printable
 from robust_eval.core.verdict_bits import parse_bits
-from robust_eval.leaderboard.row import CURVE_SUFFIX, IMAGES_SUFFIX, Row, companion
+from robust_eval.leaderboard.row import CHECKPOINT_SUFFIXES, CURVE_SUFFIX, IMAGES_SUFFIX, Row, companion
 from robust_eval.leaderboard.rules import Problem
 from robust_eval.results import EvalResult, first_error
 
@@ -99,7 +99,7 @@ def check_extras(board: Path, rows: Sequence[Row]) -> Iterator[Problem]:
                     yield Problem(name, f"is malformed: {error}")
 
 
-def claimed_epoch(result: EvalResult) -> dict[str, Any]:
+def _claimed_epoch(result: EvalResult) -> dict[str, Any]:
     """The checkpoint's claims about its own epoch, by column of the curve; empty if it names no epoch."""
     metrics = (result.checkpoint.trained_with or {}).get("metrics")
     return metrics if isinstance(metrics, dict) and "epoch" in metrics else {}
@@ -107,7 +107,7 @@ def claimed_epoch(result: EvalResult) -> dict[str, Any]:
 
 def _curve_matches(path: Path, result: EvalResult) -> bool:
     """Whether the curve agrees with the checkpoint's claims about its epoch."""
-    claims, curve = claimed_epoch(result), read_curve(path)
+    claims, curve = _claimed_epoch(result), read_curve(path)
     if not claims:
         return True
     if claims["epoch"] not in curve["epoch"]:
@@ -154,16 +154,32 @@ def extra_files(result: EvalResult, curve: Path | None, pictures: Pictures | Non
     """
     files: dict[str, bytes] = {}
     if curve is not None:
-        if not _curve_matches(curve, result):
-            raise UserError(
-                f"{curve} is the learning curve of another checkpoint: it disagrees with what "
-                f"{printable(result.checkpoint.name)} records of its epoch. Give the curve.csv of its own "
-                "training run, or omit --curve."
-            )
+        _check_origin(curve, result)
         files[CURVE_SUFFIX] = regular_file.read_text(curve, "tables", strict_csv.LARGEST).encode()
     if pictures is not None:
         files[IMAGES_SUFFIX] = (pictures.model_dump_json(indent=1) + "\n").encode()
     return files
+
+
+def _check_origin(curve: Path, result: EvalResult) -> None:
+    """Raise :class:`UserError` unless the curve is that of the evaluated checkpoint.
+
+    The checkpoint must lie in the curve's folder, as training writes them, and agree with it.
+    """
+    name, advice = printable(result.checkpoint.name), "training run, or omit --curve."
+    if not _curve_matches(curve, result):
+        raise UserError(
+            f"{curve} is the learning curve of another checkpoint: it disagrees with what {name} records of "
+            f"its epoch. Give the curve.csv of its own {advice}"
+        )
+    beside = sorted(curve.absolute().parent.iterdir())  # best.pt, usually the one, is among the first
+    files = [path for path in beside if path.suffix in CHECKPOINT_SUFFIXES and path.is_file()]
+    most = strict_safetensors.LARGEST
+    if all(regular_file.sha256(path, "checkpoints", most) != result.checkpoint.sha256 for path in files):
+        raise UserError(
+            f"{curve} may be the learning curve of another checkpoint: no file beside it has the sha256 of "
+            f"{name}. Give the curve.csv beside the evaluated checkpoint in the folder of its {advice}"
+        )
 
 
 def _number(text: str | None) -> float:

@@ -84,7 +84,7 @@ def add_row(
         replace: replace the row for the same checkpoint, or for a repeated training with the same recipe and
             seed; its companion files that also apply to the new row are kept.
         checkpoint: file to attach to the row; likewise ``evidence``.
-        curve: learning curve to show on the page; likewise ``pictures``.
+        curve: learning curve to show on the page, beside the row's checkpoint; likewise ``pictures``.
         log: receives a line for each file that is added or removed.
 
     Returns the path of the new row. Raises :class:`UserError`, without writing anything, if the row breaks a
@@ -123,8 +123,6 @@ def add_row(
         log(f"Stored with it: {file}")
     for file in sorted(removed):
         log(f"Removed with the replaced row: {file}")
-    if curve is not None and not page_extras.claimed_epoch(row.result):
-        log("The checkpoint records no epoch, so its curve could not be compared with it.")
     return path
 
 

@@ -18,6 +18,7 @@ from support.faulty_commands import (
     FaultyCommands,
     Outcome,
     Surroundings,
+    descendants,
     opened_for_writing,
     process_state,
     session_members,
@@ -36,6 +37,7 @@ TRAIN = " ".join(
 )
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STORE = "robust_eval.evaluation.store:FolderStore.put"
+CLOSE = "robust_eval.evaluation.executors.processes:ProcessExecutor.close"
 WRITE = "robust_eval.evaluation.result_writer:write"
 FIRST_ATTACK = 6
 """The first unit of the attack is the fifth that is stored, after four of clean images."""
@@ -159,3 +161,23 @@ def test_no_process_stays(number: signal.Signals, waiting: Path) -> None:
         command.send_signal(number)
         assert command.wait() == (-number if number == signal.SIGKILL else 128 + number)
         wait_until(lambda: not session_members(command.pid))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
+def test_a_run_with_workers_that_is_stopped(
+    numbers: tuple[signal.Signals, ...], commands: FaultyCommands, work: Path, reference: object
+) -> None:
+    """The second signal arrives while the workers are ended."""
+    before = descendants(commands.process)
+    holds = {STORE: (FIRST_ATTACK, work / "pipe"), CLOSE: (1, work / "other-pipe")}
+    holds = dict(list(holds.items())[: len(numbers)])
+    command = commands.start(work, f"{RUN} --workers 2", surroundings=Surroundings(holds=holds))
+    for number, (_, pipe) in zip(numbers, holds.values(), strict=True):
+        with command.held(pipe):
+            started = descendants(commands.process) - before - {command.process}
+            assert len(started) == 2
+            os.kill(command.process, number)
+    check_stopped(command.wait(), numbers[0], "Interrupted. Finished work is")
+    wait_until(lambda: not any(process_state(process) for process in started))
+    check_continued(commands, work, reference)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import random
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support.faulty_commands import Fault, FaultyCommands, every, sample, stopped_well
+from support.faulty_commands import Fault, FaultyCommands, Surroundings, every, sample, stopped_well
 from support.small_jobs import SMALL
 
 from defenses.runs.learning_curve import TIMES
 from robust_eval import data
 from robust_eval.core.files import is_temporary
 
-SETTINGS = " ".join(f"--set {setting}" for setting in SMALL)
+SETTINGS = " ".join(f"--set {setting}" for setting in (*SMALL, "inner.steps=2"))
 DATA = f"--data npz:images.npz --arch digits-cnn --norm Linf --eps 0.1 --out run {SETTINGS}"
 CASES = {
     "train": f"defenses train at --epochs 2 --no-tensorboard {DATA}",
@@ -35,6 +40,10 @@ def state(folder: Path) -> dict[str, object]:
         elif path.name not in ("tensorboard", "resume.pt", "run.json"):
             found[path.name] = path.read_bytes()
     return found
+
+
+UPDATE = "defenses.training.epoch:_augmented"
+"""A function that every update calls once."""
 
 
 class Walk:
@@ -77,3 +86,29 @@ def test_no_fault_loses_anything(name: str, commands: FaultyCommands, tmp_path: 
     walk = Walk(CASES[name], commands, tmp_path)
     for at, fault in every(walk.calls):
         walk.fail(at, fault)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_ends_with_the_same_checkpoints(
+    commands: FaultyCommands, tmp_path: Path
+) -> None:
+    """Each kill is in a random update after the first ``resume.pt`` was written, and the run is resumed."""
+    kills, run, pipe, draw = 20, tmp_path / "run", tmp_path / "pipe", random.Random(0)
+    os.mkfifo(pipe)
+    # At most one epoch is completed between two kills.
+    words = f"defenses train at --epochs {kills + 2} --no-tensorboard {DATA} --set selection.collapse_after=0"
+    walk = Walk(words, commands, tmp_path)
+    updates = math.ceil(json.loads((run / "run.json").read_text())["images"]["train"] / 32)
+    shutil.rmtree(run)
+    states = set()
+    for number in range(kills):
+        at = draw.randint(1, 2 * updates) + (0 if number else updates)
+        around = Surroundings(holds={UPDATE: (at, pipe)})
+        command = commands.start(tmp_path, words + (" --resume" if number else ""), surroundings=around)
+        with command.held(pipe):
+            states.add((run / "resume.pt").read_bytes())
+            os.kill(command.process, signal.SIGKILL)
+        assert command.wait().code == -signal.SIGKILL
+    assert len(states) > kills / 4
+    commands.succeed(tmp_path, f"{words} --resume")
+    assert state(run) == walk.done

@@ -74,6 +74,11 @@ class FaultyCommands:
     def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
         self._process, self._output = process, output
 
+    @property
+    def process(self) -> int:
+        """The number of the process whose forks run the commands."""
+        return self._process.pid
+
     def run(
         self, root: Path, words: str, fault: Fault = Fault.KILL, at: int = 0, *, fork: bool = True
     ) -> Outcome:
@@ -195,6 +200,17 @@ def session_members(session: int) -> list[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def descendants(process: int) -> set[int]:
+    """The processes that a process, or one of its descendants, has started and that have not ended."""
+    found: set[int] = set()
+    try:
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            found |= {int(number) for number in (thread / "children").read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    return {child for child in found if process_state(child)}.union(*map(descendants, found))
 
 
 def sample(calls: int, case: int, points: int = 3) -> list[tuple[int, Fault]]:

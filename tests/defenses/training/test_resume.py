@@ -11,6 +11,7 @@ import torch
 from support.small_jobs import StopAfter, make_job, run, same, weights
 from torch import nn
 
+from defenses.runs.files import Reserve
 from defenses.training import resume_file, run_folder
 from defenses.training.context import begin
 from defenses.training.job import TrainingJob
@@ -225,6 +226,16 @@ def test_a_disk_that_becomes_full_between_the_files_of_an_epoch(
     run(again(parts))
     assert same(weights(tmp_path / "uninterrupted" / "best.pt"), weights(tmp_path / "parts" / "best.pt"))
     assert figures(tmp_path / "uninterrupted") == figures(tmp_path / "parts")
+
+
+def test_disk_space_is_not_reserved_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret" * 100)
+    for size in (100, 1000):
+        (tmp_path / "reserve").unlink(missing_ok=True)
+        (tmp_path / "reserve").symlink_to("secret")
+        Reserve(tmp_path / "reserve").fill(size)
+        assert (tmp_path / "reserve").stat().st_size == size
+    assert (tmp_path / "secret").read_bytes() == b"secret" * 100
 
 
 def test_a_disk_too_full_for_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,17 @@ def test_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == kept
 
 
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """The name of a temporary file can be guessed."""
+    (tmp_path / "secret").write_text("secret")
+    for name in ("file", f".file.{os.getpid()}.tmp"):
+        (tmp_path / name).symlink_to("secret")
+    files.write_text(tmp_path / "file", "new")
+    assert (tmp_path / "secret").read_text() == "secret"
+    assert (tmp_path / "file").read_text() == "new"
+    assert names(tmp_path) == {"file", "secret"}
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
 def test_folders_that_cannot_be_flushed_are_accepted(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

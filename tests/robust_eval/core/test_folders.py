@@ -160,7 +160,8 @@ def leave(_folder: Path) -> None: ...
 
 
 def link(folder: Path) -> None:
-    (folder / "below").symlink_to(folder.parent, target_is_directory=True)
+    (folder / "below").mkdir()
+    (folder / "below" / "link").symlink_to(folder.parent, target_is_directory=True)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def link(folder: Path) -> None:
         ("..\\outside", leave),
         ("C:outside", leave),
         ("", leave),
-        ("below/outside", link),
+        ("below/link/outside", link),
     ],
 )
 def test_plans_that_lead_out_of_the_folder_are_refused(
@@ -189,12 +190,29 @@ def test_plans_that_lead_out_of_the_folder_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_linked_folder_of_changes_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [STAGED, "units", "results", "tensorboard"])
+@pytest.mark.parametrize("target", ["elsewhere", "missing"])
+def test_a_linked_folder_in_a_folder_is_refused(name: str, target: str, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "0").touch()
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / STAGED).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    with pytest.raises(UserError, match=r"\.change is a symbolic link out of the folder. Delete it."):
-        settle(tmp_path / "folder")
+    (tmp_path / "folder" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    refused = pytest.raises(
+        UserError, match=rf"{name} is a symbolic link out of the folder. Delete it, or co"
+    )
+    with refused, lock_folder(tmp_path / "folder"):
+        pass
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["0"]
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == [STAGED]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == [name]
+
+
+def test_a_folder_may_be_linked_itself_and_contain_linked_files(tmp_path: Path) -> None:
+    """A linked file is replaced; the file that it refers to is not changed."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder", target_is_directory=True)
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "folder" / "file").symlink_to(tmp_path / "secret")
+    with lock_folder(tmp_path / "link"):
+        change_files(tmp_path / "link", {"file": b"new"})
+    assert contents(tmp_path / "folder") == {"file": "new"}
+    assert (tmp_path / "secret").read_text() == "secret"

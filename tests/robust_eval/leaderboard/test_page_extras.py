@@ -113,11 +113,22 @@ def run_on_digits(folder: Path) -> Path:
     return folder / "result.json"
 
 
+def trained(result: EvalResult, folder: Path, curve: str, **claims: object) -> EvalResult:
+    """The result with a checkpoint, written to ``folder`` with the learning curve of its training."""
+    folder.mkdir(exist_ok=True)
+    (folder / "curve.csv").write_text(curve)
+    (folder / "last.pt").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    changed = {"sha256": digest, "trained_with": claims or None}
+    return result.model_copy(update={"checkpoint": result.checkpoint.model_copy(update=changed)})
+
+
 def test_page_extras_are_written_and_read_back(tmp_path: Path) -> None:
     run = run_on_digits(tmp_path / "run")
-    result = read_result(run)
-    (tmp_path / "curve.csv").write_text("epoch,val_pgd\n1,\n2,0.5\n")
-    words = ["add", str(run), str(tmp_path / "board"), "--images", "--curve", str(tmp_path / "curve.csv")]
+    result = trained(read_result(run), tmp_path / "training", "epoch,val_pgd\n1,\n2,0.5\n")
+    run.write_text(result.to_json())
+    curve_file = tmp_path / "training" / "curve.csv"
+    words = ["add", str(run), str(tmp_path / "board"), "--images", "--curve", str(curve_file)]
     done = CliRunner().invoke(leaderboard_app, words)
     assert done.exit_code == 0, done.output
     (row,) = read_rows(tmp_path / "board")
@@ -153,32 +164,32 @@ CURVE = "epoch,loss,val_clean,val_pgd\n1,1.5,0.7,0.4\n2,1.23457,0.9,0.5\n3,1.1,0
 )
 def test_the_curve_of_another_checkpoint_is_refused(tmp_path: Path, text: str, own: bool) -> None:
     """A curve must contain what the checkpoint claims about its epoch."""
-    (tmp_path / "curve.csv").write_text(text)
-    claims = {"metrics": METRICS, "recipe": {"name": "at"}}
-    checkpoint = full(200).checkpoint.model_copy(update={"trained_with": claims})
-    (tmp_path / "result.json").write_text(full(200).model_copy(update={"checkpoint": checkpoint}).to_json())
+    result = trained(full(200), tmp_path, text, metrics=METRICS, recipe={"name": "at"})
+    (tmp_path / "result.json").write_text(result.to_json())
     board = tmp_path / "board"
     if own:
-        logged: list[str] = []
-        path = submission.add_row(
-            tmp_path / "result.json", board, curve=tmp_path / "curve.csv", log=logged.append
-        )
+        path = submission.add_row(tmp_path / "result.json", board, curve=tmp_path / "curve.csv")
         assert path.with_name(f"{path.stem}.curve.csv").read_text() == text
-        assert not any("could not be compared" in line for line in logged)
     else:
         with pytest.raises(UserError, match="is the learning curve of another checkpoint.*or omit --curve"):
             submission.add_row(tmp_path / "result.json", board, curve=tmp_path / "curve.csv")
         assert not board.exists()
 
 
-def test_a_curve_that_cannot_be_compared_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "curve.csv").write_text(CURVE)
-    (tmp_path / "result.json").write_text(full(200).to_json())
-    logged: list[str] = []
-    submission.add_row(
-        tmp_path / "result.json", tmp_path / "board", curve=tmp_path / "curve.csv", log=logged.append
-    )
-    assert logged[-1] == "The checkpoint records no epoch, so its curve could not be compared with it."
+@pytest.mark.parametrize("beside", [None, b"other weights"])
+@pytest.mark.parametrize("claims", [{}, {"metrics": METRICS}])
+def test_a_curve_without_the_checkpoint_beside_it_is_refused(
+    beside: bytes | None, claims: dict[str, object], tmp_path: Path
+) -> None:
+    """Also if it agrees with all that the checkpoint records: another run may have the same figures."""
+    folder = tmp_path / "training"
+    (tmp_path / "result.json").write_text(trained(full(200), folder, CURVE, **claims).to_json())
+    (folder / "last.pt").unlink()
+    if beside is not None:
+        (folder / "last.pt").write_bytes(beside)
+    with pytest.raises(UserError, match="no file beside it has the sha256 of .*, or omit --curve"):
+        submission.add_row(tmp_path / "result.json", tmp_path / "board", curve=folder / "curve.csv")
+    assert not (tmp_path / "board").exists()
 
 
 def test_no_pictures_without_broken_examples(base: EvalResult, tmp_path: Path) -> None:
