@@ -19,7 +19,8 @@ from torch import nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import checkpoint, robustbench_zoo
+from robust_eval.models import robustbench_package
+from robust_eval.models.loading import checkpoint
 
 
 class Dataset(Enum):
@@ -48,9 +49,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callab
     monkeypatch.setenv("ROBUST_EVAL_CACHE", str(tmp_path))
 
     def use(load_model: Callable[..., nn.Module]) -> None:
-        monkeypatch.setattr(
-            robustbench_zoo, "_import", lambda: (MODELS, SimpleNamespace(load_model=load_model))
-        )
+        modules = {
+            "model_zoo": SimpleNamespace(model_dicts=MODELS),
+            "utils": SimpleNamespace(load_model=load_model),
+        }
+        monkeypatch.setattr(robustbench_package, "module", modules.__getitem__)
 
     return use
 
@@ -176,8 +179,9 @@ def test_architectures_equal_those_of_the_zoo(arch_id: str) -> None:
     """The networks of RobustBench load the weights of this project and give the same logits."""
     from robust_eval.models import architectures
 
-    with robustbench_zoo._guarded():
-        from robustbench.model_zoo.architectures import resnet, wide_resnet
+    with robustbench_package.in_use():
+        resnet = robustbench_package.module("model_zoo.architectures.resnet")
+        wide_resnet = robustbench_package.module("model_zoo.architectures.wide_resnet")
 
     theirs = {
         "resnet-18": lambda: resnet.ResNet18(),
