@@ -33,6 +33,7 @@ def load(source: str, images: ImageSet | None, device: torch.device) -> tuple[nn
     Raises:
         UserError: for an unknown model or threat model, other images, or a failed download.
     """
+    file_reader.refuse_old_torch(source)
     model_id, _, threat = source.removeprefix("robustbench:").partition("@")
     dataset = "cifar10" if images is None else _dataset(images)
     with robustbench_package.in_use():

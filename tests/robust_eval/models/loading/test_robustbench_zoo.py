@@ -20,7 +20,7 @@ from torch import nn
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
 from robust_eval.models import robustbench_package
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import checkpoint, file_reader
 
 
 class Dataset(Enum):
@@ -106,6 +106,13 @@ def test_other_data_are_refused(pretend: Callable[..., None], quadrants: Callabl
     pretend(lambda *_: nn.Identity())
     with pytest.raises(UserError, match=r"are for cifar10, cifar100 and imagenet, not for quadrants\."):
         checkpoint.load("robustbench:Standard", images=quadrants(8))
+
+
+def test_old_versions_of_torch_do_not_read_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_reader, "SAFE_TORCH", "2.10")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.6.0"))
+    with pytest.raises(UserError, match=r"^robustbench:Standard is a pickle .* torch 2\.10 or newer"):
+        checkpoint.load("robustbench:Standard", images=None)
 
 
 def test_a_failed_download_gives_an_error_message(pretend: Callable[..., None], images: ImageSet) -> None:
