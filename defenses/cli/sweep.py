@@ -65,6 +65,7 @@ def sweep(
     from robust_eval.core import figure_style, signals, terminal
     from robust_eval.core.errors import unknown
 
+    figure_style.check_installed()
     if at not in ("best", "last"):
         raise unknown("epoch", at, ("best", "last"))
     epoch: Epoch = "best" if at == "best" else "last"

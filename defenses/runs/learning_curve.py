@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from robust_eval.core import regular_file, strict_csv
+from robust_eval.core import extras, regular_file, strict_csv
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
 
@@ -54,6 +54,11 @@ def is_written(path: Path, rows: Sequence[Row]) -> bool:
         return False
 
 
+def check_tensorboard() -> None:
+    """Raise :class:`UserError` if TensorBoard is not installed."""
+    extras.check("train", "tensorboard", "Training without --no-tensorboard")
+
+
 class TensorBoardWriter(Protocol):
     """Receives the rows of the learning curve."""
 
@@ -69,6 +74,8 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, first: int) -> None:
+        """Raises :class:`UserError` if TensorBoard is not installed."""
+        check_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from defenses.recipes.recipe import Recipe
+from defenses.runs.learning_curve import check_tensorboard
 from defenses.training.runtime import PRECISIONS
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError, unknown
@@ -20,6 +21,8 @@ def check_options(recipe: Recipe, options: TrainOptions) -> None:
     if options.precision not in PRECISIONS:
         raise unknown("precision", options.precision, PRECISIONS)
     compilation.parse(options.compile, pick_device(options.device))
+    if options.tensorboard:
+        check_tensorboard()
     if options.seed < 0:
         raise UserError(f"--seed must be 0 or more, got {options.seed}.")
     files = {"--init": options.init, "--extra-data": options.extra_data, "--unlabelled": options.unlabelled}

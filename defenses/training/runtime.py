@@ -1,7 +1,4 @@
-"""Device, precision and processes: Lightning Fabric, or plain torch for one process on the CPU.
-
-Importing Fabric takes seconds, and one process on the CPU does not need it.
-"""
+"""Device, precision and processes: plain torch for one process, Lightning Fabric for several."""
 
 from __future__ import annotations
 
@@ -9,11 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
+from robust_eval.core import extras
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError, unknown
 
@@ -72,9 +71,7 @@ def start_runtime(device: str, precision: str, devices: int, nodes: int = 1) -> 
         )
     _check_torchrun(devices, nodes)
     chosen = pick_device(device)
-    if devices * nodes == 1 and chosen.type == "cpu":
-        return Runtime(chosen, _cpu_autocast if precision == "bf16" else nullcontext)
-    return _fabric(chosen, precision, devices, nodes)
+    return _processes(chosen, precision, devices, nodes) if devices * nodes > 1 else _alone(chosen, precision)
 
 
 def _check_torchrun(devices: int, nodes: int) -> None:
@@ -94,21 +91,27 @@ def _check_torchrun(devices: int, nodes: int) -> None:
         )
 
 
-def _cpu_autocast() -> AbstractContextManager[object]:
-    return torch.autocast("cpu", torch.bfloat16)
+def _alone(device: torch.device, precision: str) -> Runtime:
+    """One process."""
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        # Some kernels run on the current device, wherever their tensors are.
+        torch.cuda.set_device(device)
+    mixed = partial(torch.autocast, device.type, torch.bfloat16)
+    return Runtime(device, mixed if precision == "bf16" else nullcontext)
 
 
-def _fabric(device: torch.device, precision: str, devices: int, nodes: int) -> Runtime:
-    from lightning.fabric import Fabric
-
+def _processes(device: torch.device, precision: str, devices: int, nodes: int) -> Runtime:
+    """Several processes, which Fabric starts unless torchrun or SLURM has started them."""
+    fabric_module = extras.load("train", "lightning_fabric", "Training in several processes")
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise UserError(f"--devices {devices}, but torch finds {torch.cuda.device_count()} CUDA devices.")
     alone = [device.index or 0] if device.type == "cuda" else 1
-    fabric = Fabric(
+    fabric = fabric_module.Fabric(
         accelerator=device.type,
         devices=devices if devices > 1 else alone,
         num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
+        strategy="ddp",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()
@@ -122,10 +125,4 @@ def _fabric(device: torch.device, precision: str, devices: int, nodes: int) -> R
         for tensor, part in zip(tensors, torch.split(mean, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    return Runtime(
-        fabric.device,
-        fabric.autocast,
-        fabric.global_rank,
-        fabric.world_size,
-        reduce if devices * nodes > 1 else None,
-    )
+    return Runtime(fabric.device, fabric.autocast, fabric.global_rank, fabric.world_size, reduce)

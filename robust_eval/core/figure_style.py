@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from robust_eval.core import extras
 from robust_eval.core.files import create_folder, report_write_errors, write_files
 
 if TYPE_CHECKING:
@@ -75,11 +76,21 @@ _STYLE: Mapping[str, Any] = {
 }
 
 
+_MATPLOTLIB = ("plots", "matplotlib", "A figure")
+
+
+def check_installed() -> None:
+    """Raise :class:`UserError` if figures cannot be drawn; for commands that draw after long work."""
+    extras.check(*_MATPLOTLIB)
+
+
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the common style to everything drawn inside; the caller's matplotlib settings are restored."""
-    import matplotlib
+    """Apply the common style to everything drawn inside; the caller's matplotlib settings are restored.
 
+    Raises :class:`UserError` if matplotlib is not installed.
+    """
+    matplotlib = extras.load(*_MATPLOTLIB)
     with matplotlib.rc_context(cast("Any", dict(_STYLE))):
         yield
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +16,7 @@ from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel, parse_fraction
 from robust_eval.leaderboard.board import Board
+from robust_eval.models import robustbench_package
 from robust_eval.results import first_error
 
 NOT_REEVALUATED = "reported, not re-judged"
@@ -121,14 +121,8 @@ def _same_eps(text: str | None, threat: ThreatModel) -> bool:
 
 def _from_description(dataset: str, threat: ThreatModel) -> list[PublishedEntry]:
     """Entries from the tables in the metadata of the installed distribution."""
-    try:
-        distribution = metadata.distribution("robustbench")
-    except metadata.PackageNotFoundError:
-        raise UserError(
-            "robustbench is not installed. Run pip install robustbench, or give a folder."
-        ) from None
-    description = str(distribution.metadata.get_payload())  # type: ignore[attr-defined]
-    source = f"RobustBench {distribution.version}"
+    version, description = robustbench_package.readme()
+    source = f"RobustBench {version}"
     found = parse_tables(description, dataset, threat, source)
     if not found:
         raise UserError(f"{source} has no {_DATASETS[dataset]} models under {threat}.")

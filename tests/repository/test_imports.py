@@ -74,7 +74,9 @@ def _imports(tree: ast.AST, name: str) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             for value in node.args[:1]:
                 text = value.value if isinstance(value, ast.Constant) else None
-                if isinstance(text, str) and (text in modules() or re.match(r"art(\.\w+)*$", text)):
+                if isinstance(text, str) and (
+                    text in modules() or re.match(r"(art|robustbench)(\.\w+)*$", text)
+                ):
                     yield text
 
 
@@ -193,6 +195,10 @@ def test_defenses_import_only_the_permitted_folders() -> None:
     assert not wrong
 
 
-def test_one_file_imports_art() -> None:
-    importers = {name for name in modules() for target in imports(name) if re.match(r"art(\.|$)", target)}
-    assert importers <= {"robust_eval.attacks._art"}
+@pytest.mark.parametrize(
+    ("library", "importer"),
+    [("art", "robust_eval.attacks._art"), ("robustbench", "robust_eval.models.robustbench_package")],
+)
+def test_one_file_imports_the_library(library: str, importer: str) -> None:
+    importers = {name for name in modules() for target in imports(name) if target.split(".")[0] == library}
+    assert importers == {importer}

@@ -41,9 +41,14 @@ def load_checkpoints(
     model: ModelOptions,
     output: OutputOptions,
 ) -> ModelComparison:
-    """The checkpoints with their labels, images and threat model."""
+    """The checkpoints with their labels, images and threat model.
+
+    Raises :class:`UserError` also if the figure of the measurement could not be drawn.
+    """
+    from robust_eval.core import figure_style
     from robust_eval.landscape.checkpoints import load_comparison
 
+    figure_style.check_installed()
     options = EvaluationOptions(**vars(data), **vars(threat), **vars(model))
     return load_comparison(checkpoints, options, output.names)
 

@@ -50,12 +50,13 @@ def linear(
     command compares it with the epsilon at which the trained weights become 0. Takes seconds on a CPU.
     """
     from robust_eval import data
-    from robust_eval.core import terminal
+    from robust_eval.core import figure_style, terminal
     from robust_eval.core.threat import parse_fraction, parse_norm
     from robust_eval.landscape.liu import linear_experiment
     from robust_eval.landscape.liu.linear_classifier import sweep
     from robust_eval.landscape.option_checks import require_at_least
 
+    figure_style.check_installed()
     steps, seed = training.steps, training.seed
     require_at_least("--steps", steps)
     require_at_least("--seed", seed, 0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from robust_eval.core import extras
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.executors import ray_addresses
 from robust_eval.evaluation.planning.options import ClusterOptions, check_workers
@@ -57,13 +58,7 @@ def _import() -> Any:
     # With Ray's default of 15, all other processes of a workstation would have priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise UserError(
-            "--executor ray needs Ray, which is not installed: pip install 'robust-eval[ray]'."
-        ) from None
-    return ray
+    return extras.load("ray", "ray", "--executor ray")
 
 
 def _check(wanted: ClusterOptions, device: str) -> None:

@@ -58,12 +58,12 @@ def _curves(axes: Axes, curves: Sequence[Curve], *, labels: bool = True) -> None
 
 def plane_figure(scan: Scan, planes: Sequence[Plane]) -> Figure:
     """A surface and a contour plot per checkpoint, all with one colour scale."""
-    from matplotlib.ticker import MaxNLocator
-
     highest = max([float(np.nanmax(one.relative)) for one in planes if np.isfinite(one.at_w)] or [0.0])
-    levels = MaxNLocator(10).tick_values(0, highest or 1.0)
     rows = len(planes)
     with figure_style.style():
+        from matplotlib.ticker import MaxNLocator
+
+        levels = MaxNLocator(10).tick_values(0, highest or 1.0)
         canvas, panels = figure_style.panels(
             2, rows, width=figure_style.TWO_COLUMNS, height=2.7 * rows, three_d=range(0, 2 * rows, 2)
         )

@@ -20,6 +20,9 @@ from robust_eval.models.loading.pickle_calls import COPY_AGAIN, SAVE_WEIGHTS, Re
 
 LARGEST = 32 * 2**30
 """Largest size of a file in bytes."""
+SAFE_TORCH = "2.10"
+_OWN = ({"format_version", "state_dict", "architecture"}, {"format", "version", "identity", "state"})
+"""Keys of the files that this project writes: checkpoints, and resume files of training."""
 _DTYPES: Mapping[str, torch.dtype] = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -135,7 +138,9 @@ def damaged_part(path: Path) -> str | None:
 def _read_torch(path: Path) -> Any:
     try:
         with regular_file.opened(path, "checkpoints", LARGEST) as file:
-            torch_file_check.check(file)
+            described = torch_file_check.check(file)
+        if not _is_own(described):
+            refuse_old_torch(str(path))
         with torch.serialization.safe_globals(pickle_scan.REPLACEMENTS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
@@ -145,6 +150,23 @@ def _read_torch(path: Path) -> Any:
     except Exception:
         # A damaged stream can raise any exception in the reader.
         raise _refusal(path, "is a damaged checkpoint: it cannot be read completely", COPY_AGAIN) from None
+
+
+def refuse_old_torch(name: str) -> None:
+    """Raise :class:`UserError` for a pickle of another program if this torch does not read them safely.
+
+    Versions before 2.10 can be made to corrupt memory (CVE-2026-24747). The dry run refuses the known ways;
+    files of other programs are still not given to them.
+    """
+    if torch.__version__ < SAFE_TORCH:
+        raise UserError(
+            f"{name} is a pickle of another program, which is read with torch {SAFE_TORCH} or newer (this is "
+            f"{torch.__version__}). Upgrade torch, or convert the file to safetensors elsewhere."
+        )
+
+
+def _is_own(described: Any) -> bool:
+    return isinstance(described, Mapping) and any(keys <= described.keys() for keys in _OWN)
 
 
 def _refusal(path: Path, reason: str, advice: str) -> UserError:

@@ -1,20 +1,12 @@
 """``robustbench:MODEL_ID[@threat]``: load a model of the RobustBench zoo with the robustbench package.
 
-The models take [0, 1] images and include their normalisation. robustbench is imported on first use, because
-the import takes seconds and has side effects.
+The models take [0, 1] images and include their normalisation.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
-import importlib.util
-import os
-import ssl
-import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +14,15 @@ import torch
 from torch import nn
 
 from robust_eval.core import regular_file
-from robust_eval.core.download import download_timeout, user_cache
+from robust_eval.core.download import user_cache
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
 from robust_eval.data import ImageSet
+from robust_eval.models import robustbench_package
 from robust_eval.models.loading import file_reader
 from robust_eval.models.normalisation import NONE
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}
-# Modules of autoattack that robustbench imports, although its release does not depend on autoattack.
-_ALIASED = ("", ".autopgd_base", ".fab_pt", ".square", ".state", ".other_utils", ".checks", ".autoattack")
-# Overrides the weights-only default of torch, on which robustbench relies.
-_UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def load(source: str, images: ImageSet | None, device: torch.device) -> tuple[nn.Module, CheckpointRef]:
@@ -44,15 +33,15 @@ def load(source: str, images: ImageSet | None, device: torch.device) -> tuple[nn
     Raises:
         UserError: for an unknown model or threat model, other images, or a failed download.
     """
+    file_reader.refuse_old_torch(source)
     model_id, _, threat = source.removeprefix("robustbench:").partition("@")
     dataset = "cifar10" if images is None else _dataset(images)
-    with _guarded():
-        models, utils = _import()
-        key, known = _known(models, dataset, threat or "Linf")
+    with robustbench_package.in_use():
+        key, known = _known(dataset, threat or "Linf")
         if model_id not in known:
             raise unknown(f"robustbench {dataset} {key} model", model_id, known)
         folder = cache_folder()
-        network = _fetch(utils, model_id, folder, dataset, key)
+        network = _fetch(model_id, folder, dataset, key)
     sha256, kind = _identity(folder, dataset, key, model_id, network), type(network).__name__
     ref = CheckpointRef(
         f"robustbench:{model_id}@{key}",
@@ -84,9 +73,9 @@ def _dataset(images: ImageSet) -> str:
     return found
 
 
-def _known(models: Any, dataset: str, threat: str) -> tuple[str, Any]:
+def _known(dataset: str, threat: str) -> tuple[str, Mapping[str, Any]]:
     """The threat model as the zoo spells it, and its models."""
-    table = {key.value: entries for key, entries in models[_enum(models, dataset)].items()}
+    table = robustbench_package.models()[dataset]
     spelled = {key.lower(): key for key in table}
     if threat.lower() not in spelled:
         raise unknown(f"robustbench {dataset} threat model", threat, table)
@@ -94,24 +83,11 @@ def _known(models: Any, dataset: str, threat: str) -> tuple[str, Any]:
     return key, table[key]
 
 
-def _enum(models: Any, dataset: str) -> Any:
-    return next(key for key in models if key.value == dataset)
-
-
-def _import() -> tuple[Any, Any]:
+def _fetch(model_id: str, folder: Path, dataset: str, threat: str) -> nn.Module:
     try:
-        zoo = importlib.import_module("robustbench.model_zoo")
-        return zoo.model_dicts, importlib.import_module("robustbench.utils")
-    except ImportError as error:
-        raise UserError(
-            f"robustbench cannot be imported ({error}). "
-            "Install it with: pip install robustbench 'setuptools<81'."
-        ) from error
-
-
-def _fetch(utils: Any, model_id: str, folder: Path, dataset: str, threat: str) -> nn.Module:
-    try:
-        network: nn.Module = utils.load_model(model_id, str(folder), dataset, threat)
+        return robustbench_package.load_model(model_id, folder, dataset, threat)
+    except UserError:
+        raise
     except Exception as error:
         reason = _reason(error)
         file = folder / dataset / threat / f"{model_id}.pt"
@@ -125,7 +101,6 @@ def _fetch(utils: Any, model_id: str, folder: Path, dataset: str, threat: str) -
             f"robustbench:{model_id} cannot be downloaded ({reason}). "
             f"Check the network, or put the file at {file}."
         ) from error
-    return network
 
 
 def _reason(error: Exception) -> str:
@@ -148,35 +123,3 @@ def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: n
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _guarded() -> Iterator[None]:
-    """Undo the side effects of the imports and downloads of robustbench on this process."""
-    context, unsafe = ssl._create_default_https_context, os.environ.pop(_UNSAFE, None)
-    try:
-        with _aliased(), download_timeout(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        ssl._create_default_https_context = context
-        if unsafe is not None:
-            os.environ[_UNSAFE] = unsafe
-
-
-@contextlib.contextmanager
-def _aliased() -> Iterator[None]:
-    """Let ``import autoattack`` import pyautoattack, unless the git package is installed."""
-    if "autoattack" in sys.modules or importlib.util.find_spec("autoattack") is not None:
-        yield
-        return
-    names = {}
-    for part in _ALIASED:
-        with contextlib.suppress(ImportError):
-            names[f"autoattack{part}"] = importlib.import_module(f"pyautoattack{part}")
-    sys.modules.update(names)
-    try:
-        yield
-    finally:
-        for name in names:
-            sys.modules.pop(name, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader, BytesIO
-from typing import IO
+from typing import IO, Any
 
 from robust_eval.core import plain_values, strict_zip
 from robust_eval.models.loading import pickle_dry_run, pickle_scan
@@ -16,8 +16,11 @@ MOST_UNPACKED = 20
 """A file may unpack to this multiple of its size, and its tensors may be that large as float32."""
 
 
-def check(file: BufferedReader) -> None:
+def check(file: BufferedReader) -> Any:
     """Refuse a file, in the zip format or in the one before torch 1.6, that should not be read.
+
+    Returns:
+        What it describes, with inert values in place of tensors and objects.
 
     Raises:
         RefusedPickleError: the text is the predicate of a sentence about the file.
@@ -34,6 +37,7 @@ def check(file: BufferedReader) -> None:
         raise RefusedPickleError(str(error)) from None
     if total > MOST_UNPACKED * file.seek(0, 2) + 2**26:
         raise RefusedPickleError(f"describes values of more than {MOST_UNPACKED} times its size")
+    return described.value
 
 
 @contextmanager

@@ -104,7 +104,8 @@ def test_files_that_take_long_or_much_memory_are_refused(
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(UserError) as caught:
         strict_image.read(tmp_path / "x", "x")
-    assert message in str(caught.value)
+    # Older versions of Pillow write its messages with other capitals.
+    assert message.lower() in str(caught.value).lower()
 
 
 def test_an_image_of_another_size_is_not_decoded(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from robust_eval.core.torch_state import standard_state
 def switches() -> tuple[object, ...]:
     return (
         torch.get_default_dtype(),
-        torch.get_default_device(),
+        torch.empty(0).device,
         torch.is_autocast_enabled("cpu"),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),

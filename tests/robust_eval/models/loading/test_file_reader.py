@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robust_eval.core.errors import UserError
+from robust_eval.models.loading import file_reader
 from robust_eval.models.loading.file_reader import read
 
 WEIGHTS = {"conv1.weight": torch.ones(4, 3, 3, 3), "conv1.bias": torch.zeros(4)}
@@ -214,3 +215,25 @@ def test_the_hash_covers_the_bytes_of_the_file(kind: str, tmp_path: Path) -> Non
     assert contents.format == ("safetensors" if kind == "safetensors" else "torch")
     assert contents.metadata == ({"epoch": "3"} if kind == "safetensors" else {})
     assert torch.equal(contents.value["conv1.weight"], WEIGHTS["conv1.weight"])
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_old_versions_of_torch_read_safetensors_and_own_files_only(
+    legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_reader, "SAFE_TORCH", "2.10")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
+    own = {"format_version": 1, "architecture": {}, "state_dict": WEIGHTS}
+    resume = {"format": "defenses-resume", "version": 1, "identity": "{}", "state": WEIGHTS}
+    for value in (own, resume):
+        torch.save(value, tmp_path / "own.pt", _use_new_zipfile_serialization=not legacy)
+        assert read(tmp_path / "own.pt").value.keys() == value.keys()
+    save_file(WEIGHTS, tmp_path / "net.safetensors")
+    assert read(tmp_path / "net.safetensors").value.keys() == WEIGHTS.keys()
+    torch.save(WEIGHTS, tmp_path / "net.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "net.pt")
+    assert str(caught.value) == (
+        f"{tmp_path / 'net.pt'} is a pickle of another program, which is read with torch 2.10 or newer "
+        "(this is 2.9.1). Upgrade torch, or convert the file to safetensors elsewhere."
+    )

@@ -19,7 +19,8 @@ from torch import nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import checkpoint, robustbench_zoo
+from robust_eval.models import robustbench_package
+from robust_eval.models.loading import checkpoint, file_reader
 
 
 class Dataset(Enum):
@@ -48,9 +49,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callab
     monkeypatch.setenv("ROBUST_EVAL_CACHE", str(tmp_path))
 
     def use(load_model: Callable[..., nn.Module]) -> None:
-        monkeypatch.setattr(
-            robustbench_zoo, "_import", lambda: (MODELS, SimpleNamespace(load_model=load_model))
-        )
+        modules = {
+            "model_zoo": SimpleNamespace(model_dicts=MODELS),
+            "utils": SimpleNamespace(load_model=load_model),
+        }
+        monkeypatch.setattr(robustbench_package, "module", modules.__getitem__)
 
     return use
 
@@ -103,6 +106,13 @@ def test_other_data_are_refused(pretend: Callable[..., None], quadrants: Callabl
     pretend(lambda *_: nn.Identity())
     with pytest.raises(UserError, match=r"are for cifar10, cifar100 and imagenet, not for quadrants\."):
         checkpoint.load("robustbench:Standard", images=quadrants(8))
+
+
+def test_old_versions_of_torch_do_not_read_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_reader, "SAFE_TORCH", "2.10")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.6.0"))
+    with pytest.raises(UserError, match=r"^robustbench:Standard is a pickle .* torch 2\.10 or newer"):
+        checkpoint.load("robustbench:Standard", images=None)
 
 
 def test_a_failed_download_gives_an_error_message(pretend: Callable[..., None], images: ImageSet) -> None:
@@ -176,8 +186,9 @@ def test_architectures_equal_those_of_the_zoo(arch_id: str) -> None:
     """The networks of RobustBench load the weights of this project and give the same logits."""
     from robust_eval.models import architectures
 
-    with robustbench_zoo._guarded():
-        from robustbench.model_zoo.architectures import resnet, wide_resnet
+    with robustbench_package.in_use():
+        resnet = robustbench_package.module("model_zoo.architectures.resnet")
+        wide_resnet = robustbench_package.module("model_zoo.architectures.wide_resnet")
 
     theirs = {
         "resnet-18": lambda: resnet.ResNet18(),
