@@ -93,7 +93,8 @@ def measure_first(model: nn.Module, x_NCHW: Tensor) -> LayerStatistics | None:
     if not found:
         return None
     name, layer = found[0][:2]
-    means, variances = (torch.stack([one[index] for one in found]) for index in (2, 3))
+    means = torch.stack([one[2] for one in found])
+    variances = torch.stack([one[3] for one in found])
     share = torch.tensor([one[4] for one in found]).to(means).view(-1, 1) / len(x_NCHW)
     mean = (share * means).sum(0)
     variance = (share * (variances + (means - mean).square())).sum(0)
