@@ -50,27 +50,26 @@ def measure(
     writes = writes_into_input(seen, x_NCHW)
     # After the first call, in which modules may be imported and code compiled.
     with system_calls.recorded() as opened:
-        seeded = [name for name, generator in _GENERATORS.items() if _is_seeded(seen, x_NCHW, *generator)]
+        seeded = _seeded(seen, x_NCHW)
         memory = _memory(seen, unseen, x_NCHW, threat.radius / pixels, seed)
     return SideEffects(
         writes=writes,
-        seeds=tuple(seeded),
+        seeds=seeded,
         opens=tuple(sorted(opened)),
         memory=memory,
         change_in_next_call=max(changes, key=lambda change: abs(change - 1)),
     )
 
 
-def _is_seeded(
-    model: nn.Module, x: Tensor, seed: Callable[[int], object], state: Callable[[], bytes]
-) -> bool:
-    """Whether the generator is in the same state after a call, whatever its state was before."""
+def _seeded(model: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """The generators that are in the same state after a call, whatever their states were before."""
     after = []
     for number in (1, 2):
-        seed(number)
+        for seed, _ in _GENERATORS.values():
+            seed(number)
         model(x.clone())
-        after.append(state())
-    return after[0] == after[1]
+        after.append([state() for _, state in _GENERATORS.values()])
+    return tuple(name for name, one, other in zip(_GENERATORS, *after, strict=True) if one == other)
 
 
 _GENERATORS: dict[str, tuple[Callable[[int], Any], Callable[[], bytes]]] = {
