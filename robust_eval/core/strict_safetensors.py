@@ -6,7 +6,7 @@ Format: 8 bytes with the length of the header, the header (JSON), and the tensor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -124,7 +124,7 @@ def _stored(value: Any, key: str, name: str) -> StoredTensor:
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _damaged(name, f"{key!a} has an unknown type")
-    if not _whole_numbers(shape) or len(shape) > _MOST_DIMENSIONS:
+    if not _whole_numbers(shape) or len(shape) > _MOST_DIMENSIONS or not _addressable(shape):
         raise _damaged(name, f"{key!a} has an unusable shape")
     if not _whole_numbers(offsets) or len(offsets) != 2:
         raise _damaged(name, f"{key!a} has an unusable position")
@@ -132,6 +132,11 @@ def _stored(value: Any, key: str, name: str) -> StoredTensor:
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
         raise _damaged(name, f"{key!a} has {end - start} bytes for the shape {shape} of {dtype}")
     return StoredTensor(dtype, tuple(shape), start, end - start)
+
+
+def _addressable(shape: Sequence[int]) -> bool:
+    """Whether NumPy and torch can describe an array: also an empty one may not have sizes without limit."""
+    return math.prod(max(size, 1) for size in shape) < 2**59  # of at most 16 bytes
 
 
 def _whole_numbers(value: Any) -> bool:
