@@ -71,9 +71,13 @@ class TensorBoard:
     def __init__(self, folder: Path, first: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=first)
+        self._writer: SummaryWriter | None = None
+        with suppress(OSError):
+            self._writer = SummaryWriter(str(folder), purge_step=first)
 
     def add(self, row: Row) -> None:
+        if self._writer is None:
+            return
         with suppress(OSError):
             for name, value in row.items():
                 if name != "epoch":
@@ -81,6 +85,8 @@ class TensorBoard:
             self._writer.flush()
 
     def close(self) -> None:
+        if self._writer is None:
+            return
         with suppress(OSError):
             self._writer.close()
 

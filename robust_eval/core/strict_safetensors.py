@@ -124,13 +124,15 @@ def _stored(value: Any, key: str, name: str) -> StoredTensor:
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _damaged(name, f"{key!a} has an unknown type")
-    if not _whole_numbers(shape) or len(shape) > _MOST_DIMENSIONS or not _addressable(shape):
+    if not _whole_numbers(shape) or len(shape) > _MOST_DIMENSIONS:
         raise _damaged(name, f"{key!a} has an unusable shape")
     if not _whole_numbers(offsets) or len(offsets) != 2:
         raise _damaged(name, f"{key!a} has an unusable position")
     start, end = offsets
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
         raise _damaged(name, f"{key!a} has {end - start} bytes for the shape {shape} of {dtype}")
+    if not _addressable(shape):
+        raise _damaged(name, f"{key!a} has an unusable shape")
     return StoredTensor(dtype, tuple(shape), start, end - start)
 
 
