@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from robust_eval.core import extras, regular_file, strict_csv
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import atomic
+from robust_eval.core.files import atomic, create_folder, open_new
 
 Row = Mapping[str, float]
 TIMES = ("images_per_second", "seconds")
@@ -70,26 +73,44 @@ class TensorBoardWriter(Protocol):
 class TensorBoard:
     """Scalars named like the columns of the CSV; a resumed run overwrites from epoch ``first``.
 
-    Write errors are ignored: the CSV contains the same values.
+    Write errors are ignored: the CSV contains the same values. Records are written at once, because the
+    thread of torch's ``SummaryWriter`` prints a traceback if the disk is full.
     """
 
     def __init__(self, folder: Path, first: int) -> None:
         """Raises :class:`UserError` if TensorBoard is not installed."""
         check_tensorboard()
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=first)
+        self._records: Any = None
+        with suppress(OSError):
+            create_folder(folder)
+            name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+            self._records = RecordWriter(open_new(folder / name))
+        self._write(step=first, file_version="brain.Event:2")
+        self._write(step=first, session_log=SessionLog(status=SessionLog.START))
+
+    def _write(self, **event: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        if self._records is not None:
+            with suppress(OSError):
+                self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+                self._records.flush()
 
     def add(self, row: Row) -> None:
-        with suppress(OSError):
-            for name, value in row.items():
-                if name != "epoch":
-                    self._writer.add_scalar(name, value, int(row["epoch"]))
-            self._writer.flush()
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "epoch"
+        ]
+        self._write(step=int(row["epoch"]), summary=Summary(value=values))
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._writer.close()
+        if self._records is not None:
+            with suppress(OSError):
+                self._records.close()
 
 
 class NoTensorBoard:

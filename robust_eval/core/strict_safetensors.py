@@ -6,7 +6,7 @@ Format: 8 bytes with the length of the header, the header (JSON), and the tensor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -131,7 +131,14 @@ def _stored(value: Any, key: str, name: str) -> StoredTensor:
     start, end = offsets
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
         raise _damaged(name, f"{key!a} has {end - start} bytes for the shape {shape} of {dtype}")
+    if not _addressable(shape):
+        raise _damaged(name, f"{key!a} has an unusable shape")
     return StoredTensor(dtype, tuple(shape), start, end - start)
+
+
+def _addressable(shape: Sequence[int]) -> bool:
+    """Whether NumPy and torch can describe an array: also an empty one may not have sizes without limit."""
+    return math.prod(max(size, 1) for size in shape) < 2**59  # of at most 16 bytes
 
 
 def _whole_numbers(value: Any) -> bool:

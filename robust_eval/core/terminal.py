@@ -67,6 +67,12 @@ def _exit_code(command: Callable[[], object]) -> str | int | None:
     except UserError as error:
         _print_error(str(error))
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        # A name may be looked for, as data or a checkpoint, before anything is opened.
+        _print_error(f"{printable(str(error.filename), 60)} is too long for the name of a file.")
+        return UserError.exit_code
     except SystemExit as stop:
         unsaid = isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt)
         if not unsaid:

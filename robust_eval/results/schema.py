@@ -13,7 +13,15 @@ from pydantic import Field
 
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.results.schema_checks import DiagnosisRecord, SearchRecord, SecondJudgementRecord
-from robust_eval.results.schema_types import Bits, FileName, Fraction, NonNegativeInt, Seconds, Sha256
+from robust_eval.results.schema_types import (
+    Bits,
+    FileName,
+    Fraction,
+    NonNegativeInt,
+    PositiveInt,
+    Seconds,
+    Sha256,
+)
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -63,14 +71,14 @@ class SuiteRecord(ClosedModel):
     name: str
     version: int
     columns: tuple[str, ...]
-    batch_size: int
+    batch_size: PositiveInt
     seed: int
     precision: str
-    split: int = 1
+    split: PositiveInt = 1
     """Small stages were divided into units of no fewer than batch_size / split examples."""
-    long_split: int | None = None
+    long_split: PositiveInt | None = None
     """The same for long attacks; None: ``split``."""
-    blocks: int = 1
+    blocks: PositiveInt = 1
     """Number of shards (``--shard``): no unit spans two of them."""
 
 

@@ -41,7 +41,7 @@ CASES = {
     ),
     "curve": Case(
         f"robust-eval landscape curve net.safetensors {SMALL} --points 3 --directions 1 --out out "
-        "--direction-file out/directions.safetensors"
+        "--direction-file directions.safetensors"
     ),
     "hessian": Case(f"robust-eval landscape hessian net.safetensors {SMALL} --count 1 --out out"),
     "weights": Case("robust-eval landscape weights net.safetensors --out out"),

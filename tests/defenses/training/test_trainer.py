@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from support.small_jobs import make_job, run, same, weights
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
 
-from defenses.runs.learning_curve import COLUMNS
+from defenses.runs.learning_curve import COLUMNS, TensorBoard
 from defenses.training import accuracy
 from defenses.training.accuracy import Accuracies, measure_accuracies
 from defenses.training.checkpoints import environment
@@ -41,6 +42,13 @@ def curve(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_files_of_tensorboard_that_cannot_be_written_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    board = TensorBoard(tmp_path / "file" / "tensorboard", 1)
+    board.add({"epoch": 1, "loss": 2.0})
+    board.close()
+
+
 def test_a_run_writes_curve_checkpoints_and_record(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", "at-awp", "selection.keep_every=2", epochs=3, tensorboard=True)
     outcome = run(job)
@@ -62,7 +70,13 @@ def test_a_run_writes_curve_checkpoints_and_record(tmp_path: Path) -> None:
         "run.json",
         "tensorboard",
     }
-    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    written = list(EventFileLoader(str(events)).Load())
+    assert [event.step for event in written] == [1, 1, 1, 2, 3]
+    losses = [value for event in written for value in event.summary.value if value.tag == "loss"]
+    assert [value.tensor.float_val[0] for value in losses] == pytest.approx(
+        [float(row["loss"]) for row in rows], rel=1e-5
+    )
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["recipe"]["perturbation"]["gamma"] == 0.01
     assert record["sources"]["perturbation.gamma"].startswith("at-awp: ")

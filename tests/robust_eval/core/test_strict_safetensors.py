@@ -70,6 +70,7 @@ def test_a_file_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
         (file({"a": tensor(shape=(True, 2))}), "'a' has an unusable shape"),
         (file({"a": tensor(shape=(2.0,))}), "'a' has an unusable shape"),
         (file({"a": tensor(shape=[1] * 17)}), "'a' has an unusable shape"),
+        (file({"a": tensor(shape=[2**62, 2**62, 0], offsets=(0, 0))}), "'a' has an unusable shape"),
         (file({"a": tensor(offsets=(0,))}), "'a' has an unusable position"),
         (file({"a": tensor(offsets=(8, 0))}), "'a' has -8 bytes for the shape [2] of F32"),
         (file({"a": tensor(shape=(2**40, 2**40))}), "'a' has 8 bytes for the shape"),

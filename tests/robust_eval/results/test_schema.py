@@ -120,6 +120,8 @@ def test_older_versions_are_converted_one_version_at_a_time(
         (lambda v: v.update(schema_version=True), "has no schema_version"),
         (lambda v: v.pop("schema_version"), "has no schema_version"),
         (lambda v: v.pop("columns"), "is not a valid result: columns: Field required"),
+        (lambda v: v["suite"].update(batch_size=-1), "is not a valid result: suite.batch_size"),
+        (lambda v: v["suite"].update(split=0), "is not a valid result: suite.split"),
         (lambda v: v.update(extra=1), "is not a valid result: extra: Extra inputs"),
         (lambda v: v.update({"\x1b[2J\u202eevil": 1}), r"is not a valid result: \[2Jevil: Extra inputs"),
         (lambda v: v["worst_case"].update(accuracy="NaN"), "is not a valid result: worst_case.accuracy"),
