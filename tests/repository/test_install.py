@@ -115,7 +115,8 @@ def test_the_versions_of_python_are_those_of_the_classifiers_and_of_the_workflow
 @pytest.mark.parametrize(
     ("words", "module"),
     [
-        (["robust-eval", "list"], "robust_eval.cli.main"),
+        (["robust-eval", "--help"], "robust_eval.cli.main"),
+        pytest.param(["robust-eval", "list"], "robust_eval.cli.main", marks=pytest.mark.slow),
         (["robust-eval", "landscape", "curve", "--help"], "robust_eval.cli.main"),
         (["defenses", "list"], "defenses.cli.main"),
         (["defenses", "train", "--help"], "defenses.cli.main"),
