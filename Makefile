@@ -9,11 +9,12 @@ UV := $(BIN)/uv
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test test-lowest test-newest check bench lock clean
 
 help:
 	@echo "make demo   train three small models, run every attack on each, verify one, print the leaderboard"
 	@echo "make test   lint, types and tests"
+	@echo "make test-lowest, make test-newest   tests with other versions of the dependencies, without the lock"
 	@echo "make check  lint and types"
 	@echo "make bench  compare speed and memory with plain ART and AutoAttack"
 	@echo "make setup  create the environment (.venv)"
@@ -60,6 +61,17 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# In an environment of their own: the lowest versions that pyproject.toml allows, and the newest that exist.
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest test-newest: | $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/$@
+	$(UV) pip compile --quiet --no-header --no-annotate --resolution $(RESOLUTION) --python $(VENV)/$@/bin/python \
+		--extra dev pyproject.toml -o $(VENV)/$@/requirements.txt
+	$(UV) pip sync --quiet --python $(VENV)/$@/bin/python $(VENV)/$@/requirements.txt
+	$(UV) pip install --quiet --python $(VENV)/$@/bin/python --no-deps --no-build-isolation --editable .
+	$(VENV)/$@/bin/python -m pytest -n 2 --dist loadfile
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,10 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip("No real data: set ROBUST_EVAL_DATA to a folder with mnist/ and cifar10-lossless/.")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _pickles_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a torch that would refuse pickles of other programs read those that the tests write."""
+    if tuple(map(int, version("torch").split(".")[:2])) < (2, 10):
+        monkeypatch.setattr("robust_eval.models.loading.file_reader.SAFE_TORCH", "2.6")

@@ -15,23 +15,23 @@ def load(extra: str, module: str, purpose: str) -> ModuleType:
     ``purpose``: what needs it, the start of the message if it is missing.
 
     Raises:
-        UserError: if it, or a module that it imports, is not installed.
+        UserError: if its package, or one that it imports, is not installed.
+        ImportError: if an installed package is not as expected.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise _missing(extra, error.name or module, purpose) from None
+        check(extra, (error.name or module).partition(".")[0], purpose)
+        raise
 
 
-def check(extra: str, module: str, purpose: str) -> None:
-    """Raise the error of :func:`load` without importing, before work that would be lost."""
+def check(extra: str, package: str, purpose: str) -> None:
+    """Raise the error of :func:`load` for a package without importing it, before work that would be lost."""
     try:
-        found = importlib.util.find_spec(module)
+        found = importlib.util.find_spec(package)
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise _missing(extra, module, purpose)
-
-
-def _missing(extra: str, module: str, purpose: str) -> UserError:
-    return UserError(f'{purpose} needs {module}, which is not installed: pip install "robust-eval[{extra}]".')
+        raise UserError(
+            f'{purpose} needs {package}, which is not installed: pip install "robust-eval[{extra}]".'
+        )

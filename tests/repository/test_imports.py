@@ -53,6 +53,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(name: str) -> set[str]:
     """Every module that ``name`` imports, also inside functions and by ``import_module("...")``."""
     return set(_imports(ast.parse(modules()[name].read_text(encoding="utf-8")), name))
@@ -202,3 +203,23 @@ def test_defenses_import_only_the_permitted_folders() -> None:
 def test_one_file_imports_the_library(library: str, importer: str) -> None:
     importers = {name for name in modules() for target in imports(name) if target.split(".")[0] == library}
     assert importers == {importer}
+
+
+ONLY_POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix", "syslog", "readline"}
+# Functions of os that Windows lacks, and the modules that do without them there.
+ONLY_POSIX_CALLS = {
+    **dict.fromkeys(("fork", "killpg", "setsid", "getuid", "geteuid", "getpgid", "mkfifo", "nice"), ""),
+    **dict.fromkeys(("wait", "waitpid", "uname", "statvfs", "fchmod", "chown", "sched_getaffinity"), ""),
+    "getloadavg": "robust_eval.core.terminal",
+    "posix_fallocate": "defenses.runs.files",
+}
+
+
+def test_nothing_is_imported_or_called_that_only_posix_has() -> None:
+    found = {(target, name) for name in modules() for target in imports(name) if target in ONLY_POSIX}
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                call = ONLY_POSIX_CALLS.get(node.attr)
+                found |= {(f"os.{node.attr}", name)} if call not in (None, name) else set()
+    assert not found

@@ -9,26 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.heavy_imports import EXTRAS, run_and_list
 
 from robust_eval.verification.selftest import cases_unmodified
 
-HEAVY = {"torch", "torchvision", "art", "sklearn", "scipy", "matplotlib", "robustbench", "pyautoattack"}
+HEAVY = {"torch", "torchvision", "art", "sklearn", "scipy", "pyautoattack", *EXTRAS}
 CHECKPOINT = cases_unmodified.CHECKPOINT
 COMMANDS = [("robust-eval", "robust_eval.cli.main"), ("defenses", "defenses.cli.main")]
-
-
-def run_and_list(words: list[str], module: str, heavy: set[str]) -> str:
-    """Run a command in a process of its own; what it printed, and which of these libraries it imported."""
-    code = (
-        f"import sys; sys.argv = {words}\n"
-        f"from {module} import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        f"heavy = {heavy}\n"
-        "print('heavy:', sorted(heavy & set(sys.modules)))\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
 
 
 @pytest.mark.parametrize(("command", "module"), COMMANDS)

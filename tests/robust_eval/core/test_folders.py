@@ -76,21 +76,6 @@ def test_file_systems_without_locks(number: int, tmp_path: Path, monkeypatch: py
     assert not file.exists()
 
 
-def test_no_module_imports_what_only_posix_has() -> None:
-    import ast
-
-    import defenses
-    import robust_eval
-
-    only_posix = {"fcntl", "resource", "pwd", "grp", "termios"}
-    for package in (robust_eval, defenses):
-        for path in Path(package.__file__ or "").parent.rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                assert not only_posix & set(names), path
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "old").write_text("old")

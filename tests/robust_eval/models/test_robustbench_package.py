@@ -65,6 +65,11 @@ def test_modules_that_are_not_installed_are_replaced_while_it_is_in_use(
             'pip install "robust-eval[zoo]".',
         ),
         (
+            "import json.registry",
+            "robustbench cannot be imported (No module named 'json.registry'). Install its newest version: "
+            "pip install git+https://github.com/RobustBench/robustbench.",
+        ),
+        (
             "raise ImportError('timm has no layers')",
             "robustbench cannot be imported (timm has no layers). Install its newest version: "
             "pip install git+https://github.com/RobustBench/robustbench.",
