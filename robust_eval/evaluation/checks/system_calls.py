@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
@@ -56,8 +57,12 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _reads_code(path: object, _mode: object, flags: int) -> bool:
     """Whether source or compiled code is opened for reading: imports and the text of a call stack do so."""
-    written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
-    return not written and str(path).endswith((*SOURCE_SUFFIXES, *BYTECODE_SUFFIXES, *EXTENSION_SUFFIXES))
+    if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+        return False
+    if str(path).endswith((*SOURCE_SUFFIXES, *BYTECODE_SUFFIXES, *EXTENSION_SUFFIXES)):
+        return True
+    # The script of a command has no suffix.
+    return any(frame.f_code.co_filename == path for frame, _ in traceback.walk_stack(None))
 
 
 def _install() -> None:

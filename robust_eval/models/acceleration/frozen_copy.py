@@ -49,8 +49,8 @@ def prepare_network(
     """(network, notes): the copied and converted network, for :func:`attack_copy_of`."""
     network, notes = copy_model(model).eval(), []
     for parameter in network.parameters():
-        # TorchScript modules have no requires_grad_ of their own.
-        parameter.requires_grad_(False)
+        # TorchScript modules have no requires_grad_, and their copies have parameters that are no leaves.
+        parameter.detach_()
     if sample is not None:
         network, note = fold_batchnorm(network, sample)
         notes += [note] if note else []
