@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from typing import Any
 
 _PROCESSES = ("subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.system")
@@ -28,7 +26,7 @@ _open_records: dict[int, set[str]] = {}
 def recorded() -> Iterator[set[str]]:
     """Yields a set to which the kinds are added that this thread opens: ``files``, ``processes`` and so on.
 
-    Compiled code that calls the operating system itself is not seen.
+    Files that are only read are not counted. Compiled code that calls the operating system itself is not seen.
     """
     _install()
     thread = threading.get_ident()
@@ -47,7 +45,7 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
     if not _open_records:
         return
     found = _open_records.get(threading.get_ident())
-    if found is None or (event == "open" and _reads_code(*arguments)):
+    if found is None or (event == "open" and _only_reads(*arguments)):
         return
     for kind, beginnings in _KINDS.items():
         if event.startswith(beginnings):
@@ -55,14 +53,9 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
             return
 
 
-def _reads_code(path: object, _mode: object, flags: int) -> bool:
-    """Whether source or compiled code is opened for reading: imports and the text of a call stack do so."""
-    if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
-        return False
-    if str(path).endswith((*SOURCE_SUFFIXES, *BYTECODE_SUFFIXES, *EXTENSION_SUFFIXES)):
-        return True
-    # The script of a command has no suffix.
-    return any(frame.f_code.co_filename == path for frame, _ in traceback.walk_stack(None))
+def _only_reads(_path: object, _mode: object, flags: int) -> bool:
+    """Whether a file is opened for reading: imports and the text of a call stack do so, also later."""
+    return not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
 
 def _install() -> None:
