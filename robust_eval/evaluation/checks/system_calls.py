@@ -26,7 +26,8 @@ _open_records: dict[int, set[str]] = {}
 def recorded() -> Iterator[set[str]]:
     """Yields a set to which the kinds are added that this thread opens: ``files``, ``processes`` and so on.
 
-    Files that are only read are not counted. Compiled code that calls the operating system itself is not seen.
+    Files that are only read are not counted. Compiled code that calls the operating system itself is not
+    seen.
     """
     _install()
     thread = threading.get_ident()
