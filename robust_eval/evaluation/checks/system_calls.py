@@ -14,7 +14,7 @@ _KINDS = {
     "processes": _PROCESSES,
     "connections": ("socket.",),
     "environment variables": ("os.putenv", "os.unsetenv"),
-    "files": ("open", "os.", "sqlite3."),
+    "files": ("open", "sqlite3."),
 }
 """Beginnings of the names of Python's audit events (PEP 578); the first kind that fits counts."""
 
@@ -54,9 +54,11 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
             return
 
 
-def _only_reads(_path: object, _mode: object, flags: int) -> bool:
-    """Whether a file is opened for reading: imports and the text of a call stack do so, also later."""
-    return not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+def _only_reads(path: object, _mode: object, flags: int) -> bool:
+    """Whether a file is opened for reading, as for the text of a call stack, or stores an imported module."""
+    return "__pycache__" in str(path) or not flags & (
+        os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    )
 
 
 def _install() -> None:
