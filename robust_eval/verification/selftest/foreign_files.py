@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robust_eval.evaluation.planning.options import EvaluationOptions
@@ -64,8 +64,9 @@ def trained_without_batchnorm() -> State:
 def flags_of_file(state: State, arch: str | None = None, normalisation: str | None = None) -> set[str]:
     """Flags raised by loading and judging a foreign file with these tensors."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "foreign.pt"
-        torch.save(state, path)
+        # Every supported version of torch reads this format.
+        path = Path(folder) / "foreign.safetensors"
+        save_file(state, path)
         options = EvaluationOptions(
             checkpoint=str(path),
             data="digits",
