@@ -95,20 +95,18 @@ class Session:
             1.0 if other else self._cosine(),
         )
 
-    def _cosine(self, images: int = _FEW) -> float:
+    def _cosine(self) -> float:
         """Lowest cosine of gradients with finite differences on a few images; fewer if memory is short."""
-        job, x = self.job, self.job.x_NCHW[:images]
-        try:
+        job, model = self.job, Isolated(self.job.model)
+
+        def lowest(n: int) -> float:
+            x = job.x_NCHW[:n]
             found = finite_differences.gradient_cosines(
-                Isolated(job.model), x, job.y_N[:images], job.request.threat, x, len(x), quick=True
+                model, x, job.y_N[:n], job.request.threat, x, len(x), quick=True
             )
-        except RuntimeError as error:
-            if images == 1 or not out_of_memory.is_out_of_memory(error):
-                raise
-        else:
             return found.lowest[0]
-        out_of_memory.release_cache()
-        return self._cosine(images // 2)
+
+        return out_of_memory.with_fewer(lowest, min(_FEW, len(job.x_NCHW)))
 
     def _ask(self) -> Answers:
         job = self.job

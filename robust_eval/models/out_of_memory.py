@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from robust_eval.core.errors import UserError
+
+Result = TypeVar("Result")
 
 SINGLE_IMAGE = "Out of memory on a single image. Free memory on this device, or use the CPU."
 
@@ -25,6 +28,18 @@ def release_cache() -> None:
     """Release cached GPU memory. Call it outside ``except`` blocks: a traceback references tensors."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def with_fewer(work: Callable[[int], Result], count: int, least: int = 1) -> Result:
+    """``work(count)``, with half of the count after each lack of memory; at ``least`` the error is raised."""
+    while True:
+        try:
+            return work(count)
+        except RuntimeError as error:
+            if count <= least or not is_out_of_memory(error):
+                raise
+        count //= 2
+        release_cache()
 
 
 @torch.no_grad()

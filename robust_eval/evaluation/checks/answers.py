@@ -40,12 +40,16 @@ def ask(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel) -> A
 
 
 def _gradient(model: nn.Module, near: Tensor, y: Tensor) -> Tensor | None:
+    """At fewer points if memory is short."""
+    isolated = Isolated(model)
     try:
-        at = slopes(Isolated(model), near, y, cross_entropy_weights)
+        at = out_of_memory.with_fewer(
+            lambda n: slopes(isolated, near[:n], y[:n], cross_entropy_weights), len(near)
+        )
     except RuntimeError as error:
         if not out_of_memory.is_out_of_memory(error):
             raise
-        return _gradient(model, near[: len(near) // 2], y[: len(near) // 2]) if len(near) > 1 else None
+        return None
     return None if at is None else at.gradient_NCHW
 
 

@@ -28,14 +28,8 @@ def change_in_next_call(model: nn.Module, x_NCHW: Tensor, rows: int) -> float:
     """
     if len(x_NCHW) < 4:
         return 1.0
-    while True:
-        try:
-            return _change_in_next_call(Isolated(model), x_NCHW, rows)
-        except RuntimeError as error:
-            if rows < 8 or not out_of_memory.is_out_of_memory(error):
-                raise
-        rows //= 2
-        out_of_memory.release_cache()
+    isolated = Isolated(model)
+    return out_of_memory.with_fewer(lambda n: _change_in_next_call(isolated, x_NCHW, n), rows, least=7)
 
 
 def _change_in_next_call(model: nn.Module, x: Tensor, rows: int) -> float:
