@@ -25,17 +25,20 @@ _SHARE = 0.25
 
 
 def decoy_share(
-    model: Model, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, labels: frozenset[int]
+    model: Model, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel, labels: frozenset[int], outputs: int
 ) -> float:
     """Share of points in the ball whose strongest output but the label's can be reached from no image.
 
-    ``labels``: of all evaluated images. An output can be reached if it is predicted on the way of an attack
-    towards it that may return any image in [0, 1].
+    ``labels``: of all evaluated images. ``outputs``: number of the model's outputs; the model is not called
+    if every one has a label. An output can be reached if it is predicted on the way of an attack towards it
+    that may return any image in [0, 1].
     """
+    if outputs <= len(labels):
+        return 0.0
     points = torch.cat([x_NCHW, random_start(x_NCHW, threat, seed=0)])
     with torch.no_grad():
         logits = model(points)
-    if logits.shape[1] <= len(labels) or not logits.isfinite().all():
+    if not logits.isfinite().all():
         return 0.0
     predicted = set(logits.argmax(1).tolist())
     others = logits.scatter(1, torch.cat([y_N, y_N])[:, None], float("-inf")).argmax(1).tolist()

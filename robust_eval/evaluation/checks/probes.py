@@ -96,7 +96,12 @@ def probe(
         coarse=coarse,
         effects=effects,
         decoys=decoy_outputs.decoy_share(
-            ask, x_NCHW, y_N, conditions.threat, conditions.labels or frozenset(y_N.tolist())
+            ask,
+            x_NCHW,
+            y_N,
+            conditions.threat,
+            conditions.labels or frozenset(y_N.tolist()),
+            logits.shape[1],
         ),
         **gradient_probe.gradient_figures(ask, x_NCHW, moved, y_N, scale, conditions.threat.norm),
         cosine=finite_differences.gradient_cosines(

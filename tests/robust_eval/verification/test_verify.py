@@ -42,7 +42,7 @@ def test_an_unmodified_result_is_verified(original: Path) -> None:
     result = read_result(original / "result.json")
     evidence = result.evidence
     assert evidence is not None
-    assert 2 * (N + evidence.images) <= found.forwards <= 2 * (N + evidence.images) + 32 * 60
+    assert 2 * (N + evidence.images) <= found.forwards <= 2 * (N + evidence.images) + 32 * 50
 
 
 @pytest.mark.parametrize("own_code", [False, True])
