@@ -28,8 +28,8 @@ ENOUGH_IMAGES = 20
 EQUAL_SHARE = 0.95
 """Share of stored images that shows the same in the recorded environment; an edited image must not matter."""
 EDIT = 1e-6
-"""Largest difference of pixels at which an image counts as repeated in the recorded environment. Rounding
-does not differ there, but somebody may have edited the last digits."""
+"""Largest difference of pixels at which an image counts as repeated in the recorded environment: edits of the
+last digits of stored images must not disable the exact audit."""
 
 
 @dataclass

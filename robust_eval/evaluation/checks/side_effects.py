@@ -1,5 +1,4 @@
-"""Find what a model does besides computing logits: write into its input, seed generators,
-open files, remember images."""
+"""Find the side effects of a model: writing into its input, seeding generators, opening files, a memory."""
 
 from __future__ import annotations
 
