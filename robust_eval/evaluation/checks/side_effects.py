@@ -47,17 +47,20 @@ def measure(
     sizes = (_FEW, rows or len(x_NCHW))
     changes = [memory_probe.change_in_next_call(probed, x_NCHW, size) for size in sizes]
     writes = writes_into_input(seen, x_NCHW)
-    # After the first call, in which modules may be imported and code compiled.
-    with system_calls.recorded() as opened:
-        seeded = _seeded(seen, x_NCHW)
-        memory = _memory(seen, unseen, x_NCHW, threat.radius / pixels, seed)
     return SideEffects(
         writes=writes,
-        seeds=seeded,
-        opens=tuple(sorted(opened)),
-        memory=memory,
+        seeds=_seeded(seen, x_NCHW),
+        opens=_opened(seen, x_NCHW.flip(3)),
+        memory=_memory(seen, unseen, x_NCHW, threat.radius / pixels, seed),
         change_in_next_call=max(changes, key=lambda change: abs(change - 1)),
     )
+
+
+def _opened(model: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """What a model opens in a call with images that are new to it, other than its first call."""
+    with system_calls.recorded() as found:
+        model(x)
+    return tuple(sorted(found))
 
 
 def _seeded(model: nn.Module, x: Tensor) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +15,12 @@ _KINDS = {
     "processes": _PROCESSES,
     "connections": ("socket.",),
     "environment variables": ("os.putenv", "os.unsetenv"),
-    "files": ("open", "sqlite3."),
+    "files": ("open", "os.", "sqlite3."),
 }
 """Beginnings of the names of Python's audit events (PEP 578); the first kind that fits counts."""
+
+_IMPORTING = {"<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _open_records: dict[int, set[str]] = {}
 """By thread: what a context has recorded so far."""
@@ -26,8 +30,8 @@ _open_records: dict[int, set[str]] = {}
 def recorded() -> Iterator[set[str]]:
     """Yields a set to which the kinds are added that this thread opens: ``files``, ``processes`` and so on.
 
-    Files that are only read are not counted. Compiled code that calls the operating system itself is not
-    seen.
+    Imports, and reading of code for the text of a call stack, are not counted. Compiled code that calls the
+    operating system itself is not seen.
     """
     _install()
     thread = threading.get_ident()
@@ -46,19 +50,22 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
     if not _open_records:
         return
     found = _open_records.get(threading.get_ident())
-    if found is None or (event == "open" and _only_reads(*arguments)):
+    if found is None:
         return
     for kind, beginnings in _KINDS.items():
         if event.startswith(beginnings):
-            found.add(kind)
+            if not _concerns_code(event, arguments):
+                found.add(kind)
             return
 
 
-def _only_reads(path: object, _mode: object, flags: int) -> bool:
-    """Whether a file is opened for reading, as for the text of a call stack, or stores an imported module."""
-    return "__pycache__" in str(path) or not flags & (
-        os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    )
+def _concerns_code(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether a module is being imported, or the source of a running function is opened for reading."""
+    running = {frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)}
+    if not running.isdisjoint(_IMPORTING):
+        return True
+    reads = event == "open" and not arguments[2] & _WRITES
+    return reads and (arguments[0] in running or str(arguments[0]).endswith(".py"))
 
 
 def _install() -> None:
