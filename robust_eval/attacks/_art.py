@@ -6,8 +6,9 @@ Default behaviour of ART that this module avoids:
   :class:`_BlackBox` hides the submodules of the network;
 - ``generate`` ends with two predictions for a log message: :class:`_Estimator` returns zeros instead.
   Labels are always given and there is one start, so no iterate depends on a prediction;
-- PGD creates a float64 array of the batch on the host at every step: :class:`_PGD` projects with the
-  same arithmetic on the device;
+- the estimator computes on the CPU or the current GPU: :func:`_estimator` sets the device of the images;
+- PGD copies numbers between host and device at every step, and creates a float64 array of the batch on the
+  host: :class:`_PGD` takes, clips and projects the step with the same arithmetic on the device;
 - L2 norms of small gradients underflow: :class:`_Estimator` scales such gradients first.
 
 ART draws random starts from the global generator of numpy, so numpy is seeded as well as torch. Labels are
@@ -52,17 +53,16 @@ class Margin(nn.Module):
 
 
 class _BlackBox(nn.Module):
-    """A network on its own device, whose submodules ART cannot see."""
+    """A network whose submodules ART cannot see."""
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         # In a tuple it is no submodule, so to(), train() and zero_grad() of ART do not affect it.
         self._network = (network,)
-        self._device = device
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        logits: Tensor = self._network[0](x_NCHW.to(self._device))
-        return logits.to(x_NCHW.device)
+        logits: Tensor = self._network[0](x_NCHW)
+        return logits
 
 
 class _Estimator(PyTorchClassifier):  # type: ignore[misc]  # ART has no types
@@ -85,6 +85,18 @@ class _Estimator(PyTorchClassifier):  # type: ignore[misc]  # ART has no types
 
 
 class _PGD(ProjectedGradientDescentPyTorch):  # type: ignore[misc]  # ART has no types
+    def _compute_perturbation_pytorch(self, x: Tensor, y: Tensor, *_unused: object) -> Tensor:
+        gradient: Tensor = self.estimator.loss_gradient(x=x, y=y)
+        gradient = gradient.masked_fill(gradient.isnan(), 0.0)
+        if self.norm == np.inf:
+            return gradient.sign()
+        size = torch.linalg.norm(gradient.flatten(1), dim=1)[:, None, None, None]
+        return gradient * size.where(size == 0, 1 / size)
+
+    def _apply_perturbation_pytorch(self, x: Tensor, perturbation: Tensor, eps_step: float) -> Tensor:
+        step = perturbation * float(eps_step)
+        return (x + step.masked_fill(step.isnan(), 0.0)).clamp(*self.estimator.clip_values)
+
     @staticmethod
     def _projection(values: Tensor, eps: float, norm_p: float, *, suboptimal: bool = True) -> Tensor:
         if norm_p == np.inf:
@@ -97,14 +109,15 @@ class _PGD(ProjectedGradientDescentPyTorch):  # type: ignore[misc]  # ART has no
 
 def _estimator(model: nn.Module, x_NCHW: Tensor, loss: Loss, classes: int, norm: Norm) -> PyTorchClassifier:
     estimator = _Estimator(
-        model=_BlackBox(model, x_NCHW.device),
+        model=_BlackBox(model),
         loss=nn.CrossEntropyLoss(reduction="sum") if loss == "cross-entropy" else Margin(),
         input_shape=tuple(x_NCHW.shape[1:]),
         nb_classes=classes,
         clip_values=(0.0, 1.0),
         preprocessing=None,
-        device_type="cpu" if x_NCHW.device.type == "cpu" else "gpu",
+        device_type="cpu",
     )
+    estimator._device = x_NCHW.device
     estimator.scales_small_gradients = norm == "L2"
     return estimator
 
