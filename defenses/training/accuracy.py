@@ -77,9 +77,9 @@ def measure_accuracies(
                 x_NCHW, y_N = pool.batch(torch.arange(start, min(start + BATCH, pool.n)))
                 predicted_N = _predict(model, x_NCHW)
                 correct = predicted_N == y_N
-                robust = _count_robust(model, x_NCHW[correct], y_N[correct], recipe, forward)
-                sums = [len(y_N), int(predicted_N.sum()), int(predicted_N.square().sum())]
-                counts += torch.tensor([int(correct.sum()), robust, *sums], device=counts.device)
+                robust = _robust(model, x_NCHW[correct], y_N[correct], recipe, forward)
+                counted = (correct, robust, torch.ones_like(y_N), predicted_N, predicted_N.square())
+                counts += torch.stack([numbers.sum() for numbers in counted])
     finally:
         model.train(was_training)
     clean, robust, n, first, second = (runtime.sum(counts) if runtime is not None else counts).tolist()
@@ -92,15 +92,16 @@ def _predict(model: nn.Module, x_NCHW: Tensor) -> Tensor:
     return cast(Tensor, model(x_NCHW)).argmax(1)
 
 
-def _count_robust(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, forward: Forward) -> int:
-    if not len(y_N):
-        return 0
+def _robust(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, forward: Forward) -> Tensor:
+    """Whether each image is classified correctly under attack, shape (N,)."""
 
     def loss(logits_NK: Tensor) -> Tensor:
         return F.cross_entropy(logits_NK, y_N, reduction="none")
 
+    if not len(y_N):
+        return torch.zeros_like(y_N)
     radius = float(recipe.threat.eps)
     adv_NCHW = maximise(
         forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=validation_attack(recipe)
     )
-    return int((_predict(model, adv_NCHW) == y_N).sum())
+    return _predict(model, adv_NCHW) == y_N

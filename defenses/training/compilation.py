@@ -10,7 +10,7 @@ from torch import nn
 from defenses.training.job import TrainingJob
 from defenses.training.runtime import Runtime
 from robust_eval.models.acceleration import compilation, tuning
-from robust_eval.models.loading import python_architecture
+from robust_eval.models.loading import network_sources
 
 MIN_OPERATIONS = {"cpu": 1e15, "cuda": 1e17}
 """Planned floating-point operations from which compiling, which takes minutes, saves time: about an hour
@@ -30,7 +30,7 @@ def choose_compiled_batch_size(
     if mode == "on":
         return batch_size, "compiled"
     gains = device.type == "cuda" or (job.options.precision == "bf16" and _has_tiles())
-    known = not python_architecture.is_python_file(job.recipe.architecture)
+    known = not network_sources.is_external(job.recipe.architecture)
     if mode == "off" or not (gains and known):
         return None, ""
     if planned_operations(job, runtime, model) < MIN_OPERATIONS[device.type]:

@@ -22,7 +22,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.seeds import derive, seed_everything
 from robust_eval.models import architectures
 from robust_eval.models.isolation import copy_inputs
-from robust_eval.models.loading import python_architecture
+from robust_eval.models.loading import network_sources
 from robust_eval.models.normalisation import Normalised
 
 
@@ -96,16 +96,12 @@ def _initial_network(job: TrainingJob) -> nn.Module:
 
 def _build_network(job: TrainingJob) -> nn.Module:
     recipe, images = job.recipe, job.train
-    shape: dict[str, Any] = {
-        "classes": images.classes,
-        "channels": images.channels,
-        "image_size": images.image_size,
-    }
-    if python_architecture.is_python_file(recipe.architecture):
-        network = python_architecture.build(recipe.architecture, {**shape, "num_classes": images.classes})
+    shape = network_sources.Shape(images.classes, images.channels, images.image_size)
+    if network_sources.is_external(recipe.architecture):
+        network = network_sources.build(recipe.architecture, shape, recipe.architecture_arguments)
         return copy_inputs(network)
     try:
-        return architectures.build(recipe.architecture, **{**shape, **recipe.architecture_arguments})
+        return architectures.build(recipe.architecture, **{**vars(shape), **recipe.architecture_arguments})
     except TypeError as error:
         raise UserError(
             f"{recipe.architecture} cannot be built with {recipe.architecture_arguments} ({error}): check "

@@ -15,11 +15,11 @@ from robust_eval.models.normalisation import equivalent
 
 
 def fingerprint(source: str) -> str:
-    """sha256 of the file (or the RobustBench id): a resumed run must use the same initial weights.
+    """sha256 of the file (or the name of a library's model): a resumed run must use the same initial weights.
 
     Raises UserError if the file cannot be read.
     """
-    if source.startswith("robustbench:"):
+    if not checkpoint.is_file(source):
         return source
     return regular_file.sha256(Path(source).expanduser(), "checkpoints", file_reader.LARGEST)
 

@@ -22,7 +22,7 @@ from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import python_architecture
+from robust_eval.models.loading import network_sources
 from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
 
 
@@ -67,10 +67,10 @@ class TrainingJob:
     def identity(self) -> dict[str, Any]:
         """Everything the result depends on; a run folder belongs to one identity."""
         options, architecture = self.options, self.recipe.architecture
-        python_file = python_architecture.is_python_file(architecture)
+        external = network_sources.is_external(architecture)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            **({"code_sha256": python_architecture.sha256(architecture)} if python_file else {}),
+            **(network_sources.identity(architecture).arguments if external else {}),
             **self.inputs,
             "seed": options.seed,
             "precision": options.precision,

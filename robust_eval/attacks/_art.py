@@ -89,13 +89,16 @@ class _PGD(ProjectedGradientDescentPyTorch):  # type: ignore[misc]  # ART has no
         gradient: Tensor = self.estimator.loss_gradient(x=x, y=y)
         gradient = gradient.masked_fill(gradient.isnan(), 0.0)
         if self.norm == np.inf:
-            return gradient.sign()
+            signs: Tensor = gradient.sign()
+            return signs
         size = torch.linalg.norm(gradient.flatten(1), dim=1)[:, None, None, None]
-        return gradient * size.where(size == 0, 1 / size)
+        direction: Tensor = gradient * size.where(size == 0, 1 / size)
+        return direction
 
     def _apply_perturbation_pytorch(self, x: Tensor, perturbation: Tensor, eps_step: float) -> Tensor:
         step = perturbation * float(eps_step)
-        return (x + step.masked_fill(step.isnan(), 0.0)).clamp(*self.estimator.clip_values)
+        clipped: Tensor = (x + step.masked_fill(step.isnan(), 0.0)).clamp(*self.estimator.clip_values)
+        return clipped
 
     @staticmethod
     def _projection(values: Tensor, eps: float, norm_p: float, *, suboptimal: bool = True) -> Tensor:

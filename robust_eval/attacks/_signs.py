@@ -42,7 +42,8 @@ def on_device(seed: int, images_N: Tensor, step: int, pairs: int, size: int) -> 
     packed = bytes_NB[:, : pairs * row].unflatten(1, (pairs, row))
     places = torch.arange(7, -1, -1, device=images_N.device, dtype=torch.uint8)
     bits = packed[..., None].bitwise_right_shift(places).bitwise_and(1).flatten(2)
-    return bits[..., :size].to(torch.int8) * 2 - 1
+    signs: Tensor = bits[..., :size].to(torch.int8) * 2 - 1
+    return signs
 
 
 def philox(seed: int, images_N: Tensor, step: int, blocks: int) -> Tensor:

@@ -5,7 +5,7 @@ Pillow would otherwise pass PostScript to Ghostscript, which runs it as a progra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -30,11 +30,16 @@ _GREY = {"1", "L", "LA"}
 _DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
-def read(path: Path, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read(
+    path: Path,
+    name: str,
+    size: tuple[int, int] | None = None,
+    change: Callable[[Image.Image], Image.Image] | None = None,
+) -> NDArray[np.uint8]:
     """Decode one image as (H, W, 1) or (H, W, 3), without its alpha channel.
 
     ``name`` begins the error messages. An image of another ``size`` (width, height) is not decoded and gives
-    an empty array (H, W, 0).
+    an empty array (H, W, 0). ``change`` is applied to the decoded image, for example to resize it.
 
     Raises:
         UserError: for a file that cannot be opened, is larger than LARGEST, is not in one of FORMATS, is
@@ -47,7 +52,8 @@ def read(path: Path, name: str, size: tuple[int, int] | None = None) -> NDArray[
             if size is not None and image.size != size:
                 return np.empty((image.height, image.width, 0), np.uint8)
             limited.reads = _READS
-            array = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
+            decoded = image.convert("L" if image.mode in _GREY else "RGB")
+            array = np.asarray(decoded if change is None else change(decoded))
     return array if array.ndim == 3 else array[..., None]
 
 

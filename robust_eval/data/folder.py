@@ -1,7 +1,8 @@
 """Images in one folder per class: ``DIR/<class>/*.png``, or ``DIR/train/<class>/`` and ``DIR/test/<class>/``.
 
-Classes are numbered in alphabetical order of the folder names of both splits. The folder is untrusted: links
-to places outside it are refused.
+Classes are numbered in alphabetical order of the folder names of both splits. The folder is untrusted:
+links to places outside it are refused. ``DIR?resize=256&crop=224`` resizes and crops the images
+(:mod:`robust_eval.data._resizing`); their name then contains it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from robust_eval.core import strict_image
 from robust_eval.core.errors import UserError
-from robust_eval.data import ImageSet, Split
+from robust_eval.data import ImageSet, Split, _resizing
 
 ARGUMENT = "DIR"
 # All pixels are in memory at once.
@@ -27,20 +28,24 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", "
 
 def load(argument: str, root: Path, split: Split) -> ImageSet:
     """Load all images under the folder ``argument`` (relative to the working directory, not to ``root``)."""
-    base = Path(argument).expanduser()
+    folder, base, query = argument, Path(argument).expanduser(), ""
     if not base.is_dir():
-        raise UserError(f"{argument} is not a folder. Write folder:DIR with one subfolder per class.")
+        folder, _, query = argument.partition("?")
+        base = Path(folder).expanduser()
+    if not base.is_dir():
+        raise UserError(f"{folder} is not a folder. Write folder:DIR with one subfolder per class.")
     splits = {name: base / name for name in ("train", "test") if _folders(base / name, base)}
     if splits and split not in splits:
-        raise UserError(f"{argument} has a {next(iter(splits))} folder but no {split} folder.")
+        raise UserError(f"{folder} has a {next(iter(splits))} folder but no {split} folder.")
     top = splits.get(split, base)
     names = sorted({name for folder in (splits.values() or [base]) for name in _folders(folder, base)})
     paths = [(path, label) for label, name in enumerate(names) for path in _images(top / name, base)]
     if not paths:
-        raise UserError(f"{argument} has no images: expected files such as {top.name}/<class>/0001.png.")
-    x_NHWC = _read([path for path, _ in paths], base)
+        raise UserError(f"{folder} has no images: expected files such as {top.name}/<class>/0001.png.")
+    resizing = _resizing.parse(query, f"folder:{folder}") if folder != argument else None
+    x_NHWC = _read([path for path, _ in paths], base, resizing)
     y_N = np.array([label for _, label in paths], dtype=np.int64)
-    name = f"folder:{base.resolve().name}"
+    name = f"folder:{base.resolve().name}" + (f"?{resizing}" if resizing else "")
     return ImageSet(name, split if splits else "all", x_NHWC, y_N, tuple(names))
 
 
@@ -109,19 +114,22 @@ def _shown(path: Path, base: Path) -> str:
     return path.relative_to(base).as_posix() if path != base else str(base)
 
 
-def _read(paths: Sequence[Path], base: Path) -> NDArray[np.uint8]:
+def _read(paths: Sequence[Path], base: Path, resizing: _resizing.Resizing | None = None) -> NDArray[np.uint8]:
     """Read all images as (N, H, W, C); one channel if all are grey, else three."""
-    first = strict_image.read(paths[0], _shown(paths[0], base))
+    change = resizing.apply if resizing else None
+    first = strict_image.read(paths[0], _shown(paths[0], base), change=change)
     height, width = first.shape[:2]
     if 3 * height * width * len(paths) > LARGEST_BYTES:
         raise UserError(f"{base} has more than {LARGEST_BYTES >> 30} GiB of pixels. Divide it.")
 
     def decode(path: Path) -> NDArray[np.uint8]:
-        found = strict_image.read(path, _shown(path, base), (width, height))
-        if not found.shape[2]:
+        # Images of another size are not decoded, unless they are resized.
+        found = strict_image.read(path, _shown(path, base), None if change else (width, height), change)
+        if found.shape[:2] != (height, width):
             raise UserError(
                 f"Images differ in size: {_shown(paths[0], base)} is {width}x{height} and "
-                f"{_shown(path, base)} is {found.shape[1]}x{found.shape[0]}. Resize them to one size."
+                f"{_shown(path, base)} is {found.shape[1]}x{found.shape[0]}. Resize and crop them: "
+                "folder:DIR?resize=256&crop=224."
             )
         return found
 

@@ -26,7 +26,7 @@ from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import SearchOptions
 from robust_eval.evaluation.planning.request import make_request
 from robust_eval.evaluation.planning.settings import check_options
-from robust_eval.models import out_of_memory
+from robust_eval.models import out_of_memory, outputs
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.acceleration.tuning import flops
 from robust_eval.models.isolation import Isolated, batched_logits
@@ -58,9 +58,9 @@ def evaluate(
     """Attack and judge a model that is already in memory, on the device of its parameters.
 
     Args:
-        model: maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K); normalisation is part of
-            the model. Copies of it are evaluated, in eval mode; it is itself called on a few images only, to
-            compare it with them.
+        model: maps float32 pixels in [0, 1], shape (N, C, H, W), to logits (N, K), or to an object with
+            them as ``logits`` or first entry; normalisation is part of the model. Copies of
+            it are evaluated, in eval mode; it is itself called on a few images only, to compare it with them.
         x_NCHW: images, float, in [0, 1].
         y_N: labels, integers in 0..K-1.
         threat: a ThreatModel, or text such as ``"Linf 8/255"``.
@@ -109,15 +109,18 @@ def make_job(
     x, y = _checked(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
     # Copied before the first call: a model with a memory must not have seen the images.
     unused, judged = copy_model(model).eval(), copy_model(model).eval()
-    measured = Isolated(copy_model(unused))
-    classes, operations = _classes(measured, x[:1]), flops(measured, x)
+    output = _first_output(Isolated(copy_model(unused)), x[:1])
+    if place := outputs.place_of_logits(output):
+        model, unused, judged = (outputs.TakesLogits(one, place) for one in (model, unused, judged))
+        output = outputs.TakesLogits(nn.Identity(), place)(output)
+    classes, operations = _classes(output), flops(Isolated(copy_model(unused)), x)
     _check_copy(model, unused, x[:_COMPARED])
     precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
     reference, data = _reference(model, name, classes), _slice(x, y, classes)
     request = make_request(settings, reference, data, threat, tuple(x.shape[1:]), precision, operations)
-    notes = (note,) if note else ()
+    notes = tuple(filter(None, (note, outputs.note(place) if place else "")))
     fresh = partial(_logits_of_copy, unused)
     return Job(request, judged, x, y, fresh, compile=settings.compile, notes=notes)
 
@@ -145,18 +148,22 @@ def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, sui
         raise UserError("The suite must be a Suite or text such as 'full' or 'fgsm,pgd-20'.")
 
 
-def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
-    """The number of logits; :class:`UserError` if the model fails or does not return logits."""
+@torch.no_grad()
+def _first_output(model: nn.Module, x_1CHW: Tensor) -> object:
+    """What the model returns; :class:`UserError` if it fails."""
     shape = tuple(x_1CHW.shape)
     try:
-        with torch.no_grad():
-            logits = model(x_1CHW)
+        return model(x_1CHW)
     except Exception as error:
         what = str(error).splitlines()[0] if str(error) else "no message"
         raise UserError(
             f"The model fails on a batch of shape {shape}: {type(error).__name__}: {what}. "
             "Images are passed as (N, C, H, W)."
         ) from error
+
+
+def _classes(logits: object) -> int:
+    """The number of logits of one image; :class:`UserError` if they are no logits."""
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(

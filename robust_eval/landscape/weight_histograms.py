@@ -88,7 +88,7 @@ def load_models(
             source,
             images=None,
             arch=arch,
-            normalisation=None if source.startswith("robustbench:") else "none",
+            normalisation="none" if checkpoint.is_file(source) else None,
         )
         for source in sources
     ]

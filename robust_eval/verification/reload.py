@@ -13,7 +13,7 @@ import torch
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
 from robust_eval.models import architectures
-from robust_eval.models.loading import checkpoint, python_architecture, unrecorded, variants
+from robust_eval.models.loading import checkpoint, network_sources, unrecorded, variants
 from robust_eval.models.loading.load_task import LoadedModel
 from robust_eval.results import CheckpointRecord, FlagRecord, flags
 from robust_eval.verification.options import VerifyOptions
@@ -54,7 +54,7 @@ def contradiction(recorded: CheckpointRecord, options: VerifyOptions) -> str:
         return ""
     if options.normalisation is not None and not unrecorded.was_requested(recorded.notes):
         return "by the record, the run had no --normalisation: verify without it"
-    if options.arch is not None and not python_architecture.is_python_file(options.arch):
+    if options.arch is not None and not network_sources.is_external(options.arch):
         named = variants.requested(recorded.notes)
         for name in architectures.split_arguments(options.arch)[1]:
             if name not in named:
@@ -69,10 +69,13 @@ def _normalisation(recorded: CheckpointRecord, given: str | None) -> str | None:
 
 def _architecture(recorded: CheckpointRecord, given: str | None) -> str | None:
     arch_id = recorded.architecture.id
-    if given is None and python_architecture.is_python_file(arch_id):
-        raise UserError(f"{recorded.name} was built by {arch_id}: give that file with --arch PATH/{arch_id}.")
-    named = variants.requested(recorded.notes)
-    if given is not None or not named:
-        return given
     arguments = recorded.architecture.arguments
+    named = variants.requested(recorded.notes)
+    if network_sources.is_library(arch_id) and recorded.format in _DETECTED:
+        named = tuple(arguments)
+    elif given is None and network_sources.is_external(arch_id) and recorded.format in _DETECTED:
+        # Only code that the user names is run.
+        raise UserError(f"{recorded.name} was built by {arch_id}: give that code with --arch PATH/{arch_id}.")
+    if given is not None or not (named or network_sources.is_library(arch_id)):
+        return given
     return f"{arch_id}?" + "&".join(f"{name}={json.dumps(arguments.get(name))}" for name in named)

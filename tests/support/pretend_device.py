@@ -10,6 +10,8 @@ Needs torch 2.10 or newer. Slow: every operation goes through Python.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -125,6 +127,18 @@ def _wrap(value: Any, args: Any) -> Any:
     return same[0] if same else PretendTensor(value)
 
 
+def _made_by(made: Callable[..., torch.Tensor], moved: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Makes a tensor as ``made`` does; for the pretend device on the CPU, then ``moved``."""
+
+    @wraps(made)
+    def make(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
+        if device is not None and torch.device(device).type == NAME:
+            return moved(made(*args, **kwargs))
+        return made(*args, device=device, **kwargs)
+
+    return make
+
+
 def _register() -> torch.library.Library:
     backend_registration._setup_privateuseone_for_python_backend(NAME)
     library = torch.library.Library("_", "IMPL")
@@ -132,14 +146,10 @@ def _register() -> torch.library.Library:
     module = type(getattr(torch, NAME))
     module.get_rng_state = staticmethod(lambda device=0: torch.get_rng_state())
     module.set_rng_state = staticmethod(lambda state, device=0: None)
-    made = torch.tensor
-
-    def tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
-        if device is not None and torch.device(device).type == NAME:
-            return made(data, *args, **kwargs).to(NAME)
-        return made(data, *args, device=device, **kwargs)
-
-    torch.tensor = tensor
+    torch.tensor = _made_by(torch.tensor, lambda tensor: tensor.to(NAME))
+    # These resize their result, which a wrapper cannot.
+    for name in ("arange", "linspace", "randperm"):
+        setattr(torch, name, _made_by(getattr(torch, name), PretendTensor))
     return library
 
 

@@ -23,7 +23,7 @@ def absolute(options: EvaluationOptions) -> EvaluationOptions:
         return str(Path(text).expanduser().absolute())
 
     changes: dict[str, Any] = {"data_root": Path(absolute_path(str(options.data_root or default_root())))}
-    if not options.checkpoint.startswith("robustbench:"):
+    if checkpoint.is_file(options.checkpoint):
         changes["checkpoint"] = absolute_path(options.checkpoint)
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder") and rest:
@@ -38,11 +38,11 @@ def absolute(options: EvaluationOptions) -> EvaluationOptions:
 def paths(options: EvaluationOptions) -> dict[str, str]:
     """Paths that every node must read, with descriptions; ``options`` as :func:`absolute` returns them."""
     found = {}
-    if not options.checkpoint.startswith("robustbench:"):
+    if checkpoint.is_file(options.checkpoint):
         found[str(checkpoint.split_source(options.checkpoint)[0])] = "the checkpoint"
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder"):
-        found[rest] = "the data"
+        found[rest.partition("?")[0]] = "the data"
     elif options.data_root is not None and options.data_root.exists():
         # If it does not exist on this machine, the data are bundled or will be downloaded.
         found[str(options.data_root)] = "the data"

@@ -12,7 +12,7 @@ from torch import nn
 
 from robust_eval.core.types import CheckpointRef, Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import file_reader
+from robust_eval.models.loading import file_reader, library_checkpoints
 from robust_eval.models.normalisation import Normalised
 from robust_eval.results.flags import Finding
 
@@ -94,6 +94,11 @@ class LoadTask:
         return self.name if self.part is None else f"{self.name}#{self.part}"
 
 
+def is_file(source: str) -> bool:
+    """Whether a checkpoint is a file, not a model of a library such as ``robustbench:MODEL_ID``."""
+    return source.partition(":")[0] not in ("robustbench", *library_checkpoints.SOURCES)
+
+
 def split_source(source: str) -> tuple[Path, str | None]:
     """Split ``FILE#part`` into path and part; an existing file of the full name takes precedence."""
     path = Path(source).expanduser()
@@ -109,5 +114,5 @@ def check_source(source: str) -> None:
     Raises:
         UserError: if the file does not exist, or is a folder or empty.
     """
-    if not source.startswith("robustbench:"):
+    if is_file(source):
         file_reader.read_head(split_source(source)[0])

@@ -1,11 +1,16 @@
-"""``--arch path.py:function``: build the network with code of the user (executed at the user's request)."""
+"""``--arch path.py:function`` or ``package.module:function``: build the network with code of the user.
+
+The code is executed at the user's request.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,10 +20,13 @@ from torch import Tensor, nn
 
 from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.models import outputs
 from robust_eval.models.loading import local_sources
 from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
 
 _LARGEST = 2**24
+DIGEST = "code_sha256"
+"""Argument of a recorded architecture: the SHA-256 of its code."""
 
 
 def is_python_file(arch: str) -> bool:
@@ -37,31 +45,59 @@ def portable(arch: str) -> str:
 
 def sha256(arch: str) -> str:
     """SHA-256 of the code file and of the local files that it imports: other code is another model."""
-    path = Path(arch.rpartition(":")[0]).expanduser()
-    if not path.exists():
-        raise _missing(path)
+    path = _source(arch.rpartition(":")[0])
     regular_file.sha256(path, "code files", _LARGEST)
     return local_sources.digest(path)
 
 
-def _missing(path: Path) -> UserError:
-    return UserError(f"{path} does not exist. --arch takes path.py:function or an architecture id.")
+def _source(code: str) -> Path:
+    """The file of ``path.py`` or ``package.module``; importing finds a module, but only its packages run."""
+    if code.endswith(".py"):
+        path = Path(code).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path} does not exist. --arch takes path.py:function or an architecture id.")
+        return path
+    try:
+        with _working_folder():
+            spec = importlib.util.find_spec(code) if code else None
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{code} cannot be imported: {type(error).__name__}: {error}.") from error
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise UserError(
+            f"There is no module {code!r}. --arch takes path.py:function, package.module:function, timm:NAME, "
+            "torchvision:NAME, robustbench:MODEL_ID or an architecture id."
+        )
+    return Path(spec.origin)
 
 
-def build(arch: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Call ``function`` of ``path.py:function`` and return its network.
+@contextlib.contextmanager
+def _working_folder() -> Iterator[None]:
+    """Let packages in the working folder be imported, as ``python -m`` does."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(Path.cwd()))
 
-    It receives those of ``arguments`` (``classes``, ``num_classes``, ``channels``, ``image_size``) that it
-    has parameters for.
+
+def build(arch: str, shape: Mapping[str, Any], arguments: Mapping[str, Any]) -> nn.Module:
+    """Call the function of ``path.py:function`` or ``package.module:function`` and return its network.
+
+    It receives those of ``shape`` (``classes``, ``num_classes``, ``channels``, ``image_size``) that it has
+    parameters for, and all ``arguments``.
 
     Raises:
         UserError: if the code cannot be imported, fails, or returns no module.
     """
-    file, _, name = arch.rpartition(":")
-    function = _function(Path(file).expanduser(), name)
+    code, _, name = arch.rpartition(":")
+    function = _function(code, name)
     parameters = inspect.signature(function).parameters
+    for argument in arguments:
+        if argument not in parameters and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            raise unknown(f"argument of {portable(arch)}:", argument, parameters)
     try:
-        network = function(**{key: value for key, value in arguments.items() if key in parameters})
+        fitting = {key: value for key, value in shape.items() if key in parameters}
+        network = function(**{**fitting, **arguments})
     except Exception as error:
         raise UserError(f"{arch} failed: {type(error).__name__}: {error}. Correct the function.") from error
     if not isinstance(network, nn.Module):
@@ -69,24 +105,33 @@ def build(arch: str, arguments: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def _function(path: Path, name: str) -> Callable[..., Any]:
-    if not path.is_file():
-        raise _missing(path)
-    base = local_sources.root(path)
-    _forget([file for file in local_sources.sources(path) if file != path.resolve()], base)
-    # Makes modules in the same folder importable, as for a script; a file in a package may import relatively.
-    sys.path.insert(0, str(base))
+def _function(code: str, name: str) -> Callable[..., Any]:
+    path = _source(code)
     try:
-        module = _import(path.resolve(), base)
+        module = _import_file(path) if code.endswith(".py") else _import_module(code)
     except Exception as error:
-        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
-    finally:
-        sys.path.remove(str(base))
+        raise UserError(f"{code} cannot be imported: {type(error).__name__}: {error}.") from error
     function = getattr(module, name, None)
     if not callable(function):
         names = (key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise unknown(f"function in {path.name}:", name, names)
     return function  # type: ignore[no-any-return]  # checked callable
+
+
+def _import_module(code: str) -> ModuleType:
+    with _working_folder():
+        return importlib.import_module(code)
+
+
+def _import_file(path: Path) -> ModuleType:
+    base = local_sources.root(path)
+    _forget([file for file in local_sources.sources(path) if file != path.resolve()], base)
+    # Makes modules in the same folder importable, as for a script; a file in a package may import relatively.
+    sys.path.insert(0, str(base))
+    try:
+        return _import(path.resolve(), base)
+    finally:
+        sys.path.remove(str(base))
 
 
 def _import(path: Path, base: Path) -> ModuleType:
@@ -139,20 +184,26 @@ def _shared_prefixes(state: State) -> list[str]:
     return ["", *(prefix for prefix in prefixes if all(key.startswith(prefix) for key in state))]
 
 
-def first_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> torch.Tensor:
-    """Logits of one image.
+def returning_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> tuple[nn.Module, int, str]:
+    """(network that returns logits, their number, note '' if it does so by itself), from one image.
 
     Raises:
-        UserError: if the forward pass of the user code fails or does not return a tensor.
+        UserError: if the forward pass of the user code fails or returns no logits.
     """
     try:
         with torch.no_grad():
-            logits = network(x_1CHW)
+            output = network(x_1CHW)
     except Exception as error:
         what = str(error).splitlines()[0] if str(error) else "no message"
         raise UserError(
             f"{arch} fails on a batch of shape {tuple(x_1CHW.shape)}: {type(error).__name__}: {what}."
         ) from error
-    if not isinstance(logits, torch.Tensor):
-        raise UserError(f"{arch} must return a tensor of logits, not a {type(logits).__name__}.")
-    return logits
+    note = ""
+    if place := outputs.place_of_logits(output):
+        network, note = outputs.TakesLogits(network, place), outputs.note(place)
+        with torch.no_grad():
+            output = network(x_1CHW)
+    if not isinstance(output, torch.Tensor) or output.dim() != 2:
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise UserError(f"{arch} must return logits of shape (N, classes), not {found}.")
+    return network, output.shape[1], note

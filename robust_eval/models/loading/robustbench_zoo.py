@@ -19,7 +19,7 @@ from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
 from robust_eval.data import ImageSet
 from robust_eval.models import robustbench_package
-from robust_eval.models.loading import file_reader
+from robust_eval.models.loading import file_reader, library_checkpoints
 from robust_eval.models.normalisation import NONE
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}
@@ -118,8 +118,4 @@ def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: n
     digest = hashlib.sha256()
     for path in files:
         digest.update(bytes.fromhex(regular_file.sha256(path, "checkpoints", file_reader.LARGEST)))
-    if not files:
-        for key, value in sorted(network.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest.hexdigest() if files else library_checkpoints.digest(network)

@@ -50,4 +50,7 @@ def test_a_device_computes_the_signs_of_the_host(pairs: int, size: int) -> None:
 def test_the_signs_stay_the_same() -> None:
     """Recorded values: a change would change every result of SPSA."""
     found = _signs.directions(2026, torch.tensor([11]), 1, 2, 16)[0]
-    assert ["".join("+" if sign > 0 else "-" for sign in row) for row in found.tolist()] == ["++++++++--++---+", "-+----++--+-+++-"]
+    assert ["".join("+" if sign > 0 else "-" for sign in row) for row in found.tolist()] == [
+        "++++++++--++---+",
+        "-+----++--+-+++-",
+    ]

@@ -80,7 +80,9 @@ def test_hidden_files_and_archive_leftovers_are_skipped(tmp_path: Path) -> None:
 def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.png", size=(6, 4))
     picture(tmp_path / "b" / "2.png", size=(5, 4))
-    with pytest.raises(UserError, match=r"a/1.png is 6x4 and b/2.png is 5x4. Resize them to one size"):
+    with pytest.raises(
+        UserError, match=r"a/1.png is 6x4 and b/2.png is 5x4. Resize and crop them: folder:DIR"
+    ):
         load(f"folder:{tmp_path}")
 
 

@@ -13,7 +13,7 @@ import torch
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import checkpoint, python_architecture
+from robust_eval.models.loading import checkpoint, network_sources, python_architecture
 
 CODE = """
 import torch
@@ -109,7 +109,7 @@ class Head(nn.Module):
 
 def test_a_normalisation_missing_in_the_code_is_read_from_the_file(images: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "head.py").write_text(HEAD)
-    head = python_architecture.build(f"{tmp_path / 'head.py'}:Head", {})
+    head = python_architecture.build(f"{tmp_path / 'head.py'}:Head", {}, {})
     parts = {f"normalize.{name}": torch.full((3,), value) for name, value in (("mean", 0.8), ("std", 0.2))}
     torch.save({**{f"model.{key}": v for key, v in head.state_dict().items()}, **parts}, tmp_path / "c.pt")
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_a_normalisation_missing_in_the_code_is_read_from_the_file(images: Image
 
 
 def test_a_checkpoint_of_this_project_with_user_code(code: Path, tmp_path: Path) -> None:
-    network = python_architecture.build(f"{code}:plain", {})
+    network = python_architecture.build(f"{code}:plain", {}, {})
     path = tmp_path / "c.pt"
     checkpoint.save(
         path,
@@ -174,9 +174,7 @@ def test_unusable_files_are_refused(code: Path, images: ImageSet, tmp_path: Path
 def test_outputs_must_be_one_per_class(code: Path, images: ImageSet, tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     torch.save({"module.weight": torch.zeros(7, 3), "module.bias": torch.zeros(7)}, path)
-    with pytest.raises(
-        UserError, match=r"net\.py:wide gives outputs of shape \(7,\), but quadrants has 4 classes\."
-    ):
+    with pytest.raises(UserError, match=r"net\.py:wide gives 7 outputs, but quadrants has 4 classes\."):
         checkpoint.load(str(path), images=images, arch=f"{code}:wide")
     with pytest.raises(UserError, match=r"c\.pt does not record what it was trained on: add --data\."):
         checkpoint.load(str(path), images=None, arch=f"{code}:wide")
@@ -187,13 +185,68 @@ def test_a_failing_forward_pass_gives_an_error_message() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("shape mismatch\nsecond line")
 
-    class Pair(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return x, x
+    class Image(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
 
+    x_1CHW = torch.zeros(1, 1, 8, 8)
     with pytest.raises(
         UserError, match=r"net.py:f fails on a batch of shape \(1, 1, 8, 8\): .*shape mismatch\.$"
     ):
-        python_architecture.first_logits(Fails(), torch.zeros(1, 1, 8, 8), "net.py:f")
-    with pytest.raises(UserError, match="must return a tensor of logits, not a tuple"):
-        python_architecture.first_logits(Pair(), torch.zeros(1, 1, 8, 8), "net.py:f")
+        python_architecture.returning_logits(Fails(), x_1CHW, "net.py:f")
+    with pytest.raises(UserError, match=r"must return logits of shape \(N, classes\), not \(1, 1, 8, 8\)"):
+        python_architecture.returning_logits(Image(), x_1CHW, "net.py:f")
+
+
+def test_a_function_gets_the_arguments_that_are_named(images: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "sized.py").write_text(
+        "from torch import nn\ndef build(classes, width=2):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(768, width), nn.Linear(width, classes))\n"
+    )
+    network = python_architecture.build(f"{tmp_path / 'sized.py'}:build", {"classes": 4}, {"width": 5})
+    torch.save(network.state_dict(), tmp_path / "c.pt")
+    arch = f"{tmp_path / 'sized.py'}:build?width=5"
+    ref = checkpoint.load(str(tmp_path / "c.pt"), images=images, arch=arch, normalisation="none").ref
+    assert ref.architecture.id == "sized.py:build"
+    assert ref.architecture.arguments["width"] == 5
+    with pytest.raises(UserError, match=r"Unknown argument of sized\.py:build: 'widht'\. Did you mean width"):
+        checkpoint.load(str(tmp_path / "c.pt"), images=images, arch=arch.replace("width", "widht"))
+
+
+@pytest.mark.parametrize(
+    ("output", "place"),
+    [("Named(logits)", ".logits"), ("{'logits': logits}", "['logits']"), ("(logits, x)", "[0]")],
+)
+def test_logits_inside_an_output_are_used(output: str, place: str, images: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "out.py").write_text(
+        "from collections import namedtuple\nfrom torch import nn\nNamed = namedtuple('Named', 'logits')\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.layer = nn.Linear(768, 4)\n    def forward(self, x):\n"
+        f"        logits = self.layer(x.flatten(1))\n        return {output}\n"
+    )
+    torch.save({"layer.weight": torch.eye(4, 768), "layer.bias": torch.zeros(4)}, tmp_path / "c.pt")
+    loaded = checkpoint.load(
+        str(tmp_path / "c.pt"), images=images, arch=f"{tmp_path / 'out.py'}:Net", normalisation="none"
+    )
+    x_NCHW = images.tensors()[0]
+    assert torch.equal(loaded.model(x_NCHW), x_NCHW.flatten(1)[:, :4])
+    assert f"the logits are {place} of the model's output" in loaded.ref.notes
+
+
+def test_other_code_than_in_training_is_flagged(code: Path, tmp_path: Path) -> None:
+    arch = f"{code}:plain"
+    recorded = network_sources.identity(arch)
+    description = checkpoint.CheckpointDescription(
+        architecture=recorded,
+        normalisation=Normalisation("none"),
+        classes=4,
+        channels=3,
+        image_size=(16, 16),
+    )
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, python_architecture.build(arch, {}, {}), description)
+    assert checkpoint.load(str(path), images=None, arch=arch).doubts.raised == ()
+    code.write_text(CODE.replace("x.mean((2, 3))", "x.amax((2, 3))"))
+    ((flag, figure),) = checkpoint.load(str(path), images=None, arch=arch).doubts.raised
+    assert flag == "architecture-uncertain"
+    assert figure.startswith("trained with code of sha256 ")

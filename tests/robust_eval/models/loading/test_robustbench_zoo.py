@@ -98,7 +98,7 @@ def test_unknown_names_get_a_suggestion(pretend: Callable[..., None], images: Im
         UserError, match=r"Unknown robustbench cifar10 threat model 'L3'\. Did you mean|Known: L2, Linf"
     ):
         checkpoint.load("robustbench:Standard@L3", images=images)
-    with pytest.raises(UserError, match=r"have their own architecture and normalisation\. Omit --arch"):
+    with pytest.raises(UserError, match=r"has its own architecture and normalisation\. Omit --arch"):
         checkpoint.load("robustbench:Standard", images=images, arch="resnet-18")
 
 

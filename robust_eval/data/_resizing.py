@@ -1,0 +1,69 @@
+"""Resize and crop images as they are read: ``folder:DIR?resize=256&crop=224&interpolation=bicubic``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from PIL import Image
+
+from robust_eval.core.errors import UserError, unknown
+
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_LARGEST = 4096
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """Resize the shorter side to ``resize`` pixels, then cut out ``crop`` x ``crop`` pixels in the centre.
+
+    The order and the rounding are those of torchvision's Resize and CenterCrop, with which classifiers for
+    ImageNet are usually evaluated. 0: this step is left out.
+    """
+
+    resize: int = 0
+    crop: int = 0
+    interpolation: str = "bilinear"
+
+    def __str__(self) -> str:
+        steps = {"resize": self.resize, "crop": self.crop, "interpolation": self.interpolation}
+        if not self.resize or self.interpolation == "bilinear":
+            del steps["interpolation"]
+        return "&".join(f"{name}={value}" for name, value in steps.items() if value)
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The resized and cropped image; a crop beyond the border is filled with black, as in torchvision."""
+        if self.resize and self.resize != min(image.size):
+            short, long = self.resize, int(self.resize * max(image.size) / min(image.size))
+            size = (short, long) if image.width <= image.height else (long, short)
+            image = image.resize(size, _INTERPOLATIONS[self.interpolation])
+        if self.crop:
+            left, top = (round((side - self.crop) / 2) for side in image.size)
+            image = image.crop((left, top, left + self.crop, top + self.crop))
+        return image
+
+
+def parse(query: str, spec: str) -> Resizing:
+    """The steps of ``resize=256&crop=224``; ``spec`` is named in the message of an error.
+
+    Raises:
+        UserError: for other names, and for numbers out of range.
+    """
+    found: dict[str, int | str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True) or [("", "")]:
+        if name not in ("resize", "crop", "interpolation"):
+            raise unknown(f"argument of {spec}:", name, ("resize", "crop", "interpolation"))
+        if name == "interpolation":
+            if value not in _INTERPOLATIONS:
+                raise unknown("interpolation", value, _INTERPOLATIONS)
+            found[name] = value
+        elif not (value.isascii() and value.isdigit() and 1 <= int(value[:5]) <= _LARGEST):
+            raise UserError(f"{spec}: {name} must be a whole number from 1 to {_LARGEST}, got '{value}'.")
+        else:
+            found[name] = int(value)
+    return Resizing(**found)  # type: ignore[arg-type]  # by name

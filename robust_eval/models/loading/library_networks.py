@@ -1,0 +1,69 @@
+"""Networks that timm, torchvision and RobustBench define, with initial weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from robust_eval.core import extras
+from robust_eval.core.errors import UserError, unknown
+from robust_eval.models import robustbench_package
+
+if TYPE_CHECKING:
+    from robust_eval.models.loading.network_sources import Shape
+
+
+def timm(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:
+    """A model of timm, for any number of classes and channels.
+
+    Models that are built for one image size, such as vision transformers, are built for that of the images.
+    """
+    package = extras.load("timm", "timm", f"timm:{name}")
+    if not package.is_model(name):
+        raise unknown("timm model", name, package.list_models())
+    settings: dict[str, Any] = {"num_classes": shape.classes, "in_chans": shape.channels}
+    described = package.get_pretrained_cfg(name)
+    if described is not None and described.fixed_input_size:
+        settings["img_size"] = shape.image_size
+    network: nn.Module = package.create_model(name, pretrained=False, **{**settings, **arguments})
+    return network
+
+
+def torchvision(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:
+    """A classifier of torchvision, for three channels and any number of classes."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown("torchvision model", name, known)
+    if shape.channels != 3:
+        raise UserError(f"torchvision:{name} takes images with 3 channels, these have {shape.channels}.")
+    settings: dict[str, Any] = {"num_classes": shape.classes}
+    if name.startswith("vit_"):
+        settings["image_size"] = shape.image_size[0]
+    if name in ("googlenet", "inception_v3"):
+        settings |= {"init_weights": False, "aux_logits": False}
+    network: nn.Module = models.get_model(name, weights=None, **{**settings, **arguments})
+    return network
+
+
+def robustbench(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network of an entry of RobustBench's zoo, which has its own number of classes."""
+    if arguments:
+        raise UserError(f"robustbench:{name} has no arguments: omit what follows the question mark.")
+    with robustbench_package.in_use(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        entries = [
+            (entry_id, entry)
+            for table in robustbench_package.models().values()
+            for entries in table.values()
+            for entry_id, entry in entries.items()
+        ]
+        for entry_id, entry in entries:
+            if entry_id == name:
+                network: nn.Module = entry["model"]()
+                return network
+    raise unknown("RobustBench model", name, {entry_id for entry_id, _ in entries})
