@@ -76,9 +76,12 @@ def uninterrupted(whole: Path) -> EvalResult:
     return read_result(whole / "result.json")
 
 
-def test_a_run_killed_three_times_gives_the_same_result(tmp_path: Path, uninterrupted: EvalResult) -> None:
-    """SIGKILL after 1, 12 and 28 units; no stored unit is lost or damaged."""
-    for units in (1, 12, 28):
+@pytest.mark.parametrize("kills", [(12,), pytest.param((1, 12, 28), marks=pytest.mark.slow)])
+def test_a_killed_run_gives_the_same_result(
+    kills: tuple[int, ...], tmp_path: Path, uninterrupted: EvalResult
+) -> None:
+    """SIGKILL after these numbers of units; no stored unit is lost or damaged."""
+    for units in kills:
         interrupt_after(tmp_path, units, signal.SIGKILL)
         store = FolderStore(tmp_path)
         assert all(store.get(path.stem) is not None for path in (tmp_path / "units").glob("*.npz"))

@@ -101,6 +101,7 @@ def test_spsa_almost_reaches_the_analytic_robust_accuracy(norm: Norm) -> None:
             assert torch.equal(robust, margins > threat.radius)
 
 
+@pytest.mark.slow
 def test_square_almost_reaches_the_analytic_robust_accuracy() -> None:
     model, x, y = problem(2)
     margins = linear_margin(model, x, y, "Linf")

@@ -76,6 +76,7 @@ def test_a_wrong_accuracy_without_a_flag_is_marked() -> None:
     assert re.search(r"Of 4 planted models 2 are .+ of 1 others .+ Not detected: wrong\.", text)
 
 
+@pytest.mark.slow
 def test_the_adaptive_attack_breaks_the_undefended_network_and_judges_randomness_strictly() -> None:
     x, y = (tensor[:20] for tensor in digit_images())
     network = plain_network()

@@ -144,6 +144,7 @@ def _register() -> torch.library.Library:
     library = torch.library.Library("_", "IMPL")
     library.fallback(lambda op, *args, **kwargs: _run(op, args, kwargs), "PrivateUse1")
     module = type(getattr(torch, NAME))
+    module.get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16])
     module.get_rng_state = staticmethod(lambda device=0: torch.get_rng_state())
     module.set_rng_state = staticmethod(lambda state, device=0: None)
     torch.tensor = _made_by(torch.tensor, lambda tensor: tensor.to(NAME))

@@ -64,8 +64,8 @@ def _source(code: str) -> Path:
         raise UserError(f"{code} cannot be imported: {type(error).__name__}: {error}.") from error
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise UserError(
-            f"There is no module {code!r}. --arch takes path.py:function, package.module:function, timm:NAME, "
-            "torchvision:NAME, robustbench:MODEL_ID or an architecture id."
+            f"There is no module {code!r}. --arch takes path.py:function, package.module:function, "
+            "timm:NAME, torchvision:NAME, robustbench:MODEL_ID or an architecture id."
         )
     return Path(spec.origin)
 

@@ -75,7 +75,11 @@ def test_adversarial_images_are_in_ball_and_box_and_inputs_are_unchanged(
         assert (model(adv).argmax(1) != y).any()
 
 
-@pytest.mark.parametrize("spec", specs(), ids=names)
+@pytest.mark.parametrize(
+    "spec",
+    [pytest.param(spec, marks=[pytest.mark.slow] if names(spec) == "square" else []) for spec in specs()],
+    ids=names,
+)
 def test_an_attack_without_success_has_the_declared_cost(spec: AttackSpec) -> None:
     model, x, y = problem()
     search = make_attack_copy(model)

@@ -93,7 +93,9 @@ def test_an_honest_network_answers_the_same(suite: str, n: int) -> None:
     assert difference.slopes > 0.99
 
 
-@pytest.mark.parametrize("suite", ["fgsm", "pgd-20", "apgd-ce-t", pytest.param("aa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "suite", ["fgsm", "pgd-20", *(pytest.param(name, marks=pytest.mark.slow) for name in ("apgd-ce-t", "aa"))]
+)
 def test_gradients_of_attacks_alone(suite: str) -> None:
     n = 40 if suite in ("fgsm", "pgd-20") else 8
     assert flag_ids(WrongGradientInAttacks(plain_network()), suite, n) == {"changed-during-run"}

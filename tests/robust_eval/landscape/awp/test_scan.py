@@ -269,6 +269,7 @@ def test_a_flat_curve_has_no_reach(tmp_path: Path) -> None:
     assert found[0].flatness().reached == 0
 
 
+@pytest.mark.slow
 def test_a_plane_is_relative_to_its_centre(tmp_path: Path) -> None:
     scan = two_model_scan(tmp_path)
     alphas = symmetric_grid(Fraction(1), 3)
