@@ -1,4 +1,4 @@
-"""Functions of logits: margin, standard deviation, largest difference."""
+"""Functions of logits: margin, standard deviation, largest difference; which outputs are logits."""
 
 from __future__ import annotations
 
@@ -35,3 +35,15 @@ def median_difference(a_NK: Tensor, b_NK: Tensor) -> float:
     """
     each = [largest_difference(a, b) for a, b in zip(a_NK, b_NK, strict=True)]
     return float(np.median(each)) / logit_std(b_NK) if each else 0.0
+
+
+def output_problem(output: object, images: int) -> str:
+    """What a model returned for ``images`` images instead of logits (N, K), as a phrase; '' for logits."""
+    if not isinstance(output, Tensor):
+        return type(output).__name__
+    if output.dim() != 2 or len(output) != images:
+        return str(tuple(output.shape))
+    if output.is_meta or not output.is_floating_point() or output.layout != torch.strided:
+        # Neither a comparison of logits nor a gradient is defined for the others.
+        return f"{output.dtype}, {output.layout}, on {output.device}"
+    return ""

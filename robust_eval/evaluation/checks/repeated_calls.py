@@ -81,7 +81,8 @@ def _along_directions(call: KeptCall, model: Model) -> float:
     at = Slopes(
         call.x_NCHW[chosen],
         weights[chosen] / scale[:, None],
-        gradient[chosen] / scale.view(-1, *[1] * (gradient.dim() - 1)),
+        # Logits may be float64 although the images are float32.
+        gradient[chosen] / scale.view(-1, *[1] * (gradient.dim() - 1)).to(gradient),
     )
     ((flat, rest),) = agreements(model, at, [at.gradient_NCHW], pairs=1, seed=0)
     return min(flat.cosine, rest.cosine)

@@ -176,7 +176,7 @@ def _load_python(
     if images is None:
         raise UserError(f"{task.name} does not record what it was trained on: add --data.")
     logits = python_architecture.first_logits(network, images.take(1).tensors()[0].to(task.device), arch)
-    if logits.dim() != 2 or not images.fits(logits.shape[1]):
+    if not images.fits(logits.shape[1]):
         raise UserError(
             f"{arch} gives outputs of shape {tuple(logits.shape[1:])}, but {images.name} has "
             f"{images.classes} classes."

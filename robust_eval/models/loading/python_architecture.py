@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.logits import output_problem
 from robust_eval.models.loading import local_sources
 from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
 
@@ -143,7 +144,7 @@ def first_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> torch.T
     """Logits of one image.
 
     Raises:
-        UserError: if the forward pass of the user code fails or does not return a tensor.
+        UserError: if the forward pass of the user code fails or does not return logits.
     """
     try:
         with torch.no_grad():
@@ -153,6 +154,7 @@ def first_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> torch.T
         raise UserError(
             f"{arch} fails on a batch of shape {tuple(x_1CHW.shape)}: {type(error).__name__}: {what}."
         ) from error
-    if not isinstance(logits, torch.Tensor):
-        raise UserError(f"{arch} must return a tensor of logits, not a {type(logits).__name__}.")
-    return logits
+    if problem := output_problem(logits, len(x_1CHW)):
+        raise UserError(f"{arch} must return logits of shape (N, classes), not {problem}.")
+    found: torch.Tensor = logits
+    return found

@@ -195,5 +195,5 @@ def test_a_failing_forward_pass_gives_an_error_message() -> None:
         UserError, match=r"net.py:f fails on a batch of shape \(1, 1, 8, 8\): .*shape mismatch\.$"
     ):
         python_architecture.first_logits(Fails(), torch.zeros(1, 1, 8, 8), "net.py:f")
-    with pytest.raises(UserError, match="must return a tensor of logits, not a tuple"):
+    with pytest.raises(UserError, match=r"must return logits of shape \(N, classes\), not tuple"):
         python_architecture.first_logits(Pair(), torch.zeros(1, 1, 8, 8), "net.py:f")
