@@ -46,12 +46,9 @@ def check_options(
             "(robust_eval.evaluation.executors.display.Display), or None."
         )
     batch_size, seed = options.batch_size, options.seed
+    one_line = isinstance(name, str) and name.isprintable() and bool(name.strip())
     right = {
-        "name": (
-            name,
-            isinstance(name, str) and name.isprintable() and name.strip() != "",
-            "text in one line",
-        ),
+        "name": (name, one_line, "text in one line"),
         "out": (out, out is None or isinstance(out, str | os.PathLike), "a path or None"),
         "diagnose": (diagnose, isinstance(diagnose, bool), "True or False"),
         "batch_size": (batch_size, batch_size is None or _is_integer(batch_size), "an integer or None"),

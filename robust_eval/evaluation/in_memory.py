@@ -136,7 +136,8 @@ def _classes(model: nn.Module, x_1CHW: Tensor) -> int:
         ) from error
     if problem := output_problem(logits, len(x_1CHW)):
         raise UserError(
-            f"The model must return logits of shape (N, classes), not {problem}. Wrap it in a module that does."
+            f"The model must return logits of shape (N, classes), not {problem}. "
+            "Wrap it in a module that does."
         )
     classes: int = logits.shape[1]
     return classes

@@ -1,4 +1,4 @@
-"""Arguments of other types than documented, and models that do not return logits, are refused with a message."""
+"""Arguments of other types than documented and models that do not return logits are refused."""
 
 from __future__ import annotations
 
