@@ -8,17 +8,18 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robust_eval.core.errors import UserError
-from robust_eval.core.logits import median_difference
+from robust_eval.core.logits import median_difference, output_problem
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.torch_state import standard_state
 from robust_eval.core.types import Architecture, CheckpointRef, Ints, Normalisation, Slice, Suite
-from robust_eval.evaluation import run
+from robust_eval.evaluation import arguments, run
 from robust_eval.evaluation.attack_copy import check_precision
 from robust_eval.evaluation.executors.display import Display
 from robust_eval.evaluation.job import Job
@@ -32,7 +33,6 @@ from robust_eval.models.acceleration.tuning import flops
 from robust_eval.models.isolation import Isolated, batched_logits
 from robust_eval.results import EvalResult, flags
 
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _COMPARED = 8
 """Images on which a model is compared with its copy."""
 
@@ -78,13 +78,9 @@ def evaluate(
     Raises:
         UserError: for inputs outside these shapes and ranges, or if the model fails.
     """
-    _check_types(model, x_NCHW, y_N, threat, suite)
-    if display is not None and not hasattr(display, "update"):
-        raise UserError(
-            "display must be an object with the methods update, opened and log "
-            "(robust_eval.evaluation.executors.display.Display), or None."
-        )
+    arguments.check_model_and_images(model, x_NCHW, y_N, threat, suite)
     options = SearchOptions(batch_size=batch_size, seed=seed, precision=precision, compile=compile)
+    arguments.check_options(name=name, out=out, display=display, diagnose=diagnose, options=options)
     with standard_state():
         job = make_job(model, x_NCHW, y_N, threat, suite, name, options)
         return run.execute(job, Path(out) if out is not None else None, display, diagnose=diagnose)
@@ -106,7 +102,7 @@ def make_job(
         raise UserError("The model or the images are on the meta device, without values: load the values.")
     chosen = suites.load(suite) if isinstance(suite, str) else suites.refuse_taken_name(suite)
     settings = check_options(options or SearchOptions(), chosen, device)
-    x, y = _checked(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
+    x, y = arguments.checked_images(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
     # Copied before the first call: a model with a memory must not have seen the images.
     unused, judged = copy_model(model).eval(), copy_model(model).eval()
     output = _first_output(Isolated(copy_model(unused)), x[:1])
@@ -130,26 +126,8 @@ def _logits_of_copy(model: nn.Module, x_NCHW: Tensor, batches: Sequence[Ints]) -
     return batched_logits(copy_model(model), x_NCHW, batches)
 
 
-def _check_types(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:
-    """Check the argument types, for callers without a type checker."""
-    if not isinstance(model, nn.Module):
-        raise UserError(
-            f"evaluate() takes a torch.nn.Module, not a {type(model).__name__}. "
-            "For a file use robust-eval run."
-        )
-    for name, value in (("x_NCHW", x_NCHW), ("y_N", y_N)):
-        if not isinstance(value, Tensor):
-            raise UserError(
-                f"{name} must be a torch.Tensor, not a {type(value).__name__}; use torch.from_numpy."
-            )
-    if not isinstance(threat, ThreatModel | str):
-        raise UserError("The threat model must be a ThreatModel or text such as 'Linf 8/255'.")
-    if not isinstance(suite, str | Suite):
-        raise UserError("The suite must be a Suite or text such as 'full' or 'fgsm,pgd-20'.")
-
-
 @torch.no_grad()
-def _first_output(model: nn.Module, x_1CHW: Tensor) -> object:
+def _first_output(model: nn.Module, x_1CHW: Tensor) -> Any:
     """What the model returns; :class:`UserError` if it fails."""
     shape = tuple(x_1CHW.shape)
     try:
@@ -162,14 +140,15 @@ def _first_output(model: nn.Module, x_1CHW: Tensor) -> object:
         ) from error
 
 
-def _classes(logits: object) -> int:
+def _classes(logits: Any) -> int:
     """The number of logits of one image; :class:`UserError` if they are no logits."""
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if problem := output_problem(logits, 1):
         raise UserError(
-            f"The model must return logits of shape (N, classes), not {found}. Wrap it in a module that does."
+            f"The model must return logits of shape (N, classes), not {problem}. "
+            "Wrap it in a module that does."
         )
-    return logits.shape[1]
+    classes: int = logits.shape[1]
+    return classes
 
 
 @torch.no_grad()
@@ -195,24 +174,6 @@ def _threat_from_text(text: str) -> ThreatModel:
     if not eps:
         raise UserError(f"Threat model '{text}' needs a norm and an epsilon, for example 'Linf 8/255'.")
     return parse_threat(norm, eps)
-
-
-def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.dim() != 4 or not x.is_floating_point():
-        raise UserError(
-            f"Images must be float (N, C, H, W) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}."
-        )
-    if y.shape != (len(x),) or y.dtype not in _INTEGERS:
-        raise UserError(
-            f"Labels must be integers of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}."
-        )
-    if len(x) == 0:
-        raise UserError("There are no images to evaluate.")
-    if not bool(((x >= 0) & (x <= 1)).all()):
-        raise UserError(f"Images must lie in [0, 1], got {float(x.min()):.3g} to {float(x.max()):.3g}.")
-    if int(y.min()) < 0:
-        raise UserError(f"Labels must be 0 or more, got {int(y.min())}.")
-    return x.float(), y.long()
 
 
 def _reference(model: nn.Module, name: str, classes: int) -> CheckpointRef:

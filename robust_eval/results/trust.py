@@ -16,6 +16,9 @@ GENERAL = (
     "Settings: whether the attacks ran with the recorded parameters, precision and library versions, and "
     "took the recorded seconds and passes. An audit that repeats the stored images bit for bit shows the "
     "parameters.",
+    "What only a run measures: the model's answers before, during and after the attacks, the second "
+    "judgement and the diagnosis, and with them the absence of their flags.",
+    "Texts: the notes of checkpoint and attacks, citations, and the figures and sentences of flags.",
     "The strength of a custom suite, and of versions that the release does not have.",
     "The checkpoint's name, the environment, the command and the date.",
     "What a checkpoint records about its own training, such as the images it was selected on.",
@@ -45,6 +48,8 @@ def taken_on_trust(result: EvalResult, audit: AuditRecord | None, suite: str) ->
         yield f"whether the attacks of suite {suite} are strong"
     if result.second_judgement is None:
         yield "that a model loaded again after the attacks gives the same verdicts: it is not recorded"
+    yield "what only a run measures: the model's answers around the attacks, second judgement, diagnosis"
+    yield "notes, citations, and the figures and sentences of flags"
     yield "library versions, seconds and passes"
     yield "the checkpoint's name, environment, command and date"
     if result.checkpoint.trained_with:

@@ -78,7 +78,8 @@ def _checkpoint_problem(result: EvalResult, ref: CheckpointRef) -> str:
         return f"the file has sha256 {ref.sha256[:12]}, the record {recorded.sha256[:12]}: another checkpoint"
     ours: Mapping[str, Any] = json.loads(CheckpointRecord.model_validate(asdict(ref)).model_dump_json())
     theirs: Mapping[str, Any] = json.loads(recorded.model_dump_json())
-    fields = ("architecture", "normalisation", "classes", "dataset", "trained_with")
+    # The format decides which options of a verification hide flags of loading.
+    fields = ("architecture", "normalisation", "classes", "dataset", "trained_with", "format")
     differing = [field for field in fields if ours[field] != theirs[field]]
     if not differing:
         return ""

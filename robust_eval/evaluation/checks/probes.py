@@ -43,6 +43,9 @@ _QUICK_OPERATIONS = 2e10
 """Of a forward pass of the largest batch: a second on one core."""
 
 
+_ENGINE = "_engine_run_backward"
+"""What torch.autograd.grad and backward call, which torch.func and Tensor.backward call in turn."""
+
 _USUAL = ThreatModel("Linf", Fraction(8, 255))
 
 
@@ -111,9 +114,29 @@ def probe(
 
 
 class _Watch(TorchFunctionMode):
-    """Detects calls of autograd while the context is active."""
+    """Detects calls of autograd while the context is active.
+
+    A mode sees the calls of its own thread only, the engine's entry in :mod:`torch.autograd` those of all.
+    """
 
     seen = False
+
+    def __enter__(self) -> _Watch:
+        self._engine = getattr(torch.autograd, _ENGINE, None)
+        if self._engine is not None:
+            setattr(torch.autograd, _ENGINE, self._run)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        if self._engine is not None:
+            setattr(torch.autograd, _ENGINE, self._engine)
+
+    def _run(self, *arguments: Any, **keywords: Any) -> Any:
+        self.seen = True
+        assert self._engine is not None
+        return self._engine(*arguments, **keywords)
 
     def __torch_function__(
         self,

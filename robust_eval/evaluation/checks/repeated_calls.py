@@ -2,7 +2,8 @@
 
 A model may recognise an attack from the call stack, or change its logits or gradients after some calls. It
 may also return right gradients for some losses only: those that the attack used are compared with finite
-differences of the outputs that the judged model gives for the same points.
+differences of the outputs that the judged model gives for the same points. Answers with gradients are also
+compared with those without, at images that are as far from the clean ones as attacks move them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def compare(call: KeptCall, model: Model, *, slopes: bool = False) -> CallDiffer
     """
     try:
         logits, gradient = _again(call, model)
+        difference = max(median_difference(call.logits_NK, logits), _without_gradients(call, model, logits))
         along = _along_directions(call, model) if slopes else 1.0
     except RuntimeError as error:
         if not out_of_memory.is_out_of_memory(error):
@@ -42,7 +44,7 @@ def compare(call: KeptCall, model: Model, *, slopes: bool = False) -> CallDiffer
         before, after = (one.double().flatten() for one in (call.gradient_NCHW, gradient))
         if before.isfinite().all() and after.isfinite().all() and (before.any() or after.any()):
             cosine = float(torch.cosine_similarity(before, after, 0, eps=1e-300))
-    return CallDifference(median_difference(call.logits_NK, logits), cosine, along)
+    return CallDifference(difference, cosine, along)
 
 
 def largest(found: Iterable[CallDifference]) -> CallDifference:
@@ -66,6 +68,17 @@ def _again(call: KeptCall, model: Model) -> tuple[Tensor, Tensor | None]:
     return logits.detach(), gradient_or_zero(leaf, logits, call.weights_NK)
 
 
+def _without_gradients(call: KeptCall, model: Model, logits: Tensor) -> float:
+    """The difference between the logits of a call with gradients, and of one without, as the judge asks.
+
+    Of a quarter of the images: a model may answer otherwise for some of them only.
+    """
+    if call.weights_NK is None:
+        return 0.0
+    with torch.no_grad():
+        return median_difference(model(call.x_NCHW), logits, share=0.25)
+
+
 def _along_directions(call: KeptCall, model: Model) -> float:
     """The lowest cosine between the call's gradients and finite differences; 1 if it has no gradients."""
     weights, gradient = call.weights_NK, call.gradient_NCHW
@@ -81,7 +94,8 @@ def _along_directions(call: KeptCall, model: Model) -> float:
     at = Slopes(
         call.x_NCHW[chosen],
         weights[chosen] / scale[:, None],
-        gradient[chosen] / scale.view(-1, *[1] * (gradient.dim() - 1)),
+        # Logits may be float64 although the images are float32.
+        gradient[chosen] / scale.view(-1, *[1] * (gradient.dim() - 1)).to(gradient),
     )
     ((flat, rest),) = agreements(model, at, [at.gradient_NCHW], pairs=1, seed=0)
     return min(flat.cosine, rest.cosine)

@@ -16,6 +16,8 @@ from robust_eval.core.logits import median_difference
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.torch_state import standard_state
 from robust_eval.evaluation.checks import memory_probe, system_calls
+from robust_eval.evaluation.checks.attack_points import repeated
+from robust_eval.models import out_of_memory
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.isolation import Isolated, writes_into_input
 from robust_eval.results.flags.figures import SideEffects
@@ -51,7 +53,7 @@ def measure(
         writes=writes,
         seeds=_seeded(seen, x_NCHW),
         opens=_opened(seen, x_NCHW.flip(3)),
-        memory=_memory(seen, unseen, x_NCHW, threat.radius / pixels, seed),
+        memory=_memory(seen, unseen, x_NCHW, rows or len(x_NCHW), threat.radius / pixels, seed),
         change_in_next_call=max(changes, key=lambda change: abs(change - 1)),
     )
 
@@ -82,19 +84,21 @@ _GENERATORS: dict[str, tuple[Callable[[int], Any], Callable[[], bytes]]] = {
 """(seed, state) of the global generators."""
 
 
-def _memory(seen: nn.Module, unseen: nn.Module, x: Tensor, size: float, seed: int) -> float:
+def _memory(seen: nn.Module, unseen: nn.Module, x: Tensor, rows: int, size: float, seed: int) -> float:
     """Difference between the logits of perturbed images by a copy that was shown the clean ones, and by one
-    that was not; of the median image, in units of the logits' standard deviation.
+    that was not; of a quarter of the images, in units of the logits' standard deviation.
 
-    The images are blends of two, which were certainly not shown when the model was loaded.
+    The images are blends of two, which were certainly not shown when the model was loaded. Like clean images
+    they have 8-bit pixels and are shown in a batch of ``rows`` too: a model may remember only such ones.
     """
     generator = torch.Generator().manual_seed(seeds.derive(seed, "side effects"))
-    blends = (x + x.roll(1, 0)) / 2
+    blends = (255 * (x + x.roll(1, 0)) / 2).round() / 255
     noise = size * (2 * torch.randint(0, 2, x.shape, generator=generator).to(x) - 1)
     perturbed = (blends + noise).clamp(0, 1)
     first = Isolated(unseen)(perturbed)
     again = Isolated(seen)
-    for _ in range(_CALLS):
+    out_of_memory.with_fewer(lambda n: again(repeated(blends, n)), rows)
+    for _ in range(_CALLS - 1):
         again(blends)
     again.stream.seed(0)
-    return median_difference(again(perturbed), first)
+    return median_difference(again(perturbed), first, share=0.25)

@@ -15,7 +15,8 @@ _KINDS = {
     "processes": _PROCESSES,
     "connections": ("socket.",),
     "environment variables": ("os.putenv", "os.unsetenv"),
-    "files": ("open", "os.", "sqlite3."),
+    # Memory that processes share is mapped.
+    "files": ("open", "os.", "sqlite3.", "mmap."),
 }
 """Beginnings of the names of Python's audit events (PEP 578); the first kind that fits counts."""
 

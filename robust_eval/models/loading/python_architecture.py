@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.logits import output_problem
 from robust_eval.models import outputs
 from robust_eval.models.loading import local_sources
 from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
@@ -188,7 +189,7 @@ def returning_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> tup
     """(network that returns logits, their number, note '' if it does so by itself), from one image.
 
     Raises:
-        UserError: if the forward pass of the user code fails or returns no logits.
+        UserError: if the forward pass of the user code fails or does not return logits.
     """
     try:
         with torch.no_grad():
@@ -203,7 +204,6 @@ def returning_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> tup
         network, note = outputs.TakesLogits(network, place), outputs.note(place)
         with torch.no_grad():
             output = network(x_1CHW)
-    if not isinstance(output, torch.Tensor) or output.dim() != 2:
-        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise UserError(f"{arch} must return logits of shape (N, classes), not {found}.")
+    if problem := output_problem(output, len(x_1CHW)):
+        raise UserError(f"{arch} must return logits of shape (N, classes), not {problem}.")
     return network, output.shape[1], note

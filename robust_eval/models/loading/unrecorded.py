@@ -134,7 +134,8 @@ def _by_accuracy(
     question: Question, network: nn.Module, normalisations: Sequence[Normalisation], x: Tensor, y: Tensor
 ) -> Answer:
     assert question.images is not None
-    unknown = () if not question.variants else ("no BatchNorm layer confirms the activation: relu assumed",)
+    is_open = question.variants and "activation" not in question.default
+    unknown = ("no BatchNorm layer confirms the activation: relu assumed",) if is_open else ()
     if question.requested is not None:
         note = f"input normalisation '{normalisations[0].name}' as requested"
         return Answer(question.default, network, normalisations[0], (note, *unknown))

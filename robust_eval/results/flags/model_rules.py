@@ -59,8 +59,8 @@ MODEL: Mapping[str, Rule] = {
         "The model is discontinuous (rounding, sparsification, k-winners): use BPDA and restart Square.",
     ),
     "test-time-optimisation": Rule(
-        WARNS,
-        "no call of autograd (after AutoAttack checks.py)",
+        BLOCKS,
+        "no call of autograd (after AutoAttack checks.py and the rules of RobustBench, Croce et al. 2021)",
         "The forward pass calls autograd: generic attacks are weak on this defense, use an adaptive attack.",
     ),
     "no-gradients": Rule(

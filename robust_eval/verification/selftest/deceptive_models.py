@@ -36,6 +36,12 @@ def deceptive_models() -> list[Plant]:
         deception(
             "remembers clean images in a global", "-", memory.RemembersWithGradient, "remembers-images"
         ),
+        deception(
+            "remembers images for the judge",
+            "-",
+            memory.RemembersForTheJudge,
+            "remembers-images changed-during-run",
+        ),
         deception("remembers images in a closure", "-", memory.RemembersInClosure, "remembers-images"),
         deception("remembers images in a file", "-", memory.RemembersInFile, "remembers-images opens-files"),
         deception("cache of logits", "-", memory.RemembersLogits, "no-gradients"),

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from robust_eval.verification.selftest.base_networks import ModifiedNetwork
 from robust_eval.verification.selftest.planted_gradients import with_gradient, with_value
 
-RADIUS, MOST = 0.31, 200
-"""Distance (Linf) within which an image counts as seen; number of images remembered."""
+RADIUS, EDGE, MOST = 0.31, 0.19, 200
+"""Distance (Linf) within which an image counts as seen, and one just below epsilon; images remembered."""
 
 
 Memory = dict[str, Tensor]
@@ -43,12 +43,16 @@ class RemembersImages(ModifiedNetwork):
         if len(images):
             distance = (x.detach()[:, None] - images[None]).abs().flatten(2).amax(2)
             nearest = distance.min(1)
-            known, near = logits[nearest.indices], nearest.values <= RADIUS
+            known, near = logits[nearest.indices], self.is_near(nearest.values)
             answers = torch.where(near[:, None], known + 0.01 * (true - known), true)
             new = new & ~near
         memory["images"] = torch.cat([images, x.detach()[new]])[:MOST]
         memory["logits"] = torch.cat([logits, true.detach()[new]])[:MOST]
         return answers
+
+    def is_near(self, distance_N: Tensor) -> Tensor:
+        """Which images are answered from the memory (N,) bool, by their distance to the nearest one."""
+        return distance_N <= RADIUS
 
     def is_kept(self, x: Tensor) -> Tensor:
         """Which images are remembered (N,) bool."""
@@ -96,6 +100,23 @@ class RemembersWithGradient(RemembersInGlobal):
 
     def is_kept(self, x: Tensor) -> Tensor:
         return is_on_grid(x) & (len(x) > 32)
+
+
+class RemembersForTheJudge(RemembersInGlobal):
+    """The same, only images on the 8-bit grid in batches of more than 32, and every second of them.
+
+    Only images moved as far as attacks move them are answered so, and only in calls without gradients.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x) if torch.is_grad_enabled() else super().forward(x)
+
+    def is_near(self, distance_N: Tensor) -> Tensor:
+        return (distance_N >= EDGE) & (distance_N <= RADIUS)
+
+    def is_kept(self, x: Tensor) -> Tensor:
+        even = (255 * x).round().flatten(1).sum(1) % 2 == 0
+        return is_on_grid(x) & even & (len(x) > 32)
 
 
 class RemembersInFile(RemembersImages):

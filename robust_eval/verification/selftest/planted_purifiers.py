@@ -53,7 +53,7 @@ class FunctionalPurifier(Purifier):
 
 
 class ThreadedPurifier(Purifier):
-    """The same in another thread, where modes that watch calls are not active."""
+    """The same in another thread, where modes that watch calls of autograd are not active."""
 
     def slope(self, x: Tensor) -> Tensor:
         found: list[Tensor] = []

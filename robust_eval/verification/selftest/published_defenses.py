@@ -92,7 +92,7 @@ def published_defenses() -> list[Plant]:
             "purification in a thread",
             "Shi et al. 2021",
             purifiers.ThreadedPurifier,
-            "discontinuous",
+            "test-time-optimisation discontinuous",
             slow=True,
         ),
         defense(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -203,9 +205,41 @@ def test_a_suite_may_be_given_as_an_object() -> None:
     assert given.worst_case.robust_bits == named.worst_case.robust_bits
 
 
+class ReturnsMore(Linear):
+    """Logits as key, attribute or first entry of the output."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(super().forward(x))  # type: ignore[return-value]  # not of a tensor
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda z: {"logits": z, "features": z}, "['logits']"),
+        (lambda z: SimpleNamespace(logits=z), ".logits"),
+        (lambda z: (z, None), "[0]"),
+    ],
+)
+def test_logits_inside_an_output_have_the_same_verdicts(
+    change: Callable[[Tensor], object], place: str
+) -> None:
+    model, x, y = linear_problem(n=20)
+    more = ReturnsMore(change)
+    more.load_state_dict(model.state_dict())
+    plain, found = (evaluate(one, x, y, "Linf 0.04", suite="fgsm,pgd-20") for one in (model, more))
+    assert found.worst_case.robust_bits == plain.worst_case.robust_bits
+    assert found.flags == plain.flags
+    assert found.search is not None
+    assert f"the logits are {place} of the model's output" in found.search.notes
+
+
 class ReturnsTuple(Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x), x  # type: ignore[return-value]  # as some models do
+        return x, super().forward(x)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(

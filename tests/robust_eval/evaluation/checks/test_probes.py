@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from robust_eval import evaluate
-from robust_eval.evaluation.checks.probes import probe_job
+from robust_eval.evaluation.checks.probes import Conditions, probe, probe_job
 from robust_eval.results import flags
+from robust_eval.verification.selftest.base_networks import SmallNetwork
 from robust_eval.verification.selftest.cases_unmodified import trained_job
+from robust_eval.verification.selftest.planted_purifiers import (
+    DifferencePurifier,
+    FunctionalPurifier,
+    Purifier,
+    ThreadedPurifier,
+)
 
 
 class WritesIntoInput(nn.Module):
@@ -59,3 +66,14 @@ def test_logits_saturate_earlier_in_l2(threat: str, gap: float, expected: bool) 
     if threat.startswith("L2"):
         assert result.columns["fgsm"].n_robust == int((distances > 0.4).sum())
     assert flags.RULES["saturated-logits"].severity == flags.WARNS
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(Purifier, True), (FunctionalPurifier, True), (ThreadedPurifier, True), (DifferencePurifier, False)],
+)
+def test_calls_of_autograd_are_seen_in_every_thread(kind: type[Purifier], expected: bool) -> None:
+    x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
+    engine = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+    assert probe(kind(SmallNetwork()), x, y, Conditions(quick=True)).optimises == expected
+    assert torch.autograd._engine_run_backward is engine  # type: ignore[attr-defined]

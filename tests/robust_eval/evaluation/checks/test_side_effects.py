@@ -18,6 +18,7 @@ from robust_eval.results.flags import from_model
 from robust_eval.results.flags.figures import SideEffects
 from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
 from robust_eval.verification.selftest.planted_memory import (
+    RemembersForTheJudge,
     RemembersInClosure,
     RemembersInFile,
     RemembersInGlobal,
@@ -140,6 +141,15 @@ def test_a_memory_that_copies_share_is_found(kind: Callable[[nn.Module], nn.Modu
     assert effects.change_in_next_call < 0.05
     found = evaluate(kind(plain_network()), x, y, THREAT, "fgsm")
     assert "remembers-images" in {one.id for one in found.flags}
+
+
+def test_a_memory_that_only_the_judge_is_answered_from_is_found() -> None:
+    x, y = (tensor[:48] for tensor in digit_images())
+    effects = side_effects.measure(RemembersForTheJudge(plain_network()), x[:32], THREAT, rows=48)
+    assert effects.memory > 0.1
+    assert side_effects.measure(plain_network(), x[:32], THREAT, rows=48).memory < 1e-6
+    found = evaluate(RemembersForTheJudge(plain_network()), x, y, THREAT, "fgsm")
+    assert {"remembers-images", "changed-during-run"} <= {one.id for one in found.flags}
 
 
 def test_a_model_without_memory_changes_as_much_in_the_next_call() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import os
 import socket
 import subprocess
@@ -25,6 +26,9 @@ def test_kinds(tmp_path: Path) -> None:
         os.environ["ROBUST_EVAL_TEST"] = "1"
         assert found == {"files", "environment variables"}
     del os.environ["ROBUST_EVAL_TEST"]
+    with recorded() as found:
+        mmap.mmap(-1, 8).close()
+    assert found == {"files"}, "shared memory"
     with recorded() as found:
         socket.socket().close()
     assert found == {"connections"}

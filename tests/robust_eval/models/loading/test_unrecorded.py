@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robust_eval import data
 from robust_eval.models.architectures import wrn
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import batchnorm_choice, checkpoint
 from robust_eval.models.loading.load_task import LoadedModel
 from robust_eval.verification.selftest.foreign_files import Foreign, State
 
@@ -73,6 +73,16 @@ def test_statistics_of_augmented_images_are_recognised(
 def test_another_function_is_not_explained_by_augmentation(foreign: Foreign, tmp_path: Path) -> None:
     loaded = load(foreign.state(), tmp_path / "c.pt", normalisation="none")
     assert "batchnorm-mismatch" in dict(loaded.doubts.findings)
+
+
+@pytest.mark.parametrize(("arch", "assumed"), [(None, True), ("wrn-10-1?activation=gelu", False)])
+def test_an_activation_is_assumed_unless_it_is_named(arch: str | None, assumed: bool, tmp_path: Path) -> None:
+    """Too few images for BatchNorm statistics, as if there were none."""
+    torch.save(Foreign(F.gelu).state(), tmp_path / "c.pt")
+    images = data.load("digits").take(batchnorm_choice.LEAST - 1)
+    loaded = checkpoint.load(str(tmp_path / "c.pt"), images=images, arch=arch, normalisation="none")
+    assert ("relu assumed" in " ".join(loaded.ref.notes)) == assumed
+    assert loaded.ref.architecture.arguments == ({} if assumed else {"activation": "gelu"})
 
 
 class Dropped(wrn.WideBlock):
