@@ -20,6 +20,12 @@ pytestmark = pytest.mark.skipif(
     tuple(map(int, version("torch").split(".")[:2])) < (2, 10), reason="needs torch 2.10: backends in Python"
 )
 TESTS = Path(__file__).resolve().parents[1]
+NAMES = (
+    *("run", "check", "landscape curve", "landscape plane", "landscape perturbation"),
+    *("landscape hessian", "landscape scattering"),
+    *(f"train {recipe}{awp}" for recipe in ("at", "trades", "mart") for awp in ("", "-awp")),
+    *("train natural", "train at-awp in bfloat16"),
+)
 
 
 def measured(*names: str) -> Mapping[str, Mapping[str, Any]]:
@@ -59,9 +65,40 @@ def test_an_attack_of_art_copies_its_arrays_once(quick: Mapping[str, Mapping[str
 
 def test_spsa_draws_its_signs_on_the_device(quick: Mapping[str, Mapping[str, Any]]) -> None:
     assert (quick["spsa-7"]["to host"], quick["spsa-7"]["to device"]) == (0, 0)
+    assert quick["spsa-7"]["difference"] < 1e-3
 
 
 def test_an_update_of_training_reads_loss_and_accuracy_once(quick: Mapping[str, Mapping[str, Any]]) -> None:
     found = quick["train at-awp"]
     assert found["written"]
     assert (found["to host"], found["to device"]) == (1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("train")])
+def test_every_recipe_transfers_one_pair_of_numbers_per_update(name: str) -> None:
+    found = measured(name)[name]
+    assert found["written"]
+    assert (found["to host"], found["to device"]) == (1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("run", "check", "landscape"))])
+def test_every_command_runs(name: str) -> None:
+    assert measured(name)[name]["exit"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["evaluate quick", "evaluate full", "diagnose"])
+def test_the_verdicts_are_those_on_the_cpu(name: str) -> None:
+    found = measured(name)[name]
+    assert found["same"]
+    assert found["device"] == "pretend"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
+def test_the_images_of_autoattack_are_those_on_the_cpu(name: str) -> None:
+    assert measured(name)[name]["difference"] < 0.01
