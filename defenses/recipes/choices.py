@@ -21,7 +21,12 @@ class Choices:
     data: str = option(
         "cifar10", "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.", panel=DATA
     )
-    arch: str | None = option(None, "Architecture id, or path.py:function, whose code is run.", panel=RECIPE)
+    arch: str | None = option(
+        None,
+        "Architecture id, timm:NAME or torchvision:NAME, or path.py:function or package.module:function, whose "
+        "code is run.",
+        panel=RECIPE,
+    )
     norm: str | None = option(None, "Linf or L2.", panel=RECIPE)
     eps: str | None = option(
         None, "Epsilon for pixels in [0, 1], for example 8/255; step sizes scale with it.", panel=RECIPE

@@ -10,10 +10,18 @@ import typer
 if TYPE_CHECKING:
     from robust_eval.results import EvalResult
 
-Checkpoint = Annotated[str, typer.Argument(help="Checkpoint file, or robustbench:MODEL_ID.")]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        help="Checkpoint file, or timm:NAME, torchvision:NAME, hf-hub:ORG/NAME or robustbench:MODEL_ID."
+    ),
+]
 Checkpoints = Annotated[
     list[str],
-    typer.Argument(help="Checkpoint files, or robustbench:MODEL_ID.", show_default=False),
+    typer.Argument(
+        help="Checkpoint files, or timm:NAME, torchvision:NAME, hf-hub:ORG/NAME or robustbench:MODEL_ID.",
+        show_default=False,
+    ),
 ]
 DIAGNOSE = (
     "Run the convergence diagnosis: on each of 100 examples up to 390 forward and 280 backward passes, then "

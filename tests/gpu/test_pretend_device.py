@@ -24,7 +24,7 @@ NAMES = (
     *("run", "check", "landscape curve", "landscape plane", "landscape perturbation"),
     *("landscape hessian", "landscape scattering"),
     *(f"train {recipe}{awp}" for recipe in ("at", "trades", "mart") for awp in ("", "-awp")),
-    *("train natural", "train at-awp in bfloat16"),
+    "train natural",
 )
 
 

@@ -96,12 +96,12 @@ class PerUpdate(SilentTrainingDisplay):
             self.most = {name: max(self.most[name], counts[name]) for name in counts}
 
 
-def training(recipe: str, precision: str = "32") -> Figures:
+def training(recipe: str) -> Figures:
     """Transfers per update of a recipe, and whether a checkpoint was written."""
     with TemporaryDirectory() as folder:
-        job = make_job(Path(folder), recipe, n=128, precision=precision, device=pretend_device.NAME)
+        job = make_job(Path(folder), recipe, n=128, device=pretend_device.NAME)
         display = PerUpdate()
-        train(job, start_runtime(pretend_device.NAME, precision, 1), display, InterruptHandler())
+        train(job, start_runtime(pretend_device.NAME, "32", 1), display, InterruptHandler())
         return {**display.most, "written": (Path(folder) / "best.pt").exists()}
 
 
@@ -134,7 +134,6 @@ SCENARIOS: Mapping[str, Callable[[], Figures]] = {
     **{f"evaluate {suite}": partial(evaluation, suite) for suite in ("quick", "full", "fgsm")},
     "diagnose": partial(evaluation, "fgsm", diagnose=True),
     **{f"train {recipe}": partial(training, recipe) for recipe in RECIPES},
-    "train at-awp in bfloat16": partial(training, "at-awp", "bf16"),
     "run": partial(
         command, "run", *LANDSCAPE[:-2], "--eps", "0.1", "--suite", "fgsm", "--out", "{out}", "--workers", "1"
     ),

@@ -4,7 +4,7 @@ Importing it registers the device in this process for good, so tests use it in a
 (``support.on_pretend_device``). It finds what otherwise only a GPU would find: a tensor that was left on the
 host, a constant that is made there at every step, a result that is moved back too early. ``transfers`` counts
 copies between host and device, and reads of single numbers, for which a real device has to be waited for.
-Needs torch 2.10 or newer. Slow: every operation goes through Python.
+Needs torch 2.10 or newer; has no autocast. Slow: every operation goes through Python.
 """
 
 from __future__ import annotations
@@ -144,7 +144,6 @@ def _register() -> torch.library.Library:
     library = torch.library.Library("_", "IMPL")
     library.fallback(lambda op, *args, **kwargs: _run(op, args, kwargs), "PrivateUse1")
     module = type(getattr(torch, NAME))
-    module.get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16])
     module.get_rng_state = staticmethod(lambda device=0: torch.get_rng_state())
     module.set_rng_state = staticmethod(lambda state, device=0: None)
     torch.tensor = _made_by(torch.tensor, lambda tensor: tensor.to(NAME))

@@ -45,7 +45,8 @@ class ModelOptions:
 
     arch: str | None = option(
         None,
-        "Architecture id (ID?NAME=VALUE for its arguments), or path.py:function, whose code is run.",
+        "Architecture id, timm:NAME, torchvision:NAME or robustbench:MODEL_ID, or path.py:function or "
+        "package.module:function, whose code is run. ?NAME=VALUE&NAME=VALUE: its arguments.",
         panel=MODEL,
         path=True,
     )

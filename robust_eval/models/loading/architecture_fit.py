@@ -206,7 +206,8 @@ def _no_fit(name: str, arch: str | None, closest: _Closest) -> str:
         return f"{name} is not {arch}: {closest.difference}. Omit --arch to detect the architecture."
     return (
         f"{name} fits no known architecture. {closest.arch} is the closest: {closest.difference}. Name the "
-        "architecture with --arch, or give its code with --arch path.py:function."
+        "architecture with --arch (also timm:NAME or torchvision:NAME), or give its code with --arch "
+        "path.py:function."
     )
 
 

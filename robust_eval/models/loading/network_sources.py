@@ -26,6 +26,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import split_arguments
 from robust_eval.models.loading import library_networks, python_architecture
+from robust_eval.models.loading.layer_limit import limited_layers
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ LIBRARIES: Mapping[str, Builder] = {
     "torchvision": library_networks.torchvision,
     "robustbench": library_networks.robustbench,
 }
+
+
+# Arguments with which timm and torchvision load weights or read files.
+_OTHER_PURPOSES = {
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+    *("scriptable", "exportable", "no_jit", "features_only", "weights", "weights_backbone", "progress"),
+}
+_LARGEST = 2**16
 
 
 def is_external(arch: str) -> bool:
@@ -70,8 +79,10 @@ def build(arch: str, shape: Shape, arguments: Mapping[str, Any] | None = None) -
     source, _, rest = name.partition(":")
     if source not in LIBRARIES:
         return python_architecture.build(name, vars(shape) | {"num_classes": shape.classes}, given)
+    _check_untrusted(name, given)
     try:
-        return LIBRARIES[source](rest, shape, given)
+        with limited_layers():
+            return LIBRARIES[source](rest, shape, given)
     except UserError:
         raise
     except Exception as error:
@@ -81,6 +92,15 @@ def build(arch: str, shape: Shape, arguments: Mapping[str, Any] | None = None) -
             f"{name} cannot be built for {shape.classes} classes and {shape.channels}x{size} images with the "
             f"arguments {dict(given)}: {type(error).__name__}: {text[0]}."
         ) from error
+
+
+def _check_untrusted(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise :class:`UserError` for arguments, possibly from a file, that do more than describe a network."""
+    for argument, value in arguments.items():
+        if argument in _OTHER_PURPOSES:
+            raise UserError(f"{name}: the argument {argument} is not used; weights come from the checkpoint.")
+        if isinstance(value, int | float) and abs(value) > _LARGEST:
+            raise UserError(f"{name}: {argument}={value} is larger than {_LARGEST}.")
 
 
 def identity(arch: str) -> Architecture:

@@ -84,6 +84,10 @@ def test_an_importable_function(images: ImageSet, tmp_path: Path, monkeypatch: p
         ),
         ("nomodule_of_a_test.nets:build", "nomodule_of_a_test.nets cannot be imported: ModuleNotFoundError"),
         ("json:loads", "json:loads failed: TypeError"),
+        ("timm:resnet10t?checkpoint_path=w.pth", "the argument checkpoint_path is not used"),
+        ("torchvision:resnet18?weights=DEFAULT", "the argument weights is not used"),
+        ("timm:vit_tiny_patch16_224?embed_dim=100000", "embed_dim=100000 is larger than 65536"),
+        ("timm:vit_tiny_patch16_224?depth=60000", "timm:vit_tiny_patch16_224 cannot be built for 4 classes"),
         (":build", "There is no module ''. --arch"),
     ],
 )
