@@ -23,8 +23,8 @@ class Choices:
     )
     arch: str | None = option(
         None,
-        "Architecture id, timm:NAME or torchvision:NAME, or path.py:function or package.module:function, whose "
-        "code is run.",
+        "Architecture id, timm:NAME or torchvision:NAME, or path.py:function or package.module:function, "
+        "whose code is run.",
         panel=RECIPE,
     )
     norm: str | None = option(None, "Linf or L2.", panel=RECIPE)

@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Architecture:
-    """``id`` such as ``wrn-34-10``, ``timm:NAME`` or ``path.py:function``; ``arguments`` of its build function."""
+    """``id`` such as ``wrn-34-10`` or ``timm:NAME``; ``arguments`` of the function that builds it."""
 
     id: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
