@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +53,7 @@ def robustbench(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Mod
     """The network of an entry of RobustBench's zoo, which has its own number of classes."""
     if arguments:
         raise UserError(f"robustbench:{name} has no arguments: omit what follows the question mark.")
-    with robustbench_package.in_use(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with robustbench_package.in_use():
         entries = [
             (entry_id, entry)
             for table in robustbench_package.models().values()

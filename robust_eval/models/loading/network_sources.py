@@ -16,6 +16,7 @@ names it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,8 @@ def build(arch: str, shape: Shape, arguments: Mapping[str, Any] | None = None) -
         return python_architecture.build(name, vars(shape) | {"num_classes": shape.classes}, given)
     _check_untrusted(name, given)
     try:
-        with limited_layers():
+        with limited_layers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return LIBRARIES[source](rest, shape, given)
     except UserError:
         raise
