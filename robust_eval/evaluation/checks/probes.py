@@ -125,11 +125,11 @@ class _Watch(TorchFunctionMode):
         self._engine = getattr(torch.autograd, _ENGINE, None)
         if self._engine is not None:
             setattr(torch.autograd, _ENGINE, self._run)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         if self._engine is not None:
             setattr(torch.autograd, _ENGINE, self._engine)
 
