@@ -33,7 +33,10 @@ def opened(path: Path, what: str, most: int) -> Iterator[BufferedReader]:
         # Another process may replace the file by a pipe: opening one without waiting is harmless.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
-            _refuse_irregular(path, os.fstat(descriptor), what, most)
+            status = os.fstat(descriptor)
+            _refuse_irregular(path, status, what, most)
+            if status.st_size == 0 and _gives_content(descriptor):
+                raise _not_a_file(path)
             yield file
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Check the path.") from None
@@ -45,11 +48,23 @@ def _refuse_irregular(path: Path, status: os.stat_result, what: str, most: int) 
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path} is a folder. Name a file in it.")
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is a pipe or a device. Copy its content to a file.")
+        raise _not_a_file(path)
     if status.st_size > most:
         raise UserError(
             f"{path} is larger than {size_text(most)}, the limit for {what}. Is it the right file?"
         )
+
+
+def _not_a_file(path: Path) -> UserError:
+    return UserError(f"{path} is a pipe or a device. Copy its content to a file.")
+
+
+def _gives_content(descriptor: int) -> bool:
+    """Whether an empty file can be read: those of /proc can, and reading one may wait for ever."""
+    try:
+        return bool(os.read(descriptor, 1))
+    except BlockingIOError:
+        return True
 
 
 def _refuse_bad_name(path: Path) -> None:
