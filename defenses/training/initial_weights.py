@@ -10,7 +10,7 @@ from torch import nn
 from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Normalisation
-from robust_eval.models.loading import checkpoint, file_reader
+from robust_eval.models.loading import checkpoint, file_head
 from robust_eval.models.normalisation import equivalent
 
 
@@ -21,7 +21,7 @@ def fingerprint(source: str) -> str:
     """
     if source.startswith("robustbench:"):
         return source
-    return regular_file.sha256(Path(source).expanduser(), "checkpoints", file_reader.LARGEST)
+    return regular_file.sha256(Path(source).expanduser(), "checkpoints", file_head.LARGEST)
 
 
 def load_into(

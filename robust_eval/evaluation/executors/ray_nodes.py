@@ -11,7 +11,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.data import default_root
 from robust_eval.evaluation.executors.ray_cluster import first_line, installed
 from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading.file_head import split_source
 
 ANSWER_SECONDS = 120.0
 
@@ -39,7 +39,7 @@ def paths(options: EvaluationOptions) -> dict[str, str]:
     """Paths that every node must read, with descriptions; ``options`` as :func:`absolute` returns them."""
     found = {}
     if not options.checkpoint.startswith("robustbench:"):
-        found[str(checkpoint.split_source(options.checkpoint)[0])] = "the checkpoint"
+        found[str(split_source(options.checkpoint)[0])] = "the checkpoint"
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder"):
         found[rest] = "the data"

@@ -23,13 +23,14 @@ from robust_eval.models.loading import (
     unrecorded,
     variants,
 )
-from robust_eval.models.loading.load_task import LoadedModel, LoadTask, check_source, split_source
+from robust_eval.models.loading.file_head import split_source
+from robust_eval.models.loading.load_task import LoadedModel, LoadTask
 from robust_eval.models.loading.native_format import CheckpointDescription, save
 from robust_eval.models.loading.recorded_normalisation import description_notes, without_descriptions
 from robust_eval.models.loading.state_dict_diff import compare, completed, shapes_of
 from robust_eval.models.normalisation import NONE, Normalised, check_normalisation, parse_normalisation
 
-__all__ = ["CheckpointDescription", "LoadedModel", "check_source", "load", "save", "split_source"]
+__all__ = ["CheckpointDescription", "LoadedModel", "load", "save"]
 
 
 def load(
