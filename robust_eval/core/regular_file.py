@@ -21,11 +21,11 @@ from robust_eval.core.errors import UserError
 def opened(path: Path, what: str, most: int) -> Iterator[BufferedReader]:
     """Open ``path`` for reading; ``what`` ("JSON files") may have at most ``most`` bytes.
 
-    An OSError of the block is also reported.
+    An OSError or a lack of memory in the block is also reported.
 
     Raises:
         UserError: if it does not exist, is no regular file, is larger, has a name that is not valid text, or
-            cannot be read.
+            cannot be read, or needs too much memory.
     """
     _refuse_bad_name(path)
     try:
@@ -42,6 +42,15 @@ def opened(path: Path, what: str, most: int) -> Iterator[BufferedReader]:
         raise UserError(f"{path} does not exist. Check the path.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except MemoryError:
+        raise too_large(path) from None
+
+
+def too_large(path: Path) -> UserError:
+    """The error for a file that this machine cannot hold."""
+    return UserError(
+        f"{path} needs more memory than is free. Close other programs, or use a machine with more memory."
+    )
 
 
 def _refuse_irregular(path: Path, status: os.stat_result, what: str, most: int) -> None:

@@ -18,6 +18,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.models.loading import file_head, pickle_scan, torch_file_check
 from robust_eval.models.loading.file_head import LARGEST
 from robust_eval.models.loading.pickle_calls import COPY_AGAIN, SAVE_WEIGHTS, RefusedPickleError
+from robust_eval.models.out_of_memory import is_out_of_memory
 
 SAFE_TORCH = "2.10"
 _OWN = ({"format_version", "state_dict", "architecture"}, {"format", "version", "identity", "state"})
@@ -111,7 +112,9 @@ def _read_torch(path: Path) -> Any:
         raise
     except RefusedPickleError as error:
         raise _refusal(path, str(error), error.advice) from None
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise regular_file.too_large(path) from None
         # A damaged stream can raise any exception in the reader.
         raise _refusal(path, "is a damaged checkpoint: it cannot be read completely", COPY_AGAIN) from None
 
