@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from support.fake_workers import OBJECT_STORE, TRAINED, RecordingDisplay, run_options, without_times
-from support.faulty_commands import wait_until
+from support.faulty_commands import descendants, wait_until
 
 from robust_eval import data
 from robust_eval.core.errors import UserError
@@ -332,42 +332,74 @@ def marked_processes(mark: str) -> list[str]:
     return found
 
 
+def command(options: EvaluationOptions, out: Path, address: str) -> list[str]:
+    words = ["run", str(TRAINED), "--suite", options.suite, "--data", "digits", "--examples", "30"]
+    words += ["--eps", "0.1", "--batch-size", str(options.batch_size), "--executor", "ray", "--workers", "2"]
+    return [sys.executable, "-c", RUN, *words, "--address", address, "--out", str(out)]
+
+
+def stored(out: Path) -> dict[str, int]:
+    """When each unit was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (out / "units").glob("*.npz")}
+
+
+def kill_after_a_unit(words: Sequence[str], out: Path, **environment: str) -> None:
+    """Start a command, and kill it with SIGKILL when it has stored a unit; all stored ones are kept."""
+    before, quiet = stored(out), subprocess.DEVNULL
+    process = subprocess.Popen(words, env={**os.environ, **environment}, stdout=quiet, stderr=quiet)
+    wait_until(lambda: len(stored(out)) > len(before) or process.poll() is not None)
+    assert process.poll() is None, "the run ended before it was killed"
+    process.kill()
+    process.wait()
+    assert before.items() <= stored(out).items(), "a stored unit was computed again"
+
+
+def finish(words: Sequence[str], out: Path) -> object:
+    """The result of a command that continues a run."""
+    before = stored(out)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert before.items() <= stored(out).items(), "a stored unit was computed again"
+    return without_times(out / "result.json")
+
+
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_private_cluster_ends_with_its_driver_and_the_run_continues(
+    options: EvaluationOptions, sequential: object, tmp_path: Path
+) -> None:
+    out, mark = tmp_path / "out", f"{tmp_path.name}-{os.getpid()}"
+    words = command(options, out, "local")
+    kill_after_a_unit(words, out, **{MARK: mark})
+    wait_until(lambda: not marked_processes(mark))
+    assert finish(words, out) == sequential
+
+
+def workers_of_clusters() -> list[int]:
+    """The processes of the workers on the cluster that this process has started."""
+    found = []
+    for process in descendants(os.getpid()):
+        with suppress(OSError):
+            if b"HostProcess" in Path(f"/proc/{process}/cmdline").read_bytes():
+                found.append(process)
+    return found
+
+
+@needs_proc
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_run_continues_after_its_driver_was_killed_twenty_times(
-    options: EvaluationOptions, tmp_path: Path
+    options: EvaluationOptions, ray_cluster: GrantedResources, tmp_path: Path
 ) -> None:
-    """SIGKILL after the first unit that each command stores; the private cluster ends with its driver."""
-    options, units = replace(options, batch_size=1), tmp_path / "out" / "units"
+    options, out = replace(options, batch_size=1), tmp_path / "out"
     torch.set_num_threads(1)
     sequential = execute(prepare(options), tmp_path / "sequential", command=options.command())
-    words = ["run", str(TRAINED), "--suite", options.suite, "--data", "digits", "--examples", "30"]
-    words += ["--eps", "0.1", "--batch-size", "1", "--executor", "ray", "--workers", "2"]
-    command = [sys.executable, "-c", RUN, *words, "--address", "local", "--out", str(tmp_path / "out")]
-
-    def stored() -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in units.glob("*.npz")}
-
-    kills = starts = 0
-    while kills < 20:
-        starts += 1
-        before, environment = stored(), {**os.environ, MARK: f"{tmp_path.name}-{starts}"}
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_until(lambda: len(stored()) > len(before) or process.poll() is not None)  # noqa: B023
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-            kills += 1
-        else:  # Ray gives itself 30 s to start, which may be too little on a busy machine
-            assert process.returncode == 2, f"the run ended before kill {kills + 1}"
-            assert starts < 60
-        wait_until(lambda: not marked_processes(environment[MARK]))  # noqa: B023
-        assert before.items() <= stored().items(), "a stored unit was computed again"
-    before = stored()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert before.items() <= stored().items()
-    assert without_times(tmp_path / "out" / "result.json") == without_times(sequential)
+    words = command(options, out, str(ray.get_runtime_context().gcs_address))
+    for _ in range(20):
+        kill_after_a_unit(words, out)
+        wait_until(lambda: not workers_of_clusters())
+    assert finish(words, out) == without_times(sequential)
+    wait_until(lambda: not workers_of_clusters())
