@@ -21,6 +21,9 @@ def pseudo_label(
     device: Device = "auto",
 ) -> None:
     """Label images with the predictions of a model, for `defenses train rst --unlabelled`."""
+    from robust_eval.models.loading import file_head
+
+    file_head.check_source(checkpoint)
     from rich.markup import escape
 
     from defenses.training.pseudo_labels import write_pseudo_labels

@@ -10,7 +10,7 @@ from torch import nn
 from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Normalisation
-from robust_eval.models.loading import checkpoint, file_reader
+from robust_eval.models.loading import checkpoint, file_head
 from robust_eval.models.normalisation import equivalent
 
 
@@ -19,9 +19,9 @@ def fingerprint(source: str) -> str:
 
     Raises UserError if the file cannot be read.
     """
-    if not checkpoint.is_file(source):
+    if not file_head.is_file(source):
         return source
-    return regular_file.sha256(Path(source).expanduser(), "checkpoints", file_reader.LARGEST)
+    return regular_file.sha256(Path(source).expanduser(), "checkpoints", file_head.LARGEST)
 
 
 def load_into(

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from robust_eval.results import EvalResult
 
+Sources = TypeVar("Sources", str, list[str])
+
+
+def recognised(sources: Sources) -> Sources:
+    """Checkpoints whose first bytes are those of one; others are refused before torch is imported."""
+    from robust_eval.models.loading import file_head
+
+    for source in [sources] if isinstance(sources, str) else sources:
+        file_head.check_source(source)
+    return sources
+
+
 Checkpoint = Annotated[
     str,
     typer.Argument(
-        help="Checkpoint file, or timm:NAME, torchvision:NAME, hf-hub:ORG/NAME or robustbench:MODEL_ID."
+        help="Checkpoint file, or timm:NAME, torchvision:NAME, hf-hub:ORG/NAME or robustbench:MODEL_ID.",
+        callback=recognised,
     ),
 ]
 Checkpoints = Annotated[
@@ -21,6 +34,7 @@ Checkpoints = Annotated[
     typer.Argument(
         help="Checkpoint files, or timm:NAME, torchvision:NAME, hf-hub:ORG/NAME or robustbench:MODEL_ID.",
         show_default=False,
+        callback=recognised,
     ),
 ]
 DIAGNOSE = (

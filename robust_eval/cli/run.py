@@ -106,7 +106,6 @@ def _check(each: Sequence[EvaluationOptions], where: RunOptions, cluster: Cluste
     """Refuse what cannot work before anything is loaded."""
     from robust_eval.evaluation import store
     from robust_eval.evaluation.planning import suites
-    from robust_eval.models.loading.checkpoint import check_source
 
     if where.executor not in ("local", "ray"):
         raise UserError(f"Unknown executor '{where.executor}'. Use local or ray.")
@@ -121,8 +120,6 @@ def _check(each: Sequence[EvaluationOptions], where: RunOptions, cluster: Cluste
         suites.load(name)
     if where.out is not None and not where.dry_run and len(each) == 1 and where.shard is None:
         store.refuse_unusable_folder(where.out)
-    for source in dict.fromkeys(one.checkpoint for one in each):
-        check_source(source)
 
 
 def _print_plan(console: Console, options: EvaluationOptions, where: RunOptions) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robust_eval.cli.options import ResultFile
+from robust_eval.cli.options import ResultFile, recognised
 from robust_eval.core.command_options import expand_options
 from robust_eval.verification.options import VerifyOptions
 
@@ -38,7 +38,6 @@ def verify(
     from robust_eval.core.files import refuse_unwritable
     from robust_eval.leaderboard import attachments, companions
     from robust_eval.results import read_result, verification_record
-    from robust_eval.verification.verify import verify_result
 
     seed = options.audit_seed
     if options.audit < 0 or (seed is not None and seed < 0):
@@ -49,6 +48,7 @@ def verify(
     beside = attachments.attached_checkpoint(result)
     if options.checkpoint is None and beside is None:
         raise UserError(f"There is no checkpoint beside {result}: give it with --checkpoint FILE.")
+    recognised(options.checkpoint or str(beside))
     path = out or verification_record.path_beside(result)
     refuse_unwritable(path.parent)
     completed = replace(
@@ -57,6 +57,8 @@ def verify(
         evidence=options.evidence or attachments.attached_evidence(result),
         audit_seed=secrets.randbelow(2**31) if seed is None else seed,
     )
+    from robust_eval.verification.verify import verify_result  # imports torch
+
     record = verify_result(result, completed, log=typer.echo)
     _print(record)
     if out is not None:

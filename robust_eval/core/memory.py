@@ -1,4 +1,4 @@
-"""Main memory: how much is available, and how much this process has used."""
+"""Main memory: how much is available, how much this process has used, and the lack of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def available(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
     """Bytes that new processes may use; None if the system does not say."""
     found = [value for value in (_system(meminfo), _container(cgroup)) if value is not None]
     return min(found) if found else None
+
+
+def is_lack(error: BaseException) -> bool:
+    """Whether an error, also one of torch on any device, is a lack of memory."""
+    text = str(error).lower()
+    found = "out of memory" in text or "can't allocate" in text or "cannot allocate" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and found)
 
 
 def peak(status: Path = _STATUS) -> int | None:

@@ -21,11 +21,11 @@ from robust_eval.core.errors import UserError
 def opened(path: Path, what: str, most: int) -> Iterator[BufferedReader]:
     """Open ``path`` for reading; ``what`` ("JSON files") may have at most ``most`` bytes.
 
-    An OSError of the block is also reported.
+    An OSError or a lack of memory in the block is also reported.
 
     Raises:
         UserError: if it does not exist, is no regular file, is larger, has a name that is not valid text, or
-            cannot be read.
+            cannot be read, or needs too much memory.
     """
     _refuse_bad_name(path)
     try:
@@ -33,23 +33,47 @@ def opened(path: Path, what: str, most: int) -> Iterator[BufferedReader]:
         # Another process may replace the file by a pipe: opening one without waiting is harmless.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
-            _refuse_irregular(path, os.fstat(descriptor), what, most)
+            status = os.fstat(descriptor)
+            _refuse_irregular(path, status, what, most)
+            if status.st_size == 0 and _gives_content(descriptor):
+                raise _not_a_file(path)
             yield file
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Check the path.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except MemoryError:
+        raise too_large(path) from None
+
+
+def too_large(path: Path) -> UserError:
+    """The error for a file that this machine cannot hold."""
+    return UserError(
+        f"{path} needs more memory than is free. Close other programs, or use a machine with more memory."
+    )
 
 
 def _refuse_irregular(path: Path, status: os.stat_result, what: str, most: int) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path} is a folder. Name a file in it.")
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is a pipe or a device. Copy its content to a file.")
+        raise _not_a_file(path)
     if status.st_size > most:
         raise UserError(
             f"{path} is larger than {size_text(most)}, the limit for {what}. Is it the right file?"
         )
+
+
+def _not_a_file(path: Path) -> UserError:
+    return UserError(f"{path} is a pipe or a device. Copy its content to a file.")
+
+
+def _gives_content(descriptor: int) -> bool:
+    """Whether an empty file can be read: those of /proc can, and reading one may wait for ever."""
+    try:
+        return bool(os.read(descriptor, 1))
+    except BlockingIOError:
+        return True
 
 
 def _refuse_bad_name(path: Path) -> None:

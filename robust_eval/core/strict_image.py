@@ -61,7 +61,7 @@ def read(
 def _reported(name: str) -> Iterator[None]:
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise UserError(f"{name} is not an image in one of the formats {', '.join(FORMATS)}.") from None

@@ -108,7 +108,6 @@ def _reported() -> Iterator[None]:
         EOFError,
         OSError,
         RuntimeError,
-        MemoryError,
         struct.error,
         zlib.error,
     ) as error:

@@ -12,7 +12,7 @@ from typing import IO, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from robust_eval.core import signals
+from robust_eval.core import memory, signals
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import printable
 
@@ -67,6 +67,11 @@ def _exit_code(command: Callable[[], object]) -> str | int | None:
     except UserError as error:
         _print_error(str(error))
         return error.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_lack(error):
+            raise
+        _print_error("This needs more memory than is free. Close other programs, or use smaller batches.")
+        return UserError.exit_code
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

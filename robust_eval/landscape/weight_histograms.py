@@ -17,7 +17,7 @@ from robust_eval.core import figure_style
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.landscape.checkpoints import check_same_architecture, checkpoint_labels
 from robust_eval.landscape.directions import perturbable_weights
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import checkpoint, file_head
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ def load_models(
             source,
             images=None,
             arch=arch,
-            normalisation="none" if checkpoint.is_file(source) else None,
+            normalisation="none" if file_head.is_file(source) else None,
         )
         for source in sources
     ]

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from robust_eval.core import memory
 from robust_eval.core.errors import UserError
 
 Result = TypeVar("Result")
@@ -17,11 +18,7 @@ SINGLE_IMAGE = "Out of memory on a single image. Free memory on this device, or 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is a lack of memory, on any device."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    found = "out of memory" in text or "can't allocate" in text or "cannot allocate" in text
-    return isinstance(error, RuntimeError) and found
+    return isinstance(error, torch.OutOfMemoryError) or memory.is_lack(error)
 
 
 def release_cache() -> None:

@@ -151,7 +151,14 @@ def test_the_fresh_process_ends_with_its_command(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
 def test_no_process_stays(number: signal.Signals, waiting: Path) -> None:
     """Neither the fresh process, nor the fork server, nor the resource tracker of multiprocessing."""
     words = [sys.executable, "-m", "robust_eval.cli", *WAITING_RUN.split()]

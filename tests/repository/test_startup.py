@@ -67,6 +67,45 @@ def _processor_seconds(command: list[str | Path]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+REFUSED = {
+    "robust_eval.cli.main": (
+        "check {}",
+        "run {} --suite full",
+        "verify {result} --checkpoint {}",
+        "landscape weights {}",
+        "landscape connectivity {} {}",
+    ),
+    "defenses.cli.main": ("pseudo-label {} --data npz:x.npz --out y.npz", "train at --data digits --init {}"),
+}
+REFUSING = """
+import shlex, sys
+from importlib import import_module
+main = import_module(sys.argv[1]).main
+for words in sys.argv[2:]:
+    try:
+        sys.argv[1:] = shlex.split(words)
+        main()
+    except SystemExit as stop:
+        assert stop.code == 2, words
+    assert "torch" not in sys.modules, words
+"""
+
+
+@pytest.mark.parametrize("module", REFUSED)
+def test_what_is_no_checkpoint_is_refused_before_torch_is_imported(module: str, tmp_path: Path) -> None:
+    """The import takes most of the time of such a command."""
+    page, missing = tmp_path / "page.pt", tmp_path / "missing.pt"
+    page.write_text("<html>")
+    result = next((Path(__file__).parents[2] / "leaderboards").glob("*/results/*-????????.json"))
+    lines = [words.format(path, path, result=result) for words in REFUSED[module] for path in (page, missing)]
+    command = [sys.executable, "-c", REFUSING, module, *lines]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.returncode == 0, run.stderr
+    assert [path in line for line in run.stderr.splitlines() for path in (str(page), str(missing))].count(
+        True
+    ) == len(lines)
+
+
 def test_a_run_without_attacks_imports_no_library_of_attacks_or_compilers(tmp_path: Path) -> None:
     """The import of ART takes 4 s, and that of torch's compiler 3 s."""
     words = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from defenses.runs.reading import FinishedRun
 from robust_eval.core import figure_style, regular_file, strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.models.loading import checkpoint, file_reader
+from robust_eval.models.loading import checkpoint, file_head
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,7 +95,7 @@ def _measured(
 ) -> Iterator[MeasuredCheckpoint]:
     found: dict[float, MeasuredCheckpoint] = {}
     for path in sorted(run.folder.glob("*.pt")):
-        digest = regular_file.sha256(path, "checkpoints", file_reader.LARGEST)
+        digest = regular_file.sha256(path, "checkpoints", file_head.LARGEST)
         if digest not in flatness:
             continue
         metrics = (checkpoint.load(str(path), images=None).ref.trained_with or {}).get("metrics") or {}

@@ -9,6 +9,7 @@ import typer
 
 from robust_eval.cli.landscape.frame import load_checkpoints, run_folder, write_figure
 from robust_eval.cli.landscape.options import LANDSCAPE, AttackOptions, OutputOptions, TrainingDataOptions
+from robust_eval.cli.options import recognised
 from robust_eval.core.command_options import expand_options, option
 from robust_eval.evaluation.planning.options import ModelOptions, ThreatOptions
 
@@ -28,8 +29,12 @@ class LineOptions:
 
 @expand_options
 def connectivity(
-    a: Annotated[str, typer.Argument(help="The checkpoint at t = 0.", show_default=False)],
-    b: Annotated[str, typer.Argument(help="The checkpoint at t = 1.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(help="The checkpoint at t = 0.", show_default=False, callback=recognised)
+    ],
+    b: Annotated[
+        str, typer.Argument(help="The checkpoint at t = 1.", show_default=False, callback=recognised)
+    ],
     line: LineOptions,
     data: TrainingDataOptions,
     threat: ThreatOptions,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from robust_eval.cli.options import recognised
 from robust_eval.core.command_options import option
 from robust_eval.evaluation.planning.options import ATTACK, DATA, DataOptions
 
@@ -16,7 +17,11 @@ LANDSCAPE, OUTPUT = "Landscape", "Output"
 
 Checkpoints = Annotated[
     list[str],
-    typer.Argument(help="Checkpoint files of one architecture, or robustbench:MODEL_ID.", show_default=False),
+    typer.Argument(
+        help="Checkpoint files of one architecture, or robustbench:MODEL_ID.",
+        show_default=False,
+        callback=recognised,
+    ),
 ]
 
 

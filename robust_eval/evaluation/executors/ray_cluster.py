@@ -95,7 +95,11 @@ def _init(ray: Any, wanted: ClusterOptions, device: str, object_store: int | Non
 def _start(
     ray: Any, wanted: ClusterOptions, device: str, object_store: int | None, quiet: Mapping[str, Any]
 ) -> None:
-    """Start a private cluster on this machine, which ends with this process."""
+    """Start a private cluster on this machine, which ends with this process.
+
+    Raises:
+        UserError: if Ray cannot start it.
+    """
     import torch
 
     gpus = 0 if device == "cpu" else torch.cuda.device_count()
@@ -103,14 +107,21 @@ def _start(
     workers = wanted.workers or _most(wanted, {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)})
     cpus = max(1, workers) * (wanted.cpus or 1)
     store = object_store or 256 * 2**20 + 32 * 2**20 * max(1, workers)
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        num_gpus=gpus,
-        object_store_memory=store,
-        include_dashboard=False,
-        **quiet,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            object_store_memory=store,
+            include_dashboard=False,
+            **quiet,
+        )
+    except Exception as error:  # of no class in particular, for example if a start takes more than 30 s
+        ray.shutdown()
+        raise UserError(
+            f"Ray could not start on this machine ({first_line(error)}). Try again when other programs leave "
+            "it more time and memory, or leave --executor ray out."
+        ) from None
 
 
 def _refused(error: Exception) -> UserError:

@@ -11,7 +11,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.data import default_root
 from robust_eval.evaluation.executors.ray_cluster import first_line, installed
 from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import file_head
 
 ANSWER_SECONDS = 120.0
 
@@ -23,7 +23,7 @@ def absolute(options: EvaluationOptions) -> EvaluationOptions:
         return str(Path(text).expanduser().absolute())
 
     changes: dict[str, Any] = {"data_root": Path(absolute_path(str(options.data_root or default_root())))}
-    if checkpoint.is_file(options.checkpoint):
+    if file_head.is_file(options.checkpoint):
         changes["checkpoint"] = absolute_path(options.checkpoint)
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder") and rest:
@@ -38,8 +38,8 @@ def absolute(options: EvaluationOptions) -> EvaluationOptions:
 def paths(options: EvaluationOptions) -> dict[str, str]:
     """Paths that every node must read, with descriptions; ``options`` as :func:`absolute` returns them."""
     found = {}
-    if checkpoint.is_file(options.checkpoint):
-        found[str(checkpoint.split_source(options.checkpoint)[0])] = "the checkpoint"
+    if file_head.is_file(options.checkpoint):
+        found[str(file_head.split_source(options.checkpoint)[0])] = "the checkpoint"
     kind, _, rest = (options.data or "").partition(":")
     if kind in ("npz", "folder"):
         found[rest.partition("?")[0]] = "the data"

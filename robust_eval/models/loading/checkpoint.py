@@ -24,17 +24,12 @@ from robust_eval.models.loading import (
     variants,
 )
 from robust_eval.models.loading.assembly import foreign_result, in_eval_mode, native_result, question_for
-from robust_eval.models.loading.load_task import (
-    LoadedModel,
-    LoadTask,
-    check_source,
-    is_file,
-    split_source,
-)
+from robust_eval.models.loading.file_head import is_file, split_source
+from robust_eval.models.loading.load_task import LoadedModel, LoadTask
 from robust_eval.models.loading.native_format import CheckpointDescription, save
 from robust_eval.models.loading.state_dict_diff import compare, completed, shapes_of
 
-__all__ = ["CheckpointDescription", "LoadedModel", "check_source", "is_file", "load", "save", "split_source"]
+__all__ = ["CheckpointDescription", "LoadedModel", "load", "save"]
 
 
 def load(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 
 from robust_eval.core.types import CheckpointRef, Normalisation
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import file_reader, library_checkpoints
+from robust_eval.models.loading import file_reader
 from robust_eval.models.normalisation import Normalised
 from robust_eval.results.flags import Finding
 
@@ -92,27 +91,3 @@ class LoadTask:
     def title(self) -> str:
         """The file name, with ``#part`` if a part was chosen."""
         return self.name if self.part is None else f"{self.name}#{self.part}"
-
-
-def is_file(source: str) -> bool:
-    """Whether a checkpoint is a file, not a model of a library such as ``robustbench:MODEL_ID``."""
-    return source.partition(":")[0] not in ("robustbench", *library_checkpoints.SOURCES)
-
-
-def split_source(source: str) -> tuple[Path, str | None]:
-    """Split ``FILE#part`` into path and part; an existing file of the full name takes precedence."""
-    path = Path(source).expanduser()
-    if path.exists() or "#" not in source:
-        return path, None
-    file, _, part = source.rpartition("#")
-    return Path(file).expanduser(), part
-
-
-def check_source(source: str) -> None:
-    """Check that a checkpoint can be opened, without loading it.
-
-    Raises:
-        UserError: if the file does not exist, or is a folder or empty.
-    """
-    if is_file(source):
-        file_reader.read_head(split_source(source)[0])

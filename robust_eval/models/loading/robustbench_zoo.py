@@ -19,7 +19,7 @@ from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Architecture, CheckpointRef
 from robust_eval.data import ImageSet
 from robust_eval.models import robustbench_package
-from robust_eval.models.loading import file_reader, library_checkpoints
+from robust_eval.models.loading import file_head, file_reader, library_checkpoints
 from robust_eval.models.normalisation import NONE
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}
@@ -114,8 +114,8 @@ def _identity(folder: Path, dataset: str, threat: str, model_id: str, network: n
     """SHA-256 of the file, of the hashes of several files, or of the tensors if there is no file."""
     files = sorted((folder / dataset / threat).glob(f"{model_id}.pt*"))
     if len(files) == 1:
-        return regular_file.sha256(files[0], "checkpoints", file_reader.LARGEST)
+        return regular_file.sha256(files[0], "checkpoints", file_head.LARGEST)
     digest = hashlib.sha256()
     for path in files:
-        digest.update(bytes.fromhex(regular_file.sha256(path, "checkpoints", file_reader.LARGEST)))
+        digest.update(bytes.fromhex(regular_file.sha256(path, "checkpoints", file_head.LARGEST)))
     return digest.hexdigest() if files else library_checkpoints.digest(network)

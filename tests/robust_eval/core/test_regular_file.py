@@ -57,10 +57,34 @@ def test_missing_large_and_unreadable_files_are_refused(tmp_path: Path) -> None:
         read(Path("a\0b"))
 
 
-def test_a_file_that_is_longer_than_its_size_is_not_read_to_its_end() -> None:
+def test_files_of_the_system_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They look like empty files; reading some of them waits for ever."""
     path = Path("/proc/self/status")
     if not path.is_file() or path.stat().st_size:
         pytest.skip("this system has no files without a size")
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(UserError, match=r"link is a pipe or a device\. Copy its content"):
+        read(tmp_path / "link")
+
+    def wait(*_: object) -> bytes:
+        raise BlockingIOError
+
+    (tmp_path / "empty").touch()
+    assert read(tmp_path / "empty") == b""
+    monkeypatch.setattr(os, "read", wait)
+    with pytest.raises(UserError, match="empty is a pipe or a device"):
+        read(tmp_path / "empty")
+
+
+def test_a_file_that_becomes_longer_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    status = path.stat()
+    path.write_bytes(b"x" * 20)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
+    monkeypatch.setattr(os, "fstat", lambda _: status)
     with pytest.raises(UserError, match="never ends or is still being written"):
         read(path, most=10)
 

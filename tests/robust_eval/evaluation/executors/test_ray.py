@@ -7,9 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from support.fake_workers import OBJECT_STORE, TRAINED, RecordingDisplay, run_options, without_times
+from support.faulty_commands import descendants, wait_until
 
 from robust_eval import data
 from robust_eval.core.errors import UserError
@@ -312,7 +312,9 @@ def test_rays_list_of_possible_causes_is_not_taken_as_the_cause_of_a_crash() -> 
     assert _cause(ray.exceptions.OutOfMemoryError("x")) == "the node ran out of memory"
 
 
-SCRIPT = """
+MARK = "ROBUST_EVAL_TEST"
+"""An environment variable that all processes of a command inherit."""
+RUN = """
 import sys
 from robust_eval.cli.main import main
 sys.argv = ["robust-eval", *sys.argv[1:]]
@@ -320,25 +322,84 @@ main()
 """
 
 
-@pytest.mark.slow
-def test_a_run_continues_after_its_driver_was_killed(
-    options: EvaluationOptions, sequential: object, tmp_path: Path
-) -> None:
+def marked_processes(mark: str) -> list[str]:
+    """The command lines of the processes with this value of MARK in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def command(options: EvaluationOptions, out: Path, address: str) -> list[str]:
     words = ["run", str(TRAINED), "--suite", options.suite, "--data", "digits", "--examples", "30"]
-    words += ["--eps", "0.1", "--batch-size", "10", "--executor", "ray", "--workers", "2"]
-    command = [sys.executable, "-c", SCRIPT, *words, "--address", "local", "--out", str(tmp_path / "out")]
-    units = tmp_path / "out" / "units"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline:
-        if units.is_dir() and len(list(units.glob("*.npz"))) >= 5:
-            break
-        time.sleep(0.01)
+    words += ["--eps", "0.1", "--batch-size", str(options.batch_size), "--executor", "ray", "--workers", "2"]
+    return [sys.executable, "-c", RUN, *words, "--address", address, "--out", str(out)]
+
+
+def stored(out: Path) -> dict[str, int]:
+    """When each unit was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (out / "units").glob("*.npz")}
+
+
+def kill_after_a_unit(words: Sequence[str], out: Path, **environment: str) -> None:
+    """Start a command, and kill it with SIGKILL when it has stored a unit; all stored ones are kept."""
+    before, quiet = stored(out), subprocess.DEVNULL
+    process = subprocess.Popen(words, env={**os.environ, **environment}, stdout=quiet, stderr=quiet)
+    wait_until(lambda: len(stored(out)) > len(before) or process.poll() is not None)
+    assert process.poll() is None, "the run ended before it was killed"
     process.kill()
     process.wait()
-    before = {path.name: path.stat().st_mtime_ns for path in units.glob("*.npz")}
-    assert len(before) >= 5
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert before.items() <= stored(out).items(), "a stored unit was computed again"
+
+
+def finish(words: Sequence[str], out: Path) -> object:
+    """The result of a command that continues a run."""
+    before = stored(out)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {name: (units / name).stat().st_mtime_ns for name in before} == before
-    assert without_times(tmp_path / "out" / "result.json") == sequential
+    assert before.items() <= stored(out).items(), "a stored unit was computed again"
+    return without_times(out / "result.json")
+
+
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_private_cluster_ends_with_its_driver_and_the_run_continues(
+    options: EvaluationOptions, sequential: object, tmp_path: Path
+) -> None:
+    out, mark = tmp_path / "out", f"{tmp_path.name}-{os.getpid()}"
+    words = command(options, out, "local")
+    kill_after_a_unit(words, out, **{MARK: mark})
+    wait_until(lambda: not marked_processes(mark))
+    assert finish(words, out) == sequential
+
+
+def workers_of_clusters() -> list[int]:
+    """The processes of the workers on the cluster that this process has started."""
+    found = []
+    for process in descendants(os.getpid()):
+        with suppress(OSError):
+            if b"HostProcess" in Path(f"/proc/{process}/cmdline").read_bytes():
+                found.append(process)
+    return found
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_run_continues_after_its_driver_was_killed_twenty_times(
+    options: EvaluationOptions, ray_cluster: GrantedResources, tmp_path: Path
+) -> None:
+    options, out = replace(options, batch_size=1), tmp_path / "out"
+    torch.set_num_threads(1)
+    sequential = execute(prepare(options), tmp_path / "sequential", command=options.command())
+    words = command(options, out, str(ray.get_runtime_context().gcs_address))
+    for _ in range(20):
+        kill_after_a_unit(words, out)
+        wait_until(lambda: not workers_of_clusters())
+    assert finish(words, out) == without_times(sequential)
+    wait_until(lambda: not workers_of_clusters())

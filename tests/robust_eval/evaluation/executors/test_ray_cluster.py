@@ -185,6 +185,25 @@ class RecordingRay:
         self.given = given
 
 
+class FailingRay:
+    """Cannot start."""
+
+    stopped = False
+
+    def init(self, **_: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen.\nMore")
+
+    def shutdown(self) -> None:
+        self.stopped = True
+
+
+def test_a_private_cluster_that_cannot_start_is_reported_in_one_line() -> None:
+    ray = FailingRay()
+    with pytest.raises(UserError, match=r"^Ray could not start on this machine \(The current node timed .*$"):
+        ray_cluster._start(ray, ClusterOptions(workers=1), "cpu", None, {})
+    assert ray.stopped
+
+
 @pytest.mark.parametrize(
     ("wanted", "cpus"),
     [

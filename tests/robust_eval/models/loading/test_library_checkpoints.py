@@ -13,7 +13,7 @@ from torch import nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.data import ImageSet
-from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading import checkpoint, file_head, library_checkpoints
 
 timm = pytest.importorskip("timm")
 models = pytest.importorskip("torchvision.models")
@@ -112,6 +112,10 @@ def test_a_failed_download_is_one_sentence(
     )
     with pytest.raises(UserError, match=re.escape(expected)):
         checkpoint.load("timm:resnet18", images=images(64))
+
+
+def test_every_library_is_recognised() -> None:
+    assert {*library_checkpoints.SOURCES, "robustbench"} == set(file_head.LIBRARIES)
 
 
 def test_architecture_and_normalisation_are_its_own() -> None:
