@@ -12,11 +12,13 @@ from robust_eval.cli.options import ResultFile, read_consistent_result
 def compare(a: ResultFile, b: ResultFile) -> None:
     """Compare two results on the same examples (paired test), column by column."""
     from robust_eval.core.text import printable
-    from robust_eval.results import comparison
+    from robust_eval.results import checkpoint_claims, comparison
 
     first, second = read_consistent_result(a), read_consistent_result(b)
     found = comparison.compare(first, second)
-    names = _names((a, first.checkpoint.name), (b, second.checkpoint.name))
+    names = _names(
+        *((path, checkpoint_claims.distinct_name(one.checkpoint)) for path, one in ((a, first), (b, second)))
+    )
     typer.echo(
         f"{names[0]} and {names[1]} on {printable(first.data.name)}, {first.threat.norm} {first.threat.eps}"
     )

@@ -15,7 +15,7 @@ from robust_eval.core.types import FLOAT32, CheckpointRef
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.cost import Estimate
 from robust_eval.evaluation.planning.options import EvaluationOptions
-from robust_eval.results import RESULT_FILE, Count, EvalResult, FlagRecord
+from robust_eval.results import RESULT_FILE, Count, EvalResult, FlagRecord, checkpoint_claims
 from robust_eval.results.schema import EVIDENCE_FILE
 
 
@@ -31,7 +31,8 @@ def interval(count: Count) -> str:
 def result_table(result: EvalResult) -> Table:
     """One line per column, the worst case last. Accuracies in percent, 95% Wilson intervals."""
     threat = f"{result.threat.norm} {result.threat.eps}"
-    title = f"{escape(result.checkpoint.name)} on {escape(result.data.name)}, {threat}, n = {result.data.n}"
+    name = checkpoint_claims.distinct_name(result.checkpoint)
+    title = f"{escape(name)} on {escape(result.data.name)}, {threat}, n = {result.data.n}"
     table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("attack")
     for header in ("accuracy %", "95% interval", "robust", "time"):

@@ -24,7 +24,8 @@ _READER_GONE = (errno.EPIPE, errno.EIO)
 def console() -> Console:
     """A console as wide as the terminal; in files and pipes no line is wrapped unless ``COLUMNS`` is set."""
     unlimited = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=_UNBROKEN if unlimited else None)
+    # Without emoji: ":Five:" in a name is no picture.
+    return Console(width=_UNBROKEN if unlimited else None, emoji=False)
 
 
 def run_command(command: Callable[[], object]) -> NoReturn:
@@ -95,7 +96,7 @@ def _print_error(text: str) -> None:
 
 
 def _print(markup: str) -> None:
-    Console(stderr=True).print(markup, soft_wrap=True, highlight=False)
+    Console(stderr=True, emoji=False).print(markup, soft_wrap=True, highlight=False)
 
 
 class _LastingOutput(io.FileIO):

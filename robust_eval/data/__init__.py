@@ -109,11 +109,17 @@ class ImageSet:
         return x_NCHW.float().div_(255), torch.from_numpy(self.y_N.copy())
 
     def slice(self) -> Slice:
-        """Identify the images; the fingerprint is a SHA-256 of shape, dtype, pixels and labels."""
-        digest = hashlib.sha256(f"{self.x_NHWC.shape} {self.x_NHWC.dtype.name} int64".encode())
-        digest.update(np.ascontiguousarray(self.x_NHWC).data)
-        digest.update(np.ascontiguousarray(self.y_N, dtype="<i8").data)
-        return Slice(self.name, self.split, self.n, digest.hexdigest(), self.class_names, self.order)
+        """Identify the images."""
+        found = fingerprint(self.x_NHWC, self.y_N)
+        return Slice(self.name, self.split, self.n, found, self.class_names, self.order)
+
+
+def fingerprint(x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64]) -> str:
+    """SHA-256 of shape, dtype, pixels and labels."""
+    digest = hashlib.sha256(f"{x_NHWC.shape} {x_NHWC.dtype.name} int64".encode())
+    digest.update(np.ascontiguousarray(x_NHWC).data)
+    digest.update(np.ascontiguousarray(y_N, dtype="<i8").data)
+    return digest.hexdigest()
 
 
 def default_root() -> Path:

@@ -37,7 +37,7 @@ def check_model_and_images(model: object, x_NCHW: object, y_N: object, threat: o
 
 
 def check_options(
-    *, name: object, out: object, display: object, diagnose: object, options: SearchOptions
+    *, name: object, data: object, out: object, display: object, diagnose: object, options: SearchOptions
 ) -> None:
     """Raise :class:`UserError` for options of other types than those of :func:`robust_eval.evaluate`."""
     if display is not None and not hasattr(display, "update"):
@@ -46,9 +46,9 @@ def check_options(
             "(robust_eval.evaluation.executors.display.Display), or None."
         )
     batch_size, seed = options.batch_size, options.seed
-    one_line = isinstance(name, str) and name.isprintable() and bool(name.strip())
     right = {
-        "name": (name, one_line, "text in one line"),
+        "name": (name, _is_one_line(name), "text in one line"),
+        "data": (data, _is_one_line(data), "text in one line"),
         "out": (out, out is None or isinstance(out, str | os.PathLike), "a path or None"),
         "diagnose": (diagnose, isinstance(diagnose, bool), "True or False"),
         "batch_size": (batch_size, batch_size is None or _is_integer(batch_size), "an integer or None"),
@@ -59,6 +59,10 @@ def check_options(
     for option, (value, is_right, expected) in right.items():
         if not is_right:
             raise UserError(f"{option} must be {expected}, not {value!r}.")
+
+
+def _is_one_line(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value.strip())
 
 
 def _is_integer(value: object) -> bool:

@@ -19,6 +19,7 @@ from robust_eval.core.logits import median_difference, output_problem
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.torch_state import standard_state
 from robust_eval.core.types import Architecture, CheckpointRef, Ints, Normalisation, Slice, Suite
+from robust_eval.data import fingerprint
 from robust_eval.evaluation import arguments, run
 from robust_eval.evaluation.attack_copy import check_precision
 from robust_eval.evaluation.executors.display import Display
@@ -47,6 +48,7 @@ def evaluate(
     suite: str | Suite = "full",
     *,
     name: str = "model",
+    data: str = "arrays",
     out: str | os.PathLike[str] | None = None,
     display: Display | None = None,
     diagnose: bool = False,
@@ -66,6 +68,8 @@ def evaluate(
         threat: a ThreatModel, or text such as ``"Linf 8/255"``.
         suite: a Suite, or anything that ``robust-eval run --suite`` accepts.
         name: name of the model in the result.
+        data: name of the images in the result, such as ``mnist``. Images of 8 bits per channel have the same
+            fingerprint as on the command line, so that both results can be compared.
         out: run folder, which the same call continues; None: the run is held in memory.
         display: receives progress; an object with the methods of
             :class:`robust_eval.evaluation.executors.display.Display`. None: nothing is shown.
@@ -80,9 +84,11 @@ def evaluate(
     """
     arguments.check_model_and_images(model, x_NCHW, y_N, threat, suite)
     options = SearchOptions(batch_size=batch_size, seed=seed, precision=precision, compile=compile)
-    arguments.check_options(name=name, out=out, display=display, diagnose=diagnose, options=options)
+    arguments.check_options(
+        name=name, data=data, out=out, display=display, diagnose=diagnose, options=options
+    )
     with standard_state():
-        job = make_job(model, x_NCHW, y_N, threat, suite, name, options)
+        job = make_job(model, x_NCHW, y_N, threat, suite, name, options, data)
         return run.execute(job, Path(out) if out is not None else None, display, diagnose=diagnose)
 
 
@@ -94,6 +100,7 @@ def make_job(
     suite: str | Suite,
     name: str = "model",
     options: SearchOptions | None = None,
+    data: str = "arrays",
 ) -> Job:
     """The job that :func:`evaluate` runs, with copies of the model and of the images."""
     threat = threat if isinstance(threat, ThreatModel) else _threat_from_text(threat)
@@ -114,8 +121,8 @@ def make_job(
     precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:
         raise UserError(f"Label {int(y.max())} has no logit: the model has {classes} outputs.")
-    reference, data = _reference(model, name, classes), _slice(x, y, classes)
-    request = make_request(settings, reference, data, threat, tuple(x.shape[1:]), precision, operations)
+    reference, slice_ = _reference(model, name, classes), _slice(x, y, classes, data)
+    request = make_request(settings, reference, slice_, threat, tuple(x.shape[1:]), precision, operations)
     notes = tuple(filter(None, (note, outputs.note(place) if place else "")))
     fresh = partial(_logits_of_copy, unused)
     return Job(request, judged, x, y, fresh, compile=settings.compile, notes=notes)
@@ -193,9 +200,15 @@ def _reference(model: nn.Module, name: str, classes: int) -> CheckpointRef:
     return CheckpointRef(name, content.hexdigest(), architecture, classes, normalisation, "python")
 
 
-def _slice(x: Tensor, y: Tensor, classes: int) -> Slice:
-    content = hashlib.sha256(str(tuple(x.shape)).encode())
-    content.update(x.cpu().contiguous().numpy().tobytes())
-    content.update(y.cpu().numpy().astype(np.int64).tobytes())
+def _slice(x: Tensor, y: Tensor, classes: int, data: str) -> Slice:
+    """Images of 8 bits per channel have the fingerprint that they have as a dataset of the command line."""
     names = tuple(str(k) for k in range(classes))
-    return Slice("arrays", "given", len(x), content.hexdigest(), names, "stored")
+    labels, pixels = y.cpu().numpy().astype(np.int64), (255 * x).round().to(torch.uint8)
+    if torch.equal(pixels.float() / 255, x):
+        found = fingerprint(pixels.permute(0, 2, 3, 1).cpu().numpy(), labels)
+    else:
+        content = hashlib.sha256(str(tuple(x.shape)).encode())
+        content.update(x.cpu().contiguous().numpy().tobytes())
+        content.update(labels.tobytes())
+        found = content.hexdigest()
+    return Slice(data, "given", len(x), found, names, "stored")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robust_eval import data
 from robust_eval.core import image_sketch
+from robust_eval.core.checkpoint_names import distinct
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import Request
@@ -213,9 +214,18 @@ def _known_threat(options: ThreatOptions, ref: CheckpointRef, images: ImageSet) 
     return norm, None if eps is None else str(eps)
 
 
-def default_folder(request: Request) -> Path:
-    """Run folder of a request, so that the same command continues the same run."""
-    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(request.checkpoint.name).stem)
+def default_folder(request: Request, source: str = "") -> Path:
+    """Run folder of a request, so that the same command continues the same run.
+
+    ``source``: the checkpoint as the command names it; its folder tells files called best.pt apart. A folder
+    that an earlier version named by the file alone is continued.
+    """
+    before, named = (_run_folder(request, name) for name in (request.checkpoint.name, distinct(source)))
+    return before if not source or before.is_dir() else named
+
+
+def _run_folder(request: Request, name: str) -> Path:
+    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in str(Path(name).with_suffix("")))
     return Path("runs") / f"{stem or 'model'}-{request.suite.name.replace(',', '+')}-{request.key[:8]}"
 
 

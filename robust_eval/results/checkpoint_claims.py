@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from robust_eval.core.checkpoint_names import with_recipe
+from robust_eval.results.schema import CheckpointRecord
+
 Selected = Literal["validation", "test", "last", "unknown"]
 
 # Written by the code of Rice et al. 2020 and of the AWP paper when an epoch is the best on the test set.
@@ -23,6 +26,12 @@ class Claim:
     """Number of images it was measured on; None if not recorded."""
     on_test_set: bool
     """Measured on the test set; otherwise on images held out from the training set."""
+
+
+def distinct_name(checkpoint: CheckpointRecord) -> str:
+    """``best.pt (at-awp)``: the file's name, with the recipe if many runs write a file of this name."""
+    recipe = _mapping(checkpoint.trained_with, "recipe").get("name")
+    return with_recipe(checkpoint.name, str(recipe or ""))
 
 
 def selected(trained_with: Mapping[str, Any] | None, name: str = "") -> Selected:

@@ -182,6 +182,16 @@ class EvalResult(ClosedModel):
         """Whether the result is complete and no recorded flag blocks ranking."""
         return self.status == "complete" and all(flag.severity != "blocks ranking" for flag in self.flags)
 
+    def __repr__(self) -> str:
+        accuracies = [f"{column.title} {100 * column.accuracy:.2f}%" for column in self.columns.values()]
+        low, high = (100 * bound for bound in self.worst_case.ci95)
+        worst = f"worst case {100 * self.worst_case.accuracy:.2f}% ({low:.1f} to {high:.1f})"
+        flags = ", ".join(flag.id for flag in self.flags) or "none"
+        where = f"{self.checkpoint.name} on {self.data.name}, {self.threat.norm} {self.threat.eps}"
+        return f"<EvalResult {where}, n = {self.data.n}: {', '.join([*accuracies, worst])}; flags: {flags}>"
+
+    __str__ = __repr__
+
     def to_json(self) -> str:
         """The content of the result file."""
         return self.model_dump_json(indent=1) + "\n"

@@ -26,7 +26,12 @@ class VerifyOptions:
     data: str | None = option(None, "Dataset (default: the one named in the result).", panel=INPUTS)
     data_root: Path | None = option(None, "Folder that contains the datasets.", panel=INPUTS)
     arch: str | None = option(None, "Architecture, if it was given to the run.", panel=MODEL)
-    normalisation: str | None = option(None, "Input normalisation, if it was given to the run.", panel=MODEL)
+    normalisation: str | None = option(
+        None,
+        "Input normalisation, if it was given to the run.",
+        flags=("--normalisation", "--normalization"),
+        panel=MODEL,
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MODEL)
     audit: int = option(
         0,

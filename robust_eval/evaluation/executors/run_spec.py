@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from robust_eval.core.checkpoint_names import distinct
 from robust_eval.core.request import Request
 from robust_eval.evaluation.executors import Source, shards
 from robust_eval.evaluation.planning.options import EvaluationOptions
@@ -50,13 +51,13 @@ def make_run_spec(
     """
 
     def folder(request: Request) -> Path:
-        usual = default_folder(request)
+        usual = default_folder(request, options.checkpoint)
         run = usual if out is None else out / usual.name if parent else out
         return run if shard is None else shards.folder(run, shard, request.shards)
 
     return RunSpec(
         source=options,
-        name=Path(options.checkpoint).name,
+        name=distinct(options.checkpoint),
         folder=folder,
         command=options.command(),
         shard=shard,

@@ -54,6 +54,7 @@ class ModelOptions:
         None,
         "Input normalisation, if it should not be detected: a name, or MEAN/STD such as "
         "0.49,0.48,0.45/0.25,0.24,0.26.",
+        flags=("--normalisation", "--normalization"),
         panel=MODEL,
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", panel=MODEL, recorded="never")
