@@ -17,11 +17,13 @@ from safetensors.numpy import load_file
 from support.known_models import Linear, linear_margin, linear_problem
 from torch import Tensor, nn
 
-from robust_eval import evaluate
+from robust_eval import data, evaluate
 from robust_eval.core import norms
 from robust_eval.core.errors import UserError
+from robust_eval.evaluation.in_memory import make_job
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import EvaluationOptions, SearchOptions
+from robust_eval.verification.selftest.plain_network import plain_network
 from robust_eval.verification.selftest.planted_outputs import called_by_attack
 
 
@@ -292,3 +294,24 @@ def test_a_display_must_have_its_methods() -> None:
     model, x, y = linear_problem(n=4)
     with pytest.raises(UserError, match="display must be an object with the methods update, opened and log"):
         evaluate(model, x, y, "Linf 0.04", suite="fgsm", display=True)  # type: ignore[arg-type]
+
+
+def test_images_of_8_bits_have_the_fingerprint_of_the_command_line() -> None:
+    images = data.load("digits").take(20)
+    x, y = images.tensors()
+    request = make_job(plain_network(), x, y, "Linf 0.1", "fgsm", data="digits").request
+    assert request.data.fingerprint == images.slice().fingerprint
+    assert request.data.name == "digits"
+    x[0, 0, 0, 0] += 1e-4
+    other = make_job(plain_network(), x.clamp(0, 1), y, "Linf 0.1", "fgsm").request
+    assert other.data.fingerprint != images.slice().fingerprint
+    assert other.data.name == "arrays"
+
+
+def test_a_result_is_shown_in_one_line() -> None:
+    model, x, y = linear_problem(n=20)
+    shown = repr(evaluate(model, x, y, "Linf 0.04", suite="fgsm"))
+    assert shown.startswith("<EvalResult model on arrays, Linf 0.04, n = 20: Clean 90.00%, FGSM ")
+    assert "worst case " in shown
+    assert shown.endswith("; flags: too-few-examples>")
+    assert len(shown) < 200

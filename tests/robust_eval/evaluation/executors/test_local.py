@@ -345,3 +345,20 @@ def test_a_host_keeps_the_latest_runs_and_shares_their_images(options: Evaluatio
     assert list(host._jobs) == variants[1:]
     first, second = host._jobs.values()
     assert first.x_NCHW is second.x_NCHW
+
+
+def test_the_folder_of_a_checkpoint_names_its_run(
+    options: EvaluationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "at-awp" / "best.pt"
+    path.parent.mkdir()
+    shutil.copy(options.checkpoint, path)
+    request = prepare(replace(options, checkpoint=str(path))).request
+    key = request.key[:8]
+    spec = make_run_spec(replace(options, checkpoint=str(path)))
+    assert spec.name == "at-awp/best.pt"
+    assert spec.folder(request).name == f"at-awp-best-{request.suite.name}-{key}"
+    before = tmp_path / "runs" / f"best-{request.suite.name}-{key}"
+    before.mkdir(parents=True)
+    assert spec.folder(request).name == before.name, "a folder of an earlier version is continued"
