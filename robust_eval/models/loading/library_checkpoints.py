@@ -23,6 +23,7 @@ from robust_eval.core.types import Architecture, CheckpointRef, Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.models.architectures import split_arguments
 from robust_eval.models.loading import file_reader
+from robust_eval.models.loading.library_networks import timm_package
 from robust_eval.models.normalisation import NORMALISATIONS, equivalent
 
 
@@ -100,14 +101,14 @@ def digest(network: nn.Module) -> str:
 
 
 def _timm(name: str) -> Pretrained:
-    package = extras.load("timm", "timm", f"timm:{name}")
+    package = timm_package(f"timm:{name}")
     if not package.is_model(name):
         raise unknown("timm model", name, package.list_models(pretrained=True))
     return _from_timm(package.create_model(name, pretrained=True))
 
 
 def _hub(name: str) -> Pretrained:
-    package = extras.load("timm", "timm", f"hf-hub:{name}")
+    package = timm_package(f"hf-hub:{name}")
     extras.check("hub", "huggingface_hub", f"hf-hub:{name}")
     return _from_timm(package.create_model(f"hf-hub:{name}", pretrained=True))
 

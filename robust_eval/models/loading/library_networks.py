@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,28 @@ if TYPE_CHECKING:
     from robust_eval.models.loading.network_sources import Shape
 
 
+def timm_package(purpose: str) -> Any:
+    """Import timm. ``purpose``: what needs it, the start of the message if it is missing.
+
+    An older timm does not find some functions of the newest huggingface_hub, and then takes it for missing;
+    it is given the one with which it downloads.
+    """
+    package = extras.load("timm", "timm", purpose)
+    hub: Any = importlib.import_module("timm.models._hub")
+    if not hub.has_hf_hub() and importlib.util.find_spec("huggingface_hub") is not None:
+        found: Any = importlib.import_module("huggingface_hub")
+        hub.hf_hub_download = found.hf_hub_download
+        hub.EntryNotFoundError = importlib.import_module("huggingface_hub.errors").EntryNotFoundError
+        hub._has_hf_hub = True
+    return package
+
+
 def timm(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:
     """A model of timm, for any number of classes and channels.
 
     Models that are built for one image size, such as vision transformers, are built for that of the images.
     """
-    package = extras.load("timm", "timm", f"timm:{name}")
+    package = timm_package(f"timm:{name}")
     if not package.is_model(name):
         raise unknown("timm model", name, package.list_models())
     settings: dict[str, Any] = {"num_classes": shape.classes, "in_chans": shape.channels}
