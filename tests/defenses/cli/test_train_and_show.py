@@ -91,6 +91,11 @@ def test_invalid_seeds_are_rejected(text: str) -> None:
         seeds.parse_seeds(text)
 
 
+def test_more_seeds_than_anyone_trains_are_refused_without_counting_to_them() -> None:
+    with pytest.raises(UserError, match="more than 1000 seeds. Name fewer."):
+        seeds.parse_seeds("0-99999999999999")
+
+
 DEVICES = [
     ("gpu", "32", 1, "Unknown device 'gpu'"),
     ("cuda:99", "32", 1, "cuda:99 is not available"),
