@@ -112,9 +112,10 @@ def test_invalid_devices_and_precisions_are_rejected(
         start_runtime(device, precision, devices)
 
 
-def test_invalid_threads_are_rejected() -> None:
-    with pytest.raises(UserError, match="--threads must be at least 1"):
-        invoke("train", "at", *TINY, "--threads", "0")
+@pytest.mark.parametrize("threads", [0, 10**40])
+def test_invalid_threads_are_rejected(threads: int) -> None:
+    with pytest.raises(UserError, match="--threads must be at least 1 and at most 10,000"):
+        invoke("train", "at", *TINY, "--threads", str(threads))
 
 
 def test_several_seeds_continue_after_an_interruption(tmp_path: Path) -> None:
