@@ -27,12 +27,15 @@ Threads = Annotated[
 ]
 
 
+MOST_THREADS = 10_000
+
+
 def set_threads(threads: int | None) -> None:
     """Set the number of CPU threads of torch; None leaves torch's default unchanged."""
     if threads is None:
         return
-    if threads < 1:
-        raise UserError(f"--threads must be at least 1, got {threads}.")
+    if not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads must be at least 1 and at most {MOST_THREADS:,}.")
     import torch
 
     torch.set_num_threads(threads)

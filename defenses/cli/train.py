@@ -30,7 +30,7 @@ def train(
     """Train a recipe. The run folder receives the checkpoints, the learning curve and a record of the run."""
     from robust_eval.models.loading import file_head
 
-    if options.init is not None:
+    if options.init and options.init.strip():
         file_head.check_source(options.init)  # before torch is imported
     from defenses.cli.train_runs import train_runs
     from robust_eval.core import terminal

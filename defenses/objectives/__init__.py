@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from robust_eval.core.closed_model import ClosedModel
 from robust_eval.core.discovery import module, module_ids
@@ -41,10 +41,21 @@ class Terms(NamedTuple):
     """Adversarial logits, for display."""
 
 
+LARGEST_COUNT = 10**9
+"""Largest whole number in a recipe; larger ones are mistakes, and would be counted to for ever."""
+
+
 class Section(ClosedModel):
     """Base class of a recipe's sections: unknown fields and wrong types are errors."""
 
     model_config = ConfigDict(strict=True)
+
+    @field_validator("*")
+    @classmethod
+    def _of_usable_size(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > LARGEST_COUNT:
+            raise ValueError(f"input should be at most {LARGEST_COUNT:,}")
+        return value
 
 
 class ObjectiveParams(Section):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
 
 from defenses.objectives import ObjectiveParams, Section, parse_objective
-from defenses.recipes.schedules import ends_period
 from defenses.recipes.sections import (
     Augment,
     EpsilonSchedule,
@@ -22,6 +22,7 @@ from defenses.recipes.sections import (
     Training,
 )
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.text import printable
 
 DESCRIPTIVE_FIELDS = ("name", "title", "citation")
 """Fields that do not change what is trained."""
@@ -91,7 +92,7 @@ class Recipe(Section):
         if any(a >= b for a, b in itertools.pairwise(edges)):
             raise ValueError("schedule.periods must be increasing and between 0 and 1")
         epochs, periods = self.training.epochs, self.schedule.periods
-        if sum(ends_period(periods, epochs, epoch) for epoch in range(epochs)) <= len(periods):
+        if len({epochs, *(math.ceil(part * epochs) for part in periods)}) <= len(periods):
             raise ValueError(f"training.epochs = {epochs} is too short for {len(periods) + 1} periods")
         if self.threat.eps == 0:
             raise ValueError(
@@ -128,7 +129,8 @@ def _user_error(name: str, error: ValidationError) -> UserError:
     if not where:
         return UserError(f"Recipe {name}: {message}")
     value = first["input"]
-    return UserError(f"{where} = {value if isinstance(value, str | Fraction) else repr(value)}: {message}")
+    shown = str(value) if isinstance(value, str | Fraction) else repr(value)
+    return UserError(f"{where} = {printable(shown, 100)}: {message}")
 
 
 def known_fields() -> list[str]:

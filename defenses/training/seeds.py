@@ -12,6 +12,8 @@ from defenses.training.trainer import TrainingOutcome
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
 
+MOST_SEEDS = 1000
+
 
 @dataclass(frozen=True)
 class SeedStatistics:
@@ -29,7 +31,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
-            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+            chosen = range(int(first), int(last) + 1) if dash else range(int(first), int(first) + 1)
+            if len(seeds) + chosen.stop - chosen.start > MOST_SEEDS:
+                raise UserError(f"--seeds {text} contains more than {MOST_SEEDS} seeds. Name fewer.")
+            seeds += chosen
     except ValueError:
         raise UserError(f"--seeds {text} is not a list of seeds: write for example 0,1,2.") from None
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})

@@ -48,9 +48,9 @@ def verify(
     beside = attachments.attached_checkpoint(result)
     if options.checkpoint is None and beside is None:
         raise UserError(f"There is no checkpoint beside {result}: give it with --checkpoint FILE.")
-    recognised(options.checkpoint or str(beside))
     path = out or verification_record.path_beside(result)
     refuse_unwritable(path.parent)
+    recognised(options.checkpoint or str(beside))
     completed = replace(
         options,
         checkpoint=options.checkpoint or str(beside),

@@ -91,6 +91,11 @@ def test_invalid_seeds_are_rejected(text: str) -> None:
         seeds.parse_seeds(text)
 
 
+def test_more_seeds_than_anyone_trains_are_refused_without_counting_to_them() -> None:
+    with pytest.raises(UserError, match="more than 1000 seeds. Name fewer."):
+        seeds.parse_seeds("0-99999999999999")
+
+
 DEVICES = [
     ("gpu", "32", 1, "Unknown device 'gpu'"),
     ("cuda:99", "32", 1, "cuda:99 is not available"),
@@ -107,9 +112,10 @@ def test_invalid_devices_and_precisions_are_rejected(
         start_runtime(device, precision, devices)
 
 
-def test_invalid_threads_are_rejected() -> None:
-    with pytest.raises(UserError, match="--threads must be at least 1"):
-        invoke("train", "at", *TINY, "--threads", "0")
+@pytest.mark.parametrize("threads", [0, 10**40])
+def test_invalid_threads_are_rejected(threads: int) -> None:
+    with pytest.raises(UserError, match="--threads must be at least 1 and at most 10,000"):
+        invoke("train", "at", *TINY, "--threads", str(threads))
 
 
 def test_several_seeds_continue_after_an_interruption(tmp_path: Path) -> None:

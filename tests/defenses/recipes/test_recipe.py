@@ -196,6 +196,9 @@ BAD = [
     ("at", ("threat.eps=8/255",), {"eps": "0.2"}, "threat.eps is 0.2 by its own option and 8/255 by"),
     ("at", (), {"norm": "L3"}, "Unknown norm 'L3'"),
     ("at", (), {"epochs": 0}, "training.epochs = 0"),
+    ("at", (), {"epochs": 10**400}, "input should be at most 1,000,000,000."),
+    ("at-pas", (), {"epochs": 10**10}, "input should be at most 1,000,000,000."),
+    ("at", ("inner.steps=10000000000",), {}, "input should be at most 1,000,000,000."),
     ("nowhere.toml", (), {}, "nowhere.toml does not exist"),
 ]
 

@@ -188,8 +188,8 @@ def test_files_that_are_not_checkpoints_are_refused(run: Run, tmp_path: Path) ->
         refused(run("run", name, "--data", "digits", "--eps", "0.1"), message)
 
 
-def test_an_impossible_run_folder_is_refused_before_loading(run: Run) -> None:
-    refused(run("run", "absent.pt", "--out", "/proc/nowhere"), "Cannot write to /proc/nowhere")
+def test_an_impossible_run_folder_is_refused_before_loading(run: Run, checkpoint: Path) -> None:
+    refused(run("run", str(checkpoint), "--out", "/proc/nowhere"), "Cannot write to /proc/nowhere")
     assert "Planned" not in run("run", "absent.pt", "--out", "o")[1]
     assert not Path("o").exists()
 
