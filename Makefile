@@ -60,7 +60,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # In an environment of their own: the lowest versions that pyproject.toml allows, and the newest that exist.
 test-lowest: RESOLUTION := lowest-direct
@@ -71,7 +71,7 @@ test-lowest test-newest: | $(UV)
 		--extra dev pyproject.toml -o $(VENV)/$@/requirements.txt
 	$(UV) pip sync --quiet --python $(VENV)/$@/bin/python $(VENV)/$@/requirements.txt
 	$(UV) pip install --quiet --python $(VENV)/$@/bin/python --no-deps --no-build-isolation --editable .
-	$(VENV)/$@/bin/python -m pytest -n 3 --dist loadfile
+	$(VENV)/$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

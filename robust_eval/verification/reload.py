@@ -71,9 +71,11 @@ def _architecture(recorded: CheckpointRecord, given: str | None) -> str | None:
     arch_id = recorded.architecture.id
     arguments = recorded.architecture.arguments
     named = variants.requested(recorded.notes)
-    if network_sources.is_library(arch_id) and recorded.format in _DETECTED:
+    if network_sources.is_library(arch_id):
+        if recorded.format not in _DETECTED:
+            return given  # the file itself names the network
         named = tuple(arguments)
-    elif given is None and network_sources.is_external(arch_id) and recorded.format in _DETECTED:
+    elif given is None and network_sources.is_external(arch_id):
         # Only code that the user names is run.
         raise UserError(f"{recorded.name} was built by {arch_id}: give that code with --arch PATH/{arch_id}.")
     if given is not None or not (named or network_sources.is_library(arch_id)):

@@ -18,11 +18,12 @@ from defenses.training.signals import InterruptHandler
 from defenses.training.state import TrainingProgress
 from defenses.training.trainer import TrainingOutcome, train
 from robust_eval.models.loading import checkpoint
+from robust_eval.models.loading.network_sources import is_external
 
 MakeJob = Callable[..., TrainingJob]
+SMALL_NETWORK = ("architecture_arguments.width=4", "architecture_arguments.hidden=8")
 SMALL = (
-    "architecture_arguments.width=4",
-    "architecture_arguments.hidden=8",
+    *SMALL_NETWORK,
     "training.batch_size=32",
     "selection.steps=2",
     "selection.every=1",
@@ -45,12 +46,14 @@ def make_job(
 ) -> TrainingJob:
     """``make_job(tmp_path, "at", "inner.steps=3")``: a job on the first digits."""
     attack = () if recipe == "natural" else ("inner.steps=2",)
+    arch = options.pop("arch", None)
+    external = arch is not None and is_external(arch)
     choices = Choices(
         data=options.pop("data", "digits"),
         norm=options.pop("norm", None),
-        arch=options.pop("arch", None),
+        arch=arch,
         epochs=options.pop("epochs", 2),
-        sets=(*SMALL, *attack, *sets),
+        sets=(*(one for one in SMALL if not (external and one in SMALL_NETWORK)), *attack, *sets),
     )
     job = prepare(
         TrainOptions(recipe=recipe, choices=choices, **{"out": folder, "tensorboard": False, **options})

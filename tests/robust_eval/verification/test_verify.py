@@ -63,7 +63,7 @@ def test_foreign_checkpoints_are_built_as_in_the_run(original: Path, tmp_path: P
     found = verified(tmp_path, **given)
     assert found.passed, found.checks
     if own_code:
-        with pytest.raises(UserError, match=r"was built by mine\.py:make: give that file with --arch"):
+        with pytest.raises(UserError, match=r"was built by mine\.py:make: give that code with --arch"):
             verified(tmp_path)
         (tmp_path / "mine.py").write_text(code + "# Another version.\n")
         other = next(check for check in verified(tmp_path, **given).checks if check.name == "checkpoint")
@@ -438,7 +438,7 @@ def spoil(folder: Path, content: bytes) -> None:
         (lambda f: (f / "net.pt").unlink(), "net.pt does not exist"),
         (
             lambda f: edit(f, lambda v: v["checkpoint"]["architecture"].update(id="net.py:make")),
-            r"was built by net.py:make: give that file with --arch PATH/net.py:make",
+            r"was built by net.py:make: give that code with --arch PATH/net.py:make",
         ),
     ],
 )

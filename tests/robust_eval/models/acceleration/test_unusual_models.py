@@ -151,9 +151,10 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
         run(Locked(), "float32")
 
 
-def test_a_network_that_returns_a_tuple_is_refused() -> None:
-    with pytest.raises(UserError, match=r"must return logits of shape \(N, classes\), not tuple"):
-        run(Pair(), "float32")
+def test_the_first_of_a_tuple_is_used_as_logits() -> None:
+    result = run(Pair(), "float32")
+    assert result.search is not None
+    assert "the logits are [0] of the model's output" in result.search.notes
 
 
 def test_a_failing_compiler_gives_an_error_message(monkeypatch: pytest.MonkeyPatch) -> None:

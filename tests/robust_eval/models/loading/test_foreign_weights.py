@@ -325,7 +325,7 @@ def test_several_state_dicts_without_a_usual_name_are_refused(make: Make, tmp_pa
         (
             lambda s: {k: v for k, v in s.items() if k != "block2.layer.0.bn2.weight"},
             "wrn-10-1 is the closest: 38 tensors agree; missing (1): block2.layer.0.bn2.weight. Name the "
-            "architecture with --arch, or give its code with --arch path.py:function.",
+            "architecture with --arch (also timm:NAME or torchvision:NAME), or give its code with --arch ",
         ),
         (
             lambda s: {**s, "conv1.weight": torch.zeros(16, 3, 7, 7)},

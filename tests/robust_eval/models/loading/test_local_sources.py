@@ -57,7 +57,7 @@ NET = "from torch import nn\n{}\n\ndef build():\n    return nn.Sequential(nn.Fla
 def test_files_in_packages_import_relatively(tmp_path: Path) -> None:
     write(tmp_path, net__model=NET.format("from .parts import layer"), net__parts=LAYER.format(4))
     (tmp_path / "net" / "__init__.py").touch()
-    network = python_architecture.build(f"{tmp_path / 'net' / 'model.py'}:build", {})
+    network = python_architecture.build(f"{tmp_path / 'net' / 'model.py'}:build", {}, {})
     assert network(torch.zeros(1, 1, 2, 2)).shape == (1, 2)
     assert names(tmp_path / "net" / "model.py") == ["net/__init__.py", "net/model.py", "net/parts.py"]
 
@@ -66,8 +66,8 @@ def test_two_folders_may_have_files_of_the_same_name(tmp_path: Path) -> None:
     for size in (4, 9):
         folder = tmp_path / str(size)
         write(folder, net=NET.format("from parts import layer"), parts=LAYER.format(size))
-        network = python_architecture.build(f"{folder / 'net.py'}:build", {})
+        network = python_architecture.build(f"{folder / 'net.py'}:build", {}, {})
         assert network(torch.zeros(1, size)).shape == (1, 2)
     write(tmp_path / "4", parts=LAYER.format(16))
-    network = python_architecture.build(f"{tmp_path / '4' / 'net.py'}:build", {})
+    network = python_architecture.build(f"{tmp_path / '4' / 'net.py'}:build", {}, {})
     assert network(torch.zeros(1, 16)).shape == (1, 2)
