@@ -1,7 +1,7 @@
 """Verdicts on fixed images equal those of a golden file, so that a refactoring cannot change them unnoticed.
 
-The golden file changes only if the version of an attack is raised, or if the identity of a model or of images is
-computed differently: the seeds depend on it.
+The golden file changes only if the version of an attack is raised, or if the identity of a model or of images
+is computed differently: the seeds depend on it.
 """
 
 from __future__ import annotations
