@@ -193,6 +193,9 @@ def test_light_and_dark_theme(browser: Browser, address: str) -> None:
         dark = paper(page)
         assert dark != light
         assert page.get_attribute("#theme", "aria-pressed") == "true"
+        # A reload may start a new process of the browser, which knows the choice only once it is stored.
+        page.reload()
+        page.wait_for_function("localStorage.getItem('robust-eval-theme') === 'dark'")
         page.reload()
         assert paper(page) == dark
     for page in opened(browser, address, color_scheme="dark"):
