@@ -194,9 +194,11 @@ def test_light_and_dark_theme(browser: Browser, address: str) -> None:
         assert dark != light
         assert page.get_attribute("#theme", "aria-pressed") == "true"
         # A reload may start a new process of the browser, which knows the choice only once it is stored.
-        page.reload()
-        page.wait_for_function("localStorage.getItem('robust-eval-theme') === 'dark'")
-        page.reload()
+        for _ in range(100):
+            page.reload()
+            if page.evaluate("localStorage.getItem('robust-eval-theme')") is not None:
+                break
+            page.wait_for_timeout(50)
         assert paper(page) == dark
     for page in opened(browser, address, color_scheme="dark"):
         assert paper(page) == dark
