@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from PIL import Image
 
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.strict_image import MOST_PIXELS
 
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -40,6 +41,8 @@ class Resizing:
         """The resized and cropped image; a crop beyond the border is filled with black, as in torchvision."""
         if self.resize and self.resize != min(image.size):
             short, long = self.resize, int(self.resize * max(image.size) / min(image.size))
+            if short * long > MOST_PIXELS:
+                raise ValueError(f"resized it has {short}x{long} pixels, more than {MOST_PIXELS:,}")
             size = (short, long) if image.width <= image.height else (long, short)
             image = image.resize(size, _INTERPOLATIONS[self.interpolation])
         if self.crop:
@@ -62,7 +65,7 @@ def parse(query: str, spec: str) -> Resizing:
             if value not in _INTERPOLATIONS:
                 raise unknown("interpolation", value, _INTERPOLATIONS)
             found[name] = value
-        elif not (value.isascii() and value.isdigit() and 1 <= int(value[:5]) <= _LARGEST):
+        elif not (value.isascii() and value.isdigit() and len(value) < 5 and 1 <= int(value) <= _LARGEST):
             raise UserError(f"{spec}: {name} must be a whole number from 1 to {_LARGEST}, got '{value}'.")
         else:
             found[name] = int(value)

@@ -65,6 +65,7 @@ def test_a_folder_with_a_question_mark_in_its_name(tmp_path: Path) -> None:
     [
         ("size=20", "Unknown argument of folder:"),
         ("resize=20&crop=0", "crop must be a whole number from 1 to 4096, got '0'"),
+        ("resize=00100999", "resize must be a whole number from 1 to 4096"),
         ("resize=-3", "resize must be a whole number from 1 to 4096, got '-3'"),
         ("resize=99999999999999999999", "resize must be a whole number from 1 to 4096"),
         ("resize=20&interpolation=area", "Unknown interpolation 'area'"),
@@ -75,3 +76,11 @@ def test_a_folder_with_a_question_mark_in_its_name(tmp_path: Path) -> None:
 def test_other_arguments_are_refused(folder: Path, query: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         load(f"folder:{folder}?{query}")
+
+
+def test_a_strip_of_an_image_is_not_enlarged_without_limit(tmp_path: Path) -> None:
+    path = tmp_path / "strips" / "a" / "0.png"
+    path.parent.mkdir(parents=True)
+    Image.new("L", (100_000, 1)).save(path)
+    with pytest.raises(UserError, match=r"a/0\.png cannot be read as an image \(resized it has 256x25600000"):
+        load(f"folder:{tmp_path / 'strips'}?resize=256&crop=224")
