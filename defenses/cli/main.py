@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from defenses.cli.curves import curves
@@ -14,7 +12,7 @@ from defenses.cli.sweep import sweep
 from defenses.cli.table import table
 from defenses.cli.train import train
 from robust_eval.core import terminal
-from robust_eval.core.versions import print_version
+from robust_eval.core.version_option import add_version_option
 
 app = typer.Typer(
     help="Train the defenses of the AWP paper and its comparisons, with and without weight perturbation.",
@@ -24,18 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Example: defenses train trades-awp --data cifar10 --arch preact-resnet-18",
 )
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
-    """Options before the command."""
-
-
+add_version_option(app)
 app.command("list")(list_recipes)
 app.command(epilog="Example: defenses show trades-awp --data mnist")(show)
 app.command(epilog="Example: defenses train at-awp --data digits --seeds 0,1,2")(train)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from robust_eval.cli.check import check
@@ -16,7 +14,7 @@ from robust_eval.cli.run import run
 from robust_eval.cli.selftest import selftest
 from robust_eval.cli.verify import verify
 from robust_eval.core import terminal
-from robust_eval.core.versions import print_version
+from robust_eval.core.version_option import add_version_option
 
 app = typer.Typer(
     help="Evaluate the adversarial robustness of image classifiers and publish results that others can "
@@ -27,18 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Example: robust-eval run ckpt.pt --data cifar10 --eps 8/255 --suite full --examples 1000",
 )
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
-    """Options before the command."""
-
-
+add_version_option(app)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(landscape_app, name="landscape")
 

@@ -13,15 +13,6 @@ def library_version(name: str) -> str:
         return "unknown"
 
 
-def print_version(wanted: bool) -> None:
-    """The callback of the option ``--version``: print ``robust-eval 0.1.0`` and exit."""
-    import typer
-
-    if wanted:
-        typer.echo(written_by())
-        raise typer.Exit
-
-
 def written_by() -> str:
     """Program and version: ``robust-eval 0.1.0``."""
     return f"robust-eval {library_version('robust-eval')}"
