@@ -112,11 +112,13 @@ def make_job(
     x, y = arguments.checked_images(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
     # Copied before the first call: a model with a memory must not have seen the images.
     unused, judged = copy_model(model).eval(), copy_model(model).eval()
-    output = _first_output(Isolated(copy_model(unused)), x[:1])
+    measured: nn.Module = Isolated(copy_model(unused))
+    output = _first_output(measured, x[:1])
     if place := outputs.place_of_logits(output):
-        model, unused, judged = (outputs.TakesLogits(one, place) for one in (model, unused, judged))
-        output = outputs.TakesLogits(nn.Identity(), place)(output)
-    classes, operations = _classes(output), flops(Isolated(copy_model(unused)), x)
+        each = (model, unused, judged, measured)
+        model, unused, judged, measured = (outputs.TakesLogits(one, place) for one in each)
+        output = outputs.take(output, place)
+    classes, operations = _classes(output), flops(measured, x)
     _check_copy(model, unused, x[:_COMPARED])
     precision, note = check_precision(settings, model, x)
     if int(y.max()) >= classes:

@@ -20,7 +20,7 @@ class TakesLogits(nn.Module):
         self.training = model.training
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return cast(Tensor, _PLACES[self.place](self.model(x_NCHW)))
+        return take(self.model(x_NCHW), self.place)
 
 
 _PLACES: Mapping[str, Any] = {
@@ -28,6 +28,11 @@ _PLACES: Mapping[str, Any] = {
     "['logits']": lambda output: output[LOGITS],
     "[0]": lambda output: output[0],
 }
+
+
+def take(output: object, place: str) -> Tensor:
+    """The logits at a place of an output."""
+    return cast(Tensor, _PLACES[place](output))
 
 
 def place_of_logits(output: object) -> str:

@@ -202,8 +202,7 @@ def returning_logits(network: nn.Module, x_1CHW: torch.Tensor, arch: str) -> tup
     note = ""
     if place := outputs.place_of_logits(output):
         network, note = outputs.TakesLogits(network, place), outputs.note(place)
-        with torch.no_grad():
-            output = network(x_1CHW)
+        output = outputs.take(output, place)
     if problem := output_problem(output, len(x_1CHW)):
         raise UserError(f"{arch} must return logits of shape (N, classes), not {problem}.")
     return network, output.shape[1], note
