@@ -19,7 +19,7 @@ from robust_eval.core.devices import device_name, pick_device
 from robust_eval.core.files import atomic
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Architecture
-from robust_eval.models.loading import checkpoint, network_sources
+from robust_eval.models.loading import checkpoint
 
 Metrics = Mapping[str, Any]
 Selected = Literal["validation", "last", "unknown"]
@@ -41,10 +41,7 @@ def save_model(
     epoch was selected; leaderboards show it, independently of the file's name.
     """
     recipe, images = job.recipe, job.train
-    architecture = Architecture(recipe.architecture, recipe.architecture_arguments)
-    if network_sources.is_external(recipe.architecture):
-        known = network_sources.identity(recipe.architecture)
-        architecture = Architecture(known.id, {**recipe.architecture_arguments, **known.arguments})
+    architecture = job.architecture
     if members:
         arguments = {"of": architecture.id, "members": members, "arguments": dict(architecture.arguments)}
         architecture = Architecture("ensemble", arguments)

@@ -20,9 +20,10 @@ from defenses.training.options import TrainOptions
 from robust_eval import data
 from robust_eval.core import image_sketch
 from robust_eval.core.errors import UserError
-from robust_eval.core.types import Normalisation
+from robust_eval.core.types import Architecture, Normalisation
 from robust_eval.data import ImageSet
 from robust_eval.models.loading import network_sources
+from robust_eval.models.loading.python_architecture import DIGEST
 from robust_eval.models.normalisation import NORMALISATIONS, parse_normalisation
 
 
@@ -50,6 +51,15 @@ class TrainingJob:
         return image_sketch.sketch(s.x_NHWC for s in (self.train, self.extra, self.pseudo) if s is not None)
 
     @cached_property
+    def architecture(self) -> Architecture:
+        """As checkpoints record it; the digest of code is that at the start of the run."""
+        name, arguments = self.recipe.architecture, self.recipe.architecture_arguments
+        if not network_sources.is_external(name):
+            return Architecture(name, arguments)
+        known = network_sources.identity(name)
+        return Architecture(known.id, {**arguments, **known.arguments})
+
+    @cached_property
     def inputs(self) -> dict[str, Any]:
         """Fingerprints of the image sets and the hash of the initial weights."""
         sets = {
@@ -66,11 +76,10 @@ class TrainingJob:
 
     def identity(self) -> dict[str, Any]:
         """Everything the result depends on; a run folder belongs to one identity."""
-        options, architecture = self.options, self.recipe.architecture
-        external = network_sources.is_external(architecture)
+        options, digest = self.options, self.architecture.arguments.get(DIGEST)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            **(network_sources.identity(architecture).arguments if external else {}),
+            **({DIGEST: digest} if digest else {}),
             **self.inputs,
             "seed": options.seed,
             "precision": options.precision,
