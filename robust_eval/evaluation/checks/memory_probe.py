@@ -7,6 +7,9 @@ A model that remembers the first image answers the second as before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -15,51 +18,74 @@ from robust_eval.models.isolation import Isolated
 
 STEP = 1e-3
 """Size of the change of each pixel."""
+_DIRECTIONS = 8
+"""Random changes of an image, of which the one with the largest promise is made."""
 _RIGHT = (0.8, 1.25)
 """Share of the promised change, within a call, of half of the images if gradients predict it."""
 
 
-def change_in_next_call(model: nn.Module, x_NCHW: Tensor, rows: int) -> float:
-    """How much of the change that is seen within a call is seen from one call to the next; 1 for most models.
+def change_in_next_call(model: nn.Module, x_NCHW: Tensor, sizes: Sequence[int]) -> float:
+    """How much of the change that gradients promise is seen from one call to the next; 1 for most models.
 
-    Of the median image. 1 also if gradients do not predict the change within a call, so that nothing can be
-    compared, and for fewer than four images. ``rows``: images per call, fewer if memory is short. The model
-    itself is called; pass a copy.
+    The value furthest from 1 of several pairs of calls, with ``sizes`` images each, in this order; fewer if
+    memory is short. 1 also if gradients do not predict the change within a call, so that nothing can be
+    compared, and for fewer than four images. The model itself is called; pass a copy.
     """
     if len(x_NCHW) < 4:
         return 1.0
-    isolated = Isolated(model)
-    return out_of_memory.with_fewer(lambda n: _change_in_next_call(isolated, x_NCHW, n), rows, least=7)
-
-
-def _change_in_next_call(model: nn.Module, x: Tensor, rows: int) -> float:
-    within = _shares_of_promise(model, *_near_pairs(x, max(1, rows // 2)), together=True)
-    if not len(within) or not _RIGHT[0] < within.quantile(0.25) <= within.quantile(0.75) < _RIGHT[1]:
+    isolated, images = Isolated(model), _Images(x_NCHW)
+    share, predicted = partial(_share_in_next_call, isolated, images), partial(_predicted, isolated, images)
+    shares = [out_of_memory.with_fewer(share, rows, least=7) for rows in sizes]
+    if not out_of_memory.with_fewer(predicted, max(sizes), least=7):
         return 1.0
-    between = _shares_of_promise(model, *_near_pairs(x, rows), together=False)
-    return float(between.median() / within.median()) if len(between) else 1.0
+    return max(shares, key=lambda share: abs(share - 1))
 
 
-def _shares_of_promise(model: nn.Module, first: Tensor, second: Tensor, *, together: bool) -> Tensor:
-    """The change of the two largest logits' difference from the first images to the second ones, divided by
-    the change that the gradient promises (N,); empty without gradients.
+def _share_in_next_call(model: nn.Module, images: _Images, rows: int) -> float:
+    """The change from a call to the next, divided by the promised one: the slope of a line through zero, so
+    that images of little promise, whose quotients vary most, count least. 1 without gradients.
     """
-    none = torch.zeros(0, dtype=torch.float64)
-    n, leaf = len(first), (torch.cat([first, second]) if together else first).requires_grad_()
+    first = images.mixtures(rows)
+    gap, classes, gradients = _gap_and_gradient(model, first, rows)
+    if gradients is None:
+        return 1.0
+    direction = images.signs(first)
+    for other in (images.signs(first) for _ in range(_DIRECTIONS - 1)):
+        larger = (gradients * other).flatten(1).sum(1).abs() > (gradients * direction).flatten(1).sum(1).abs()
+        direction[larger] = other[larger]
+    with torch.no_grad():
+        changes = (_gap(model(first + STEP * direction), classes) - gap).double()
+    promised = STEP * (gradients * direction).flatten(1).double().sum(1)
+    return float((changes * promised).sum() / promised.square().sum()) if promised.any() else 1.0
+
+
+def _predicted(model: nn.Module, images: _Images, rows: int) -> bool:
+    """Whether gradients predict the change between two images of one call, for half of the pairs."""
+    first = images.mixtures(max(1, rows // 2))
+    second = first + STEP * images.signs(first)
+    gap, _, gradients = _gap_and_gradient(model, torch.cat([first, second]), len(first))
+    if gradients is None:
+        return False
+    before, after = gap.split(len(first))
+    promised = (gradients * (second - first)).flatten(1).double().sum(1)
+    shares = ((after - before).double() / promised)[promised != 0]
+    # Comparisons with NaN are false.
+    return bool(len(shares) and _RIGHT[0] < shares.quantile(0.25) and shares.quantile(0.75) < _RIGHT[1])
+
+
+def _gap_and_gradient(model: nn.Module, images: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(gap, classes, gradient): the difference of two logits (N,), which are the largest ones of the first
+    ``rows`` images, in this order again and again; their classes (N, 2), and the gradient for those rows.
+    """
+    leaf = images.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = model(leaf)
-        if not logits.requires_grad:
-            return none
-        classes = logits.detach()[:n].topk(2, 1).indices
-        gap = _gap(logits[:n], classes)
-        gradients = torch.autograd.grad(gap.sum(), leaf, allow_unused=True)
-    if any(found is None for found in gradients):
-        return none
-    with torch.no_grad():
-        moved = _gap(logits[n:] if together else model(second), classes)
-        promised = (gradients[0][:n].double() * (second - first).double()).flatten(1).sum(1)
-        shares: Tensor = (moved - gap).double() / promised
-        return shares[promised != 0]
+        classes = logits.detach()[:rows].topk(2, 1).indices
+        gap = _gap(logits, classes.repeat(len(images) // rows, 1))
+        if not gap.requires_grad:
+            return gap, classes, None
+        (found,) = torch.autograd.grad(gap[:rows].sum(), leaf, allow_unused=True)
+    return gap.detach(), classes, None if found is None else found[:rows]
 
 
 def _gap(logits_NK: Tensor, classes_N2: Tensor) -> Tensor:
@@ -67,17 +93,26 @@ def _gap(logits_NK: Tensor, classes_N2: Tensor) -> Tensor:
     return first - second
 
 
-def _near_pairs(x_NCHW: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """``rows`` mixtures of two random images each, one of them moved by random numbers of pixels, on the
-    8-bit grid; and an image near each of them.
-    """
-    generator = torch.Generator()
-    generator.seed()
-    chosen = (torch.randint(len(x_NCHW), (rows,), generator=generator).to(x_NCHW.device) for _ in range(2))
-    shifts = [int(torch.randint(side, (), generator=generator)) for side in x_NCHW.shape[2:]]
-    weights = (0.3 + 0.4 * torch.rand(rows, 1, 1, 1, generator=generator)).to(x_NCHW)
-    one, other = (x_NCHW[indices] for indices in chosen)
-    mixtures = weights * one + (1 - weights) * other.roll(shifts, (2, 3))
-    mixtures = (255 * mixtures).round().clamp(1, 254) / 255
-    signs = 2 * torch.randint(0, 2, mixtures.shape, generator=generator).to(x_NCHW) - 1
-    return mixtures, mixtures + STEP * signs
+class _Images:
+    """Random images that no process has shown to the model before."""
+
+    def __init__(self, x_NCHW: Tensor) -> None:
+        self._x, self._generator = x_NCHW, torch.Generator()
+        self._generator.seed()
+
+    def mixtures(self, rows: int) -> Tensor:
+        """``rows`` mixtures of two random images each, one of them moved by random numbers of pixels, on the
+        8-bit grid, in [1/255, 254/255].
+        """
+        x, one, other = self._x, self._whole(len(self._x), rows), self._whole(len(self._x), rows)
+        shifts = [int(self._whole(side, 1)) for side in x.shape[2:]]
+        weights = (0.3 + 0.4 * torch.rand(rows, 1, 1, 1, generator=self._generator)).to(x)
+        mixtures = weights * x[one] + (1 - weights) * x[other].roll(shifts, (2, 3))
+        return (255 * mixtures).round().clamp(1, 254) / 255
+
+    def signs(self, like: Tensor) -> Tensor:
+        """-1 or 1 for each pixel of images like these."""
+        return 2 * torch.randint(0, 2, like.shape, generator=self._generator).to(like) - 1
+
+    def _whole(self, below: int, count: int) -> Tensor:
+        return torch.randint(below, (count,), generator=self._generator).to(self._x.device)

@@ -40,8 +40,8 @@ class Foreign:
     augment: Function = torch.clone
     """Changes the images (N, C, H, W) that the BatchNorm layers remember."""
 
-    def state(self) -> State:
-        """The tensors."""
+    def network(self) -> nn.Module:
+        """The network, in eval mode."""
         x_NCHW, y_N = digit_images("train")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
@@ -53,7 +53,11 @@ class Foreign:
                     module.activation = self.activation
             features = _features(network, self.scale * self.augment(x_NCHW))
             _fit_last_layer(network.get_submodule("fc"), features, y_N)
-        return network.state_dict()
+        return network.eval().requires_grad_(False)
+
+    def state(self) -> State:
+        """The tensors."""
+        return self.network().state_dict()
 
 
 def trained_without_batchnorm() -> State:

@@ -16,6 +16,7 @@ from robust_eval.core.threat import parse_threat
 from robust_eval.evaluation.checks import memory_probe, side_effects
 from robust_eval.results.flags import from_model
 from robust_eval.results.flags.figures import SideEffects
+from robust_eval.verification.selftest.foreign_files import Foreign
 from robust_eval.verification.selftest.plain_network import THREAT, digit_images, plain_network
 from robust_eval.verification.selftest.planted_memory import (
     RemembersForTheJudge,
@@ -154,10 +155,12 @@ def test_a_memory_that_only_the_judge_is_answered_from_is_found() -> None:
 
 def test_a_model_without_memory_changes_as_much_in_the_next_call() -> None:
     x, _ = digit_images()
-    for rows in (8, 32, 64):
-        assert memory_probe.change_in_next_call(plain_network(), x[:8], rows) == pytest.approx(1, abs=0.15)
-    assert memory_probe.change_in_next_call(plain_network(), x[:3], 8) == 1, "too few images"
-    assert memory_probe.change_in_next_call(Detached(plain_network()), x[:8], 8) == 1, "no gradients"
+    # A network of few units, the gradients of which change the most; the random images differ every time.
+    network = Foreign(bias=False).network()
+    shares = [memory_probe.change_in_next_call(network, x[:32], (8, 16)) for _ in range(200)]
+    assert max(abs(share - 1) for share in shares) < from_model.CHANGE_IN_NEXT_CALL / 2
+    assert memory_probe.change_in_next_call(plain_network(), x[:3], (8,)) == 1, "too few images"
+    assert memory_probe.change_in_next_call(Detached(plain_network()), x[:8], (8,)) == 1, "no gradients"
 
 
 class Detached(nn.Module):
