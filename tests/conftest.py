@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip("No real data: set ROBUST_EVAL_DATA to a folder with mnist/ and cifar10-lossless/.")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Give a test the same random numbers whichever tests run before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
