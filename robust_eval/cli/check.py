@@ -44,6 +44,7 @@ def check(
     from robust_eval.evaluation.checks import diagnosis
     from robust_eval.evaluation.checks.probes import probe_job
     from robust_eval.evaluation.planning.options import EvaluationOptions
+    from robust_eval.evaluation.progress import descriptions
     from robust_eval.results import flags
 
     console = terminal.console()
@@ -54,7 +55,7 @@ def check(
     if not diagnose:
         options = prepare.with_some_epsilon(options, loaded.ref, images.chosen)
     job = prepare.build_job(options, settings, loaded, images)
-    tables.print_checkpoint(console, job.request.checkpoint)
+    descriptions.print_checkpoint(console, job.request.checkpoint)
     probe = probe_job(prepare.with_first_images(job, IMAGES), quick=True)
     clean = _clean(job)
     console.print(f"  clean accuracy {_clean_text(job, clean)}", highlight=False)

@@ -127,11 +127,12 @@ def _print_plan(console: Console, options: EvaluationOptions, where: RunOptions)
     from robust_eval.evaluation.checks import diagnosis
     from robust_eval.evaluation.job import estimate
     from robust_eval.evaluation.prepare import prepare
+    from robust_eval.evaluation.progress import descriptions
 
     start = time.perf_counter()
     job = prepare(options)
     loading = time.perf_counter() - start
-    tables.print_request(console, job.request, options.device)
+    descriptions.print_request(console, job.request, options.device)
     if where.diagnose:
         console.print(f"  diagnosis      {diagnosis.cost_text(job)}", highlight=False)
     for note in job.notes:
@@ -177,16 +178,16 @@ def _work(
     start: Callable[[Log], Executor],
 ) -> None:
     """Run everything and print the results; ``start``: the executor, which logs its decisions."""
-    from robust_eval.cli import progress
     from robust_eval.evaluation.executors.run_spec import make_run_spec
     from robust_eval.evaluation.executors.scheduler import Scheduler
+    from robust_eval.evaluation.progress import displays
 
     parent = len(each) > 1
     specs = [
         make_run_spec(one, where.out, parent=parent, shard=shard, diagnose=where.diagnose) for one in each
     ]
     # Ray has replaced the handler of SIGTERM.
-    with signals.handled(signals.interrupt), progress.display(console, several=parent) as display:
+    with signals.handled(signals.interrupt), displays.of_console(console, several=parent) as display:
         executor = start(display.log)
         scheduler = Scheduler(specs, executor, display)
         try:
@@ -204,7 +205,7 @@ def _work(
         raise typer.Exit(signals.exit_code())
     _report(console, scheduler.runs)
     if len(workers) > 1:
-        from robust_eval.cli.progress_tables import utilisation
+        from robust_eval.evaluation.progress.tables import utilisation
 
         console.print(utilisation(workers), highlight=False)
     _raise_failures(scheduler.runs)

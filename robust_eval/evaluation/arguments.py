@@ -40,10 +40,10 @@ def check_options(
     *, name: object, data: object, out: object, display: object, diagnose: object, options: SearchOptions
 ) -> None:
     """Raise :class:`UserError` for options of other types than those of :func:`robust_eval.evaluate`."""
-    if display is not None and not hasattr(display, "update"):
+    if not isinstance(display, bool) and not hasattr(display, "update"):
         raise UserError(
-            "display must be an object with the methods update, opened and log "
-            "(robust_eval.evaluation.executors.display.Display), or None."
+            "display must be True, False, or an object with the methods update, opened and log "
+            "(robust_eval.evaluation.executors.display.Display)."
         )
     batch_size, seed = options.batch_size, options.seed
     right = {

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import SearchOptions
 from robust_eval.evaluation.planning.request import make_request
 from robust_eval.evaluation.planning.settings import check_options
+from robust_eval.evaluation.progress import displays
 from robust_eval.models import out_of_memory, outputs
 from robust_eval.models.acceleration.deep_copy import copy_model
 from robust_eval.models.acceleration.tuning import flops
@@ -50,7 +52,7 @@ def evaluate(
     name: str = "model",
     data: str = "arrays",
     out: str | os.PathLike[str] | None = None,
-    display: Display | None = None,
+    display: Display | bool = True,
     diagnose: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
@@ -71,8 +73,8 @@ def evaluate(
         data: name of the images in the result, such as ``mnist``. Images of 8 bits per channel have the same
             fingerprint as on the command line, so that both results can be compared.
         out: run folder, which the same call continues; None: the run is held in memory.
-        display: receives progress; an object with the methods of
-            :class:`robust_eval.evaluation.executors.display.Display`. None: nothing is shown.
+        display: show progress, on a terminal or in a notebook; or an object that receives it, with the
+            methods of :class:`robust_eval.evaluation.executors.display.Display`.
         diagnose: also check whether the attacks converge (:mod:`robust_eval.evaluation.checks.diagnosis`).
         batch_size: examples per unit; None: chosen by image size.
         seed: random seed of all attacks, 0 or more.
@@ -89,7 +91,11 @@ def evaluate(
     )
     with standard_state():
         job = make_job(model, x_NCHW, y_N, threat, suite, name, options, data)
-        return run.execute(job, Path(out) if out is not None else None, display, diagnose=diagnose)
+        folder = Path(out) if out is not None else None
+        if not isinstance(display, bool):
+            return run.execute(job, folder, display, diagnose=diagnose)
+        with displays.of_session() if display else nullcontext() as shown:
+            return run.execute(job, folder, shown, diagnose=diagnose)
 
 
 def make_job(

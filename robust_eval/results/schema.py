@@ -192,6 +192,12 @@ class EvalResult(ClosedModel):
 
     __str__ = __repr__
 
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows."""
+        from robust_eval.results.html_table import html_table  # which imports these records
+
+        return html_table(self)
+
     def to_json(self) -> str:
         """The content of the result file."""
         return self.model_dump_json(indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""How an evaluation reports its progress. The implementations for a terminal are in ``robust_eval.cli``."""
+"""How an evaluation reports its progress. Implemented in ``robust_eval.evaluation.progress``."""
 
 from __future__ import annotations
 

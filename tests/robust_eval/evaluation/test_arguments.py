@@ -29,7 +29,7 @@ from robust_eval.core.logits import output_problem
         ({"name": "two\nlines"}, "name must be text in one line"),
         ({"out": 5}, "out must be a path or None, not 5"),
         ({"diagnose": "yes"}, "diagnose must be True or False, not 'yes'"),
-        ({"display": print}, "display must be an object with the methods"),
+        ({"display": print}, "display must be True, False, or an object with the methods"),
     ],
 )
 def test_options_of_other_types_are_refused(keywords: dict[str, Any], message: str) -> None:

@@ -11,7 +11,6 @@ from rich.console import Console
 from support.known_models import linear_problem
 
 from robust_eval import attacks, evaluate
-from robust_eval.cli import progress
 from robust_eval.core import request
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import parse_threat
@@ -20,6 +19,7 @@ from robust_eval.evaluation.checks import precision
 from robust_eval.evaluation.in_memory import make_job
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.planning import settings, units
+from robust_eval.evaluation.progress import displays
 from robust_eval.models.acceleration import bfloat16, compilation, tuning
 from robust_eval.models.acceleration.tuning import Tuning
 from robust_eval.results import DisagreementRecord, SearchRecord, flags
@@ -96,7 +96,7 @@ def test_the_measurement_is_logged(job: Job, measurements: list[bool]) -> None:
 def test_a_run_shows_the_chosen_tuning(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "unavailable_reason", lambda _device: "there is no C++ compiler")
     console = Console(width=100)
-    with console.capture() as shown, progress.display(console) as display:
+    with console.capture() as shown, displays.of_console(console) as display:
         run.execute(replace(job, notes=("float32: no [units]",)), display=display)
     lines = [line for line in shown.get().splitlines() if line and not line.startswith(" ")]
     assert lines.pop(0).startswith("model  sha256 ")

@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich import jupyter
+from rich.console import Console
 from safetensors.numpy import load_file
 from support.known_models import Linear, linear_margin, linear_problem
 from torch import Tensor, nn
 
 from robust_eval import data, evaluate
-from robust_eval.core import norms
+from robust_eval.core import norms, terminal
 from robust_eval.core.errors import UserError
 from robust_eval.evaluation.in_memory import make_job
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.options import EvaluationOptions, SearchOptions
+from robust_eval.evaluation.progress import displays
 from robust_eval.verification.selftest.plain_network import plain_network
 from robust_eval.verification.selftest.planted_outputs import called_by_attack
 
@@ -292,8 +295,38 @@ def test_keywords_and_defaults_are_those_of_the_options() -> None:
 
 def test_a_display_must_have_its_methods() -> None:
     model, x, y = linear_problem(n=4)
-    with pytest.raises(UserError, match="display must be an object with the methods update, opened and log"):
-        evaluate(model, x, y, "Linf 0.04", suite="fgsm", display=True)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="or an object with the methods update, opened and log"):
+        evaluate(model, x, y, "Linf 0.04", suite="fgsm", display=None)  # type: ignore[arg-type]
+
+
+def test_progress_is_shown_on_a_terminal_and_in_a_notebook_unless_switched_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, x, y = linear_problem(n=4)
+
+    def shown(display: bool = True) -> str:
+        evaluate(model, x, y, "Linf 0.04", suite="fgsm", display=display)
+        return capsys.readouterr().out
+
+    assert shown() == "", "output that a file or pipe receives"
+    monkeypatch.setattr(Console, "is_terminal", True)
+    assert "fgsm" in shown()
+    assert shown(display=False) == ""
+    monkeypatch.setattr(Console, "is_terminal", False)
+    monkeypatch.setattr(displays, "find_spec", lambda name: None)
+    monkeypatch.setattr(terminal, "console", lambda: Console(force_jupyter=True))
+    printed: list[str] = []
+    monkeypatch.setattr(jupyter, "display", lambda segments, text: printed.append(text))
+    assert shown() == ""
+    assert any("fgsm: 4/4 done" in text for text in printed)
+
+
+def test_a_notebook_shows_a_result_as_a_table() -> None:
+    model, x, y = linear_problem(n=4)
+    html = evaluate(model, x, y, "Linf 0.04", suite="fgsm", name="<b>mine</b>")._repr_html_()
+    assert "<caption>&lt;b&gt;mine&lt;/b&gt; on arrays, Linf 0.04, n = 4</caption>" in html
+    assert "<th>worst case</th>" in html
+    assert all(event not in html for event in ("<b>", "<script"))
 
 
 def test_images_of_8_bits_have_the_fingerprint_of_the_command_line() -> None:

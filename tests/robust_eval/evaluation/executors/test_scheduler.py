@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from support.scripted_attacks import ScriptedHost, finished_columns, make_request, run_scripted
 
-from robust_eval.cli.progress_tables import stage_text
 from robust_eval.core.request import Request
 from robust_eval.core.types import UnitResult, WorkUnit
 from robust_eval.evaluation.executors.display import SilentDisplay
@@ -19,6 +18,7 @@ from robust_eval.evaluation.executors.scheduler import Scheduler
 from robust_eval.evaluation.planning import suites
 from robust_eval.evaluation.planning.cascade import FinishedColumn
 from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.progress.tables import stage_text
 from robust_eval.results import flags, summary
 
 

@@ -1,17 +1,20 @@
-"""Progress of ``robust-eval run``, for one run or several: a live table on a terminal, else plain lines."""
+"""Progress of one run or several: a live table on a terminal and in a notebook, else plain lines."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.live import Live
 
-from robust_eval.cli import progress_tables, tables
+from robust_eval.core import terminal
 from robust_eval.evaluation.executors import WorkerState
+from robust_eval.evaluation.executors.display import Display, SilentDisplay
 from robust_eval.evaluation.executors.scheduled_run import Run
+from robust_eval.evaluation.progress import descriptions, tables
 
 INTERVAL = 30.0
 """Seconds between plain lines about a stage or run that is not finished."""
@@ -29,7 +32,7 @@ class PlainProgress:
         """Stages of the only run, or runs, whose end has been shown."""
 
     def opened(self, run: Run) -> None:
-        tables.print_opened(self._console, run, brief=self._several)
+        descriptions.print_opened(self._console, run, brief=self._several)
 
     def log(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
@@ -50,21 +53,20 @@ class PlainProgress:
             if finished:
                 self._shown.add(number)
             self._last = time.monotonic()
-            self.log(progress_tables.stage_text(stage, run.running))
+            self.log(tables.stage_text(stage, run.running))
 
     def _update_runs(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None:
         for run in runs:
             if run.closed and run.number not in self._shown:
                 self._shown.add(run.number)
-                self.log(progress_tables.run_text(run))
+                self.log(tables.run_text(run))
         if self._due():
             self._last = time.monotonic()
             self.log(
-                f"{sum(run.closed for run in runs)} of {len(runs)} runs done; "
-                f"{progress_tables.utilisation(workers)}"
+                f"{sum(run.closed for run in runs)} of {len(runs)} runs done; {tables.utilisation(workers)}"
             )
             for run in [run for run in runs if not run.closed and run.running is not None][:MAX_RUNS]:
-                self.log(f"  {progress_tables.run_text(run)}")
+                self.log(f"  {tables.run_text(run)}")
 
     def _due(self) -> bool:
         return time.monotonic() - self._last >= INTERVAL
@@ -78,13 +80,25 @@ class LiveProgress(PlainProgress):
         self._live = live
 
     def update(self, runs: Sequence[Run], workers: Sequence[WorkerState]) -> None:
-        self._live.update(progress_tables.table(runs, workers))
+        self._live.update(tables.table(runs, workers))
 
 
 @contextmanager
-def display(console: Console, *, several: bool = False) -> Iterator[PlainProgress]:
-    """The display for a terminal, or for a file or pipe; ``several``: there are several runs."""
-    if not console.is_terminal:
+def of_session() -> Iterator[Display]:
+    """The display for Python code: on a terminal or in a notebook; elsewhere nothing is shown."""
+    console = terminal.console()
+    if not (console.is_terminal or console.is_jupyter):
+        yield SilentDisplay()
+        return
+    with of_console(console) as display:
+        yield display
+
+
+@contextmanager
+def of_console(console: Console, *, several: bool = False) -> Iterator[PlainProgress]:
+    """The display for a terminal, a notebook, a file or a pipe; ``several``: there are several runs."""
+    # In a notebook a table is redrawn by ipywidgets.
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         yield PlainProgress(console, several=several)
         return
     with Live(console=console, refresh_per_second=4) as live:
