@@ -26,15 +26,21 @@ def train(
         ),
     ] = None,
     threads: Threads = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its time; train nothing.")
+    ] = False,
 ) -> None:
     """Train a recipe. The run folder receives the checkpoints, the learning curve and a record of the run."""
     from robust_eval.models.loading import file_head
 
     if options.init and options.init.strip():
         file_head.check_source(options.init)  # before torch is imported
-    from defenses.cli.train_runs import train_runs
+    from defenses.cli.train_runs import print_plan, train_runs
     from robust_eval.core import terminal
 
     set_threads(threads)
     options = replace(options, recipe=recipe, choices=choices, command=typed_command())
-    train_runs(options, terminal.console(), seeds=seeds)
+    if dry_run:
+        print_plan(options, terminal.console(), seeds=seeds)
+    else:
+        train_runs(options, terminal.console(), seeds=seeds)

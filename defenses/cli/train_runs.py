@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from defenses.training import resume_file
 from defenses.training.display import ConsoleTrainingDisplay, SilentTrainingDisplay, TrainingDisplay
+from defenses.training.estimate import estimate
 from defenses.training.job import TrainingJob, prepare
 from defenses.training.options import TrainOptions
 from defenses.training.runtime import Runtime, start_runtime
@@ -19,6 +20,7 @@ from defenses.training.signals import InterruptHandler, TrainingInterrupted
 from defenses.training.trainer import TrainingOutcome, train
 from robust_eval.core import signals
 from robust_eval.core.errors import UserError
+from robust_eval.core.text import duration
 from robust_eval.core.threat import format_fraction
 
 
@@ -27,9 +29,7 @@ def train_runs(options: TrainOptions, console: Console, *, seeds: str | None) ->
 
     ``seeds`` is a list such as ``0,1,2``; None trains ``options.seed`` alone. Exits with 130 after Ctrl-C.
     """
-    if seeds is not None and options.seed:
-        raise UserError("--seed and --seeds contradict each other: give one of them.")
-    chosen = parse_seeds(seeds) if seeds is not None else (options.seed,)
+    chosen = _chosen_seeds(options, seeds)
     if len(chosen) > 1 and options.out is not None:
         variants = [replace(options, seed=s, out=options.out / f"s{s}") for s in chosen]
     else:
@@ -44,6 +44,35 @@ def train_runs(options: TrainOptions, console: Console, *, seeds: str | None) ->
     if len(chosen) > 1 and runtime.rank == 0:
         _report_seeds(console, chosen, outcomes, job)
     return outcomes
+
+
+def print_plan(options: TrainOptions, console: Console, *, seeds: str | None) -> None:
+    """What :func:`train_runs` would train, and its time on one device, measured with a few updates."""
+    if options.devices > 1 or options.nodes > 1:
+        raise UserError("--dry-run measures one device: leave --devices and --nodes out.")
+    chosen = _chosen_seeds(options, seeds)
+    job = prepare(replace(options, seed=chosen[0]))
+    runtime = start_runtime(options.device, options.precision, 1, 1)
+    _introduce(console, job, runtime)
+    found = estimate(job, runtime)
+    update, measurement = (
+        f"{seconds:.3f} s" if seconds < 1 else duration(seconds)
+        for seconds in (found.update_seconds, found.measurement_seconds)
+    )
+    lines = [
+        *found.notes,
+        f"{job.recipe.training.epochs} epochs, {found.updates:,} updates of {update} each",
+        f"{found.measurements} measurements of accuracy, at most {measurement} each",
+        f"about {duration(len(chosen) * found.seconds)}" + f" for {len(chosen)} seeds" * (len(chosen) > 1),
+    ]
+    for line in lines:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _chosen_seeds(options: TrainOptions, seeds: str | None) -> tuple[int, ...]:
+    if seeds is not None and options.seed:
+        raise UserError("--seed and --seeds contradict each other: give one of them.")
+    return parse_seeds(seeds) if seeds is not None else (options.seed,)
 
 
 def _continued(job: TrainingJob) -> TrainingJob:

@@ -61,6 +61,17 @@ def test_show_prints_values_their_meaning_and_their_sources() -> None:
         assert piece in flat or piece == "Zhang", piece
 
 
+def test_the_plan_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = invoke("train", "trades-awp", *TINY, "--epochs", "7", "--seeds", "0,1", "--dry-run")
+    assert "7 epochs, 70 updates of " in output
+    assert "3 measurements of accuracy, at most " in output
+    assert " for 2 seeds" in output
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="leave --devices and --nodes out"):
+        invoke("train", "at", *TINY, "--devices", "2", "--dry-run")
+
+
 def test_train_with_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     output = invoke("train", "at-awp", *TINY, "--seeds", "0,1")
