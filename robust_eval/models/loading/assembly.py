@@ -11,8 +11,8 @@ from torch import nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture, CheckpointRef, Normalisation
 from robust_eval.models.architectures import Arguments
-from robust_eval.models.loading import native_format, unrecorded
-from robust_eval.models.loading.load_task import LoadedModel, LoadTask
+from robust_eval.models.loading import native_format, recorded_answers, unrecorded
+from robust_eval.models.loading.load_task import Doubts, LoadedModel, LoadTask
 from robust_eval.models.normalisation import Normalised, check_normalisation, parse_normalisation
 
 
@@ -38,7 +38,23 @@ def native_result(
     kind = "robust-eval" if task.contents.format == "torch" else "safetensors"
     claims = (header.dataset, header.trained_with(), notes)
     ref = CheckpointRef(task.title, task.contents.sha256, architecture, header.classes, chosen, kind, *claims)
-    return LoadedModel(in_eval_mode(network, chosen, task.device), ref, header.trained_on())
+    model = in_eval_mode(network, chosen, task.device)
+    return LoadedModel(model, ref, header.trained_on(), _other_answers(task, header, network, recorded))
+
+
+def _other_answers(
+    task: LoadTask, header: native_format.Header, network: nn.Module, normalisation: Normalisation
+) -> Doubts:
+    """Doubts about a network that answers otherwise than the one whose weights were saved."""
+    if header.answers is None or task.known is not None:
+        return Doubts()
+    difference = recorded_answers.difference(
+        network, normalisation, header.channels, header.image_size, header.answers
+    )
+    if difference <= recorded_answers.TOLERANCE:
+        return Doubts()
+    figure = f"logits of random images differ from those in the file by {difference:.1e} standard deviations"
+    return Doubts(findings=((unrecorded.UNCERTAIN, figure),))
 
 
 def question_for(

@@ -46,8 +46,9 @@ def load(
     )
     notes += (note,) if note else ()
     if header is not None:
+        loaded = native_result(task, header, architecture, network, notes)
         doubts = _other_code(header.architecture.arguments, architecture.arguments)
-        return replace(native_result(task, header, architecture, network, notes), doubts=doubts)
+        return replace(loaded, doubts=doubts) if doubts.findings else loaded
     assert images is not None  # as there is no header
     if not images.fits(count):
         raise UserError(f"{arch} gives {count} outputs, but {images.name} has {images.classes} classes.")

@@ -24,6 +24,7 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic, create_folder, report_write_errors
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Architecture, Normalisation
+from robust_eval.models.loading import recorded_answers
 from robust_eval.results.schema import ArchitectureRecord, NormalisationRecord
 
 FORMAT_VERSION = 1
@@ -53,6 +54,8 @@ class Header(ClosedModel):
     recipe: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
+    answers: recorded_answers.Answers | None = None
+    """None in files of earlier versions, and for networks whose logits cannot be stored."""
 
     def trained_with(self) -> dict[str, Any] | None:
         """Recipe, threat model, metrics and provenance, in the form that results record."""
@@ -114,7 +117,10 @@ def save(path: Path, network: nn.Module, description: CheckpointDescription) -> 
     Raises:
         UserError: if the file cannot be written.
     """
-    header = description.header().model_dump(mode="json")
+    answers = recorded_answers.measure(
+        network, description.normalisation, description.channels, description.image_size
+    )
+    header = description.header().model_copy(update={"answers": answers}).model_dump(mode="json")
     state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(state, metadata={_HEADER_KEY: json.dumps(header)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -77,6 +78,28 @@ def test_a_saved_checkpoint_is_loaded_unchanged(
     assert not any(module.training for module in loaded.model.modules())
     assert loaded.model.state_dict().keys() == {f"network.{key}" for key in network.state_dict()}
     assert set(loaded.network.state_dict()) == set(network.state_dict())
+
+
+def test_a_network_that_answers_otherwise_is_flagged(network: nn.Module, tmp_path: Path) -> None:
+    network.train()
+    path = save(tmp_path / "m.pt", network)
+    assert network.training, "saving does not change the network"
+    answers = torch.load(path, weights_only=True)["answers"]
+    assert torch.tensor(answers).shape == (4, 4)
+    assert checkpoint.load(str(path), images=None).doubts.raised == ()
+    damage(path, answers=[[2 * logit for logit in row] for row in answers])
+    ((flag, figure),) = checkpoint.load(str(path), images=None).doubts.raised
+    assert flag == "architecture-uncertain"
+    assert "logits of random images differ" in figure
+    damage(path, answers=None)
+    assert checkpoint.load(str(path), images=None).doubts.raised == ()
+
+
+def test_images_of_an_unbounded_size_are_not_made(network: nn.Module, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.pt", network)
+    damage(path, image_size=(2**20, 2**20))
+    with contextlib.suppress(UserError):
+        assert checkpoint.load(str(path), images=None).doubts.raised
 
 
 def test_an_existing_file_is_replaced_atomically(

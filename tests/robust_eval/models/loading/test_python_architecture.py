@@ -233,7 +233,9 @@ def test_logits_inside_an_output_are_used(output: str, place: str, images: Image
     assert f"the logits are {place} of the model's output" in loaded.ref.notes
 
 
-def test_other_code_than_in_training_is_flagged(code: Path, tmp_path: Path) -> None:
+def test_other_code_than_in_training_is_flagged(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arch = f"{code}:plain"
     recorded = network_sources.identity(arch)
     description = checkpoint.CheckpointDescription(
@@ -250,3 +252,8 @@ def test_other_code_than_in_training_is_flagged(code: Path, tmp_path: Path) -> N
     ((flag, figure),) = checkpoint.load(str(path), images=None, arch=arch).doubts.raised
     assert flag == "architecture-uncertain"
     assert figure.startswith("trained with code of sha256 ")
+    # Code of a library, which the digest does not cover, has changed.
+    monkeypatch.setattr(network_sources, "identity", lambda arch: recorded)
+    ((flag, figure),) = checkpoint.load(str(path), images=None, arch=arch).doubts.raised
+    assert flag == "architecture-uncertain"
+    assert figure.startswith("logits of random images differ from those in the file by ")
