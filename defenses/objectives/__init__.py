@@ -7,8 +7,9 @@ An objective file has
   maximisation maximises, one value per image;
 - ``loss(forward, x_NCHW, adv_NCHW, y, params) -> Terms``: the loss that training minimises.
 
-``forward`` maps images in [0, 1] to logits_NK. ``y`` holds class ids (N,), or class probabilities
-(N, K) under mixup.
+``forward`` maps images in [0, 1] to logits_NK; the second call with the same tensor within ``loss`` costs
+nothing, and updates BatchNorm's running statistics once more. ``y`` holds class ids (N,), or class
+probabilities (N, K) under mixup.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """TRADES: CE(x) + beta KL(p(x) || p(x')) (Zhang et al. 2019); AWP paper, Eq. 2.
 
 p(x) is not detached in the loss: the gradient flows through both arguments of KL, as in the authors' code.
-Both terms use the same natural logits, so there are two forward passes, x' first, in the order of the RST
-authors' code. (The TRADES authors' code makes a second natural pass, which only affects BatchNorm's
-running statistics.)
+The natural logits of both terms are equal. The authors of TRADES and AWP compute them twice, which changes
+BatchNorm's running statistics, and with them the attack, which uses these: ``passes`` is the order of the
+passes in train mode.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +17,13 @@ from torch import Tensor
 
 from defenses.objectives import Forward, ObjectiveParams, PerImage, Terms
 
+NATURAL, ADVERSARIAL = "natural", "adversarial"
+
 
 class Params(ObjectiveParams):
     beta: float = Field(ge=0)
+    passes: Literal["adversarial-natural", "natural-adversarial-natural", "adversarial-natural-natural"]
+    """RST authors' code; TRADES authors' code; AWP authors' TRADES code."""
 
 
 def divergence(natural_NK: Tensor, adversarial_NK: Tensor) -> Tensor:
@@ -34,7 +40,8 @@ def attack_loss(forward: Forward, x_NCHW: Tensor, y: Tensor, params: Params) -> 
 
 
 def loss(forward: Forward, x_NCHW: Tensor, adv_NCHW: Tensor, y: Tensor, params: Params) -> Terms:
-    adversarial_NK = forward(adv_NCHW)
-    natural_NK = forward(x_NCHW)
+    images = {NATURAL: x_NCHW, ADVERSARIAL: adv_NCHW}
+    logits = {name: forward(images[name]) for name in params.passes.split("-")}
+    adversarial_NK, natural_NK = logits[ADVERSARIAL], logits[NATURAL]
     robust = divergence(natural_NK, adversarial_NK).mean()
     return Terms(F.cross_entropy(natural_NK, y) + params.beta * robust, adversarial_NK)

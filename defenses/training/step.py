@@ -17,6 +17,7 @@ from defenses.training.batchnorm import unsynchronised
 from defenses.training.forward_passes import ForwardPasses
 from defenses.training.inner_maximisation import maximise
 from defenses.training.optimiser import l1_penalty, weight_decay_of
+from defenses.training.repeated_passes import RepeatedPasses
 from defenses.training.weight_perturbation import Reduce, WeightPerturbation
 
 
@@ -86,7 +87,7 @@ class TrainingStep:
         return adv_NCHW
 
     def _terms(self, x_NCHW: Tensor, adv_NCHW: Tensor, y: Tensor) -> Terms:
-        forward = self.passes.with_weight_gradients
+        forward = RepeatedPasses(self.model, self.passes.with_weight_gradients)
         return self.objective.loss(forward, x_NCHW, adv_NCHW, y, self.recipe.objective)
 
     def _perturb(self, x_NCHW: Tensor, y: Tensor, epsilon_fraction: float, share: float) -> Tensor:

@@ -15,6 +15,7 @@ from defenses.objectives import cross_entropy, mart, objective_ids, objective_mo
 NATURAL = torch.tensor([[math.log(3.0), 0.0]])
 ADVERSARIAL = torch.tensor([[0.0, 0.0]])
 KL = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+TRADES = {"name": "trades", "beta": 6.0, "passes": "natural-adversarial-natural"}
 X, ADV, Y = torch.zeros(1, 1), torch.ones(1, 1), torch.tensor([0])
 
 
@@ -29,9 +30,9 @@ def test_cross_entropy_uses_only_the_adversarial_image() -> None:
 
 
 def test_trades() -> None:
-    terms = trades.loss(forward, X, ADV, Y, trades.Params(name="trades", beta=6.0))
+    terms = trades.loss(forward, X, ADV, Y, trades.Params.model_validate(TRADES))
     assert terms.loss.item() == pytest.approx(-math.log(0.75) + 6 * KL, rel=1e-6)
-    attacked = trades.attack_loss(forward, X, Y, trades.Params(name="trades", beta=6.0))(ADVERSARIAL)
+    attacked = trades.attack_loss(forward, X, Y, trades.Params.model_validate(TRADES))(ADVERSARIAL)
     assert attacked.tolist() == pytest.approx([KL], rel=1e-6)
 
 
@@ -84,9 +85,8 @@ def test_mart_keeps_finite_gradients_where_probabilities_underflow() -> None:
 def test_the_attack_losses_are_per_image() -> None:
     for name in objective_ids():
         file = objective_module(name)
-        params = file.Params.model_validate(
-            {"name": name} | ({"beta": 6.0} if name != "cross-entropy" else {})
-        )
+        given = {"cross-entropy": {"name": name}, "trades": TRADES}.get(name, {"name": name, "beta": 6.0})
+        params = file.Params.model_validate(given)
         logits = torch.randn(4, 3)
         loss = file.attack_loss(lambda x: x, logits + 1, torch.tensor([0, 1, 2, 0]), params)
         assert loss(logits).shape == (4,), name
