@@ -72,8 +72,8 @@ class SideEffects:
     """Difference between the logits of perturbed images by a copy that was shown the clean ones before, and
     by one that was not; of the median image."""
     change_in_next_call: float = 1.0
-    """Change of the logits between near images in two calls, relative to that between near images in one
-    call, both as shares of what gradients promise; of the median image. The images were never shown."""
+    """Change of the logits between near images in two calls, relative to what gradients promise: at most this
+    much for two fifths of the images, which were never shown before; 1 if nothing can be compared."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ SECOND_DIFFERENCE = 1e-4
 SECOND_DIFFERENCE_SHARE = 0.5
 """As a fraction of the change: about 1 or more for a discontinuity, close to 0 for a smooth network."""
 MEMORY = 1e-4
-CHANGE_IN_NEXT_CALL = 0.5
-"""0.9 to 1.1 for unmodified networks, 0.01 for planted memories."""
+CHANGE_IN_NEXT_CALL = 0.25
+"""0.8 or more for unmodified networks, 0.01 for planted memories."""
 ZERO_GRADIENT = 0.1
 WEAK_GRADIENT = 0.1
 GRADIENT_REPEAT = 1e-2
@@ -96,7 +96,7 @@ def _side_effects(probe: Probe) -> Iterator[Finding]:
         return
     if effects.memory > MEMORY:
         yield "remembers-images", f"logits differ by {effects.memory:.1e} after near images were shown"
-    elif abs(effects.change_in_next_call - 1) > CHANGE_IN_NEXT_CALL:
+    elif effects.change_in_next_call < CHANGE_IN_NEXT_CALL:
         share = effects.change_in_next_call
         yield "remembers-images", f"{share:.0%} of the change to a near image is left in the next call"
 

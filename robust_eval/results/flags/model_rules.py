@@ -113,7 +113,7 @@ MODEL: Mapping[str, Rule] = {
     ),
     "remembers-images": Rule(
         BLOCKS,
-        "1e-4 of the logits' standard deviation; half of the change in the next call (calibrated)",
+        "1e-4 of the logits' standard deviation; a quarter of the change in the next call (calibrated)",
         "The logits of an image depend on images shown before: remove the memory, and judge again.",
     ),
 }

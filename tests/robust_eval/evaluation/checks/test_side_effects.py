@@ -25,6 +25,7 @@ from robust_eval.verification.selftest.planted_memory import (
     RemembersInGlobal,
     RemembersWithGradient,
 )
+from robust_eval.verification.selftest.planted_models import KWinnersTakeAll
 
 
 class Wrapped(nn.Module):
@@ -155,10 +156,11 @@ def test_a_memory_that_only_the_judge_is_answered_from_is_found() -> None:
 
 def test_a_model_without_memory_changes_as_much_in_the_next_call() -> None:
     x, _ = digit_images()
-    # A network of few units, the gradients of which change the most; the random images differ every time.
-    network = Foreign(bias=False).network()
-    shares = [memory_probe.change_in_next_call(network, x[:32], (8, 16)) for _ in range(200)]
-    assert max(abs(share - 1) for share in shares) < from_model.CHANGE_IN_NEXT_CALL / 2
+    # Networks of few units or with jumps, the logits of which change the most beside what gradients promise;
+    # the random images differ every time.
+    for network in (Foreign(bias=False).network(), KWinnersTakeAll().eval()):
+        shares = [memory_probe.change_in_next_call(network, x[:32], (8, 16)) for _ in range(100)]
+        assert min(shares) > 2 * from_model.CHANGE_IN_NEXT_CALL
     assert memory_probe.change_in_next_call(plain_network(), x[:3], (8,)) == 1, "too few images"
     assert memory_probe.change_in_next_call(Detached(plain_network()), x[:8], (8,)) == 1, "no gradients"
 
@@ -195,4 +197,4 @@ class SharedMemory(Wrapped):
 
 def test_a_shared_memory_that_is_soon_full_is_found() -> None:
     found = measure(SharedMemory([]))
-    assert abs(found.change_in_next_call - 1) > from_model.CHANGE_IN_NEXT_CALL
+    assert found.change_in_next_call < from_model.CHANGE_IN_NEXT_CALL
