@@ -66,7 +66,8 @@ class Perturbation(Section):
     kind: Literal["none", "awp", "rwp"]
     gamma: float = Field(ge=0, le=10)
     """Norm of the perturbation of a weight tensor, relative to the norm of the tensor."""
-    size: Literal["L1", "L2"]
+    size: Literal["L1", "L2", "global"]
+    """Norm, of each weight tensor; global: the L2 norm of all tensors together (AWP paper, Appendix D.2)."""
     alternations: int = Field(ge=1)
     """A: number of alternations between input and weight perturbation (AWP paper, Algorithm 2)."""
     steps: int = Field(ge=1)

@@ -64,8 +64,9 @@ class BatchSampler:
     """Batches of ``batch_size`` images, of which ``unlabelled`` come from the pseudo-labelled pool.
 
     An epoch has ceil(labelled / batch_size) batches. Without a pseudo-labelled pool each image is used
-    once and the last batch may be smaller. With one, each epoch takes the first labelled images of a
-    new permutation and draws the pseudo-labelled ones with replacement (RST authors' code).
+    once and the last batch may be smaller; a single image, which BatchNorm cannot normalise, is left out.
+    With one, each epoch takes the first labelled images of a new permutation and draws the pseudo-labelled
+    ones with replacement (RST authors' code).
     """
 
     labelled: ImagePool
@@ -77,7 +78,8 @@ class BatchSampler:
     @property
     def iterations(self) -> int:
         """Batches per epoch."""
-        return math.ceil(self.labelled.n / self.batch_size)
+        single = self.pseudo is None and self.labelled.n > 1 and self.labelled.n % self.batch_size == 1
+        return math.ceil(self.labelled.n / self.batch_size) - single
 
     def size(self, i: int) -> int:
         """The number of images in batch ``i`` of an epoch, over all processes."""
@@ -89,14 +91,14 @@ class BatchSampler:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (x_NCHW, y) of an epoch from number ``start``; of each, the part of process ``rank``.
 
-        A last batch with fewer images than processes is left out.
+        A last batch with fewer than two images per process is left out.
         """
         generator = torch.Generator().manual_seed(derive(self.seed, "batches", str(epoch)))
         # Moved to the device once, so that drawing a batch needs no transfer.
         order = torch.randperm(self.labelled.n, generator=generator).to(self.labelled.y_N.device)
         if self.pseudo is None:
             for i in range(start, self.iterations):
-                if self.size(i) < world:
+                if world > 1 and self.size(i) < 2 * world:
                     return
                 yield self.labelled.batch(order[i * self.batch_size : (i + 1) * self.batch_size][rank::world])
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -87,8 +87,9 @@ def environment(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def write_record(job: TrainingJob, identity: Mapping[str, Any]) -> None:
-    """Write ``run.json``: resolved recipe with the source of each field, data, seed, versions, command."""
+def write_record(job: TrainingJob, identity: Mapping[str, Any], notes: Sequence[str]) -> None:
+    """Write ``run.json``: resolved recipe with the source of each field, data, seed, versions, command, and
+    the decisions that the user was shown."""
     sets = {"train": job.train, "validation": job.validation, "extra": job.extra, "pseudo": job.pseudo}
     record = {
         "command": job.options.command,
@@ -97,6 +98,7 @@ def write_record(job: TrainingJob, identity: Mapping[str, Any]) -> None:
         "environment": environment(pick_device(job.options.device)),
         **identity,
         "sources": dict(job.sources),
+        "notes": list(notes),
     }
     with atomic(job.folder / RECORD) as file:
         file.write((json.dumps(record, indent=2) + "\n").encode())

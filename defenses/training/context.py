@@ -74,7 +74,7 @@ def begin(job: TrainingJob, runtime: Runtime) -> tuple[TrainingContext, Training
         step=step,
         sampler=_sampler(job, device),
         pools=_measured_pools(job, device),
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, (note, step.perturbation.note))),
     )
     return context, TrainingState(network, optimiser, average)
 

@@ -21,6 +21,8 @@ from robust_eval.core.errors import UserError
 
 _CAST = (_ConvNd, nn.Linear)
 """The layers whose weights autocast casts; BatchNorm's scale and shift stay float32."""
+_CAST_NAMES = ("weight", "bias")
+"""Not the tensors that a parametrised weight is computed from."""
 
 
 class ForwardPasses:
@@ -108,8 +110,13 @@ class ForwardPasses:
             if not torch.is_autocast_enabled(device):
                 return weights
             dtype = torch.get_autocast_dtype(device)
+        # By the first name of each: a tensor that other layers share is theirs too, and keeps its type.
+        kept = {
+            id(p) for m in self.model.modules() if not isinstance(m, _CAST) for p in m._parameters.values()
+        }
         for prefix, layer in self.model.named_modules():
-            if isinstance(layer, _CAST):
-                for name, p in layer.named_parameters(prefix, recurse=False):
-                    weights[name] = p.to(dtype)
+            for name in _CAST_NAMES if isinstance(layer, _CAST) else ():
+                full = f"{prefix}.{name}" if prefix else name
+                if full in parameters and id(parameters[full]) not in kept:
+                    weights[full] = parameters[full].to(dtype)
         return weights

@@ -77,7 +77,7 @@ class RunFolder:
                 f"{self._path} already holds a run: continue it with --resume, or choose another folder "
                 "with --out."
             )
-        self._write(lambda: checkpoints.write_record(self._job, self._identity))
+        self._write(lambda: checkpoints.write_record(self._job, self._identity, self._context.notes))
         return ()
 
     def save_epoch(self, row: dict[str, float], better: bool) -> None:
@@ -129,7 +129,7 @@ class RunFolder:
         progress = self._state.progress
         self._saved_epoch = progress.epoch
         if not (self._path / RECORD).exists():
-            self._write(lambda: checkpoints.write_record(self._job, self._identity))
+            self._write(lambda: checkpoints.write_record(self._job, self._identity, self._context.notes))
         rows = progress.rows
         if rows and not progress.iteration and not is_written(self._path / CURVE, rows):
             # After a full disk possibly only the state was saved: write the other files now.

@@ -3,8 +3,9 @@
 AWP (Wu, Xia, Wang 2020), Eq. 7-11 and Algorithm 2. The authors compute v as the update of a second
 network, a copy that takes one optimiser step in every batch. The direction of that update is the
 gradient's, so here v is computed from the gradient, without the second network and without the rounding
-error of a difference of nearly equal weights. As in their code, tensors named ``weight`` with more than
-one dimension are perturbed (no biases, no BatchNorm), each relative to its own norm.
+error of a difference of nearly equal weights. As in their code, tensors with more than one dimension are
+perturbed (no biases, no BatchNorm), each relative to its own norm. They choose those named ``weight``; here
+other names count too, as those of parametrised weights, which makes no difference for their networks.
 
 It works with any objective:
 
@@ -29,18 +30,27 @@ import torch
 from torch import Tensor, nn
 
 from defenses.recipes.sections import Perturbation
+from robust_eval.core.errors import UserError
 
 Reduce = Callable[[Sequence[Tensor]], None]
 """Averages gradients, or random directions, over processes, in place."""
 
 
 def perturbed_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Multi-dimensional ``weight`` tensors: convolutions and linear layers, including the classifier."""
+    """Trainable tensors with more than one dimension that are no biases, also those of parametrised weights.
+
+    Convolutions and linear layers, including the classifier; a tensor that several layers share is one.
+    """
     return [
         parameter
         for name, parameter in network.named_parameters()
-        if "weight" in name.rsplit(".", 1)[-1] and parameter.dim() > 1 and parameter.requires_grad
+        if parameter.requires_grad and parameter.dim() > 1 and not _is_bias(name)
     ]
+
+
+def _is_bias(name: str) -> bool:
+    """Whether a parameter is a bias, as ``bias``, ``bias_hh_l0`` or ``parametrizations.bias.original``."""
+    return any(part.startswith("bias") for part in name.split(".")[-2:])
 
 
 class WeightPerturbation:
@@ -51,8 +61,23 @@ class WeightPerturbation:
         self.parameters: list[Tensor] = list(perturbed_parameters(network)) if active else []
         self.config = config
         self._reduce = reduce
+        if active and not self.parameters:
+            raise UserError(
+                "The network has no trainable tensor with more than one dimension, so there is nothing to "
+                "perturb. Train it with a recipe without weight perturbation, or set perturbation.kind=none."
+            )
+        self._share = sum(p.numel() for p in self.parameters) / max(
+            sum(p.numel() for p in network.parameters() if p.requires_grad), 1
+        )
         self._order = 1 if config.size == "L1" else 2
         self._saved: list[Tensor] = []
+
+    @property
+    def note(self) -> str:
+        """How much of the network is perturbed; '' without perturbation."""
+        if not self.parameters:
+            return ""
+        return f"{len(self.parameters)} weight tensors are perturbed, {self._share:.1%} of the parameters"
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -96,8 +121,7 @@ class WeightPerturbation:
         """w+v <- w+v + size * norm(w) * d / norm(d), then project v to norm(v) <= gamma * norm(w); Eq. 10."""
         if not self._saved:
             self._saved = [p.clone() for p in self.parameters]
-        lengths = torch._foreach_norm(directions, self._order)
-        weights = torch._foreach_norm(self._saved, self._order)
+        lengths, weights = self._norms(directions), self._norms(self._saved)
         tiny = torch.finfo(weights[0].dtype).tiny
         scales = [
             torch.where(d > tiny, size * w / d.clamp_min(tiny), torch.zeros_like(d))
@@ -108,6 +132,13 @@ class WeightPerturbation:
         if self._may_exceed_gamma():
             self._project(weights)
 
+    def _norms(self, tensors: list[Tensor]) -> Sequence[Tensor]:
+        """The norm of each tensor; with ``global`` that of all tensors together, for each of them."""
+        norms = torch._foreach_norm(tensors, self._order)
+        if self.config.size != "global":
+            return norms
+        return [torch.linalg.vector_norm(torch.stack(list(norms)))] * len(norms)
+
     def _may_exceed_gamma(self) -> bool:
         """Steps of the default size add up to at most gamma (triangle inequality), so need no projection."""
         return float(self.config.step_size) * self.config.alternations * self.config.steps > 1
@@ -115,7 +146,7 @@ class WeightPerturbation:
     def _project(self, weights: Sequence[Tensor]) -> None:
         """Project v onto the sphere norm(v) = gamma * norm(w) if it is outside; Eq. 8."""
         differences = torch._foreach_sub(self.parameters, self._saved)
-        lengths = torch._foreach_norm(differences, self._order)
+        lengths = self._norms(differences)
         for p, saved, v, length, weight in zip(
             self.parameters, self._saved, differences, lengths, weights, strict=True
         ):
