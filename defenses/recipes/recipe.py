@@ -16,6 +16,7 @@ from defenses.recipes.sections import (
     Inner,
     Optimiser,
     Perturbation,
+    Replicate,
     Schedule,
     Selection,
     Threat,
@@ -42,6 +43,7 @@ class Recipe(Section):
     threat: Threat
     objective: Annotated[SerializeAsAny[ObjectiveParams], BeforeValidator(parse_objective)]
     inner: Inner
+    replicate: Replicate
     perturbation: Perturbation
     optimiser: Optimiser
     schedule: Schedule

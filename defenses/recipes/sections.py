@@ -60,6 +60,17 @@ class Inner(Section):
     """Mode of BatchNorm during the attack; in train mode the attack changes the running statistics."""
 
 
+class Replicate(Section):
+    """Slips of the authors' code that change numbers; off in all recipes, on to repeat their runs."""
+
+    unclamped_start: bool
+    """TRADES, MART, RST: the attack's start may lie outside [0, 1]."""
+    ball_around_start: bool
+    """Pre-training: the ball is around the start, so that x' may be two radii away from x."""
+    wide_start: bool
+    """AWP on SVHN, L2: the uniform start fills [-1/2, 1/2] for every pixel, whatever the radius."""
+
+
 class Perturbation(Section):
     """Weight perturbation: adversarial (awp), random (rwp) or none."""
 

@@ -5,11 +5,13 @@ It shares only ``core.norms`` with the attacks of the evaluation, so that a bug 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from defenses.objectives import Forward, PerImage
-from defenses.recipes.sections import Inner
+from defenses.recipes.sections import Inner, Replicate
 from robust_eval.core.norms import norm_per_image, project, scale_small_gradients
 from robust_eval.core.threat import Norm
 
@@ -17,8 +19,19 @@ MIN_RADIUS = 1e-6
 """No attack below this radius; the epsilon schedule of Liu et al. starts at 0."""
 
 
+FAITHFUL = Replicate(unclamped_start=False, ball_around_start=False, wide_start=False)
+"""No slip of the authors' code."""
+
+
 def maximise(
-    forward: Forward, loss: PerImage, x_NCHW: Tensor, *, norm: Norm, radius: float, inner: Inner
+    forward: Forward,
+    loss: PerImage,
+    x_NCHW: Tensor,
+    *,
+    norm: Norm,
+    radius: float,
+    inner: Inner,
+    replicate: Replicate = FAITHFUL,
 ) -> Tensor:
     """Adversarial images for ``x_NCHW`` (float32 in [0, 1]), within ``radius`` and the box; detached.
 
@@ -29,12 +42,13 @@ def maximise(
     """
     if inner.steps == 0 or radius < MIN_RADIUS:
         return x_NCHW.detach()
-    best = _ascend(forward, loss, x_NCHW, norm, radius, inner)
+    ascend = partial(_ascend, forward, loss, x_NCHW, norm, radius, inner, replicate)
+    best = ascend()
     if inner.restarts == 1:
         return best
     best_loss = _final_loss(forward, loss, best)
     for _ in range(inner.restarts - 1):
-        other = _ascend(forward, loss, x_NCHW, norm, radius, inner)
+        other = ascend()
         other_loss = _final_loss(forward, loss, other)
         better = other_loss > best_loss
         best = torch.where(better.view(-1, 1, 1, 1), other, best)
@@ -43,10 +57,23 @@ def maximise(
 
 
 def _ascend(
-    forward: Forward, loss: PerImage, x_NCHW: Tensor, norm: Norm, radius: float, inner: Inner
+    forward: Forward,
+    loss: PerImage,
+    x_NCHW: Tensor,
+    norm: Norm,
+    radius: float,
+    inner: Inner,
+    replicate: Replicate,
 ) -> Tensor:
     step = float(inner.step_size) * radius
-    adv = (x_NCHW + _start(x_NCHW, norm, radius, inner)).clamp_(0, 1)
+    if replicate.wide_start:
+        adv = x_NCHW + torch.empty_like(x_NCHW).uniform_(-0.5, 0.5)
+    else:
+        adv = x_NCHW + _start(x_NCHW, norm, radius, inner)
+    if not replicate.unclamped_start:
+        adv = adv.clamp_(0, 1)
+    if replicate.ball_around_start:
+        x_NCHW = adv
     for _ in range(inner.steps):
         adv.requires_grad_(True)
         # The sum over images: a mean would move small gradients towards underflow.

@@ -81,7 +81,13 @@ class TrainingStep:
             radius = float(recipe.threat.eps) * epsilon_fraction
             with unsynchronised(self.model):
                 adv_NCHW = maximise(
-                    forward, loss, x_NCHW, norm=recipe.threat.norm, radius=radius, inner=recipe.inner
+                    forward,
+                    loss,
+                    x_NCHW,
+                    norm=recipe.threat.norm,
+                    radius=radius,
+                    inner=recipe.inner,
+                    replicate=recipe.replicate,
                 )
         self.model.train()
         return adv_NCHW

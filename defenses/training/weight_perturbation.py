@@ -146,7 +146,7 @@ class WeightPerturbation:
     def _project(self, weights: Sequence[Tensor]) -> None:
         """Project v onto the sphere norm(v) = gamma * norm(w) if it is outside; Eq. 8."""
         differences = torch._foreach_sub(self.parameters, self._saved)
-        lengths = self._norms(differences)
+        lengths = self._norms(list(differences))
         for p, saved, v, length, weight in zip(
             self.parameters, self._saved, differences, lengths, weights, strict=True
         ):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from defenses.recipes.sections import Inner
+from defenses.recipes.sections import Inner, Replicate
 from defenses.training.inner_maximisation import direction, maximise
 from robust_eval.core.norms import distance, in_box
 from robust_eval.core.threat import Norm
@@ -49,6 +49,49 @@ def test_it_reaches_the_closed_form_optimum_on_a_linear_model(norm: Norm) -> Non
     away = (W[1 - y] - W[y]).view(-1, 1, 2, 2)
     unit = away.sign() if norm == "Linf" else away / away.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     torch.testing.assert_close(loss(forward(adv)), loss(forward(x + RADIUS[norm] * unit)), rtol=1e-3, atol=0)
+
+
+def replicate(*names: str) -> Replicate:
+    return Replicate(**{name: name in names for name in Replicate.model_fields})
+
+
+def test_slips_of_the_authors_code_can_be_repeated() -> None:
+    """An attack without gradient returns its start, projected and clamped."""
+    x = torch.rand(200, 1, 2, 2, generator=torch.Generator().manual_seed(3))
+    seen: list[Tensor] = []
+
+    def no_gradient(images: Tensor) -> Tensor:
+        seen.append(images.detach().clone())
+        return 0 * forward(images)
+
+    def attacked(norm: Norm, *names: str) -> Tensor:
+        seen.clear()
+        loss = lambda logits: logits.sum(1)  # noqa: E731
+        return maximise(
+            no_gradient, loss, x, norm=norm, radius=0.1, inner=inner(), replicate=replicate(*names)
+        )
+
+    def reach(adv: Tensor) -> float:
+        return float((adv - x).abs().max())
+
+    assert reach(attacked("Linf")) <= 0.1 + 1e-6
+    assert all(in_box(images).all() for images in seen)
+    attacked("Linf", "unclamped_start")
+    assert not in_box(seen[0]).all()
+    assert in_box(seen[1]).all()
+    # The gradient always points up: from a start that is up to a radius away, one more radius.
+    rising = maximise(
+        lambda v: v.flatten(1),
+        lambda logits: logits.sum(1),
+        x,
+        norm="Linf",
+        radius=0.1,
+        inner=inner(),
+        replicate=replicate("ball_around_start"),
+    )
+    assert 0.15 < reach(rising) <= 0.2 + 1e-6
+    attacked("L2", "wide_start")
+    assert 0.4 < float((seen[0] - x).abs().max()) <= 0.5
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
