@@ -92,7 +92,7 @@ def test_a_wrong_value_is_reported_before_any_training(tmp_path: Path) -> None:
     words = ["sweep", "at-awp", "--data", "digits", "--out", str(tmp_path / "s"), "--over"]
     for over, sentence in (
         ("gamma=0,much", "perturbation.gamma = much: input should be a valid number"),
-        ("awp.norm=L2,L7", "perturbation.size = L7: input should be 'L1' or 'L2'"),
+        ("awp.norm=L2,L7", "perturbation.size = L7: input should be 'L1', 'L2' or 'global'"),
         ("A=1,0", "perturbation.alternations = 0: input should be greater than or equal to 1"),
     ):
         result = CliRunner().invoke(main.app, [*words, over])
