@@ -57,6 +57,18 @@ def read(
     return array if array.ndim == 3 else array[..., None]
 
 
+def describe(path: Path, name: str) -> tuple[tuple[int, int], int]:
+    """((width, height), channels) of an image as :func:`read` would give it, which is not decoded.
+
+    Raises like :func:`read`, but not for damaged pixels.
+    """
+    with regular_file.opened(path, "images", LARGEST) as file, _reported(name):
+        limited = _LimitedFile(file)
+        with Image.open(limited, formats=FORMATS) as image:  # type: ignore[arg-type]  # read, seek and tell
+            _refuse_unusable(image, file, name)
+            return image.size, 1 if image.mode in _GREY else 3
+
+
 @contextmanager
 def _reported(name: str) -> Iterator[None]:
     try:
