@@ -80,6 +80,11 @@ class ImageSet:
         why = f"{model} has {outputs} classes, but {self.name} has"
         if self.all_classes:
             raise UserError(f"{why} {self.classes}. Choose the data it was trained on with --data.")
+        if self.classes - 1 == outputs and self.y_N.min() == 1:
+            raise UserError(
+                f"{model} has the classes 0 to {outputs - 1}, but the labels of {self.name} run from 1 to "
+                f"{outputs}. Number them from 0: save y - 1."
+            )
         raise UserError(
             f"{why} the label {self.classes - 1}. Number the classes from 0 to {outputs - 1}, or choose the "
             "data it was trained on with --data."

@@ -23,7 +23,7 @@ from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.data import ImageSet, Split
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import check_precision
-from robust_eval.evaluation.checks import doubts
+from robust_eval.evaluation.checks import doubts, image_shape
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.known_model import load_known
 from robust_eval.evaluation.planning import suites
@@ -122,9 +122,9 @@ def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, L
     # another --examples could give another model.
     model = load_model(options.checkpoint, options, settings.device, images.all if images else None)
     if images is None:
-        everything = load_images(options, model.ref.dataset)
-        everything.refuse_misfit(model.ref.classes, model.ref.name)
-        images = _choose(options, everything)
+        images = _choose(options, load_images(options, model.ref.dataset))
+    images.all.refuse_misfit(model.ref.classes, model.ref.name)
+    image_shape.refuse_others(model, images.chosen, settings.device)
     return model, images
 
 
