@@ -214,7 +214,7 @@ def _known_threat(options: ThreatOptions, ref: CheckpointRef, images: ImageSet) 
     if eps is None and trained.get("norm") == norm:
         eps = trained.get("eps")
     if eps is None:
-        eps = DEFAULT_EPS.get(images.name.partition("?")[0], {}).get(norm)
+        eps = DEFAULT_EPS.get(images.name.partition("?")[0].removesuffix("-c"), {}).get(norm)
     return norm, None if eps is None else str(eps)
 
 
