@@ -25,7 +25,7 @@ class DataOptions:
     data: str | None = option(
         None,
         "digits, mnist, cifar10, cifar100, svhn, imagenet, tiny-imagenet, cifar10-c, cifar100-c, imagenet-c, "
-        "folder:DIR or npz:FILE (default: what the checkpoint was trained on).",
+        "torchvision:NAME, hf:NAME, folder:DIR or npz:FILE (default: what the checkpoint was trained on).",
         panel=DATA,
         path=True,
     )
