@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +71,8 @@ def write(
         return _write(request, finished, report, diagnosis, command, folder, (file, evidence or {}))
     finally:
         if file is not None:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # the next command removes it
+                file.unlink()
 
 
 def _write(
