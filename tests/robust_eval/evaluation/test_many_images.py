@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +86,52 @@ def test_float_images_are_indexed_like_a_tensor() -> None:
     mask = torch.tensor([True, False, True, False, False, True])
     for rows in (slice(2, 5), torch.tensor([5, 0]), mask, [1, 3]):
         assert torch.equal(images[rows], tensor[rows])
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from robust_eval.core import memory
+from robust_eval.evaluation import run
+from robust_eval.evaluation.planning.options import EvaluationOptions
+from robust_eval.evaluation.prepare import prepare
+
+top = Path(sys.argv[1])
+options = EvaluationOptions(
+    checkpoint=str(top / "net.pt"), arch=f"{top / 'net.py'}:Net", normalisation="none",
+    data=f"folder:{sys.argv[2]}", suite="clean", eps="1/255", batch_size=50, device="cpu",
+)
+run.execute(prepare(options), Path(sys.argv[2]) / ".run")
+print(memory.peak())
+"""
+NETWORK = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.linear(x.mean((2, 3)))
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    """1,800 and 3,000 images of 224x224, whose pixels have 258 and 431 MiB."""
+    (tmp_path / "net.py").write_text(NETWORK)
+    weight = torch.tensor([[-9.0, 0, 0], [9.0, 0, 0]])
+    torch.save({"linear.weight": weight, "linear.bias": torch.tensor([4.5, -4.5])}, tmp_path / "net.pt")
+    peaks = []
+    for n in (1800, 3000):
+        for label in (0, 1):
+            folder = tmp_path / str(n) / str(label)
+            folder.mkdir(parents=True)
+            Image.new("RGB", (224, 224), (60 + 130 * label, 90, 90)).save(folder / "0.jpg")
+            for number in range(1, n // 2):
+                (folder / f"{number}.jpg").hardlink_to(folder / "0.jpg")
+        command = [sys.executable, "-c", MEASURED, str(tmp_path), str(tmp_path / str(n))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]) / 2**20)
+    assert peaks[1] < peaks[0] + 80, peaks
