@@ -19,7 +19,9 @@ class Choices:
     """
 
     data: str = option(
-        "cifar10", "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE.", panel=DATA
+        "cifar10",
+        "Any dataset of robust-eval run, such as cifar10, tiny-imagenet, hf:NAME or folder:DIR.",
+        panel=DATA,
     )
     arch: str | None = option(
         None,

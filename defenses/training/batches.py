@@ -39,7 +39,7 @@ class ImagePool:
 
 def build_pool(sets: list[ImageSet], device: torch.device) -> ImagePool:
     """The images of all sets, in order, on ``device``."""
-    x_NHWC = np.concatenate([images.x_NHWC for images in sets])
+    x_NHWC = np.concatenate([images.in_memory() for images in sets])
     y_N = np.concatenate([images.y_N for images in sets])
     x_NCHW = torch.from_numpy(np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2)))
     return ImagePool(x_NCHW.to(device), torch.from_numpy(y_N.astype(np.int64)).to(device))

@@ -14,6 +14,7 @@ from defenses.runs.files import make_folder
 from robust_eval import data
 from robust_eval.core.errors import UserError
 from robust_eval.core.files import atomic
+from robust_eval.core.pixels import Pixels
 from robust_eval.data import ImageSet, folder, npz
 from robust_eval.models.loading import checkpoint
 
@@ -88,7 +89,7 @@ def unlabelled_images(spec: str, root: Path | None) -> ImageSet:
     """Load ``spec`` like any dataset; an archive may lack ``y``, and a folder may contain images directly."""
     scheme, _, argument = spec.partition(":")
     path = Path(argument).expanduser()
-    x_NHWC = None
+    x_NHWC: Pixels | None = None
     if scheme == "npz":
         x_NHWC = npz.load_unlabelled(path)
     elif scheme == "folder" and path.is_dir() and not any(item.is_dir() for item in path.iterdir()):

@@ -12,6 +12,7 @@ from robust_eval.core.text import duration
 from robust_eval.evaluation.executors.scheduled_run import Run
 from robust_eval.evaluation.planning.cost import Estimate
 from robust_eval.results import RESULT_FILE, Count, EvalResult, FlagRecord, checkpoint_claims
+from robust_eval.results.corruptions import corruption_errors
 from robust_eval.results.schema import EVIDENCE_FILE
 
 
@@ -61,6 +62,13 @@ def print_flags(console: Console, flags: Sequence[FlagRecord]) -> None:
 
 def print_result(console: Console, result: EvalResult) -> None:
     console.print(result_table(result))
+    if (errors := corruption_errors(result)) is not None:
+        each = errors.by_corruption if errors.relative is None else errors.relative
+        title = "mean error" if errors.relative is None else "mean error relative to AlexNet's"
+        listed = ", ".join(f"{name} {100 * error:.1f}" for name, error in each.items())
+        console.print(f"mCE {100 * errors.mce:.2f}% ({title}): {listed}.", highlight=False)
+        if errors.relative is not None:
+            console.print(f"Mean error without AlexNet: {100 * errors.mean:.2f}%.", highlight=False)
     if result.search is not None and (lost := result.search.disagreement) is not None:
         console.print(
             f"{result.suite.precision} search, beside float32 on {lost.images} images: of {lost.verdicts} "

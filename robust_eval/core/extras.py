@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 from robust_eval.core.errors import UserError
@@ -35,3 +36,17 @@ def check(extra: str, package: str, purpose: str) -> None:
         raise UserError(
             f'{purpose} needs {package}, which is not installed: pip install "robust-eval[{extra}]".'
         )
+
+
+def file(extra: str, package: str, name: str, purpose: str) -> Path:
+    """The path of a file in a package that an extra installs, which is not imported.
+
+    Raises:
+        UserError: if the package is not installed, or lacks the file.
+    """
+    check(extra, package, purpose)
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if Path(folder, name).is_file():
+            return Path(folder, name)
+    raise UserError(f"{purpose} needs {name} of {package}, which is missing. Install {package} again.")

@@ -51,7 +51,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 @contextmanager
 def _written_together(paths: list[Path]) -> Iterator[list[Any]]:
     """Open temporary files; at the end, flush and rename them to ``paths``, or remove them after an error."""
-    temporary = [path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp") for path in paths]
+    temporary = [temporary_path(path) for path in paths]
     files: list[Any] = []
     try:
         try:
@@ -73,6 +73,11 @@ def _written_together(paths: list[Path]) -> Iterator[list[Any]]:
         raise
     for folder in {path.parent for path in paths}:
         sync_folder(folder)
+
+
+def temporary_path(path: Path) -> Path:
+    """The temporary file that becomes ``path``, in the same folder."""
+    return path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
 
 
 def open_new(path: Path) -> BinaryIO:

@@ -112,11 +112,12 @@ def _acquire_native(path: Path, wait: float) -> BaseFileLock:
             return lock
 
 
-def change_files(folder: Path, write: Mapping[str, bytes], remove: Sequence[str] = ()) -> None:
+def change_files(folder: Path, write: Mapping[str, bytes | Path], remove: Sequence[str] = ()) -> None:
     """Write and remove files of a locked folder, together or not at all.
 
     Args:
-        write: content by path relative to the folder, with ``/``; the files appear in this order.
+        write: content by path relative to the folder, with ``/``; the files appear in this order. Instead of
+            the content, a temporary file of the folder that is on disk; it is moved.
         remove: paths that are removed after that, in this order.
 
     Raises:
@@ -128,6 +129,10 @@ def change_files(folder: Path, write: Mapping[str, bytes], remove: Sequence[str]
         try:
             create_folder(staged)
             for number, content in enumerate(write.values()):
+                if isinstance(content, Path):
+                    content.replace(staged / str(number))
+                    sync_folder(staged)
+                    continue
                 with atomic(staged / str(number)) as file:
                     file.write(content)
             with atomic(staged / _PLAN) as file:

@@ -17,18 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_eval.core.pixels import Pixels
+
 SKETCH_SIZE = 1024
 _NAME = "smallest_hashes"
 
 
-def hashes(x_NHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def hashes(x_NHWC: Pixels) -> NDArray[np.uint64]:
     """One hash per image, shape (N,), of size and pixels; labels are not hashed."""
     size = np.array(x_NHWC.shape[1:], "<i8").tobytes()
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8, key=size).digest() for image in x_NHWC)
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
-def hashes_of_all(sets: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
+def hashes_of_all(sets: Iterable[Pixels]) -> NDArray[np.uint64]:
     """The hashes of all images of several sets, concatenated; empty without sets."""
     return np.concatenate([np.empty(0, np.uint64), *map(hashes, sets)])
 
@@ -43,7 +45,7 @@ class Overlap:
     """Number of images whose membership the sketch decides."""
 
 
-def sketch(sets: Iterable[NDArray[np.uint8]]) -> dict[str, Any]:
+def sketch(sets: Iterable[Pixels]) -> dict[str, Any]:
     """The sketch of the union of ``sets`` (each N, H, W, C), as JSON values for a checkpoint."""
     found = hashes_of_all(sets)
     smallest = np.unique(found)[:SKETCH_SIZE]
@@ -51,7 +53,7 @@ def sketch(sets: Iterable[NDArray[np.uint8]]) -> dict[str, Any]:
     return {"images": len(found), _NAME: content}
 
 
-def overlap(sketched: Mapping[str, Any], x_NHWC: NDArray[np.uint8]) -> Overlap | None:
+def overlap(sketched: Mapping[str, Any], x_NHWC: Pixels) -> Overlap | None:
     """Compare images with a :func:`sketch`; None if the sketch cannot be read."""
     try:
         content = base64.b64decode(sketched[_NAME], validate=True)

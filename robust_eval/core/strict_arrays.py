@@ -91,7 +91,29 @@ def read_npy(path: Path, most: int) -> NDArray[Any]:
     return _array(io.BytesIO(content), len(content), str(path))
 
 
+def npy_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(shape, type) of an array in C order, else :class:`UserError`; the file is then at its first value."""
+    shape, dtype, order, _ = _header(file, name)
+    if order != "C":
+        raise UserError(f"{name} is stored in Fortran order. Save numpy.ascontiguousarray of it.")
+    return shape, dtype
+
+
 def _array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
+    shape, dtype, order, length = _header(file, name)
+    content = size - length
+    if len(shape) > _MOST_DIMENSIONS or math.prod(shape) * dtype.itemsize != content:
+        raise UserError(f"{name} is damaged: it declares the shape {shape} of {dtype} for {content} bytes.")
+    buffer = strict_zip.fill(file, content)
+    try:
+        found: NDArray[Any] = np.ndarray(shape, dtype, buffer, order=order)
+        return _checked(found.astype(dtype.newbyteorder("="), order="K", copy=False), name)
+    except ValueError as error:
+        raise UserError(f"{name} is damaged ({error}).") from None
+
+
+def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any], Any, int]:
+    """(shape, type, order, length of the header in bytes)."""
     start = file.read(10)
     wide = start[6:7] in (b"\x02", b"\x03")
     start += file.read(2) if wide else b""
@@ -104,16 +126,7 @@ def _array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
         raise UserError(f"{name} is damaged: its description of the array cannot be read.")
     dtype = _dtype(header["descr"], name)
     shape = tuple(int(part.rstrip("L")) for part in re.findall(r"\d+L?", header["shape"]))
-    content = size - len(start) - length
-    if len(shape) > _MOST_DIMENSIONS or math.prod(shape) * dtype.itemsize != content:
-        raise UserError(f"{name} is damaged: it declares the shape {shape} of {dtype} for {content} bytes.")
-    buffer = strict_zip.fill(file, content)
-    order: Any = "F" if header["order"] == "True" else "C"
-    try:
-        found: NDArray[Any] = np.ndarray(shape, dtype, buffer, order=order)
-        return _checked(found.astype(dtype.newbyteorder("="), order="K", copy=False), name)
-    except ValueError as error:
-        raise UserError(f"{name} is damaged ({error}).") from None
+    return shape, dtype, "F" if header["order"] == "True" else "C", len(start) + length
 
 
 def _dtype(descr: str, name: str) -> np.dtype[Any]:

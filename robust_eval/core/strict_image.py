@@ -5,10 +5,11 @@ Pillow would otherwise pass PostScript to Ghostscript, which runs it as a progra
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,26 @@ def read(
         UserError: for a file that cannot be opened, is larger than LARGEST, is not in one of FORMATS, is
             damaged, has several frames, more than MOST_PIXELS pixels or more than 8 bits per channel.
     """
-    with regular_file.opened(path, "images", LARGEST) as file, _reported(name):
+    with regular_file.opened(path, "images", LARGEST) as file:
+        return _decode(file, name, size, change)
+
+
+def decode(
+    content: bytes, name: str, change: Callable[[Image.Image], Image.Image] | None = None
+) -> NDArray[np.uint8]:
+    """Decode the content of a file as :func:`read` does."""
+    if len(content) > LARGEST:
+        raise UserError(f"{name} is larger than {regular_file.size_text(LARGEST)}, the limit for images.")
+    return _decode(io.BytesIO(content), name, None, change)
+
+
+def _decode(
+    file: BinaryIO,
+    name: str,
+    size: tuple[int, int] | None,
+    change: Callable[[Image.Image], Image.Image] | None,
+) -> NDArray[np.uint8]:
+    with _reported(name):
         limited = _LimitedFile(file)
         with Image.open(limited, formats=FORMATS) as image:  # type: ignore[arg-type]  # read, seek and tell
             _refuse_unusable(image, file, name)
@@ -55,6 +75,18 @@ def read(
             decoded = image.convert("L" if image.mode in _GREY else "RGB")
             array = np.asarray(decoded if change is None else change(decoded))
     return array if array.ndim == 3 else array[..., None]
+
+
+def describe(path: Path, name: str) -> tuple[tuple[int, int], int]:
+    """((width, height), channels) of an image as :func:`read` would give it, which is not decoded.
+
+    Raises like :func:`read`, but not for damaged pixels.
+    """
+    with regular_file.opened(path, "images", LARGEST) as file, _reported(name):
+        limited = _LimitedFile(file)
+        with Image.open(limited, formats=FORMATS) as image:  # type: ignore[arg-type]  # read, seek and tell
+            _refuse_unusable(image, file, name)
+            return image.size, 1 if image.mode in _GREY else 3
 
 
 @contextmanager
@@ -71,7 +103,7 @@ def _reported(name: str) -> Iterator[None]:
         raise UserError(f"{name} cannot be read as an image ({reason}).") from None
 
 
-def _refuse_unusable(image: Image.Image, file: BufferedReader, name: str) -> None:
+def _refuse_unusable(image: Image.Image, file: BinaryIO, name: str) -> None:
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise UserError(
@@ -90,12 +122,12 @@ def _refuse_unusable(image: Image.Image, file: BufferedReader, name: str) -> Non
         raise UserError(f"{name} has more than {_MOST_SCANS} scans. Save it again.")
 
 
-def _is_deep_png(image: Image.Image, file: BufferedReader) -> bool:
+def _is_deep_png(image: Image.Image, file: BinaryIO) -> bool:
     """Whether a PNG has 16 bits per channel; Pillow silently keeps the upper 8 bits."""
     return image.format == "PNG" and _content(file)[24] > 8  # in IHDR, the first chunk
 
 
-def _content(file: BufferedReader) -> bytes:
+def _content(file: BinaryIO) -> bytes:
     position = file.tell()
     file.seek(0)
     content = file.read(LARGEST)
@@ -106,7 +138,7 @@ def _content(file: BufferedReader) -> bytes:
 class _LimitedFile:
     """A file that can be read from a limited number of times."""
 
-    def __init__(self, file: BufferedReader) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file, self.reads = file, _HEADER_READS
         self.seek, self.tell = file.seek, file.tell
 

@@ -93,6 +93,14 @@ class TensorFile:
             raise UserError(f"{self._name}: {key!a} has the type {stored.dtype}. Save it as F32.")
         return np.frombuffer(self.content(key), _NUMPY[stored.dtype]).reshape(stored.shape)
 
+    def mapped(self, key: str, path: Path) -> NDArray[Any]:
+        """A tensor of numbers that is not empty, as pages of the open file, which is at ``path``."""
+        stored = self.tensors[key]
+        if stored.dtype not in _NUMPY or stored.dtype == "BOOL":
+            return self.array(key)
+        start = self._start + stored.start
+        return np.memmap(path, _NUMPY[stored.dtype], "r", start, stored.shape)
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[TensorFile]:

@@ -1,8 +1,9 @@
 """Datasets of labelled images, one file per dataset; the file stem is the dataset id.
 
 A dataset file defines ``load(argument, root, split) -> ImageSet`` and ``ARGUMENT``: the placeholder of the
-text after the colon (``DIR`` for ``folder:DIR``), or None without one. No registration is needed. May
-import ``core``.
+text after the colon (``DIR`` for ``folder:DIR``), or None without one. A file with ``OPTIONS`` (how they are
+written) and without ``ARGUMENT`` receives the text after a question mark instead. ``SPLITS``: the splits, if
+they are not train and test. No registration is needed. May import ``core``.
 """
 
 from __future__ import annotations
@@ -15,16 +16,22 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_eval.core import pixels
 from robust_eval.core.discovery import module, module_ids
 from robust_eval.core.download import user_cache
 from robust_eval.core.errors import UserError, unknown
+from robust_eval.core.pixels import Pixels, StoredPixels
 from robust_eval.core.types import Slice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Split = Literal["train", "test"]
+    from robust_eval.core.float_images import Images
+
+Split = Literal["train", "test", "val"]
 SHUFFLED = "shuffled, seed 0"
+LARGEST_BYTES = 16 * 2**30
+"""Pixels that are held in memory at once, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +41,9 @@ class ImageSet:
     name: str
     """The dataset id; ``folder:NAME`` and ``npz:FILE`` contain only the last component of the path."""
     split: str
-    """``train`` or ``test``; ``all`` if the source has no splits."""
-    x_NHWC: NDArray[np.uint8]
+    """``train``, ``test`` or ``val``; ``all`` if the source has no splits."""
+    x_NHWC: Pixels
+    """Read when they are needed if they are many."""
     y_N: NDArray[np.int64]
     class_names: tuple[str, ...]
     order: str = "stored"
@@ -72,6 +80,11 @@ class ImageSet:
         why = f"{model} has {outputs} classes, but {self.name} has"
         if self.all_classes:
             raise UserError(f"{why} {self.classes}. Choose the data it was trained on with --data.")
+        if self.classes - 1 == outputs and self.y_N.min() == 1:
+            raise UserError(
+                f"{model} has the classes 0 to {outputs - 1}, but the labels of {self.name} run from 1 to "
+                f"{outputs}. Number them from 0: save y - 1."
+            )
         raise UserError(
             f"{why} the label {self.classes - 1}. Number the classes from 0 to {outputs - 1}, or choose the "
             "data it was trained on with --data."
@@ -95,18 +108,50 @@ class ImageSet:
                 f"Asked for {n} examples, but {self.name} ({self.split}) has {self.n}. "
                 f"Ask for {self.n} or fewer."
             )
-        return replace(self, x_NHWC=self.x_NHWC[:n], y_N=self.y_N[:n])
+        return self._part(slice(n))
 
     def subset(self, indices: NDArray[np.int64]) -> ImageSet:
         """The images at ``indices``, in that order."""
-        return replace(self, x_NHWC=self.x_NHWC[indices], y_N=self.y_N[indices])
+        return self._part(indices)
+
+    def _part(self, key: slice | NDArray[np.int64]) -> ImageSet:
+        part = pixels.chosen(self.x_NHWC, key)
+        return replace(self, x_NHWC=part, y_N=self.y_N[key])
+
+    def held(self) -> ImageSet:
+        """The same, with few images decoded once and kept in memory."""
+        return replace(self, x_NHWC=pixels.held(self.x_NHWC))
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """``x_NCHW`` (float32 in [0, 1]) and ``y_N`` (int64), contiguous, on the CPU."""
+        """``x_NCHW`` (float32 in [0, 1]) and ``y_N`` (int64), contiguous, on the CPU: all of them in memory.
+
+        Raises:
+            UserError: for images of more than LARGEST_BYTES.
+        """
         import torch
 
-        x_NCHW = torch.from_numpy(np.ascontiguousarray(self.x_NHWC.transpose(0, 3, 1, 2)))
-        return x_NCHW.float().div_(255), torch.from_numpy(self.y_N.copy())
+        from robust_eval.core.float_images import to_floats
+
+        return to_floats(self.in_memory()), torch.from_numpy(self.y_N.copy())
+
+    def images(self) -> tuple[Images, Tensor]:
+        """Like :meth:`tensors`, but many images are read when they are needed."""
+        import torch
+
+        from robust_eval.core.float_images import images_of
+
+        return images_of(self.x_NHWC), torch.from_numpy(self.y_N.copy())
+
+    def in_memory(self) -> NDArray[np.uint8]:
+        """All pixels as an array. Raises :class:`UserError` for more than LARGEST_BYTES."""
+        if not isinstance(self.x_NHWC, StoredPixels):
+            return self.x_NHWC
+        if self.x_NHWC.nbytes > LARGEST_BYTES:
+            raise UserError(
+                f"{self.name} has more than {LARGEST_BYTES >> 30} GiB of pixels, which this needs in memory. "
+                "Use fewer images."
+            )
+        return self.x_NHWC[:]
 
     def slice(self) -> Slice:
         """Identify the images."""
@@ -114,10 +159,11 @@ class ImageSet:
         return Slice(self.name, self.split, self.n, found, self.class_names, self.order)
 
 
-def fingerprint(x_NHWC: NDArray[np.uint8], y_N: NDArray[np.int64]) -> str:
+def fingerprint(x_NHWC: Pixels, y_N: NDArray[np.int64]) -> str:
     """SHA-256 of shape, dtype, pixels and labels."""
-    digest = hashlib.sha256(f"{x_NHWC.shape} {x_NHWC.dtype.name} int64".encode())
-    digest.update(np.ascontiguousarray(x_NHWC).data)
+    digest = hashlib.sha256(f"{x_NHWC.shape} uint8 int64".encode())
+    for part in pixels.parts(x_NHWC):
+        digest.update(np.ascontiguousarray(part).data)
     digest.update(np.ascontiguousarray(y_N, dtype="<i8").data)
     return digest.hexdigest()
 
@@ -136,19 +182,32 @@ def load(spec: str, *, root: Path | None = None, split: Split = "test") -> Image
     Raises:
         UserError: for an unknown dataset or split, and for files that cannot be read.
     """
-    name, _, argument = spec.partition(":")
+    name, argument, options = _split(spec)
     if name not in module_ids(__name__):
         hint = _path_hint(spec)
         raise UserError(hint) if hint else unknown("dataset", name, module_ids(__name__))
     if split not in get_args(Split):
         raise unknown("split", split, get_args(Split))
     dataset = module(__name__, name)
+    known = getattr(dataset, "OPTIONS", "")
     if dataset.ARGUMENT and not argument:
         raise UserError(f"{name} needs an argument: write {name}:{dataset.ARGUMENT}.")
     if argument and not dataset.ARGUMENT:
         raise UserError(f"{name} takes no argument: write {name} without the colon.")
-    images: ImageSet = dataset.load(argument, (root or default_root()).expanduser(), split)
-    return _shuffle_if_sorted(images)
+    if options and not known:
+        raise UserError(f"{name} takes no options: write {name} without the question mark.")
+    splits = getattr(dataset, "SPLITS", ("train", "test"))
+    if split not in splits:
+        raise UserError(f"{name} has no split {split}. Use {' or '.join(splits)}.")
+    images: ImageSet = dataset.load(argument or options, (root or default_root()).expanduser(), split)
+    return _shuffle_if_sorted(images).held()
+
+
+def _split(spec: str) -> tuple[str, str, str]:
+    """(name, argument, options) of ``name:argument`` or ``name?options``; an argument keeps its own ones."""
+    end = next((index for index, letter in enumerate(spec) if letter in ":?"), len(spec))
+    name, rest = spec[:end], spec[end + 1 :]
+    return (name, "", rest) if spec[end : end + 1] == "?" else (name, rest, "")
 
 
 def _path_hint(spec: str) -> str | None:

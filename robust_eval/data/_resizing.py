@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
 from PIL import Image
@@ -39,20 +39,31 @@ class Resizing:
 
     def apply(self, image: Image.Image) -> Image.Image:
         """The resized and cropped image; a crop beyond the border is filled with black, as in torchvision."""
-        if self.resize and self.resize != min(image.size):
-            short, long = self.resize, int(self.resize * max(image.size) / min(image.size))
-            if short * long > MOST_PIXELS:
-                raise ValueError(f"resized it has {short}x{long} pixels, more than {MOST_PIXELS:,}")
-            size = (short, long) if image.width <= image.height else (long, short)
+        size = self._resized(image.size)
+        if size != image.size:
+            if size[0] * size[1] > MOST_PIXELS:
+                raise ValueError(f"resized it has {min(size)}x{max(size)} pixels, more than {MOST_PIXELS:,}")
             image = image.resize(size, _INTERPOLATIONS[self.interpolation])
         if self.crop:
             left, top = (round((side - self.crop) / 2) for side in image.size)
             image = image.crop((left, top, left + self.crop, top + self.crop))
         return image
 
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of what an image of this size becomes."""
+        return (self.crop, self.crop) if self.crop else self._resized(size)
 
-def parse(query: str, spec: str) -> Resizing:
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        if not self.resize or self.resize == min(size):
+            return size
+        short, long = self.resize, int(self.resize * max(size) / min(size))
+        return (short, long) if size[0] <= size[1] else (long, short)
+
+
+def parse(query: str, spec: str, default: Resizing | None = None) -> Resizing:
     """The steps of ``resize=256&crop=224``; ``spec`` is named in the message of an error.
+
+    ``default``: its steps hold if the text names none of them.
 
     Raises:
         UserError: for other names, and for numbers out of range.
@@ -69,4 +80,6 @@ def parse(query: str, spec: str) -> Resizing:
             raise UserError(f"{spec}: {name} must be a whole number from 1 to {_LARGEST}, got '{value}'.")
         else:
             found[name] = int(value)
-    return Resizing(**found)  # type: ignore[arg-type]  # by name
+    if default is not None and not found.keys() & {"resize", "crop"}:
+        return replace(default, **found)  # type: ignore[arg-type]  # by name
+    return Resizing(**found)  # type: ignore[arg-type]

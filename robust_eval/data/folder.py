@@ -1,28 +1,24 @@
 """Images in one folder per class: ``DIR/<class>/*.png``, or ``DIR/train/<class>/`` and ``DIR/test/<class>/``.
 
-Classes are numbered in alphabetical order of the folder names of both splits. The folder is untrusted:
-links to places outside it are refused. ``DIR?resize=256&crop=224`` resizes and crops the images
-(:mod:`robust_eval.data._resizing`); their name then contains it.
+``DIR/val/<class>/`` takes the place of a missing test folder. Classes are numbered in alphabetical order of
+the folder names of all splits. The folder is untrusted: links to places outside it are refused.
+``DIR?resize=256&crop=224`` resizes and crops the images (:mod:`robust_eval.data._resizing`); their name then
+contains it.
 """
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from robust_eval.core import strict_image
 from robust_eval.core.errors import UserError
-from robust_eval.data import ImageSet, Split, _resizing
+from robust_eval.core.pixels import Pixels
+from robust_eval.data import ImageSet, Split, _image_files, _resizing
 
 ARGUMENT = "DIR"
-# All pixels are in memory at once.
-LARGEST_BYTES = 16 * 2**30
+SPLITS = ("train", "test", "val")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 
 
@@ -34,30 +30,34 @@ def load(argument: str, root: Path, split: Split) -> ImageSet:
         base = Path(folder).expanduser()
     if not base.is_dir():
         raise UserError(f"{folder} is not a folder. Write folder:DIR with one subfolder per class.")
-    splits = {name: base / name for name in ("train", "test") if _folders(base / name, base)}
+    splits = {name: base / name for name in SPLITS if class_folders(base / name, base)}
+    if split == "test" and split not in splits and "train" in splits and "val" in splits:
+        split = "val"
+    if splits.keys() == {"val"} and split != "val":
+        splits = {}  # a class may be called val
     if splits and split not in splits:
         raise UserError(f"{folder} has a {next(iter(splits))} folder but no {split} folder.")
     top = splits.get(split, base)
-    names = sorted({name for folder in (splits.values() or [base]) for name in _folders(folder, base)})
-    paths = [(path, label) for label, name in enumerate(names) for path in _images(top / name, base)]
+    names = sorted({name for folder in (splits.values() or [base]) for name in class_folders(folder, base)})
+    paths = [(path, label) for label, name in enumerate(names) for path in image_paths(top / name, base)]
     if not paths:
         raise UserError(f"{folder} has no images: expected files such as {top.name}/<class>/0001.png.")
     resizing = _resizing.parse(query, f"folder:{folder}") if folder != argument else None
-    x_NHWC = _read([path for path, _ in paths], base, resizing)
+    x_NHWC = _image_files.read([path for path, _ in paths], base, resizing)
     y_N = np.array([label for _, label in paths], dtype=np.int64)
     name = f"folder:{base.resolve().name}" + (f"?{resizing}" if resizing else "")
     return ImageSet(name, split if splits else "all", x_NHWC, y_N, tuple(names))
 
 
-def load_without_classes(base: Path) -> NDArray[np.uint8]:
+def load_without_classes(base: Path) -> Pixels:
     """The images (N, H, W, C) of a folder that contains images directly. Raises like :func:`load`."""
-    paths = _images(base, base)
+    paths = image_paths(base, base)
     if not paths:
         raise UserError(f"{base} has no images: expected files such as 0001.png.")
-    return _read(paths, base)
+    return _image_files.read(paths, base)
 
 
-def _folders(folder: Path, base: Path) -> list[str]:
+def class_folders(folder: Path, base: Path) -> list[str]:
     """Names of the class folders; hidden folders and ``__MACOSX`` are skipped."""
     if not folder.is_dir():
         return []
@@ -68,7 +68,7 @@ def _folders(folder: Path, base: Path) -> list[str]:
     return [path.name for path in found]
 
 
-def _images(folder: Path, base: Path) -> list[Path]:
+def image_paths(folder: Path, base: Path) -> list[Path]:
     """The image files of a class at any depth, in alphabetical order."""
     found, left = [], [folder] if folder.is_dir() else []
     while left:
@@ -87,7 +87,9 @@ def _entries(folder: Path, base: Path) -> Iterator[Path]:
     try:
         entries = list(folder.iterdir())
     except OSError as error:
-        raise UserError(f"{_shown(folder, base)} cannot be read: {error.strerror or error}.") from None
+        raise UserError(
+            f"{_image_files.shown(folder, base)} cannot be read: {error.strerror or error}."
+        ) from None
     for path in entries:
         shown = path.name.encode(errors="surrogateescape").decode(errors="replace")
         if shown != path.name:
@@ -103,42 +105,12 @@ def _refuse_link(path: Path, base: Path) -> None:
     try:
         inside = path.resolve(strict=True).is_relative_to(base.resolve())
     except (OSError, RuntimeError):
-        raise UserError(f"{_shown(path, base)} is a link that leads nowhere. Remove it.") from None
+        raise UserError(
+            f"{_image_files.shown(path, base)} is a link that leads nowhere. Remove it."
+        ) from None
     if not inside:
-        raise UserError(f"{_shown(path, base)} is a link out of the folder {base.name}. Copy what it names.")
+        raise UserError(
+            f"{_image_files.shown(path, base)} is a link out of the folder {base.name}. Copy what it names."
+        )
     if path.is_dir():
-        raise UserError(f"{_shown(path, base)} is a link to a folder. Copy that folder.")
-
-
-def _shown(path: Path, base: Path) -> str:
-    return path.relative_to(base).as_posix() if path != base else str(base)
-
-
-def _read(paths: Sequence[Path], base: Path, resizing: _resizing.Resizing | None = None) -> NDArray[np.uint8]:
-    """Read all images as (N, H, W, C); one channel if all are grey, else three."""
-    change = resizing.apply if resizing else None
-    first = strict_image.read(paths[0], _shown(paths[0], base), change=change)
-    height, width = first.shape[:2]
-    if 3 * height * width * len(paths) > LARGEST_BYTES:
-        raise UserError(f"{base} has more than {LARGEST_BYTES >> 30} GiB of pixels. Divide it.")
-
-    def decode(path: Path) -> NDArray[np.uint8]:
-        # Images of another size are not decoded, unless they are resized.
-        found = strict_image.read(path, _shown(path, base), None if change else (width, height), change)
-        if found.shape[:2] != (height, width):
-            raise UserError(
-                f"Images differ in size: {_shown(paths[0], base)} is {width}x{height} and "
-                f"{_shown(path, base)} is {found.shape[1]}x{found.shape[0]}. Resize and crop them: "
-                "folder:DIR?resize=256&crop=224."
-            )
-        return found
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        # Pillow warns of large images and of damaged descriptions beside the pixels.
-        warnings.simplefilter("ignore")
-        arrays = list(pool.map(decode, paths, chunksize=64))
-    channels = max(array.shape[2] for array in arrays)
-    x_NHWC = np.empty((len(arrays), height, width, channels), np.uint8)
-    for index, array in enumerate(arrays):
-        x_NHWC[index] = array  # a grey image is repeated over the channels
-    return x_NHWC
+        raise UserError(f"{_image_files.shown(path, base)} is a link to a folder. Copy that folder.")

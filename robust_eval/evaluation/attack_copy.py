@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robust_eval import attacks
 from robust_eval.core import strict_json
 from robust_eval.core.devices import device_name
 from robust_eval.core.errors import UserError
+from robust_eval.core.float_images import Images
 from robust_eval.core.request import Request
 from robust_eval.core.types import BFLOAT16, FLOAT32
 from robust_eval.evaluation.planning.settings import Settings
@@ -56,7 +57,7 @@ class AttackCopyConfig:
     """Content of the run folder's TUNING_FILE, if anything was measured."""
 
 
-def check_precision(settings: Settings, model: nn.Module, x_NCHW: Tensor) -> tuple[str, str]:
+def check_precision(settings: Settings, model: nn.Module, x_NCHW: Images) -> tuple[str, str]:
     """(precision, note) for this model: ``auto`` becomes float32 if the model does not run in bfloat16.
 
     Raises:
@@ -76,7 +77,7 @@ def check_precision(settings: Settings, model: nn.Module, x_NCHW: Tensor) -> tup
 def choose_config(
     request: Request,
     model: nn.Module,
-    x_NCHW: Tensor,
+    x_NCHW: Images,
     mode: compilation.Mode,
     stored: str | None = None,
     log: Log = no_log,
@@ -114,7 +115,7 @@ def choose_config(
     return AttackCopyConfig(found, (*notes, *words), stored)
 
 
-def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
+def planned_flops(request: Request, model: nn.Module, x_NCHW: Images) -> float:
     """Operations of all attacks if nothing breaks early; a backward pass counts as a forward one.
 
     Parameters get no gradients, so that a backward pass repeats the forward's convolutions once.
@@ -124,7 +125,7 @@ def planned_flops(request: Request, model: nn.Module, x_NCHW: Tensor) -> float:
         for column in request.suite.columns
         for cost in (attacks.cost(attack, request.checkpoint.classes) for attack in column.attacks)
     )
-    return float(tuning.flops(model, x_NCHW)) * per_image * request.data.n
+    return float(tuning.flops(model, x_NCHW[:1])) * per_image * request.data.n
 
 
 def largest_calls(request: Request, precision: str) -> tuple[int | None, int]:
@@ -166,7 +167,7 @@ def _compiled(request: Request, precision: str, rows: int) -> Tuning:
     return Tuning(min(rows, free or rows), min(rows, with_gradients), True, True, near)
 
 
-def _measured(request: Request, model: nn.Module, x_NCHW: Tensor, precision: str, *, compile: bool) -> Tuning:
+def _measured(request: Request, model: nn.Module, x_NCHW: Images, precision: str, *, compile: bool) -> Tuning:
     parts = frozen_copy.prepare_network(model, sample=x_NCHW[:SAMPLE], precision=precision)
 
     def build(candidate: Tuning) -> frozen_copy.AttackCopy:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from robust_eval.core.float_images import Images
 from robust_eval.core.image_sketch import Overlap
 from robust_eval.core.request import Request
 from robust_eval.core.types import FLOAT32, Ints
@@ -32,7 +33,7 @@ class Job:
     request: Request
     model: nn.Module
     """[0, 1] pixels to logits."""
-    x_NCHW: Tensor
+    x_NCHW: Images
     y_N: Tensor
     fresh_logits: FreshLogits | None = None
     """By the same file in a fresh process, or by a copy of a model in memory."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -15,13 +16,14 @@ from robust_eval.core import image_sketch
 from robust_eval.core.checkpoint_names import distinct
 from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
+from robust_eval.core.float_images import Images
 from robust_eval.core.request import Request
 from robust_eval.core.threat import Norm, ThreatModel, parse_norm, parse_threat
 from robust_eval.core.types import CheckpointRef, Slice
-from robust_eval.data import ImageSet
+from robust_eval.data import ImageSet, Split
 from robust_eval.evaluation import fresh_process
 from robust_eval.evaluation.attack_copy import check_precision
-from robust_eval.evaluation.checks import doubts
+from robust_eval.evaluation.checks import doubts, image_shape
 from robust_eval.evaluation.job import Job
 from robust_eval.evaluation.known_model import load_known
 from robust_eval.evaluation.planning import suites
@@ -38,11 +40,12 @@ from robust_eval.models.isolation import Isolated
 from robust_eval.models.loading import checkpoint
 from robust_eval.models.loading.checkpoint import LoadedModel
 
-# AWP paper, section 4.4; MNIST: Madry et al. 2018; digits: chosen in this project.
+# AWP paper, section 4.4; ImageNet: RobustBench; MNIST: Madry et al. 2018; digits: chosen in this project.
 DEFAULT_EPS: Mapping[str, Mapping[str, str]] = {
     "cifar10": {"Linf": "8/255", "L2": "128/255"},
     "cifar100": {"Linf": "8/255", "L2": "128/255"},
     "svhn": {"Linf": "8/255", "L2": "128/255"},
+    "imagenet": {"Linf": "4/255", "L2": "3"},
     "mnist": {"Linf": "0.3", "L2": "2"},
     "digits": {"Linf": "0.1", "L2": "0.5"},
 }
@@ -60,7 +63,7 @@ def prepare(options: EvaluationOptions) -> Job:
 
 
 def prepare_again(
-    options: EvaluationOptions, request: Request, tensors: tuple[Tensor, Tensor] | None = None
+    options: EvaluationOptions, request: Request, tensors: tuple[Images, Tensor] | None = None
 ) -> Job:
     """The job of a request that another process has prepared; nothing is detected again.
 
@@ -73,8 +76,8 @@ def prepare_again(
     settings, known, slice_ = check(options), request.checkpoint, request.data
     if tensors is None:
         chosen = _choose(options, load_images(options, known.dataset)).chosen.for_outputs(known.classes)
-        slice_, tensors = chosen.slice(), chosen.tensors()
-    x, y = (tensor.to(settings.device) for tensor in tensors)
+        slice_, tensors = chosen.slice(), chosen.images()
+    x, y = tensors[0].to(settings.device), tensors[1].to(settings.device)
     model = load_known(options, known, x.shape[1:], settings.device)
     return _make_job(options, settings, model, slice_, request.threat, (x, y))
 
@@ -88,9 +91,9 @@ def check(options: EvaluationOptions) -> Settings:
 
 
 def check_split(options: DataOptions) -> None:
-    """Raise :class:`UserError` for a split other than train and test."""
-    if options.split not in ("train", "test"):
-        raise UserError(f"Unknown split '{options.split}'. Use test or train.")
+    """Raise :class:`UserError` for a split that no dataset has."""
+    if options.split not in get_args(Split):
+        raise UserError(f"Unknown split '{options.split}'. Use test, train or val.")
 
 
 def check_threat(options: ThreatOptions) -> None:
@@ -119,9 +122,9 @@ def load(options: EvaluationOptions, settings: Settings) -> tuple[LoadedModel, L
     # another --examples could give another model.
     model = load_model(options.checkpoint, options, settings.device, images.all if images else None)
     if images is None:
-        everything = load_images(options, model.ref.dataset)
-        everything.refuse_misfit(model.ref.classes, model.ref.name)
-        images = _choose(options, everything)
+        images = _choose(options, load_images(options, model.ref.dataset))
+    images.all.refuse_misfit(model.ref.classes, model.ref.name)
+    image_shape.refuse_others(model, images.chosen, settings.device)
     return model, images
 
 
@@ -133,7 +136,7 @@ def load_images(options: DataOptions, dataset: str | None = None) -> ImageSet:
             "Which images? This checkpoint does not record what it was trained on: add --data, for example "
             "--data cifar10, --data npz:images.npz or --data folder:images."
         )
-    return data.load(spec, root=options.data_root, split="train" if options.split == "train" else "test")
+    return data.load(spec, root=options.data_root, split=options.split)  # type: ignore[arg-type]  # checked
 
 
 def load_model(
@@ -150,7 +153,7 @@ def load_model(
 
 
 def _choose(options: DataOptions, images: ImageSet) -> LoadedImages:
-    return LoadedImages(images, images if options.examples is None else images.take(options.examples))
+    return LoadedImages(images, images if options.examples is None else images.take(options.examples).held())
 
 
 def build_job(
@@ -158,7 +161,8 @@ def build_job(
 ) -> Job:
     """The request, with its model and images on the device."""
     chosen = images.chosen.for_outputs(model.ref.classes)
-    x, y = (tensor.to(settings.device) for tensor in chosen.tensors())
+    x_NCHW, y_N = chosen.images()
+    x, y = x_NCHW.to(settings.device), y_N.to(settings.device)
     threat = resolve_threat(options, model.ref, chosen)
     job = _make_job(options, settings, model, chosen.slice(), threat, (x, y))
     trained_on = model.trained_on
@@ -172,11 +176,11 @@ def _make_job(
     model: LoadedModel,
     slice_: Slice,
     threat: ThreatModel,
-    tensors: tuple[Tensor, Tensor],
+    tensors: tuple[Images, Tensor],
 ) -> Job:
     x, y = tensors
     precision, note = check_precision(settings, model.model, x)
-    operations = flops(Isolated(model.model), x)
+    operations = flops(Isolated(model.model), x[:1])
     shape = tuple(x.shape[1:])
     request = make_request(settings, model.ref, slice_, threat, shape, precision, operations)
     fresh_logits = partial(fresh_process.logits, options, model.ref)
@@ -210,7 +214,7 @@ def _known_threat(options: ThreatOptions, ref: CheckpointRef, images: ImageSet) 
     if eps is None and trained.get("norm") == norm:
         eps = trained.get("eps")
     if eps is None:
-        eps = DEFAULT_EPS.get(images.name, {}).get(norm)
+        eps = DEFAULT_EPS.get(images.name.partition("?")[0].removesuffix("-c"), {}).get(norm)
     return norm, None if eps is None else str(eps)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from robust_eval.core import strict_json
 from robust_eval.core.errors import UserError
-from robust_eval.core.files import write_text
+from robust_eval.core.files import report_write_errors, temporary_path, write_text
 from robust_eval.core.folders import change_files
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.evaluation.planning.cascade import FinishedColumn, labels
@@ -28,7 +29,7 @@ from robust_eval.results import (
     flags,
     summary,
 )
-from robust_eval.results.evidence import pack_evidence
+from robust_eval.results.evidence import BrokenPart, write_evidence
 from robust_eval.results.request_records import request_records
 
 DIAGNOSIS_FILE = "diagnosis.json"
@@ -55,31 +56,54 @@ def write(
     command: str | None,
     folder: Path | None,
     *,
-    evidence: bool,
+    evidence: Mapping[str, Sequence[BrokenPart]] | None,
 ) -> EvalResult:
     """The result of the finished columns, in the suite's order; ``partial`` if columns are missing.
 
-    It is written to ``folder`` if given, which must be locked, together with the adversarial images if
-    ``evidence`` is true.
+    It is written to ``folder`` if given, which must be locked, together with the ``evidence``: the
+    adversarial images of each column with attacks.
+
+    Raises:
+        LookupError: if images are no longer stored.
     """
+    file = None if folder is None or evidence is None else temporary_path(folder / EVIDENCE_FILE)
+    try:
+        return _write(request, finished, report, diagnosis, command, folder, (file, evidence or {}))
+    finally:
+        if file is not None:
+            with suppress(OSError):  # the next command removes it
+                file.unlink()
+
+
+def _write(
+    request: Request,
+    finished: Mapping[str, FinishedColumn],
+    report: ModelReport,
+    diagnosis: DiagnosisRecord | None,
+    command: str | None,
+    folder: Path | None,
+    evidence: tuple[Path | None, Mapping[str, Sequence[BrokenPart]]],
+) -> EvalResult:
     order = dict.fromkeys((CLEAN, *(column.id for column in request.suite.columns)))
     finished = {name: finished[name] for name in order if name in finished}
     checkpoint, data, threat, suite = request_records(request)
     columns = {name: column.record for name, column in finished.items()}
     missing = tuple(column.id for column in request.suite.columns if column.id not in columns)
     y_N = labels(finished[CLEAN], request.data.n)
-    record, files = None, dict[str, bytes]()
-    if evidence and folder is not None:
-        files[EVIDENCE_FILE], record = pack_evidence(
-            {name: column.stages for name, column in finished.items() if column.stages},
-            y_N,
-            {
-                "checkpoint": checkpoint.sha256,
-                "data": data.fingerprint,
-                "threat": str(request.threat),
-                "request": request.key,
-            },
-        )
+    record, files = None, dict[str, bytes | Path]()
+    file, parts = evidence
+    if file is not None:
+        described = {
+            "checkpoint": checkpoint.sha256,
+            "data": data.fingerprint,
+            "threat": str(request.threat),
+            "request": request.key,
+        }
+        with report_write_errors(file.parent):
+            record = write_evidence(
+                file, {name: parts[name] for name in finished if name in parts}, y_N, described
+            )
+        files[EVIDENCE_FILE] = file
     found = (
         *report.flags,
         *flags.from_columns(columns, checkpoint.classes),

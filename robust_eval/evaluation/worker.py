@@ -12,6 +12,7 @@ from robust_eval import attacks
 from robust_eval.core import seeds
 from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
+from robust_eval.core.float_images import Images
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec, Ints, UnitResult, WorkUnit
 from robust_eval.evaluation.attack_copy import SAMPLE, AttackCopyConfig
@@ -34,7 +35,7 @@ class Worker:
     def __init__(
         self,
         model: nn.Module,
-        x_NCHW: Tensor,
+        x_NCHW: Images,
         y_N: Tensor,
         threat: ThreatModel,
         classes: int,

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from robust_eval.core.float_images import Images
 from robust_eval.core.types import CheckpointRef, Slice
 from robust_eval.evaluation.planning.recorded_suite import RecordedSuite, identify
 from robust_eval.results import CheckpointRecord, EvalResult, FlagRecord, consistency, summary
@@ -25,7 +26,7 @@ class LoadedInputs:
     images: Slice
     model: nn.Module
     """[0, 1] pixels to logits, in eval mode."""
-    x_NCHW: Tensor
+    x_NCHW: Images
     y_N: Tensor
     flags: tuple[FlagRecord, ...] = ()
     """Raised by loading the checkpoint again."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robust_eval.core import norms
 from robust_eval.core.devices import full_precision
+from robust_eval.core.float_images import Images
 from robust_eval.core.request import CLEAN
 from robust_eval.core.threat import ThreatModel, parse_threat
 from robust_eval.core.types import Bools, Ints
@@ -27,7 +28,7 @@ from robust_eval.verification.predictions import TwoPredictions, predict_twice
 
 
 def rejudge(
-    result: EvalResult, evidence: Evidence, model: nn.Module, x_NCHW: Tensor, y_N: Tensor
+    result: EvalResult, evidence: Evidence, model: nn.Module, x_NCHW: Images, y_N: Tensor
 ) -> Iterator[CheckRecord]:
     """Checks of the predictions. ``model``: [0, 1] pixels to logits, eval mode, float32, on the device."""
     full_precision()
@@ -71,7 +72,7 @@ class _ColumnEvidence:
         """Number of images of examples recorded as robust, and of duplicates."""
         return len(self.indices) - len(np.intersect1d(self.recorded_broken, self.indices))
 
-    def fits(self, x_NCHW: Tensor) -> bool:
+    def fits(self, x_NCHW: Images) -> bool:
         """Whether all indices are in range and the images have the shape of the clean ones."""
         known = not len(self.indices) or (self.indices.min() >= 0 and self.indices.max() < len(x_NCHW))
         return bool(known and (not len(self.indices) or self.images.shape[1:] == x_NCHW.shape[1:]))
@@ -101,7 +102,7 @@ def _complete(columns: Sequence[_ColumnEvidence], unusable: Sequence[str], recor
 class _StoredImages:
     """The adversarial images of all columns, one column after the other."""
 
-    def __init__(self, columns: Sequence[_ColumnEvidence], x_NCHW: Tensor) -> None:
+    def __init__(self, columns: Sequence[_ColumnEvidence], x_NCHW: Images) -> None:
         self.columns, self.x = columns, x_NCHW
         self.starts = np.cumsum([0, *(len(column.indices) for column in columns)])
         indices = np.concatenate([np.empty(0, dtype=np.int64), *(column.indices for column in columns)])

@@ -14,7 +14,7 @@ from robust_eval.core.devices import pick_device
 from robust_eval.core.errors import UserError
 from robust_eval.core.text import count_of, duration
 from robust_eval.core.versions import library_version
-from robust_eval.data import ImageSet
+from robust_eval.data import ImageSet, Split
 from robust_eval.evaluation.attack_copy import Log, no_log
 from robust_eval.evaluation.checks.probes import probe_job
 from robust_eval.evaluation.job import Job
@@ -78,7 +78,7 @@ def load_inputs(result: EvalResult, options: VerifyOptions) -> LoadedInputs:
     images = all_images.take(min(all_images.n, result.data.n))
     device = pick_device(options.device)
     loaded = reload(options.checkpoint, result.checkpoint, options, all_images, device)
-    x, y = images.tensors()
+    x, y = images.held().images()
     return LoadedInputs(
         loaded.ref,
         images.slice(),
@@ -97,7 +97,11 @@ def _images(result: EvalResult, options: VerifyOptions) -> ImageSet:
             f"Which images? The result was evaluated on {result.data.n} images of {spec}: give them with "
             "--data, for example --data npz:PATH."
         )
-    return data.load(spec, root=options.data_root, split="train" if result.data.split == "train" else "test")
+    return data.load(spec, root=options.data_root, split=_split(result.data.split))
+
+
+def _split(recorded: str) -> Split:
+    return "train" if recorded == "train" else "val" if recorded == "val" else "test"
 
 
 def run_checks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from robust_eval import attacks
+from robust_eval.core.float_images import Images
 from robust_eval.core.threat import ThreatModel
 from robust_eval.evaluation.judge import judge
 from robust_eval.evaluation.worker import Worker
@@ -16,7 +17,7 @@ IMAGES = 32
 STEPS = 10
 
 
-def flags_of(loaded: LoadedModel, x_NCHW: Tensor, y_N: Tensor, threat: ThreatModel) -> tuple[FlagRecord, ...]:
+def flags_of(loaded: LoadedModel, x_NCHW: Images, y_N: Tensor, threat: ThreatModel) -> tuple[FlagRecord, ...]:
     """The flags of a loaded model. ``x_NCHW`` in [0, 1] and ``y_N`` are on its device."""
     found = list(loaded.doubts.findings)
     rivals = loaded.doubts.rivals

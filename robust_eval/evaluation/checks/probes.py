@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from robust_eval.core.devices import full_precision
 from robust_eval.core.errors import UserError
+from robust_eval.core.float_images import Images
 from robust_eval.core.logits import largest_difference, logit_std
 from robust_eval.core.threat import ThreatModel
 from robust_eval.evaluation.checks import (
@@ -198,10 +199,20 @@ def probe_job(job: Job, *, quick: bool = False) -> Probe:
         out_of_memory.release_cache()
 
 
+def _ends(x_NCHW: Images, rows: int) -> Tensor:
+    """The first and the last images: batches of ``rows`` images are filled up with no others."""
+    if len(x_NCHW) <= 2 * rows:
+        rows = len(x_NCHW)
+        return x_NCHW[:rows]
+    ends = (x_NCHW[:rows], x_NCHW[len(x_NCHW) - rows :])
+    return torch.cat(ends)
+
+
 def _probe_images(job: Job, count: int, quick: bool) -> Probe:
     model, x = job.model.eval(), job.x_NCHW
     batch_sizes = batch_probe.sizes(job.request, x.device, x.shape[1:].numel())
-    if quick and batch_sizes[0] * flops(model, x) > _QUICK_OPERATIONS:
+    if quick and batch_sizes[0] * flops(model, x[:1]) > _QUICK_OPERATIONS:
         batch_sizes = [count]
-    conditions = Conditions(job.request.threat, x, tuple(batch_sizes), frozenset(job.y_N.tolist()), quick)
+    pool = _ends(x, max(count, *batch_sizes))
+    conditions = Conditions(job.request.threat, pool, tuple(batch_sizes), frozenset(job.y_N.tolist()), quick)
     return probe(model, x[:count], job.y_N[:count], conditions)

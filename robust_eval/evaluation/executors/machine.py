@@ -120,5 +120,5 @@ def choose_workers(job: Job, cores: int) -> WorkerPlan:
 def _seconds(job: Job, threads: int) -> float:
     """Planned seconds of all attacks in one process with this number of threads."""
     torch.set_num_threads(threads)
-    images = int(PASS / max(flops(job.model, job.x_NCHW), 1))
+    images = int(PASS / max(flops(job.model, job.x_NCHW[:1]), 1))
     return sum(one.seconds for one in estimate(job, min(max(images, BATCH[0]), BATCH[1]), repeats=1))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from robust_eval.core import regular_file
 from robust_eval.core.request import CLEAN, Request
@@ -21,6 +24,7 @@ from robust_eval.evaluation.planning.units import shard_examples
 from robust_eval.evaluation.result_writer import ModelReport
 from robust_eval.evaluation.store import MemoryStore, Store, lock_run_folder, open_run
 from robust_eval.results import DiagnosisRecord, EvalResult
+from robust_eval.results.evidence import BrokenPart
 
 
 @dataclass(frozen=True)
@@ -163,41 +167,50 @@ class Running:
             assert opened.folder is not None
             shards.write(opened.folder, opened.request, spec.shard, self.report, spec.command or "")
             return None
-        finished = self.cascade.finished
-        columns = {name: with_evidence(column, opened.store) for name, column in finished.items()}
-        return self._write(columns, diagnosis, evidence=True)
+        return self._write(diagnosis, opened.store)
 
     def partial_result(self) -> EvalResult | None:
         """Write the finished columns as a partial result; None if no column is finished, or all are."""
         if self.opened.spec.shard is not None or CLEAN not in self.cascade.finished or self.cascade.done:
             return None
         diagnosis = result_writer.stored_diagnosis(self.opened.folder)
-        return self._write(self.cascade.finished, diagnosis, evidence=False)
+        return self._write(diagnosis)
 
-    def _write(
-        self, columns: Mapping[str, FinishedColumn], diagnosis: DiagnosisRecord | None, *, evidence: bool
-    ) -> EvalResult:
-        opened = self.opened
+    def _write(self, diagnosis: DiagnosisRecord | None, store: Store | None = None) -> EvalResult:
+        """``store``: of the images for the evidence; None: none is written."""
+        opened, columns = self.opened, self.cascade.finished
+        evidence = None
+        if store is not None:
+            evidence = {
+                name: broken_parts(column, store) for name, column in columns.items() if column.stages
+            }
         command, folder = opened.spec.command, opened.folder
         return result_writer.write(
             opened.request, columns, self.report, diagnosis, command, folder, evidence=evidence
         )
 
 
-def with_evidence(column: FinishedColumn, store: Store) -> FinishedColumn:
-    """A column with the stored images of its units.
+def broken_parts(column: FinishedColumn, store: Store) -> list[BrokenPart]:
+    """The broken examples of a column's units, whose images are read when they are needed.
 
     Raises:
-        LookupError: if a unit is not in the store.
+        LookupError: if a unit is not in the store; also while the images are read.
     """
-    stages = []
-    for stage, keys in zip(column.stages, column.units, strict=True):
-        results = [store.get(key) for key in keys]
-        found = tuple(result for result in results if result is not None)
-        if len(found) < len(results):
+
+    def images(key: str) -> NDArray[np.float32]:
+        result = store.get(key)
+        if result is None:
             raise LookupError(f"units of {column.record.title} are missing")
-        stages.append(replace(stage, results=found))
-    return replace(column, stages=tuple(stages))
+        return result.evidence
+
+    parts = []
+    for stage, keys in zip(column.stages, column.units, strict=True):
+        if any(key not in store for key in keys):
+            raise LookupError(f"units of {column.record.title} are missing")
+        for result, key in zip(stage.results, keys, strict=True):
+            broken = result.verdicts.indices[~result.verdicts.robust]
+            parts.append(BrokenPart(broken, partial(images, key)))
+    return parts
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_eval.core.errors import UserError
+from robust_eval.core.float_images import Images
 from robust_eval.core.request import Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
 from robust_eval.evaluation import fresh_process
@@ -126,7 +127,7 @@ class WorkerHost:
         yield
         self._seconds.setdefault(source, {})[part] = time.perf_counter() - start
 
-    def _shared_tensors(self, request: Request) -> tuple[Tensor, Tensor] | None:
+    def _shared_tensors(self, request: Request) -> tuple[Images, Tensor] | None:
         shared = self._shared
         return shared.tensors() if shared and shared.fingerprint == request.data.fingerprint else None
 

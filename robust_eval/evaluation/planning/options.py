@@ -24,8 +24,8 @@ class DataOptions:
 
     data: str | None = option(
         None,
-        "digits, mnist, cifar10, cifar100, svhn, folder:DIR or npz:FILE (default: what the checkpoint "
-        "was trained on).",
+        "digits, mnist, cifar10, cifar100, svhn, imagenet, tiny-imagenet, cifar10-c, cifar100-c, imagenet-c, "
+        "torchvision:NAME, hf:NAME, folder:DIR or npz:FILE (default: what the checkpoint was trained on).",
         panel=DATA,
         path=True,
     )
@@ -35,7 +35,7 @@ class DataOptions:
         panel=DATA,
         recorded="never",
     )
-    split: str = option("test", "test or train.", panel=DATA)
+    split: str = option("test", "test, train or val.", panel=DATA)
     examples: int | None = option(None, "Use only the first N examples.", panel=DATA)
 
 

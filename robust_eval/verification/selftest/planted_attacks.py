@@ -9,6 +9,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from robust_eval.core.float_images import Images
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import FLOAT32, AttackSpec
 from robust_eval.evaluation.attack_copy import AttackCopyConfig
@@ -51,7 +52,7 @@ class PlantedJob(Job):
 
 class _PlantedWorker(Worker):
     def __init__(
-        self, defect: Defect, model: torch.nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, classes: int
+        self, defect: Defect, model: torch.nn.Module, x: Images, y: Tensor, threat: ThreatModel, classes: int
     ) -> None:
         super().__init__(model, x, y, threat, classes)
         self.defect = defect

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from robust_eval import data
+from robust_eval.core import pixels
 from robust_eval.core.errors import UserError
-from robust_eval.data import SHUFFLED, folder, load
+from robust_eval.data import SHUFFLED, load
 
 
 def picture(path: Path, value: int = 0, *, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> None:
@@ -198,10 +201,43 @@ def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
         load(f"folder:{tmp_path}")
 
 
-def test_more_pixels_than_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "LARGEST_BYTES", 3 * 6 * 4)
+def test_many_images_are_read_when_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        picture(tmp_path / "a" / f"{number}.png", 10 * number, mode="RGB" if number else "L")
+        picture(tmp_path / "b" / f"{number}.png", 100 + number)
+    held = load(f"folder:{tmp_path}")
+    monkeypatch.setattr(pixels, "HELD_BYTES", 0)
+    stored = load(f"folder:{tmp_path}")
+    assert isinstance(stored.x_NHWC, pixels.StoredPixels)
+    assert stored.x_NHWC.shape == held.x_NHWC.shape == (10, 4, 6, 3)
+    assert np.array_equal(stored.x_NHWC, held.x_NHWC)
+    assert np.array_equal(stored.take(7).x_NHWC[2:4], held.x_NHWC[2:4])
+    assert np.array_equal(stored.x_NHWC[3], held.x_NHWC[3])
+    assert stored.slice() == held.slice()
+    assert np.array_equal(stored.images()[0][torch.tensor([8, 1])], held.tensors()[0][[8, 1]])
+    (tmp_path / "b" / "4.png").write_bytes((tmp_path / "b" / "4.png").read_bytes()[:48])
+    assert load(f"folder:{tmp_path}").n == 10
+    with pytest.raises(UserError, match="b/4.png cannot be read as an image"):
+        load(f"folder:{tmp_path}").slice()
+
+
+def test_images_that_cannot_all_be_in_memory_are_refused_where_they_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixels, "HELD_BYTES", 0)
+    monkeypatch.setattr(data, "LARGEST_BYTES", 3 * 6 * 4)
     picture(tmp_path / "a" / "1.png")
-    assert load(f"folder:{tmp_path}").n == 1
     picture(tmp_path / "a" / "2.png")
-    with pytest.raises(UserError, match="has more than 0 GiB of pixels. Divide it."):
-        load(f"folder:{tmp_path}")
+    images = load(f"folder:{tmp_path}")
+    assert images.take(1).tensors()[0].shape == (1, 3, 4, 6)
+    with pytest.raises(UserError, match="has more than 0 GiB of pixels, which this needs in memory"):
+        images.tensors()
+
+
+def test_a_val_folder_takes_the_place_of_a_test_folder(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        picture(tmp_path / part / "ant" / "1.png", len(part))
+    assert load(f"folder:{tmp_path}").split == "val"
+    assert load(f"folder:{tmp_path}").x_NHWC[0, 0, 0, 0] == 3
+    assert load(f"folder:{tmp_path}", split="val").split == "val"
+    assert load(f"folder:{tmp_path}", split="train").split == "train"

@@ -9,7 +9,8 @@ import pytest
 import safetensors.numpy
 
 from robust_eval.core.errors import UserError
-from robust_eval.results.evidence import pack_evidence, read_evidence
+from robust_eval.results import evidence
+from robust_eval.results.evidence import BrokenPart, read_evidence, write_evidence
 
 DESCRIPTION = {"checkpoint": "c", "data": "d", "threat": "Linf 0.1", "request": "r"}
 
@@ -26,12 +27,48 @@ def stored(path: Path, metadata: Any = None, **changes: Any) -> Path:
 
 
 def test_new_evidence_names_its_format_and_version(tmp_path: Path) -> None:
-    content, record = pack_evidence({}, np.arange(3), DESCRIPTION)
-    (tmp_path / record.file).write_bytes(content)
+    record = write_evidence(tmp_path / "evidence.safetensors", {}, np.arange(3), DESCRIPTION)
     found = read_evidence(tmp_path / record.file)
     assert found.sha256 == record.sha256
     assert found.metadata == {**DESCRIPTION, "format": "2", "written_by": found.metadata["written_by"]}
     assert found.metadata["written_by"].startswith("robust-eval ")
+
+
+def test_evidence_is_written_in_parts_as_safetensors_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).random((5, 1, 2, 3), dtype=np.float32)
+    parts = [np.array([4, 9]), np.array([], dtype=np.int64), np.array([2, 7, 8])]
+    columns = {
+        "pgd": [
+            BrokenPart(parts[0], lambda: images[:2]),
+            BrokenPart(parts[1], lambda: pytest.fail("nothing to read")),
+            BrokenPart(parts[2], lambda: images[2:]),
+        ],
+        "fgsm": [],
+    }
+    path = tmp_path / "evidence.safetensors"
+    record = write_evidence(path, columns, np.arange(10), DESCRIPTION)
+    assert record.images == 5
+    found = read_evidence(path)
+    tensors = {
+        "labels": np.arange(10),
+        "pgd.indices": np.array([2, 4, 7, 8, 9]),
+        "pgd.images": images[[2, 0, 3, 4, 1]],
+        "fgsm.indices": np.empty(0, np.int64),
+        "fgsm.images": np.empty(0, np.float32),
+    }
+    text = json.dumps(found.metadata, sort_keys=True)
+    assert path.read_bytes() == safetensors.numpy.save(tensors, metadata={"robust_eval": text})
+    monkeypatch.setattr(evidence, "HELD_BYTES", 0)
+    indices, mapped = found.broken("pgd")
+    assert isinstance(mapped, np.memmap)
+    assert indices.tolist() == [2, 4, 7, 8, 9]
+    assert np.array_equal(mapped, tensors["pgd.images"])
+    assert len(found.broken("fgsm")[1]) == 0
+    wrong = {"pgd": [BrokenPart(parts[0], lambda: images[:2]), BrokenPart(parts[2], lambda: images[:2])]}
+    with pytest.raises(LookupError, match="images of broken examples are missing"):
+        write_evidence(path, wrong, np.arange(10), DESCRIPTION)
 
 
 def test_evidence_without_a_format_is_read(tmp_path: Path) -> None:

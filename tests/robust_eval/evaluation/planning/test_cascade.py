@@ -9,7 +9,7 @@ import pytest
 from support.scripted_attacks import ScriptedHost, finished_columns, make_request, run_scripted
 
 from robust_eval.core.request import Request
-from robust_eval.evaluation.executors.run_states import with_evidence
+from robust_eval.evaluation.executors.run_states import broken_parts
 from robust_eval.evaluation.planning import suites, units
 from robust_eval.evaluation.planning.cascade import CascadeState, FinishedColumn
 from robust_eval.evaluation.store import MemoryStore
@@ -56,10 +56,10 @@ def test_evidence_is_read_from_the_store_and_missing_evidence_is_an_error() -> N
     assert [len(r.evidence) for r in column.stages[0].results] == [0, 0, 0], (
         "the cascade must not keep images"
     )
-    found = with_evidence(column, store)
-    assert [len(r.evidence) for r in found.stages[0].results] == [2, 0, 0]
+    found = broken_parts(column, store)
+    assert [len(part.indices) for part in found] == [len(part.read()) for part in found] == [2, 0, 0]
     with pytest.raises(LookupError, match="units of PGD-20 are missing"):
-        with_evidence(column, MemoryStore())
+        broken_parts(column, MemoryStore())
 
 
 def sizes(n: int, **changes: object) -> list[int]:
