@@ -118,6 +118,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """1,800 and 3,000 images of 224x224, whose pixels have 258 and 431 MiB."""
     (tmp_path / "net.py").write_text(NETWORK)
