@@ -74,6 +74,7 @@ def load(
             raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong. Copy it again.")
         return _load_native(task, header)
     weights = foreign_weights.weights(task.contents.value, task.name, part)
+    weights = replace(weights, notes=(*task.contents.notes, *weights.notes))
     if arch is not None and network_sources.is_external(arch):
         return external_networks.load(task, arch, weights)
     return _load_foreign(task, weights)
