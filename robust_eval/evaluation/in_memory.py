@@ -157,6 +157,11 @@ def _classes(logits: Any) -> int:
             "Wrap it in a module that does."
         )
     classes: int = logits.shape[1]
+    if classes == 1:
+        raise UserError(
+            "The model returns one logit per image. If that is one logit for two classes, evaluate "
+            "robust_eval.models.outputs.TwoLogits(model)."
+        )
     return classes
 
 

@@ -62,7 +62,9 @@ class Contents:
     @property
     def notes(self) -> tuple[str, ...]:
         """For the result."""
-        shown = name_some([re.sub(r"[^\w.]", "?", name)[:100] for name in self.foreign if name[:6] != "numpy."])
+        shown = name_some(
+            [re.sub(r"[^\w.]", "?", name)[:100] for name in self.foreign if name[:6] != "numpy."]
+        )
         return (f"objects of other programs were not created: {shown}",) if shown else ()
 
 

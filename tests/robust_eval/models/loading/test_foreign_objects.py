@@ -208,6 +208,45 @@ def test_a_lambda_of_dill(tmp_path: Path) -> None:
     assert equal(file_reader.read(tmp_path / "m.pt").value["net"], STATE)
 
 
+@pytest.mark.parametrize("new", [False, True])
+def test_weight_normalisation_is_folded(new: bool) -> None:
+    torch.manual_seed(0)
+    wrap = nn.utils.parametrizations.weight_norm if new else nn.utils.weight_norm
+    network = nn.Sequential(
+        wrap(nn.Conv2d(3, 4, 3)), nn.Flatten(), wrap(nn.Linear(16, 2), dim=None), wrap(nn.Linear(2, 1))
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)
+    found = weights(network.state_dict(), "m.pt")
+    assert found.notes == ("folded weight normalisation into 3 layers",)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2), nn.Linear(2, 1))
+    plain.load_state_dict(found.state)
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.allclose(plain(x), network(x), atol=1e-6)
+    assert {*found.stored} == {*network.state_dict()}
+
+
+def test_losses_and_metrics_of_lightning_are_left_out() -> None:
+    inner = {f"model.{key}": entry for key, entry in STATE.items()}
+    beside = {
+        "train_acc.tp": torch.ones(3),
+        "criterion.weight": torch.ones(2),
+        "val_metrics.F1.fp": torch.ones(3),
+    }
+    found = weights({"pytorch-lightning_version": "2.5", "state_dict": inner | beside}, "m.pt")
+    assert {*found.state} == {*inner}
+    assert (
+        "left out tensors of losses and metrics: train_acc.tp, criterion.weight, val_metrics.F1.fp"
+        in found.notes
+    )
+    # Without the mark of Lightning, and for layers with other names, nothing is left out.
+    assert {*weights({"state_dict": inner | beside}, "m.pt").state} == {*inner, *beside}
+    head = {"head.weight": torch.ones(2, 2), "accumulator.weight": torch.ones(2)}
+    kept = weights({"pytorch-lightning_version": "2.5", "state_dict": inner | head}, "m.pt")
+    assert {*kept.state} == {*inner, *head}
+
+
 # Hostile files. Each expression is what a pickle would evaluate; none of it may run.
 
 

@@ -210,9 +210,7 @@ CASES: list[tuple[Callable[[], bytes], str]] = [
     (lambda: made(b"\x80\x05\x97."), "written with another pickle protocol than 2 to 5 (NEXT_BUFFER)"),
     (lambda: made(b"\x80\x02cos\nsystem\nQ."), "refers to values in an unusual way"),
     (
-        lambda: made(
-            entry(text("a"), TENSOR + b"(N" + number(0) + numbers(1) + numbers(1) + b"tR")
-        ),
+        lambda: made(entry(text("a"), TENSOR + b"(N" + number(0) + numbers(1) + numbers(1) + b"tR")),
         "describes a tensor in an unusual way",
     ),
     (
