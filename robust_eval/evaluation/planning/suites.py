@@ -28,7 +28,7 @@ _MOST_LEVELS = 16
 
 
 def load(text: str) -> Suite:
-    """A suite from a name, a comma-separated list of column or suite names, or a path ending in .toml.
+    """A suite from a name, a comma-separated list of column or suite names, or a path ending in .toml or .py.
 
     The clean column always comes first, and no column comes twice. A name that is both a suite and a
     column (``union``) is the suite.
@@ -60,10 +60,16 @@ def of_attacks(items: Sequence[str | Callable[..., Any]]) -> Suite:
         if family in families:
             raise UserError(f"Two attacks are called {family}. Give the functions different names.")
         families.add(family)
-        own_id = re.sub(r"[^a-z0-9]+", "-", family.removeprefix("python:").lower()).strip("-") or "attack"
-        columns.append(Column(own_id, own_id, (attacks.spec(own_id, family, {}),)))
+        columns.append(_of_family(family))
     found = _unique(columns)
     return Suite(",".join(one.id for one in found), 1, found)
+
+
+def _of_family(family: str) -> Column:
+    """A column of one attack with its default parameters."""
+    name = family.removeprefix("python:").removesuffix(".py").lower()
+    own_id = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "attack"
+    return Column(own_id, own_id, (attacks.spec(own_id, family, {}),))
 
 
 def column(name: str, base: Path = Path(), enclosing: tuple[str, ...] = ()) -> Column:
@@ -97,7 +103,7 @@ def _suite(name: str) -> Suite:
     table = strict_toml.read(path)
     where = _shown(path)
     if "attacks" in table:
-        only = column(str(path.absolute()))
+        only = column(name)
         return refuse_taken_name(Suite(only.id, 1, _unique([column(CLEAN), only])))
     _only(table, ("version", "columns"), where)
     version, columns = table.get("version", 1), table.get("columns")
@@ -129,6 +135,8 @@ def _expand(name: str) -> Iterable[Column]:
     columns, suites = discovery.config_ids("columns"), discovery.config_ids("suites")
     if name.endswith(".toml") or name in columns:
         return (column(name),)
+    if name.endswith(".py"):
+        return (_of_family(attacks.add(Path(name))),)
     if name in suites:
         return _suite(name).columns
     raise unknown("suite or column", name, {*columns, *suites})
