@@ -29,6 +29,8 @@ from robust_eval.models.loading.pickle_calls import (
     Storage,
 )
 
+_MOST_TENSORS = 20_000
+"""More than a pickle can describe one by one: modules that contain one another repeat their tensors."""
 _NUMPY = ("numpy.core.", "numpy._core.")
 _DTYPES: Mapping[str, tuple[str, str]] = {
     "f8": ("float64", "d"),
@@ -38,6 +40,9 @@ _DTYPES: Mapping[str, tuple[str, str]] = {
     "i4": ("int32", "i"),
     "i2": ("int16", "h"),
     "i1": ("int8", "b"),
+    "u8": ("uint64", "Q"),
+    "u4": ("uint32", "I"),
+    "u2": ("uint16", "H"),
     "u1": ("uint8", "B"),
     "b1": ("bool", "?"),
 }
@@ -140,8 +145,8 @@ class _Replacement:
             inside = self.of(module, level + 1)
             if isinstance(name, str) and isinstance(inside, dict):
                 found |= {f"{name}.{key}": entry for key, entry in inside.items() if isinstance(key, str)}
-            if len(found) > plain_values.MOST_VALUES:
-                raise RefusedPickleError(f"holds more than {plain_values.MOST_VALUES:,} values")
+            if len(found) > _MOST_TENSORS:
+                raise RefusedPickleError(f"holds a module of more than {_MOST_TENSORS:,} tensors")
         return found
 
     def _holds_tensors(self, value: Any) -> bool:
