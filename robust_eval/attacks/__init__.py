@@ -96,9 +96,18 @@ def family(name: str) -> Family:
     if name.endswith(".py"):
         raise UserError(
             f"The attack {name} is code of the user. Give the suite file that names it: run --suite "
-            "FILE.toml, verify --audit-suite FILE.toml."
+            "FILE.toml, merge --suite FILE.toml, verify --audit-suite FILE.toml."
         )
     raise unknown("attack family", name, families())
+
+
+def refuse_other_code(name: str, recorded: str) -> None:
+    """Raise :class:`UserError` if a family that is not this package's has other code than ``recorded``."""
+    if not is_own(name) and library(name) != recorded:
+        raise UserError(
+            f"The code of {name} is {library(name)} here and {recorded} in the result. Give the code of the "
+            "result."
+        )
 
 
 def parse(name: str, table: Mapping[str, Any], source: str = "") -> Any:
@@ -145,7 +154,8 @@ def library(name: str) -> str:
 
     For a family that is not part of this package also the SHA-256 of its code.
     """
+    own = family(name)
     if not is_own(name) and (found := _foreign.find(name)) is not None:
         return found.library
-    distribution = family(name).LIBRARY
+    distribution = own.LIBRARY
     return f"{distribution} {metadata.version(distribution)}"

@@ -103,13 +103,7 @@ def _columns(request: Request, suite: str | None) -> tuple[Column, ...]:
     for column in wanted.values():
         for attack in column.attacks:
             version = attacks.family(attack.family).VERSION
-            if not attacks.is_own(attack.family) and attacks.library(attack.family) != request.library(
-                attack.family
-            ):
-                raise UserError(
-                    f"The code of {attack.family} is {attacks.library(attack.family)} here and "
-                    f"{request.library(attack.family)} in the result. Give the code of the result."
-                )
+            attacks.refuse_other_code(attack.family, request.library(attack.family))
             if version != attack.version:
                 raise UserError(
                     f"{attack.id} is version {attack.version} in the result and version {version} in this "

@@ -18,6 +18,7 @@ from support.known_models import linear_margin, linear_problem
 from support.published_runs import IMAGES, X_NCHW, make_checkpoint, run, verified
 from torch import Tensor, nn
 
+import robust_eval
 from robust_eval import attacks, evaluate
 from robust_eval.attacks import _foreign
 from robust_eval.core.errors import UserError
@@ -51,6 +52,7 @@ SIGN = """
         (gradient,) = torch.autograd.grad(loss, x)
     return (x_NCHW + threat.radius * gradient.sign()).clamp(0, 1)
 """
+CHECKPOINT = Path(robust_eval.__file__).parent / "verification/selftest/digits-at.safetensors"
 COLUMN = 'title = "Mine"\n[[attacks]]\nfamily = "mine.py"\n'
 
 
@@ -231,7 +233,7 @@ def test_an_attack_that_returns_something_else_stops_the_run(
 
 
 NEEDS_CODE = r"The attack mine\.py is code of the user\. Give the suite .* verify --audit-suite FILE\.toml"
-OTHER_CODE = r"The code of mine\.py is mine\.py sha256:.* in the result\. Give the code of the result"
+OTHER_CODE = r"The code of mine\.py is mine\.py sha256:.* in the result\. Give the code of the"
 
 
 def test_an_audit_needs_the_code_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +276,24 @@ def test_evidence_is_judged_without_the_code_and_an_audit_needs_it(
 
 
 # Contract and command line.
+
+
+@pytest.mark.slow
+def test_shards_are_merged_with_the_suite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = str(write(tmp_path / "code"))
+    call = command_runner(capsys, monkeypatch, tmp_path)
+    words = ("run", str(CHECKPOINT), "--suite", suite, "--examples", "20", "--out", "run")
+    for number in (1, 2):
+        assert call(*words, "--shard", f"{number}/2")[0] == 0
+    monkeypatch.setattr(_foreign, "_named", {})
+    folders = [str(path) for path in tmp_path.glob("run.shard-*")]
+    refused(call("merge", *folders), NEEDS_CODE)
+    other = str(write(tmp_path / "other", SIGN + "\n# edited\n"))
+    refused(call("merge", *folders, "--suite", other), OTHER_CODE)
+    monkeypatch.setattr(_foreign, "_named", {})
+    assert call("merge", *folders, "--suite", suite)[0] == 0
 
 
 def test_the_contract_command(
