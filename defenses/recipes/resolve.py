@@ -64,7 +64,9 @@ def read_recipe(name: str) -> Table:
         return table
     if name not in config_ids("recipes"):
         raise unknown("recipe", name, config_ids("recipes"))
-    return config("recipes", name)
+    table = config("recipes", name)
+    _check_tables(table, name)
+    return table
 
 
 def _check_tables(table: Table, name: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robust_eval.core import regular_file
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Normalisation
 from robust_eval.models.loading import checkpoint, file_head
@@ -21,7 +20,7 @@ def fingerprint(source: str) -> str:
     """
     if not file_head.is_file(source):
         return source
-    return regular_file.sha256(Path(source).expanduser(), "checkpoints", file_head.LARGEST)
+    return file_head.sha256(Path(source).expanduser())
 
 
 def load_into(

@@ -1,5 +1,7 @@
 """Attacks, one file per family; files are found by name and imported on demand.
 
+Further families are files and functions of the user, and modules of installed packages (docs/plugins.md).
+
 A family is a module with ``VERSION``, ``CITATION``, ``LIBRARY``, a frozen dataclass ``Params``, and
 
 - ``cost(params, classes) -> Cost``: passes per image if the image stays robust;
@@ -17,10 +19,12 @@ are fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from robust_eval.attacks import _foreign
 from robust_eval.core import discovery
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.parameters import parse_params, to_table
@@ -59,8 +63,22 @@ class Family(Protocol):
 
 
 def families() -> tuple[str, ...]:
-    """All family ids, such as ``autoattack``, ``cw-linf`` and ``fgsm``."""
+    """The ids of all families, those of installed packages included, such as ``cw-linf`` and ``fgsm``."""
     return discovery.module_ids(__name__)
+
+
+def is_own(name: str) -> bool:
+    """Whether a family is part of this package."""
+    return name in discovery.own_module_ids(__name__)
+
+
+def add(attack: Path | Callable[..., Tensor]) -> str:
+    """Make a family of a Python file or a function; its name, which :func:`family` knows from then on.
+
+    Raises:
+        UserError: if the file is not an attack.
+    """
+    return _foreign.add_file(attack) if isinstance(attack, Path) else _foreign.add_function(attack)
 
 
 def family(name: str) -> Family:
@@ -69,9 +87,27 @@ def family(name: str) -> Family:
     Raises:
         UserError: for an unknown name, with a suggestion.
     """
-    if name not in families():
-        raise unknown("attack family", name, families())
-    return cast(Family, discovery.module(__name__, name))
+    if is_own(name):
+        return cast(Family, discovery.module(__name__, name))
+    if (found := _foreign.find(name)) is not None:
+        return cast(Family, found.family)
+    if name.startswith("python:"):
+        raise UserError(f"{name} was a function given to evaluate(). Call evaluate() again to repeat it.")
+    if name.endswith(".py"):
+        raise UserError(
+            f"The attack {name} is code of the user. Give the suite file that names it: run --suite "
+            "FILE.toml, merge --suite FILE.toml, verify --audit-suite FILE.toml."
+        )
+    raise unknown("attack family", name, families())
+
+
+def refuse_other_code(name: str, recorded: str) -> None:
+    """Raise :class:`UserError` if a family that is not this package's has other code than ``recorded``."""
+    if not is_own(name) and library(name) != recorded:
+        raise UserError(
+            f"The code of {name} is {library(name)} here and {recorded} in the result. Give the code of the "
+            "result."
+        )
 
 
 def parse(name: str, table: Mapping[str, Any], source: str = "") -> Any:
@@ -114,6 +150,12 @@ def precision(attack: AttackSpec, requested: str) -> str:
 
 
 def library(name: str) -> str:
-    """Distribution and version that implement a family, e.g. ``pyautoattack 0.2.0``."""
-    distribution = family(name).LIBRARY
+    """Distribution and version that implement a family, e.g. ``pyautoattack 0.2.0``.
+
+    For a family that is not part of this package also the SHA-256 of its code.
+    """
+    own = family(name)
+    if not is_own(name) and (found := _foreign.find(name)) is not None:
+        return found.library
+    distribution = own.LIBRARY
     return f"{distribution} {metadata.version(distribution)}"

@@ -6,6 +6,7 @@ import typer
 
 from robust_eval.cli.check import check
 from robust_eval.cli.compare import compare
+from robust_eval.cli.contract import contract
 from robust_eval.cli.gate import gate
 from robust_eval.cli.landscape.app import landscape_app
 from robust_eval.cli.leaderboard import leaderboard_app
@@ -36,6 +37,7 @@ app.command(epilog="Example: robust-eval check ckpt.pt --data cifar10 --diagnose
 app.command(epilog="Example: robust-eval verify result.json --checkpoint ckpt.pt --audit 20")(verify)
 app.command(epilog="Example: robust-eval compare runs/at/result.json runs/at-awp/result.json")(compare)
 app.command(epilog="Example: robust-eval gate result.json --min-robust 50 --column aa")(gate)
+app.command(epilog="Example: robust-eval contract my_attack.py")(contract)
 app.command(epilog="Example: robust-eval selftest --only unmodified")(selftest)
 
 

@@ -17,11 +17,17 @@ def merge(
         Path | None,
         typer.Option(help="The merged run's folder (default: the shards' name without .shard-I-of-N)."),
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="The suite of the shards, if it names the code of an attack.")
+    ] = None,
 ) -> None:
     """Combine the shards of one request and write its result. Nothing is attacked."""
     from robust_eval.cli import tables
     from robust_eval.evaluation.executors.merge import merge_shards
+    from robust_eval.evaluation.planning import suites
 
+    if suite is not None:
+        suites.load(suite)
     console = terminal.console()
     target, result = merge_shards(folders, out)
     tables.print_result(console, result)

@@ -36,7 +36,8 @@ Suites = Annotated[
     list[str] | None,
     typer.Option(
         "--suite",
-        help="quick, fast, full (default), union, or column ids such as pgd-20,aa. May be repeated.",
+        help="quick, fast, full (default), union, column ids such as pgd-20,aa, or files (TOML, or an "
+        "attack's code). May be repeated.",
         rich_help_panel=ATTACK,
     ),
 ]

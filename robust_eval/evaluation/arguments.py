@@ -32,8 +32,12 @@ def check_model_and_images(model: object, x_NCHW: object, y_N: object, threat: o
             raise UserError(f"{name} must be a dense tensor, not {value.layout} of {value.dtype}.")
     if not isinstance(threat, ThreatModel | str):
         raise UserError("The threat model must be a ThreatModel or text such as 'Linf 8/255'.")
-    if not isinstance(suite, str | Suite):
-        raise UserError("The suite must be a Suite or text such as 'full' or 'fgsm,pgd-20'.")
+    listed = isinstance(suite, list | tuple) and all(isinstance(one, str) or callable(one) for one in suite)
+    if not isinstance(suite, str | Suite) and not listed:
+        raise UserError(
+            "The suite must be a Suite, text such as 'full' or 'fgsm,pgd-20', or a list of attacks "
+            "function(model, x_NCHW, y_N, threat) and names."
+        )
 
 
 def check_options(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from robust_eval.models.acceleration.tuning import flops
 from robust_eval.models.isolation import Isolated, batched_logits
 from robust_eval.results import EvalResult, flags
 
+Attack = Callable[..., Tensor]
 _COMPARED = 8
 """Images on which a model is compared with its copy."""
 
@@ -47,7 +48,7 @@ def evaluate(
     x_NCHW: Tensor,
     y_N: Tensor,
     threat: ThreatModel | str,
-    suite: str | Suite = "full",
+    suite: str | Suite | Sequence[str | Attack] = "full",
     *,
     name: str = "model",
     data: str = "arrays",
@@ -68,7 +69,9 @@ def evaluate(
         x_NCHW: images, float, in [0, 1].
         y_N: labels, integers in 0..K-1.
         threat: a ThreatModel, or text such as ``"Linf 8/255"``.
-        suite: a Suite, or anything that ``robust-eval run --suite`` accepts.
+        suite: a Suite, anything that ``robust-eval run --suite`` accepts, or a list of names and of attacks:
+            functions ``(model, x_NCHW, y_N, threat)`` that return images, with the optional parameters
+            ``classes`` and ``seed``.
         name: name of the model in the result.
         data: name of the images in the result, such as ``mnist``. Images of 8 bits per channel have the same
             fingerprint as on the command line, so that both results can be compared.
@@ -103,7 +106,7 @@ def make_job(
     x_NCHW: Tensor,
     y_N: Tensor,
     threat: ThreatModel | str,
-    suite: str | Suite,
+    suite: str | Suite | Sequence[str | Attack],
     name: str = "model",
     options: SearchOptions | None = None,
     data: str = "arrays",
@@ -113,7 +116,10 @@ def make_job(
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     if device.type == "meta" or x_NCHW.is_meta:
         raise UserError("The model or the images are on the meta device, without values: load the values.")
-    chosen = suites.load(suite) if isinstance(suite, str) else suites.refuse_taken_name(suite)
+    if isinstance(suite, Suite):
+        chosen = suites.refuse_taken_name(suite)
+    else:
+        chosen = suites.load(suite) if isinstance(suite, str) else suites.of_attacks(suite)
     settings = check_options(options or SearchOptions(), chosen, device)
     x, y = arguments.checked_images(x_NCHW.detach().clone().to(device), y_N.clone().to(device))
     # Copied before the first call: a model with a memory must not have seen the images.
@@ -163,6 +169,11 @@ def _classes(logits: Any) -> int:
             "Wrap it in a module that does."
         )
     classes: int = logits.shape[1]
+    if classes == 1:
+        raise UserError(
+            "The model returns one logit per image. If that is one logit for two classes, evaluate "
+            "robust_eval.models.outputs.TwoLogits(model)."
+        )
     return classes
 
 

@@ -85,7 +85,8 @@ class Worker:
         attack_copy = self.attack_copy_in(unit.precision)
         attack_copy.reset_counts(seeds.derive(unit.seed, "kept calls"))
         attack_copy.stream.seed(seeds.derive(unit.seed, "attack copy"))
-        adv = self.search(unit.attack, x, y, self.threat, unit.seed, unit.precision)
+        # Copies: an attack that changes its images or labels must not change those that are judged.
+        adv = self.search(unit.attack, x.clone(), y.clone(), self.threat, unit.seed, unit.precision)
         passes = attack_copy.forwards, attack_copy.backwards
         calls = list(attack_copy.kept_calls)
         found = [repeated_calls.compare(call, attack_copy) for call in calls]
@@ -122,7 +123,7 @@ class Worker:
         family = attacks.family(attack.family)
         params = attacks.parse(attack.family, attack.params)
         try:
-            adv: Tensor = family.search(
+            adv: object = family.search(
                 self.attack_copy_in(precision), x_NCHW, y_N, threat, params, classes=self.classes, seed=seed
             )
         except UserError:
@@ -132,6 +133,11 @@ class Worker:
                 f"{attack.id} failed on a batch of {len(x_NCHW)}: {type(error).__name__}: {error}. "
                 "Finished work is kept; robust-eval check may show the cause."
             ) from error
+        if not isinstance(adv, Tensor) or adv.shape != x_NCHW.shape:
+            found = tuple(adv.shape) if isinstance(adv, Tensor) else type(adv).__name__
+            raise UserError(
+                f"{attack.id} returned {found} for images of shape {tuple(x_NCHW.shape)}. Correct the attack."
+            )
         return adv.detach().float()
 
 

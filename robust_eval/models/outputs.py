@@ -1,10 +1,11 @@
-"""Models whose logits are part of a larger output, as in transformers."""
+"""Models whose logits are part of a larger output, as in transformers, or a single one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 LOGITS = "logits"
@@ -21,6 +22,19 @@ class TakesLogits(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return take(self.model(x_NCHW), self.place)
+
+
+class TwoLogits(nn.Module):
+    """A model with the logits (0, z) of two classes, from one that returns z, of shape (N, 1) or (N,)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        z_N1 = self.model(x_NCHW).reshape(len(x_NCHW), 1)
+        return torch.cat([torch.zeros_like(z_N1), z_N1], 1)
 
 
 _PLACES: Mapping[str, Any] = {

@@ -103,6 +103,7 @@ def _columns(request: Request, suite: str | None) -> tuple[Column, ...]:
     for column in wanted.values():
         for attack in column.attacks:
             version = attacks.family(attack.family).VERSION
+            attacks.refuse_other_code(attack.family, request.library(attack.family))
             if version != attack.version:
                 raise UserError(
                     f"{attack.id} is version {attack.version} in the result and version {version} in this "

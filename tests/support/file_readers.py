@@ -10,8 +10,10 @@ import csv
 import gzip
 import io
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,22 @@ def torch_bytes(new: bool) -> Callable[[Any], bytes]:
         return file.getvalue()
 
     return write
+
+
+def objects_bytes(new: bool) -> Callable[[Any], bytes]:
+    """Tensors beside objects of other programs, which the weights-only reader refuses."""
+
+    def write(arrays: Mapping[str, Any]) -> bytes:
+        file = io.BytesIO()
+        value = {"net": tensors(arrays), "arrays": arrays, "beside": [Path("x"), Decimal(1)]}
+        torch.save(value, file, _use_new_zipfile_serialization=new)
+        return file.getvalue()
+
+    return write
+
+
+def equal_objects(written: Mapping[str, Any], found: Any) -> bool:
+    return equal_tensors(written, found["net"]) and equal_tensors(written, found["arrays"])
 
 
 def image_bytes(kind: str) -> Callable[[Any], bytes]:
@@ -239,6 +257,23 @@ READERS = (
     ),
     FileReader(
         "legacy.pt", ARRAYS, torch_bytes(False), lambda path: file_reader.read(path).value, equal_tensors
+    ),
+    FileReader(
+        "objects.pt", ARRAYS, objects_bytes(True), lambda path: file_reader.read(path).value, equal_objects
+    ),
+    FileReader(
+        "objects-legacy.pt",
+        ARRAYS,
+        objects_bytes(False),
+        lambda path: file_reader.read(path).value,
+        equal_objects,
+    ),
+    FileReader(
+        "arrays.pkl",
+        ARRAYS,
+        lambda arrays: pickle.dumps(arrays, 5),
+        lambda path: file_reader.read(path).value,
+        equal_tensors,
     ),
     FileReader(
         "model.pt",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defenses.runs.reading import FinishedRun
-from robust_eval.core import figure_style, regular_file, strict_json
+from robust_eval.core import figure_style, strict_json
 from robust_eval.core.errors import UserError
 from robust_eval.models.loading import checkpoint, file_head
 
@@ -95,7 +95,7 @@ def _measured(
 ) -> Iterator[MeasuredCheckpoint]:
     found: dict[float, MeasuredCheckpoint] = {}
     for path in sorted(run.folder.glob("*.pt")):
-        digest = regular_file.sha256(path, "checkpoints", file_head.LARGEST)
+        digest = file_head.sha256(path)
         if digest not in flatness:
             continue
         metrics = (checkpoint.load(str(path), images=None).ref.trained_with or {}).get("metrics") or {}

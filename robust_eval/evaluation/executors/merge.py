@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from robust_eval import attacks
 from robust_eval.core.errors import UserError
 from robust_eval.core.request import CLEAN, Request
 from robust_eval.core.types import Bools, UnitResult, WorkUnit
@@ -30,6 +31,8 @@ def merge_shards(folders: Sequence[Path], out: Path | None) -> tuple[Path, EvalR
     """
     found = [(folder, shards.read(folder)) for folder in folders]
     request = _same_request(found)
+    for family, library in request.libraries:
+        attacks.refuse_other_code(family, library)
     _check_numbers(found, request.shards)
     target = out or _target(folders)
     same_model.check_all(folders)

@@ -31,7 +31,8 @@ def absolute(options: EvaluationOptions) -> EvaluationOptions:
     file, colon, function = (options.arch or "").rpartition(":")
     if colon and file.endswith(".py"):
         changes["arch"] = f"{absolute_path(file)}:{function}"
-    suite = [absolute_path(part) if part.endswith(".toml") else part for part in options.suite.split(",")]
+    files = (".toml", ".py")
+    suite = [absolute_path(part) if part.endswith(files) else part for part in options.suite.split(",")]
     return replace(options, **changes, suite=",".join(suite))
 
 
@@ -49,7 +50,7 @@ def paths(options: EvaluationOptions) -> dict[str, str]:
     file, colon, _ = (options.arch or "").rpartition(":")
     if colon and file.endswith(".py"):
         found[file] = "the architecture"
-    return found | {part: "the suite" for part in options.suite.split(",") if part.endswith(".toml")}
+    return found | {part: "the suite" for part in options.suite.split(",") if part.endswith((".toml", ".py"))}
 
 
 def inspect(wanted_paths: Mapping[str, str], gpus: float) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from robust_eval import attacks
 from robust_eval.core import discovery
@@ -136,9 +137,15 @@ def other_versions(result: EvalResult, suite: Suite) -> list[str]:
     )
 
 
+def _computation(attack: AttackRecord) -> list[Any]:
+    """What an attack computed; the library of one that is not part of this package is its code."""
+    own = [attack.family, attack.version, attack.params]
+    return own if attacks.is_own(attack.family) else [*own, attack.library]
+
+
 def _computed(result: EvalResult) -> str:
     columns = {
-        name: [column.title, [[a.family, a.version, a.params] for a in column.attacks]]
+        name: [column.title, [_computation(attack) for attack in column.attacks]]
         for name, column in result.columns.items()
     }
     return digest({"columns": columns, "missing": sorted(set(result.suite.columns) - set(columns))})

@@ -1,16 +1,18 @@
 """Columns and suites from TOML files: the meaning of ``--suite``.
 
 A column file has a ``title`` and ``[[attacks]]`` tables, which form a cascade. Each table names a ``family``
-and its parameters, with an optional ``id`` (default: the column's) and ``restarts = r``: r attacks, each on
+(of this release, of an installed package, or a Python file relative to this one) and its parameters, with an
+optional ``id`` (default: the column's) and ``restarts = r``: r attacks, each on
 the survivors of the one before and each judged separately. A table ``column = "..."`` stands for all attacks
 of another column. A suite file has a ``version`` and ``columns``: ids, or paths of column files relative to
-it.
+it. A column file in its place is a suite of this column.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ _MOST_LEVELS = 16
 
 
 def load(text: str) -> Suite:
-    """A suite from a name, a comma-separated list of column or suite names, or a path ending in .toml.
+    """A suite from a name, a comma-separated list of column or suite names, or a path ending in .toml or .py.
 
     The clean column always comes first, and no column comes twice. A name that is both a suite and a
     column (``union``) is the suite.
@@ -38,6 +40,36 @@ def load(text: str) -> Suite:
         return _suite(names[0])
     columns = _unique([column(CLEAN), *(found for name in names for found in _expand(name))])
     return Suite(",".join(column.id for column in columns), 1, columns)
+
+
+def of_attacks(items: Sequence[str | Callable[..., Any]]) -> Suite:
+    """A suite of functions ``(model, x_NCHW, y_N, threat)``, a column each, and of names as in :func:`load`.
+
+    Raises:
+        UserError: for an unknown name, and for two functions of one name.
+    """
+    if not items:
+        raise UserError("The suite is empty. Give functions, or names of columns.")
+    columns: list[Column] = [column(CLEAN)]
+    families: set[str] = set()
+    for item in items:
+        if isinstance(item, str):
+            columns += load(item).columns
+            continue
+        family = attacks.add(item)
+        if family in families:
+            raise UserError(f"Two attacks are called {family}. Give the functions different names.")
+        families.add(family)
+        columns.append(_of_family(family))
+    found = _unique(columns)
+    return Suite(",".join(one.id for one in found), 1, found)
+
+
+def _of_family(family: str) -> Column:
+    """A column of one attack with its default parameters."""
+    name = family.removeprefix("python:").removesuffix(".py").lower()
+    own_id = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "attack"
+    return Column(own_id, own_id, (attacks.spec(own_id, family, {}),))
 
 
 def column(name: str, base: Path = Path(), enclosing: tuple[str, ...] = ()) -> Column:
@@ -70,6 +102,9 @@ def _suite(name: str) -> Suite:
     path = Path(name) if own else discovery.config_dir("suites") / f"{name}.toml"
     table = strict_toml.read(path)
     where = _shown(path)
+    if "attacks" in table:
+        only = column(name)
+        return refuse_taken_name(Suite(only.id, 1, _unique([column(CLEAN), only])))
     _only(table, ("version", "columns"), where)
     version, columns = table.get("version", 1), table.get("columns")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -100,6 +135,8 @@ def _expand(name: str) -> Iterable[Column]:
     columns, suites = discovery.config_ids("columns"), discovery.config_ids("suites")
     if name.endswith(".toml") or name in columns:
         return (column(name),)
+    if name.endswith(".py"):
+        return (_of_family(attacks.add(Path(name))),)
     if name in suites:
         return _suite(name).columns
     raise unknown("suite or column", name, {*columns, *suites})
@@ -124,6 +161,8 @@ def _attacks(
     if "family" not in params:
         raise UserError(f"{where}: every [[attacks]] table needs a family ({', '.join(attacks.families())}).")
     family = _text(params, "family", "", where)
+    if family.endswith(".py"):
+        family = attacks.add(base / family)
     attack_id = _text(params, "id", column_id, where)
     restarts = params.get("restarts", 1)
     if not isinstance(restarts, int) or isinstance(restarts, bool) or not 1 <= restarts <= 1000:

@@ -8,7 +8,8 @@ An architecture file defines
 - ``infer(shapes) -> Inferred | None``: a guess from the names and shapes of a state dict;
 - optionally ``ALIASES``: (pattern, replacement) pairs for other names of the same layers in public code.
 
-Every architecture also takes ``batchnorm_eps``, which :func:`build` sets.
+Every architecture also takes ``batchnorm_eps``, which :func:`build` sets, and ``one_logit``, for which the
+loader changes the weights (:mod:`robust_eval.models.loading.one_logit`).
 
 Submodules are named as in the public code, so that public checkpoints can be loaded. Files are found by
 name; no registration is needed. This module contains the interface of a file, the catalogue of all files
@@ -33,6 +34,8 @@ from robust_eval.core.types import Architecture
 
 BATCHNORM_EPS = "batchnorm_eps"
 """Argument of every architecture: the constant that BatchNorm adds to variances (default 1e-5)."""
+ONE_LOGIT = "one_logit"
+"""Argument of every architecture: the file has one logit for two classes."""
 Shapes = Mapping[str, tuple[int, ...]]
 Arguments = Mapping[str, Any]
 
@@ -106,6 +109,7 @@ def build(
     """
     file, sizes = find(arch_id)
     eps = arguments.pop(BATCHNORM_EPS, None)
+    arguments.pop(ONE_LOGIT, None)
     network = file.build(classes=classes, channels=channels, image_size=image_size, **{**sizes, **arguments})
     if eps is not None:
         for layer in network.modules():
@@ -141,7 +145,7 @@ def check_arguments(arch_id: str, arguments: Arguments) -> None:
     """Raise :class:`UserError` for an argument that the architecture does not have."""
     file, sizes = find(arch_id)
     given = {"classes", "channels", "image_size", *sizes}
-    known = {*inspect.signature(file.build).parameters, BATCHNORM_EPS} - given
+    known = {*inspect.signature(file.build).parameters, BATCHNORM_EPS, ONE_LOGIT} - given
     for name in arguments:
         if name not in known:
             raise unknown(f"argument of {arch_id}:", name, known)

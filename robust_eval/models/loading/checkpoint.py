@@ -19,6 +19,7 @@ from robust_eval.models.loading import (
     library_checkpoints,
     native_format,
     network_sources,
+    one_logit,
     robustbench_zoo,
     unrecorded,
     variants,
@@ -74,6 +75,9 @@ def load(
             raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong. Copy it again.")
         return _load_native(task, header)
     weights = foreign_weights.weights(task.contents.value, task.name, part)
+    weights = replace(weights, notes=(*task.contents.notes, *weights.notes))
+    if one_logit.asked(arch, {} if known is None else known.architecture.arguments):
+        weights = one_logit.two_logits(weights, task.name)
     if arch is not None and network_sources.is_external(arch):
         return external_networks.load(task, arch, weights)
     return _load_foreign(task, weights)
@@ -118,6 +122,7 @@ def _load_foreign(task: LoadTask, weights: foreign_weights.Weights) -> LoadedMod
     size = None if task.images is None else task.images.image_size
     fit = architecture_fit.fit(weights.state, task.name, arch=arch_id, image_size=size)
     inferred = fit.inferred
+    one_logit.refuse_single(inferred.classes, task.name, inferred.architecture.id)
     _check_images(task, inferred)
     known = variants.Variants(task.name, inferred, fit.state, asked, size, task.device)
     question = question_for(task, known.build, known.default, inferred.channels, weights.normalisation)

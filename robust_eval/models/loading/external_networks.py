@@ -12,6 +12,7 @@ from robust_eval.models.loading import (
     foreign_weights,
     native_format,
     network_sources,
+    one_logit,
     python_architecture,
     unrecorded,
 )
@@ -50,6 +51,7 @@ def load(
         doubts = _other_code(header.architecture.arguments, architecture.arguments)
         return replace(loaded, doubts=doubts) if doubts.findings else loaded
     assert images is not None  # as there is no header
+    one_logit.refuse_single(count, task.name, arch)
     if not images.fits(count):
         raise UserError(f"{arch} gives {count} outputs, but {images.name} has {images.classes} classes.")
     # If the names fit as stored, the network has the tensors of the normalisation and applies it itself.

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Literal
 
-from robust_eval.core import regular_file, strict_safetensors
+from robust_eval.core import regular_file, strict_json, strict_safetensors
 from robust_eval.core.errors import UserError
-from robust_eval.models.loading import pickle_scan
-from robust_eval.models.loading.pickle_calls import COPY_AGAIN, SAVE_WEIGHTS
+from robust_eval.models.loading import other_formats
+from robust_eval.models.loading.pickle_calls import COPY_AGAIN
 
 LARGEST = 32 * 2**30
 """Largest size of a file in bytes."""
 LIBRARIES = ("robustbench", "timm", "torchvision", "hf-hub")
 """Beginnings of the names of models that are no files."""
-_OTHER_FORMATS = {
-    b"\x89HDF": "an HDF5 file (Keras?)",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"BZh": "a bzip2 archive: unpack it first",
-    b"\xfd7zXZ": "an xz archive: unpack it first",
-    b"7z\xbc\xaf": "a 7z archive: unpack it first",
-    b"Rar!": "a RAR archive: unpack it first",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"%PDF": "a PDF document",
-}
+_INDEX = ".safetensors.index.json"
+_MOST_PARTS = 1000
 
 
 def is_file(source: str) -> bool:
@@ -48,60 +40,74 @@ def check_source(source: str) -> None:
         check(split_source(source)[0])
 
 
-def check(path: Path) -> Literal["torch", "safetensors"]:
-    """The format of a file.
+def check(path: Path) -> Literal["torch", "safetensors", "index"]:
+    """The format of a file; ``index``: that of safetensors files.
 
     Raises:
         UserError: if it does not exist, is no regular file or empty, cannot be read, or is not a checkpoint;
             the message names the kind of file.
     """
+    if path.is_dir():
+        raise UserError(other_formats.of_folder(path))
     with regular_file.opened(path, "checkpoints", LARGEST) as file:
         head = file.read(1024)
     if not head:
         raise UserError(f"{path} is empty (0 bytes). {COPY_AGAIN}")
+    if path.name.endswith(_INDEX):
+        for part in parts(path):
+            check_part(part)
+        return "index"
     if _is_safetensors(head):
+        _refuse_one_part(path)
         return "safetensors"
-    if not head.startswith((b"PK", b"\x80")):
-        raise UserError(_what_else(path, head))
-    if not head.startswith(b"PK") and not pickle_scan.is_torch_legacy(head):
-        raise UserError(_not_torch_save(path))
+    if not head.startswith((b"PK", b"\x80")) or other_formats.of_suffix(path):
+        raise UserError(other_formats.of_file(path, head))
     return "torch"
+
+
+def check_part(path: Path) -> None:
+    """Raise :class:`UserError` if one of several safetensors files is missing or of another format."""
+    with regular_file.opened(path, "checkpoints", LARGEST) as file:
+        if not _is_safetensors(file.read(1024)):
+            raise UserError(f"{path} is not a safetensors file. {COPY_AGAIN}")
+
+
+def parts(path: Path) -> tuple[Path, ...]:
+    """The safetensors files that an index names: in its folder, in order of their names.
+
+    Raises:
+        UserError: if the index cannot be read, or names other files.
+    """
+    value = strict_json.read(path)
+    names = value.get("weight_map") if isinstance(value, dict) else None
+    files = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
+    if not 0 < len(files) <= _MOST_PARTS or not all(map(_is_part, files)):
+        raise UserError(f"{path} names no safetensors files in its own folder. {COPY_AGAIN}")
+    return tuple(path.with_name(name) for name in files)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a checkpoint file; of an index: of its digest and those of its parts, one a line."""
+    own = regular_file.sha256(path, "checkpoints", LARGEST)
+    if not path.name.endswith(_INDEX):
+        return own
+    digests = [own, *(regular_file.sha256(part, "checkpoints", LARGEST) for part in parts(path))]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+
+
+def _is_part(name: str) -> bool:
+    return bool(re.fullmatch(r"[\w.-]+\.safetensors", name))
+
+
+def _refuse_one_part(path: Path) -> None:
+    found = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.safetensors", path.name)
+    if found and int(found[2]) > 1:
+        raise UserError(
+            f"{path} is one of {int(found[2])} parts of a checkpoint. Name their index: "
+            f"{path.with_name(found[1] + _INDEX)}."
+        )
 
 
 def _is_safetensors(head: bytes) -> bool:
     longest = strict_safetensors.LARGEST_HEADER
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= longest
-
-
-def _not_torch_save(path: Path) -> str:
-    wanted = pickle_scan.wanted_globals(path)
-    imports = f" that imports {', '.join(wanted[:5])}" if wanted else ""
-    return f"{path} is a plain pickle{imports}, not written by torch.save, and was not opened. {SAVE_WEIGHTS}"
-
-
-def _what_else(path: Path, head: bytes) -> str:
-    """The error message for a file that is no checkpoint."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
-        return (
-            f"{path} is a web page, not a checkpoint: the server returned HTML (a login or "
-            "confirmation page?). Download it again in a browser."
-        )
-    if head.startswith(b"version https://git-lfs"):
-        return f"{path} is a Git LFS pointer, not the file itself. Fetch it with: git lfs pull."
-    if head[257:262] == b"ustar":
-        return (
-            f"{path} is a tar archive, not a checkpoint, or a torch checkpoint from before 2017, which the "
-            f"weights-only reader cannot open. {SAVE_WEIGHTS}"
-        )
-    for magic, name in _OTHER_FORMATS.items():
-        if head.startswith(magic):
-            return f"{path} is {name}, not a checkpoint."
-    try:
-        first_line = head.decode("utf-8", errors="ignore" if len(head) == 1024 else "strict").splitlines()[0]
-    except (UnicodeDecodeError, IndexError):
-        first_line = ""
-    if first_line and first_line.isprintable():
-        return f"{path} is a text file, not a checkpoint. It starts with '{first_line[:40]}'."
-    start = head[:4].hex(" ")
-    return f"{path} is not a checkpoint: it starts with {start}. Expected a torch or safetensors file."

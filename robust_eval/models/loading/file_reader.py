@@ -1,11 +1,13 @@
 """Read checkpoint files, which are untrusted: only weights.
 
-Pickles are read with ``torch.load(weights_only=True)``. The argument is explicit because an environment
-variable overrides the default. There is no fallback to another reader.
+Pickles are followed without creating anything. Those that consist of tensors and plain values are then read
+with ``torch.load(weights_only=True)``; the argument is explicit because an environment variable overrides
+the default. From others, the tensors are made from the bytes of their values alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 
 import torch
 
-from robust_eval.core import regular_file, strict_safetensors, strict_zip
+from robust_eval.core import regular_file, strict_json, strict_safetensors, strict_zip
 from robust_eval.core.errors import UserError
-from robust_eval.models.loading import file_head, pickle_scan, torch_file_check
+from robust_eval.models.loading import described_tensors, file_head, torch_file_check
 from robust_eval.models.loading.file_head import LARGEST
-from robust_eval.models.loading.pickle_calls import COPY_AGAIN, SAVE_WEIGHTS, RefusedPickleError
+from robust_eval.models.loading.pickle_calls import COPY_AGAIN, RefusedPickleError
+from robust_eval.models.loading.state_dict_diff import name_some
 from robust_eval.models.out_of_memory import is_out_of_memory
 
 SAFE_TORCH = "2.10"
@@ -53,6 +56,16 @@ class Contents:
     """``torch`` or ``safetensors``."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The metadata in the header of a safetensors file."""
+    foreign: tuple[str, ...] = ()
+    """Names of other programs that the pickle imports. Their objects were not created."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the result."""
+        shown = name_some(
+            [re.sub(r"[^\w.]", "?", name)[:100] for name in self.foreign if name[:6] != "numpy."]
+        )
+        return (f"objects of other programs were not created: {shown}",) if shown else ()
 
 
 def read(path: Path) -> Contents:
@@ -61,14 +74,26 @@ def read(path: Path) -> Contents:
     Raises:
         UserError: if it is not a checkpoint; the message names the kind of file.
     """
-    if file_head.check(path) == "safetensors":
-        value, metadata = _read_safetensors(path)
-        return Contents(value, _sha256(path), "safetensors", metadata)
-    return Contents(_read_torch(path), _sha256(path), "torch")
+    kind = file_head.check(path)
+    digest = file_head.sha256(path)
+    if kind == "torch":
+        value, foreign = _read_torch(path)
+        return Contents(value, digest, kind, foreign=foreign)
+    value, metadata = _read_safetensors(path) if kind == "safetensors" else (_read_parts(path), {})
+    return Contents(value, digest, "safetensors", metadata)
 
 
-def _sha256(path: Path) -> str:
-    return regular_file.sha256(path, "checkpoints", LARGEST)
+def _read_parts(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of several safetensors files, whose index ``path`` is."""
+    found: dict[str, torch.Tensor] = {}
+    for part in file_head.parts(path):
+        tensors, _ = _read_safetensors(part)
+        if tensors.keys() & found.keys():
+            raise UserError(f"{part} contains tensors of another part. {COPY_AGAIN}")
+        found |= tensors
+    if found.keys() != strict_json.read(path)["weight_map"].keys():
+        raise UserError(f"The parts of {path} do not contain the tensors that it names. {COPY_AGAIN}")
+    return found
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -100,23 +125,31 @@ def damaged_part(path: Path) -> str | None:
             return path.name
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """The value in a file of torch.save or pickle, and the names of other programs that it imports.
+
+    Objects of other programs are not created: where there are any, only the tensors and plain values are.
+    """
     try:
         with regular_file.opened(path, "checkpoints", LARGEST) as file:
-            described = torch_file_check.check(file)
-        if not _is_own(described):
-            refuse_old_torch(str(path))
-        with torch.serialization.safe_globals(pickle_scan.REPLACEMENTS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            checked = torch_file_check.check(file)
+            if not _is_own(checked.value):
+                refuse_old_torch(str(path))
+            if not checked.ordinary:
+                with torch_file_check.values_of(file, checked) as read_storage:
+                    return described_tensors.made(checked.value, read_storage), checked.foreign
+        return torch.load(path, map_location="cpu", weights_only=True), ()
     except UserError:
         raise
     except RefusedPickleError as error:
-        raise _refusal(path, str(error), error.advice) from None
+        raise UserError(f"{path} {error}. {error.advice}") from None
     except Exception as error:
         if is_out_of_memory(error):
             raise regular_file.too_large(path) from None
         # A damaged stream can raise any exception in the reader.
-        raise _refusal(path, "is a damaged checkpoint: it cannot be read completely", COPY_AGAIN) from None
+        raise UserError(
+            f"{path} is a damaged checkpoint: it cannot be read completely. {COPY_AGAIN}"
+        ) from None
 
 
 def refuse_old_torch(name: str) -> None:
@@ -134,16 +167,3 @@ def refuse_old_torch(name: str) -> None:
 
 def _is_own(described: Any) -> bool:
     return isinstance(described, Mapping) and any(keys <= described.keys() for keys in _OWN)
-
-
-def _refusal(path: Path, reason: str, advice: str) -> UserError:
-    """The error for a file that is not read; imported code is named first."""
-    wanted = pickle_scan.wanted_globals(path)
-    if not wanted:
-        return UserError(f"{path} {reason}. {advice}")
-    shown = ", ".join(wanted[:5]) + (f" and {len(wanted) - 5} more" if len(wanted) > 5 else "")
-    if any(name.startswith("torch.nn.modules") for name in wanted):
-        return UserError(
-            f"{path} contains a pickled model object, which would run code ({shown}). {SAVE_WEIGHTS}"
-        )
-    return UserError(f"{path} carries code and was not opened: its pickle imports {shown}. {SAVE_WEIGHTS}")

@@ -17,8 +17,9 @@ from torch import Tensor
 from robust_eval.core import plain_values
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.types import Normalisation
-from robust_eval.models.loading import recorded_normalisation
+from robust_eval.models.loading import recorded_normalisation, weight_norm
 from robust_eval.models.loading.recorded_normalisation import flattened
+from robust_eval.models.loading.state_dict_diff import name_some
 
 State = dict[str, Tensor]
 
@@ -26,6 +27,12 @@ State = dict[str, Tensor]
 _PREFERRED = ("state_dict", "model_state_dict", "model_state", "net", "model", "network", "weights", "params")
 _AVERAGED = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
 _NOT_WEIGHTS = re.compile(r"optim|sched|scaler|amp|sampler|loader|rng|criterion|momentum", re.IGNORECASE)
+# In files of Lightning, whose modules contain losses and metrics beside the network.
+_LIGHTNING = "pytorch-lightning_version"
+_MEASURE = re.compile(
+    r"([a-z]+_)?(acc|accuracy|metrics?|loss|criterion|auroc|f1|confmat|precision|recall)(_[a-z0-9]+)?\.",
+    re.IGNORECASE,
+)
 # Wrappers that add a component to every name: DataParallel, torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Counters that other tools add to state dicts: weight averaging, operation counts of thop.
@@ -61,6 +68,12 @@ def weights(value: Any, name: str, choice: str | None = None) -> Weights:
     stored = _plain(stored, name, notes)
     state, removed = _unwrap(stored)
     notes += [f"removed '{wrapper}.' from the names" for wrapper in removed]
+    if isinstance(value, Mapping) and _LIGHTNING in value:
+        measures = [key for key in state if _MEASURE.match(key)]
+        state = {key: entry for key, entry in state.items() if key not in measures}
+        notes += [f"left out tensors of losses and metrics: {name_some(measures)}"] if measures else []
+    state, folded = weight_norm.folded(state)
+    notes += folded
     recorded, outside = recorded_normalisation.among(state), False
     if recorded.normalisation is not None:
         taken = {key for pair in recorded_normalisation.pairs(state) for key in pair}

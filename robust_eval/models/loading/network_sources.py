@@ -25,7 +25,7 @@ from torch import nn
 
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
-from robust_eval.models.architectures import split_arguments
+from robust_eval.models.architectures import ONE_LOGIT, split_arguments
 from robust_eval.models.loading import library_networks, python_architecture
 from robust_eval.models.loading.layer_limit import limited_layers
 
@@ -77,6 +77,7 @@ def build(arch: str, shape: Shape, arguments: Mapping[str, Any] | None = None) -
     name, given = split_arguments(arch)
     given = {**(arguments or {}), **given}
     given.pop(python_architecture.DIGEST, None)
+    given.pop(ONE_LOGIT, None)
     source, _, rest = name.partition(":")
     if source not in LIBRARIES:
         return python_architecture.build(name, vars(shape) | {"num_classes": shape.classes}, given)

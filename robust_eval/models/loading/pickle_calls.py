@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 _LONGEST_KEY = 1000
 _MOST_DIMENSIONS = 64
-_STORAGE_BYTES: Mapping[str, int] = {
-    **dict.fromkeys(("UntypedStorage", "ByteStorage", "CharStorage", "BoolStorage"), 1),
-    **dict.fromkeys(("HalfStorage", "BFloat16Storage", "ShortStorage"), 2),
-    **dict.fromkeys(("FloatStorage", "IntStorage"), 4),
-    **dict.fromkeys(("DoubleStorage", "LongStorage", "ComplexFloatStorage"), 8),
-    "ComplexDoubleStorage": 16,
+# Names that torch's weights-only reader accepts. All others stand for objects of other programs.
+WEIGHTS_ONLY = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch(\.cuda)?\.\w*(Storage|Tensor)|torch\.nn\.parameter\.Parameter"
+    r"|torch\.storage\.\w+Storage|torch\.serialization\._get_layout"
+    r"|torch\.(Size|device|\w*int\d+|b?float\d+\w*|complex\d+|bool|per_\w+)"
+    r"|torch\._tensor\._rebuild_from_type_v2|collections\.(OrderedDict|Counter)|_codecs\.encode"
+    r"|(builtins|__builtin__)\.(bytearray|set|complex)"
+)
+_STORAGES: Mapping[str, str] = {
+    "UntypedStorage": "uint8",
+    "ByteStorage": "uint8",
+    "CharStorage": "int8",
+    "BoolStorage": "bool",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "ShortStorage": "int16",
+    "FloatStorage": "float32",
+    "IntStorage": "int32",
+    "DoubleStorage": "float64",
+    "LongStorage": "int64",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
 }
-"""Bytes of one value."""
+"""The type of the values."""
 _DTYPE_BYTES: Mapping[str, int] = {
     **dict.fromkeys(("uint8", "int8", "bool", "float8_e4m3fn", "float8_e5m2"), 1),
     **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 2),
@@ -49,22 +66,42 @@ class Global:
 
     name: str
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it names something of another program, which nothing stands for."""
+        return not WEIGHTS_ONLY.fullmatch(self.name)
+
 
 @dataclass(frozen=True)
 class Storage:
     """The values of one or more tensors, stored beside the pickle."""
 
     key: str
-    item_bytes: int
+    dtype: str
     bytes: int
+
+    @property
+    def item_bytes(self) -> int:
+        """Of one value."""
+        return _DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
 class DescribedTensor:
     """A tensor that lies within its storage."""
 
-    bytes: int
-    """Of all its values; a tensor that repeats values (with strides of 0) is larger than its storage."""
+    storage: Storage
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    is_view: bool = False
+    """Whether its values are those of the storage negated or conjugated."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all its values; a tensor that repeats values (with strides of 0) is larger than its storage."""
+        return math.prod(self.shape) * _DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -72,24 +109,40 @@ class Inert:
     """An object whose content does not matter."""
 
 
-def call(function: Any, arguments: Any, harmless: frozenset[str]) -> Any:
-    """The inert result of one of the calls that the weights-only reader makes.
+@dataclass(eq=False, slots=True)
+class StandIn:
+    """In place of an object of another program: what the pickle gives to it. Nothing is created or called."""
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    state: list[Any] = field(default_factory=list)
+    entries: dict[Any, Any] = field(default_factory=dict)
+    """Of a kind of dict."""
+    items: list[Any] = field(default_factory=list)
+    """Of a kind of list or set."""
+
+
+def call(function: Any, arguments: Any) -> Any:
+    """The inert result of one of the calls that the weights-only reader makes; else a stand-in.
 
     Raises:
-        RefusedPickleError: for other calls, and for tensors that are not ordinary.
+        RefusedPickleError: for unusual arguments, and for tensors that are not ordinary.
     """
-    if not isinstance(function, Global) or not isinstance(arguments, tuple):
+    if not isinstance(function, Global | StandIn) or not isinstance(arguments, tuple):
         raise RefusedPickleError("calls something that is not a function")
-    if function.name in harmless:
-        return Inert()
+    if function == Global("builtins.bytes") and not arguments:
+        # How protocol 2 writes bytes of length 0.
+        return b""
+    if isinstance(function, StandIn) or function.is_foreign:
+        return StandIn(function.name, arguments)
     last = function.name.rpartition(".")[2]
     match (function.name, *arguments):
         case ("torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", storage, *rest):
-            return _tensor(storage, *rest[:3])
+            return replace(_tensor(storage, *rest[:3]), is_view=any(rest[5:]))
         case ("torch._utils._rebuild_tensor_v3", storage, offset, shape, stride, _, _, Global() as kind, *_):
-            return _tensor(storage, offset, shape, stride, _DTYPE_BYTES.get(kind.name[6:], 0))
+            return _tensor(storage, offset, shape, stride, kind.name.removeprefix("torch."))
         case ("torch._tensor._rebuild_from_type_v2", Global() as inner, _, tuple() as own, *_):
-            return call(inner, own, harmless)
+            return call(inner, own)
         case (
             "torch._utils._rebuild_parameter"
             | "torch._utils._rebuild_parameter_with_state"
@@ -122,10 +175,11 @@ def call(function: Any, arguments: Any, harmless: frozenset[str]) -> Any:
     raise RefusedPickleError(f"calls {function.name[:80]} in an unusual way")
 
 
-def stored_values(reference: Any) -> Storage:
-    """The storage that a persistent id refers to: ("storage", type, key, device, number of values).
+def stored_values(reference: Any) -> Storage | Global:
+    """What a persistent id refers to: ("storage", type, key, device, number of values).
 
-    The oldest format adds None; a view of another storage would be in its place.
+    The oldest format adds None; a view of another storage would be in its place. It also gives classes of
+    pickled modules in this way, with their source code.
     """
     match reference:
         case ("storage", Global() as kind, str() as key, str(), int() as count) | (
@@ -136,24 +190,27 @@ def stored_values(reference: Any) -> Storage:
             int() as count,
             None,
         ) if 0 <= count < 2**63:
-            size = _STORAGE_BYTES.get(kind.name.rpartition(".")[2])
-            if size is None:
+            dtype = _STORAGES.get(kind.name.rpartition(".")[2])
+            if dtype is None:
                 raise RefusedPickleError(f"holds values of the unknown type {kind.name[:60]}")
-            return Storage(key, size, count * size)
+            return Storage(key, dtype, count * _DTYPE_BYTES[dtype])
+        case ("module", Global() as kind, *_):
+            return kind
     raise RefusedPickleError("refers to values in an unusual way")
 
 
-def _tensor(
-    storage: Any, offset: Any, shape: Any, stride: Any, item_bytes: int | None = None
-) -> DescribedTensor:
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, dtype: str | None = None) -> DescribedTensor:
+    if isinstance(storage, StandIn) and storage.name == "torch.storage._load_from_bytes":
+        raise RefusedPickleError("was written by pickle, not by torch.save")
     if not isinstance(storage, Storage) or not _sizes(shape) or not _sizes(stride) or not _sizes((offset,)):
         raise RefusedPickleError("describes a tensor in an unusual way")
-    item = storage.item_bytes if item_bytes is None else item_bytes
-    size = math.prod(shape) * item
+    kind = dtype or storage.dtype
+    item = _DTYPE_BYTES.get(kind, 0)
     last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=False))
-    if len(shape) != len(stride) or not item or (size and (last + 1) * item > storage.bytes):
+    inside = not math.prod(shape) or (last + 1) * item <= storage.bytes
+    if len(shape) != len(stride) or not item or not inside:
         raise RefusedPickleError("describes a tensor that lies outside its values")
-    return DescribedTensor(size)
+    return DescribedTensor(storage, kind, offset, shape, stride)
 
 
 def _sizes(value: Any) -> bool:
@@ -165,7 +222,7 @@ def _sizes(value: Any) -> bool:
 def key_of(value: Any) -> Any:
     """A key of a dict: hashing nested tuples could take for ever."""
     parts = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(part, (str, int, float, bytes, Global)) or part is None for part in parts):
+    if not all(isinstance(part, (str, int, float, bytes, Global, StandIn)) or part is None for part in parts):
         raise RefusedPickleError("has a key that is neither text nor a number")
     if isinstance(value, str) and (len(value) > _LONGEST_KEY or not _is_text(value)):
         raise RefusedPickleError("has a name that is too long, or is not valid text")

@@ -18,14 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_eval.core import regular_file
+from robust_eval.core import user_code
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.logits import output_problem
 from robust_eval.models import outputs
-from robust_eval.models.loading import local_sources
 from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
 
-_LARGEST = 2**24
 DIGEST = "code_sha256"
 """Argument of a recorded architecture: the SHA-256 of its code."""
 
@@ -46,9 +44,7 @@ def portable(arch: str) -> str:
 
 def sha256(arch: str) -> str:
     """SHA-256 of the code file and of the local files that it imports: other code is another model."""
-    path = _source(arch.rpartition(":")[0])
-    regular_file.sha256(path, "code files", _LARGEST)
-    return local_sources.digest(path)
+    return user_code.digest(_source(arch.rpartition(":")[0]))
 
 
 def _source(code: str) -> Path:
@@ -108,10 +104,7 @@ def build(arch: str, shape: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
 
 def _function(code: str, name: str) -> Callable[..., Any]:
     path = _source(code)
-    try:
-        module = _import_file(path) if code.endswith(".py") else _import_module(code)
-    except Exception as error:
-        raise UserError(f"{code} cannot be imported: {type(error).__name__}: {error}.") from error
+    module = user_code.import_file(path) if code.endswith(".py") else _import_module(code)
     function = getattr(module, name, None)
     if not callable(function):
         names = (key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
@@ -120,41 +113,11 @@ def _function(code: str, name: str) -> Callable[..., Any]:
 
 
 def _import_module(code: str) -> ModuleType:
-    with _working_folder():
-        return importlib.import_module(code)
-
-
-def _import_file(path: Path) -> ModuleType:
-    base = local_sources.root(path)
-    _forget([file for file in local_sources.sources(path) if file != path.resolve()], base)
-    # Makes modules in the same folder importable, as for a script; a file in a package may import relatively.
-    sys.path.insert(0, str(base))
     try:
-        return _import(path.resolve(), base)
-    finally:
-        sys.path.remove(str(base))
-
-
-def _import(path: Path, base: Path) -> ModuleType:
-    """Import a file of a package under its own name, so that it may import relatively; else under another."""
-    if path.parent != base:
-        return importlib.import_module(".".join(path.relative_to(base).with_suffix("").parts))
-    spec = importlib.util.spec_from_file_location(f"_robust_eval_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _forget(sources: Sequence[Path], base: Path) -> None:
-    """Forget modules of the same names, which may be of other files or have been edited since."""
-    for source in sources:
-        parts = source.relative_to(base).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        sys.modules.pop(name, None)
-    importlib.invalidate_caches()
+        with _working_folder():
+            return importlib.import_module(code)
+    except Exception as error:
+        raise UserError(f"{code} cannot be imported: {type(error).__name__}: {error}.") from error
 
 
 def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str) -> tuple[int, str]:

@@ -113,8 +113,8 @@ CASES: list[tuple[Callable[[], bytes], str]] = [
         "has a key that is neither text nor a numb",
     ),
     (
-        lambda: made(b"\x80\x02" + b"N0" * 1000 + b"N."),
-        "written with another pickle protocol than torch.save's",
+        lambda: made(b"\x80\x02" + b"I1\n" * 1000 + b"."),
+        "written with another pickle protocol than 2 to 5 (INT)",
     ),
     (lambda: made(b"\x80\x02](" + b"N" * 600_000 + b"e."), "m.pt consists of more than 500,000 parts."),
     (lambda: made(entry(text("\ud800"), b"N")), "m.pt has a name that is too long, or is not valid text."),
@@ -195,6 +195,41 @@ CASES: list[tuple[Callable[[], bytes], str]] = [
     (lambda: made(b"\x80\x02K\x01K\x02K\x03s."), "sets entries of something other than a dict"),
     (lambda: made(b"\x80\x02K\x01K\x02a."), "appends to something other than a list"),
     (lambda: made(b"\x80\x02K\x01K\x02R."), "calls something that is not a function"),
+    # Misuse of the names and objects of other programs.
+    (lambda: made(b"\x80\x02cos\nsystem\n(U\x01aK\x01u."), "sets entries of something other than a dict"),
+    (lambda: made(b"\x80\x02cos\nsystem\n}b."), "sets the state of an object that is neither a dict nor"),
+    (lambda: made(b"\x80\x02cos\nsystem\nK\x01a."), "appends to something other than a list"),
+    (lambda: made(b"\x80\x02cos\nsystem\nK\x01R."), "calls something that is not a function"),
+    (lambda: made(b"\x80\x02" + GOOD + b")R."), "calls something that is not a function"),
+    (lambda: made(b"\x80\x02}U\x01a" + GOOD + b")\x81s."), "calls something that is not a function"),
+    (lambda: made(b"\x80\x04K\x01K\x02\x93."), "imports something without a name"),
+    (lambda: made(b"\x80\x04cos\nsystem\nK\x01}\x92."), "calls something in an unusual way"),
+    (lambda: made(b"\x80\x04\x8f(cos\nsystem\n)R]\x90."), "has a key that is neither text nor a number"),
+    (lambda: made(b"\x80\x02(cos\nsystem\no."), "written with another pickle protocol than 2 to 5 (OBJ)"),
+    (lambda: made(b"\x80\x02\x82\x01."), "written with another pickle protocol than 2 to 5 (EXT1)"),
+    (lambda: made(b"\x80\x05\x97."), "written with another pickle protocol than 2 to 5 (NEXT_BUFFER)"),
+    (lambda: made(b"\x80\x02cos\nsystem\nQ."), "refers to values in an unusual way"),
+    (
+        lambda: made(entry(text("a"), TENSOR + b"(N" + number(0) + numbers(1) + numbers(1) + b"tR")),
+        "describes a tensor in an unusual way",
+    ),
+    (
+        lambda: made(
+            b"\x80\x02}(U\x01a" + GOOD + b"U\x01bctorch._utils\n_rebuild_qtensor\ncos\nsystem\n\x85Ru."
+        ),
+        "holds a quantised tensor",
+    ),
+    (
+        lambda: legacy(b"\x80\x02}U\x01acos\nsystem\n)Rs.", b"\x80\x02]U\x010a."),
+        "does not contain the values that it describes",
+    ),
+    (
+        lambda: legacy(
+            b"\x80\x02}(U\x01acos\nsystem\n)RU\x01b" + tensor(storage(4, end=b"N"), 0, (4,), (1,)) + b"u.",
+            b"\x80\x02]U\x010a." + struct.pack("<q", 5) + bytes(20),
+        ),
+        "does not contain the values that it describes",
+    ),
     (lambda: made(b"\x80\x02h\x07."), "m.pt is a damaged checkpoint: it cannot be read completely."),
     (lambda: made(b""), "m.pt is a damaged checkpoint: it cannot be read completely."),
     (

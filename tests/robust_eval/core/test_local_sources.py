@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_eval.models.loading import local_sources, python_architecture
+from robust_eval.core import local_sources
+from robust_eval.models.loading import python_architecture
 
 
 def write(folder: Path, **files: str) -> None:
