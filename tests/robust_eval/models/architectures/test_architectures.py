@@ -13,12 +13,16 @@ from torch import nn
 
 from robust_eval.core.discovery import module_ids
 from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import kaiming_normal
+from robust_eval.models.architectures.dm_wrn import MeanSparse, pad_same
 from robust_eval.models.loading.state_dict_diff import shapes_of
 
 SMALL = {
     "digits-cnn": ({"width": 4, "hidden": 8}, 1, 8),
+    "dm-preact-resnet": ({"width": 4}, 3, 32),
+    "dm-wrn": ({"depth": 10, "width": 1}, 3, 32),
     "lenet": ({"width": 2}, 1, 28),
     "preact-resnet": ({"width": 4}, 3, 32),
     "resnet": ({"width": 4}, 3, 32),
@@ -45,12 +49,53 @@ def parameters(arch_id: str, size: int = 32, channels: int = 3, **arguments: obj
         ("resnet-18", 11_173_962),
         ("wrn-34-10", 46_160_474),
         ("wrn-28-10", 36_479_194),
+        ("dm-wrn-28-10", 36_479_194),
+        ("dm-preact-resnet-18", 12_548_426),
         ("vgg-16", 14_728_266),
         ("vgg-19", 20_040_522),
     ],
 )
 def test_parameter_counts_are_those_of_the_public_code(arch_id: str, count: int) -> None:
     assert parameters(arch_id) == count
+
+
+@pytest.mark.parametrize(
+    ("arch_id", "arguments"),
+    [
+        ("wrn", {"blocks": [2, 1, 1], "planes": [16, 40, 24]}),
+        ("wrn-10-1", {"activation": "pssilu"}),
+        ("dm-wrn", {"stem": 24, "blocks": [2, 1, 1], "planes": [16, 40, 24], "squeeze": 0.25}),
+        ("dm-wrn-10-1", {"sparse": True}),
+    ],
+)
+def test_wide_networks_of_other_sizes_and_parts_are_inferred(
+    arch_id: str, arguments: dict[str, object], make: Callable[..., nn.Module]
+) -> None:
+    shapes = shapes_of(make(arch_id, **arguments).state_dict())
+    inferred = [found for file in architectures.files().values() if (found := file.infer(shapes))]
+    assert [one.architecture for one in inferred] == [Architecture(arch_id, arguments)]
+
+
+def test_sizes_of_stages_have_one_number_per_stage() -> None:
+    with pytest.raises(UserError, match=re.escape("blocks=[2, 1] must be 3 positive numbers")):
+        parameters("wrn", blocks=[2, 1])
+
+
+def test_strided_convolutions_of_deepmind_are_padded_below_and_on_the_right() -> None:
+    x = torch.zeros(1, 1, 4, 4)
+    x[..., 0, 0] = 1
+    assert pad_same(x, 2)[..., 0, 0] == pad_same(x, 1)[..., 1, 1] == 1
+    assert pad_same(x, 2).shape[-1] == 5
+
+
+def test_mean_sparse_replaces_values_close_to_the_mean() -> None:
+    layer = MeanSparse(1)
+    x = torch.tensor([0.9, 1.0, 1.3, 3.0]).view(1, 1, 2, 2)
+    assert torch.equal(layer(x), x)
+    layer.running_mean.fill_(1.0)
+    layer.running_var.fill_(4.0)
+    layer.threshold.fill_(0.1)
+    assert layer(x).flatten().tolist() == pytest.approx([1.0, 1.0, 1.3, 3.0])
 
 
 def test_the_unused_block_of_trades_has_the_published_parameter_count() -> None:
