@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
+from support.known_models import with_batchnorm_statistics
 from torch import nn
 
 from robust_eval.core.discovery import module_ids
@@ -16,7 +18,9 @@ from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import kaiming_normal
+from robust_eval.models.architectures._residual import PaddedShortcut
 from robust_eval.models.architectures.dm_wrn import MeanSparse, pad_same
+from robust_eval.models.loading import architecture_fit
 from robust_eval.models.loading.state_dict_diff import shapes_of
 
 SMALL = {
@@ -47,6 +51,9 @@ def parameters(arch_id: str, size: int = 32, channels: int = 3, **arguments: obj
     [
         ("preact-resnet-18", 11_172_170),
         ("resnet-18", 11_173_962),
+        ("resnet-20", 272_474),
+        ("resnet-101", 42_512_970),
+        ("preact-resnet-50", 23_513_162),
         ("wrn-34-10", 46_160_474),
         ("wrn-28-10", 36_479_194),
         ("dm-wrn-28-10", 36_479_194),
@@ -66,9 +73,16 @@ def test_parameter_counts_are_those_of_the_public_code(arch_id: str, count: int)
         ("wrn-10-1", {"activation": "pssilu"}),
         ("dm-wrn", {"stem": 24, "blocks": [2, 1, 1], "planes": [16, 40, 24], "squeeze": 0.25}),
         ("dm-wrn-10-1", {"sparse": True}),
+        ("resnet-101", {"width": 4}),
+        ("resnet-20", {"shortcut": "pad"}),
+        ("resnet-110", {}),
+        ("resnet", {"blocks": [1, 2, 1], "bottleneck": True}),
+        ("resnet-18", {"width": 4, "stem_kernel": 7}),
+        ("resnet-50", {"width": 8, "stem_kernel": 7, "base_width": 128}),
+        ("preact-resnet-101", {"width": 4}),
     ],
 )
-def test_wide_networks_of_other_sizes_and_parts_are_inferred(
+def test_networks_of_other_sizes_and_parts_are_inferred(
     arch_id: str, arguments: dict[str, object], make: Callable[..., nn.Module]
 ) -> None:
     shapes = shapes_of(make(arch_id, **arguments).state_dict())
@@ -76,9 +90,49 @@ def test_wide_networks_of_other_sizes_and_parts_are_inferred(
     assert [one.architecture for one in inferred] == [Architecture(arch_id, arguments)]
 
 
+@pytest.mark.parametrize(
+    ("name", "arch_id", "arguments"),
+    [
+        ("resnet18", "resnet-18", {}),
+        ("resnet152", "resnet-152", {}),
+        ("resnext50_32x4d", "resnet-50", {"groups": 32, "base_width": 4}),
+        ("wide_resnet101_2", "resnet-101", {"base_width": 128}),
+    ],
+)
+def test_networks_of_torchvision_by_name(name: str, arch_id: str, arguments: dict[str, object]) -> None:
+    with torch.device("meta"):
+        state = getattr(torchvision.models, name)(num_classes=3).state_dict()
+    found = architecture_fit.fit(state, name).inferred
+    assert found.architecture == Architecture(arch_id, {"stem_kernel": 7, **arguments})
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_networks_of_torchvision_have_the_same_logits(groups: int) -> None:
+    resnet = torchvision.models.resnet
+    theirs = with_batchnorm_statistics(
+        resnet.ResNet(resnet.Bottleneck, [1, 1, 2, 1], 3, groups=groups, width_per_group=8)
+    )
+    found = architecture_fit.fit(theirs.state_dict(), "")
+    own = architecture_fit.meta_network_of(found.inferred, None).eval()
+    own.load_state_dict(found.state, assign=True)
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.allclose(own(x), theirs(x), atol=1e-5)
+
+
+def test_shortcuts_without_tensors_add_channels_of_zeros() -> None:
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    both, end = (PaddedShortcut(1, 3, 2, where)(x) for where in ("pad", "append"))
+    assert both.flatten(2).tolist() == [[[0.0] * 4, [0.0, 2.0, 8.0, 10.0], [0.0] * 4]]
+    assert torch.equal(end[:, 0], both[:, 1])
+    with pytest.raises(UserError, match=re.escape("Unknown shortcut 'none'. Known: append, conv, pad.")):
+        parameters("resnet-20", shortcut="none")
+
+
 def test_sizes_of_stages_have_one_number_per_stage() -> None:
     with pytest.raises(UserError, match=re.escape("blocks=[2, 1] must be 3 positive numbers")):
         parameters("wrn", blocks=[2, 1])
+    with pytest.raises(UserError, match=re.escape("blocks=[2, 1] must be three or four positive numbers")):
+        parameters("resnet", blocks=[2, 1])
 
 
 def test_strided_convolutions_of_deepmind_are_padded_below_and_on_the_right() -> None:
