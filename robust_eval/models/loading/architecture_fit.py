@@ -18,6 +18,7 @@ from robust_eval.models.architectures import ArchitectureFile, Inferred
 from robust_eval.models.loading.layer_limit import limited_layers
 from robust_eval.models.loading.recorded_normalisation import description_notes, without_descriptions
 from robust_eval.models.loading.state_dict_diff import (
+    NoFitError,
     State,
     StateDictDifference,
     compare,
@@ -68,7 +69,8 @@ def fit(
     ``arch`` restricts the candidates to one id. ``image_size`` is that of the evaluated images.
 
     Raises:
-        UserError: if none fits; the message names the closest architecture and the differences.
+        NoFitError: if none fits; the message names the closest architecture and the differences.
+        UserError: if the file has several networks, or tensors beside them.
     """
     state, left_out = without_descriptions(state)
     files = architectures.files() if arch is None else {arch: architectures.find(arch)[0]}
@@ -98,7 +100,7 @@ def fit(
         for arch_id in [arch] if arch else [file.IDS[0] for file in files.values()]:
             network = meta_network(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
             closest.update(compare(shapes_of(network.state_dict()), shapes_of(state)), arch_id)
-    raise UserError(_no_fit(name, arch, closest))
+    raise NoFitError(_no_fit(name, arch, closest))
 
 
 @dataclass
