@@ -21,7 +21,8 @@ from robust_eval.models.architectures._heads import Head, MakeHead, biasless, ma
 
 IDS = ("preact-resnet-18", "preact-resnet-34", "preact-resnet-50")
 ALIASES = (
-    (r"^(?:fc|classifier|last_linear|logits|head)\.", "linear."),
+    # A 1 is the number of a linear layer after dropout, in a Sequential.
+    (r"^(?:fc|linear|classifier|last_linear|logits|head)\.(?:1\.)?", "linear."),
     (r"\.downsample\.", ".shortcut."),
     (r"^(?:final_bn|bn_final|bn_last|norm)\.", "bn."),
 )

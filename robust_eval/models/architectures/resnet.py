@@ -33,7 +33,8 @@ IDS = ("resnet-18", "resnet-34", "resnet-50")
 # torchvision has the names fc and downsample, Liu et al. 2020 classifier; the numbered names are those of
 # weiaicunzai/pytorch-cifar100.
 ALIASES = (
-    (r"^(?:fc|classifier|last_linear|head)\.", "linear."),
+    # A 1 is the number of a linear layer after dropout, in a Sequential.
+    (r"^(?:fc|linear|classifier|last_linear|head)\.(?:1\.)?", "linear."),
     (r"\.downsample\.", ".shortcut."),
     (r"^conv1\.0\.", "conv1."),
     (r"^conv1\.1\.", "bn1."),
@@ -176,7 +177,7 @@ def build(
 def infer(shapes: Shapes) -> Inferred | None:
     stem, head = shapes.get("conv1.weight"), shapes.get("linear.weight")
     first = shapes.get("layer1.0.conv1.weight")
-    if not stem or not head or not first or "bn1.weight" not in shapes:
+    if not stem or not head or not first or "bn1.weight" not in shapes or "layer1.0.fc1.weight" in shapes:
         return None
     blocks = tuple(count for stage in range(1, 5) if (count := count_children(shapes, f"layer{stage}")))
     bottleneck = "layer1.0.conv3.weight" in shapes

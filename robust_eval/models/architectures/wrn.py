@@ -30,13 +30,14 @@ from robust_eval.models.architectures._stages import (
 IDS = ("wrn-28-10", "wrn-34-10")
 # Huang et al. 2021 and 2022 (RobustWRN, RobustResNets) have the names stem_conv, blocks.0 and norm1.
 ALIASES = (
-    (r"^(?:linear|classifier|last_linear|head)\.", "fc."),
+    # A 1 is the number of a linear layer after dropout, in a Sequential.
+    (r"^(?:fc|linear|classifier|last_linear|head)\.(?:1\.)?", "fc."),
     (r"^stem_conv\.", "conv1."),
+    (r"^(blocks\..*)\.shortcut\.0\.", r"\1.convShortcut."),
     (r"^blocks\.0\.layer\.", "block1.layer."),
     (r"^blocks\.1\.layer\.", "block2.layer."),
     (r"^blocks\.2\.layer\.", "block3.layer."),
     (r"^norm1\.", "bn1."),
-    (r"\.shortcut\.0\.", ".convShortcut."),
 )
 DEFAULTS = {"sub_block": False, "bias": True}
 

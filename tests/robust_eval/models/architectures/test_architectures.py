@@ -24,14 +24,18 @@ from robust_eval.models.loading import architecture_fit
 from robust_eval.models.loading.state_dict_diff import shapes_of
 
 SMALL = {
+    "densenet": ({"growth": 4}, 3, 32),
     "digits-cnn": ({"width": 4, "hidden": 8}, 1, 8),
     "dm-preact-resnet": ({"width": 4}, 3, 32),
     "dm-wrn": ({"depth": 10, "width": 1}, 3, 32),
     "lenet": ({"width": 2}, 1, 28),
+    "mobilenet-v2": ({}, 3, 32),
     "preact-resnet": ({"width": 4}, 3, 32),
     "resnet": ({"width": 4}, 3, 32),
+    "senet": ({"width": 16}, 3, 32),
     "small-cnn": ({"width": 4, "hidden": 8}, 1, 28),
     "vgg": ({"width": 4}, 3, 32),
+    "wong-cnn": ({"width": 4, "hidden": 8}, 1, 28),
     "wrn": ({"depth": 10, "width": 1}, 3, 32),
 }
 FILES = module_ids("robust_eval.models.architectures")
@@ -52,6 +56,9 @@ def parameters(arch_id: str, size: int = 32, channels: int = 3, **arguments: obj
         ("preact-resnet-18", 11_172_170),
         ("resnet-18", 11_173_962),
         ("resnet-20", 272_474),
+        ("densenet-121", 1_000_618),
+        ("mobilenet-v2", 2_296_922),
+        ("senet-18", 11_260_354),
         ("resnet-101", 42_512_970),
         ("preact-resnet-50", 23_513_162),
         ("wrn-34-10", 46_160_474),
@@ -80,6 +87,7 @@ def test_parameter_counts_are_those_of_the_public_code(arch_id: str, count: int)
         ("resnet-18", {"width": 4, "stem_kernel": 7}),
         ("resnet-50", {"width": 8, "stem_kernel": 7, "base_width": 128}),
         ("preact-resnet-101", {"width": 4}),
+        ("vgg-16", {"width": 4, "norm": False}),
     ],
 )
 def test_networks_of_other_sizes_and_parts_are_inferred(
@@ -117,6 +125,15 @@ def test_networks_of_torchvision_have_the_same_logits(groups: int) -> None:
     own.load_state_dict(found.state, assign=True)
     x = torch.rand(2, 3, 64, 64)
     assert torch.allclose(own(x), theirs(x), atol=1e-5)
+
+
+def test_the_example_of_pytorch_is_a_layout_of_lenet() -> None:
+    network = architectures.build("lenet", classes=10, channels=1, image_size=(28, 28), layout="example")
+    found = architecture_fit.fit(network.state_dict(), "").inferred
+    assert found.architecture == Architecture("lenet", {"layout": "example"})
+    assert (found.image_size, found.channels) == ((28, 28), 1)
+    with pytest.raises(UserError, match="Unknown layout 'x'"):
+        parameters("lenet", layout="x")
 
 
 def test_shortcuts_without_tensors_add_channels_of_zeros() -> None:
@@ -161,6 +178,8 @@ def test_mnist_networks_have_the_published_parameter_counts() -> None:
     assert parameters("small-cnn", 28, 1) == 312_202
     assert parameters("lenet", 28, 1) == 32 * 26 + 64 * (32 * 25 + 1) + 1024 * (64 * 49 + 1) + 10 * 1025
     assert parameters("lenet", 32, 3) == 62_006, "LeNet-5"
+    assert parameters("lenet", 28, 1, layout="example") == 21_840
+    assert parameters("wong-cnn", 28, 1) == 166_406
 
 
 @pytest.mark.parametrize("stem", FILES)
@@ -271,6 +290,8 @@ def test_variants_have_the_same_tensors_and_other_logits(stem: str, make: Callab
             "small-cnn needs images of at least 16x16, got 8x8. Use digits-cnn for smaller images.",
         ),
         ("lenet", 12, "lenet (cifar layout) needs images of at least 16x16, got 12x12."),
+        ("wong-cnn", 3, "wong-cnn needs images of at least 4x4, got 3x3."),
+        ("densenet-121", 7, "densenet-121 needs images of at least 8x8, got 7x7."),
         ("wrn-30-10", 32, "wrn-30-10 does not exist: a Wide ResNet's depth is 6n + 4"),
         ("preact-resnet-81", 32, "Unknown architecture 'preact-resnet-81'. Did you mean preact-resnet-18?"),
     ],
