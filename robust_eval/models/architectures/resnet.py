@@ -64,6 +64,7 @@ _BOTTLENECK = {50, 101, 152}
 _NARROW = 16
 """Channels of the first of three stages."""
 _IMAGENET_KERNEL = 7
+_STAGES = (3, 4)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def build(
     if shortcut not in SHORTCUTS:
         raise unknown("shortcut", shortcut, SHORTCUTS)
     counts = tuple(blocks) or _BLOCKS[depth]
-    if len(counts) not in (3, 4) or min(counts) < 1:
+    if len(counts) not in _STAGES or min(counts) < 1:
         raise UserError(f"blocks={list(counts)} must be three or four positive numbers, one of each stage.")
     imagenet = stem_kernel == _IMAGENET_KERNEL
     stem = Stem(
@@ -180,6 +181,8 @@ def infer(shapes: Shapes) -> Inferred | None:
     if not stem or not head or not first or "bn1.weight" not in shapes or "layer1.0.fc1.weight" in shapes:
         return None
     blocks = tuple(count for stage in range(1, 5) if (count := count_children(shapes, f"layer{stage}")))
+    if len(blocks) not in _STAGES:
+        return None
     bottleneck = "layer1.0.conv3.weight" in shapes
     arguments = {
         "bias": "linear.bias" in shapes,

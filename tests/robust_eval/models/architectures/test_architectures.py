@@ -127,6 +127,15 @@ def test_networks_of_torchvision_have_the_same_logits(groups: int) -> None:
     assert torch.allclose(own(x), theirs(x), atol=1e-5)
 
 
+def test_resnext_of_kuangliu() -> None:
+    """Three stages, a 1x1 stem, and 8 or more output channels per plane."""
+    arguments = {"stem_kernel": 1, "groups": 2, "expansion": 8, "width": 8}
+    whole = {"blocks": [2, 2, 2], "bottleneck": True, **arguments}
+    network = architectures.build("resnet", classes=3, channels=3, image_size=(32, 32), **whole)
+    found = architecture_fit.fit(network.state_dict(), "").inferred
+    assert found.architecture == Architecture("resnet", whole)
+
+
 def test_the_example_of_pytorch_is_a_layout_of_lenet() -> None:
     network = architectures.build("lenet", classes=10, channels=1, image_size=(28, 28), layout="example")
     found = architecture_fit.fit(network.state_dict(), "").inferred
