@@ -45,7 +45,7 @@ def pad_same(x_NCHW: Tensor, stride: int) -> Tensor:
     return F.pad(x_NCHW, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1))
 
 
-class MeanSparse(nn.Module):
+class SparseMeans(nn.Module):
     """Replace values within ``threshold`` standard deviations of the channel's mean by the mean.
 
     Amini et al. 2024, equation 5. The last two buffers are only used when statistics are collected.
@@ -94,7 +94,8 @@ class DMWideBlock(nn.Module):
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
         self.se = Squeeze(outputs, round(parts.squeeze * outputs)) if parts.squeeze else nn.Identity()
         self.meansparse_0, self.meansparse_1, self.meansparse_2 = (
-            MeanSparse(channels) if parts.sparse else nn.Identity() for channels in (inputs, outputs, outputs)
+            SparseMeans(channels) if parts.sparse else nn.Identity()
+            for channels in (inputs, outputs, outputs)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ class DMWideResNet(nn.Module):
             )
         )
         self.batchnorm = nn.BatchNorm2d(planes[-1])
-        self.meansparse_end = MeanSparse(planes[-1]) if parts.sparse else nn.Identity()
+        self.meansparse_end = SparseMeans(planes[-1]) if parts.sparse else nn.Identity()
         self.logits = nn.Linear(planes[-1], classes)
         kaiming_normal(self, "fan_out")
 

@@ -19,7 +19,7 @@ from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import kaiming_normal
 from robust_eval.models.architectures._residual import PaddedShortcut
-from robust_eval.models.architectures.dm_wrn import MeanSparse, pad_same
+from robust_eval.models.architectures.dm_wrn import SparseMeans, pad_same
 from robust_eval.models.loading import architecture_fit
 from robust_eval.models.loading.state_dict_diff import shapes_of
 
@@ -169,7 +169,7 @@ def test_strided_convolutions_of_deepmind_are_padded_below_and_on_the_right() ->
 
 
 def test_mean_sparse_replaces_values_close_to_the_mean() -> None:
-    layer = MeanSparse(1)
+    layer = SparseMeans(1)
     x = torch.tensor([0.9, 1.0, 1.3, 3.0]).view(1, 1, 2, 2)
     assert torch.equal(layer(x), x)
     layer.running_mean.fill_(1.0)
