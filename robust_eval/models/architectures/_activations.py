@@ -1,6 +1,6 @@
 """Activation functions by name: the ``activation`` argument of architectures.
 
-They have no tensors, so a state dict does not tell them apart. The slopes and betas are those of public code:
+Most have no tensors, so a state dict does not tell them apart. The slopes and betas are those of public code:
 0.01 is the default of torch, 0.1 that of Pang et al. 2021 (Bag of Tricks for Adversarial Training), 0.2 usual
 in generative networks, CELU with 1.2 and Softplus with 10 occur in work on smooth adversarial training.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,19 +34,42 @@ ACTIVATIONS: Mapping[str, Function] = {
     "selu": F.selu,
     "tanh": F.tanh,
 }
-RELU = "relu"
-VARIANTS = tuple({"activation": name} for name in ACTIVATIONS if name != RELU)
-"""For :attr:`~robust_eval.models.architectures.Inferred.variants`."""
+RELU, SILU = "relu", "silu"
+
+
+def variants(default: str) -> tuple[Mapping[str, str], ...]:
+    """For :attr:`~robust_eval.models.architectures.Inferred.variants`: all activations but the default."""
+    return tuple({"activation": name} for name in ACTIVATIONS if name != default)
+
+
+class PSSiLU(nn.Module):
+    """Parametric shifted SiLU (Dai et al. 2022), whose two numbers are learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1))
+        self.beta = nn.Parameter(torch.full((1,), 1e-8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = self.beta.abs()
+        return x * (torch.sigmoid(self.alpha.abs() * x) - shift) / (1 - shift)
+
+
+LEARNT: Mapping[str, type[nn.Module]] = {"pssilu": PSSiLU}
+"""Activations with tensors, which are no variants of others."""
+VARIANTS, SILU_VARIANTS = variants(RELU), variants(SILU)
 
 
 def activation_function(name: str) -> Function:
-    """The function of a name.
+    """The function of a name; a new module if it has tensors.
 
     Raises:
         UserError: for an unknown name.
     """
+    if name in LEARNT:
+        return LEARNT[name]()
     if name not in ACTIVATIONS:
-        raise unknown("activation", str(name), ACTIVATIONS)
+        raise unknown("activation", str(name), {**ACTIVATIONS, **LEARNT})
     return ACTIVATIONS[name]
 
 

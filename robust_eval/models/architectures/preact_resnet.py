@@ -19,15 +19,18 @@ from robust_eval.models.architectures import Inferred, Shapes, count_children, n
 from robust_eval.models.architectures._activations import RELU, VARIANTS, Function, activation_function
 from robust_eval.models.architectures._heads import Head, MakeHead, biasless, make_head
 
-IDS = ("preact-resnet-18", "preact-resnet-34")
+IDS = ("preact-resnet-18", "preact-resnet-34", "preact-resnet-50")
 ALIASES = (
-    (r"^(?:fc|classifier|last_linear|logits|head)\.", "linear."),
+    # A 1 is the number of a linear layer after dropout, in a Sequential.
+    (r"^(?:fc|linear|classifier|last_linear|logits|head)\.(?:1\.)?", "linear."),
     (r"\.downsample\.", ".shortcut."),
     (r"^(?:final_bn|bn_final|bn_last|norm)\.", "bn."),
 )
 DEFAULTS = {"width": 64, "final_norm": True, "shortcut": "activated", "bias": True}
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_BOTTLENECK = {50, 101, 152}
+_EXPANSION = 4
 Shortcut = Literal["activated", "input"]
 
 
@@ -36,7 +39,7 @@ class PreActBlock(nn.Module):
         self, inputs: int, outputs: int, stride: int, shortcut: Shortcut, activation: Function
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.outputs = activation, outputs
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
@@ -52,10 +55,35 @@ class PreActBlock(nn.Module):
         return change + skip
 
 
+class PreActBottleneck(nn.Module):
+    def __init__(
+        self, inputs: int, planes: int, stride: int, shortcut: Shortcut, activation: Function
+    ) -> None:
+        super().__init__()
+        self.activation, self.outputs = activation, planes * _EXPANSION
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, self.outputs, 1, bias=False)
+        self.from_input = shortcut == "input"
+        if stride != 1 or inputs != self.outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, self.outputs, 1, stride, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.activation(self.bn1(x))
+        skip: Tensor = self.shortcut(x if self.from_input else out) if hasattr(self, "shortcut") else x
+        out = self.conv2(self.activation(self.bn2(self.conv1(out))))
+        change: Tensor = self.conv3(self.activation(self.bn3(out)))
+        return change + skip
+
+
 class PreActResNet(nn.Module):
     # More than eight parameters: the parts that the layers are built from.
     def __init__(
         self,
+        block: type[PreActBlock] | type[PreActBottleneck],
         blocks: Sequence[int],
         classes: int,
         channels: int,
@@ -70,12 +98,12 @@ class PreActResNet(nn.Module):
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         inputs, stages = width, []
         for stage, count in enumerate(blocks):
-            outputs = width * 2**stage
-            layers = []
-            for block in range(count):
-                stride = 2 if block == 0 and stage > 0 else 1
-                layers.append(PreActBlock(inputs, outputs, stride, shortcut, activation))
-                inputs = outputs
+            layers: list[nn.Module] = []
+            for number in range(count):
+                stride = 2 if number == 0 and stage > 0 else 1
+                added = block(inputs, width * 2**stage, stride, shortcut, activation)
+                layers.append(added)
+                inputs = added.outputs
             stages.append(nn.Sequential(*layers))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         if final_norm:
@@ -119,7 +147,8 @@ def build(
     if shortcut not in ("activated", "input"):
         raise unknown("shortcut", shortcut, ("activated", "input"))
     last, function = make_head(head, bias=bias, scale=scale), activation_function(activation)
-    return PreActResNet(_BLOCKS[depth], classes, channels, width, final_norm, shortcut, function, last)
+    block = PreActBottleneck if depth in _BOTTLENECK else PreActBlock
+    return PreActResNet(block, _BLOCKS[depth], classes, channels, width, final_norm, shortcut, function, last)
 
 
 def infer(shapes: Shapes) -> Inferred | None:
@@ -127,7 +156,9 @@ def infer(shapes: Shapes) -> Inferred | None:
     if not stem or not head or "layer1.0.bn1.weight" not in shapes or "bn1.weight" in shapes:
         return None
     stages = tuple(count_children(shapes, f"layer{stage}") for stage in range(1, 5))
-    depth = next((depth for depth, blocks in _BLOCKS.items() if blocks == stages), 18)
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    fitting = [depth for depth, blocks in _BLOCKS.items() if blocks == stages]
+    depth = next((d for d in fitting if (d in _BOTTLENECK) == bottleneck), 50 if bottleneck else 18)
     arguments = non_default(
         {"width": stem[0], "final_norm": "bn.weight" in shapes, "bias": "linear.bias" in shapes}, DEFAULTS
     )

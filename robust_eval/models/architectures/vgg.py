@@ -1,4 +1,4 @@
-"""VGG with BatchNorm for small images (Simonyan and Zisserman 2015), as in kuangliu/pytorch-cifar.
+"""VGG for small images (Simonyan and Zisserman 2015), as in kuangliu/pytorch-cifar; BatchNorm is optional.
 
 Five stages of 3x3 convolutions, each ended by 2x2 max pooling; global average pooling; one linear
 layer, or the three of chengyangfu/pytorch-vgg-cifar10.
@@ -21,19 +21,22 @@ from robust_eval.models.architectures._activations import RELU, VARIANTS, activa
 IDS = ("vgg-16", "vgg-19")
 # Liu et al. 2020 have the name feature_extractor.
 ALIASES = ((r"^feature_extractor\.", "features."), (r"^(?:fc|linear|head)\.", "classifier."))
-DEFAULTS = {"width": 64, "bias": True, "head": (), "hidden": 512, "pooled": 1}
+DEFAULTS = {"width": 64, "bias": True, "norm": True, "head": (), "hidden": 512, "pooled": 1}
 
 _STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _SCALE = (1, 2, 4, 8, 8)
 
 
-def _features(stages: Sequence[int], channels: int, width: int, bias: bool, activation: str) -> nn.Sequential:
+def _features(
+    stages: Sequence[int], channels: int, width: int, bias: bool, norm: bool, activation: str
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     inputs = channels
     for count, scale in zip(stages, _SCALE, strict=True):
         for _ in range(count):
             outputs = width * scale
-            layers += [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=bias), nn.BatchNorm2d(outputs)]
+            layers.append(nn.Conv2d(inputs, outputs, 3, 1, 1, bias=bias))
+            layers += [nn.BatchNorm2d(outputs)] if norm else []
             layers.append(activation_layer(activation))
             inputs = outputs
         layers.append(nn.MaxPool2d(2))
@@ -86,12 +89,14 @@ def build(
     depth: int = 16,
     width: int = 64,
     bias: bool = True,
+    norm: bool = True,
     head: Sequence[int] = (),
     hidden: int = 512,
     pooled: int = 1,
     activation: str = RELU,
 ) -> nn.Module:
-    """``width``: channels of the first stage. ``bias``: whether convolutions have one. ``head``: positions of
+    """``width``: channels of the first stage. ``bias``: whether convolutions have one. ``norm``: with
+    BatchNorm. ``head``: positions of
     the linear layers in a Sequential classifier with ``hidden`` features; empty for a single layer.
     ``pooled``: side of the pooled features (7 in the heads of torchvision)."""
     if min(image_size) < 32:
@@ -100,7 +105,7 @@ def build(
             f"vgg-{depth} halves its input five times: it needs images of 32x32 or more, got {height}x{wide}."
         )
     inputs = width * _SCALE[-1] * pooled**2
-    features = _features(_STAGES[depth], channels, width, bias, activation)
+    features = _features(_STAGES[depth], channels, width, bias, norm, activation)
     return VGG(features, _head(inputs, hidden, classes, tuple(head), activation), pooled)
 
 
@@ -124,6 +129,7 @@ def infer(shapes: Shapes) -> Inferred | None:
     arguments = {
         "width": first[0],
         "bias": "features.0.bias" in shapes,
+        "norm": "features.1.running_mean" in shapes,
         "head": positions,
         "hidden": 512 if single else heads[positions[0]][0],
         "pooled": max(round((inputs / (first[0] * _SCALE[-1])) ** 0.5), 1),

@@ -14,12 +14,14 @@ from torch import nn
 from robust_eval.core.errors import UserError
 from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
-from robust_eval.models.architectures import ArchitectureFile, Inferred
+from robust_eval.models.architectures import ArchitectureFile, Inferred, Shapes
+from robust_eval.models.loading import closest_network
+from robust_eval.models.loading.closest_network import Closest
 from robust_eval.models.loading.layer_limit import limited_layers
 from robust_eval.models.loading.recorded_normalisation import description_notes, without_descriptions
 from robust_eval.models.loading.state_dict_diff import (
+    NoFitError,
     State,
-    StateDictDifference,
     compare,
     completed,
     name_some,
@@ -68,12 +70,13 @@ def fit(
     ``arch`` restricts the candidates to one id. ``image_size`` is that of the evaluated images.
 
     Raises:
-        UserError: if none fits; the message names the closest architecture and the differences.
+        NoFitError: if none fits; the message names the closest architecture and the differences.
+        UserError: if the file has several networks, or tensors beside them.
     """
     state, left_out = without_descriptions(state)
     files = architectures.files() if arch is None else {arch: architectures.find(arch)[0]}
     found: list[Fit] = []
-    closest = _Closest()
+    closest = Closest()
     for view in _views(state):
         for file in files.values():
             renamed = _renamed(view.state, file)
@@ -93,24 +96,22 @@ def fit(
                 found.append(Fit(inferred, complete, notes, view.prefix, view.rest))
     if found:
         return _one_of(found, state, name)
-    if closest.difference is None:
-        # No file recognises the names: compare with the first network of each file.
-        for arch_id in [arch] if arch else [file.IDS[0] for file in files.values()]:
-            network = meta_network(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
-            closest.update(compare(shapes_of(network.state_dict()), shapes_of(state)), arch_id)
-    raise UserError(_no_fit(name, arch, closest))
+    if arch is not None:
+        if closest.difference is None:
+            closest.update(compare(_shapes_of_id(arch), shapes_of(state)), arch)
+        raise NoFitError(
+            f"{name} is not {arch}: {closest.difference}. Omit --arch to detect the architecture."
+        )
+
+    def known() -> Iterator[tuple[str, Shapes]]:
+        return ((arch_id, _shapes_of_id(arch_id)) for arch_id in architectures.ids())
+
+    raise NoFitError(closest_network.message(name, closest, shapes_of(state), known))
 
 
-@dataclass
-class _Closest:
-    """The architecture with the largest share of agreeing tensors."""
-
-    difference: StateDictDifference | None = None
-    arch: str = ""
-
-    def update(self, difference: StateDictDifference, arch: str) -> None:
-        if self.difference is None or difference.share > self.difference.share:
-            self.difference, self.arch = difference, arch
+def _shapes_of_id(arch_id: str) -> Shapes:
+    network = meta_network(Architecture(arch_id), classes=10, channels=3, image_size=(32, 32))
+    return shapes_of(network.state_dict())
 
 
 @dataclass(frozen=True)
@@ -199,16 +200,6 @@ def _one_of(found: list[Fit], state: State, name: str) -> Fit:
 
 def _equal(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def _no_fit(name: str, arch: str | None, closest: _Closest) -> str:
-    if arch is not None:
-        return f"{name} is not {arch}: {closest.difference}. Omit --arch to detect the architecture."
-    return (
-        f"{name} fits no known architecture. {closest.arch} is the closest: {closest.difference}. Name the "
-        "architecture with --arch (also timm:NAME or torchvision:NAME), or give its code with --arch "
-        "path.py:function."
-    )
 
 
 def check_against_images(

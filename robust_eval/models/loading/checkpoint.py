@@ -17,6 +17,7 @@ from robust_eval.models.loading import (
     file_reader,
     foreign_weights,
     library_checkpoints,
+    library_guess,
     native_format,
     network_sources,
     one_logit,
@@ -28,7 +29,7 @@ from robust_eval.models.loading.assembly import foreign_result, in_eval_mode, na
 from robust_eval.models.loading.file_head import is_file, split_source
 from robust_eval.models.loading.load_task import LoadedModel, LoadTask
 from robust_eval.models.loading.native_format import CheckpointDescription, save
-from robust_eval.models.loading.state_dict_diff import compare, completed, shapes_of
+from robust_eval.models.loading.state_dict_diff import NoFitError, compare, completed, shapes_of
 
 __all__ = ["CheckpointDescription", "LoadedModel", "load", "save"]
 
@@ -120,7 +121,13 @@ def _load_foreign(task: LoadTask, weights: foreign_weights.Weights) -> LoadedMod
     """Load foreign weights: architecture from tensor names and shapes, the rest from the images."""
     arch_id, asked = variants.split(task.arch)
     size = None if task.images is None else task.images.image_size
-    fit = architecture_fit.fit(weights.state, task.name, arch=arch_id, image_size=size)
+    try:
+        fit = architecture_fit.fit(weights.state, task.name, arch=arch_id, image_size=size)
+    except NoFitError:
+        found = library_guess.load(task, weights) if arch_id is None else None
+        if found is None:
+            raise
+        return found
     inferred = fit.inferred
     one_logit.refuse_single(inferred.classes, task.name, inferred.architecture.id)
     _check_images(task, inferred)

@@ -33,10 +33,21 @@ def timm_package(purpose: str) -> Any:
     return package
 
 
+def knows(source: str, name: str) -> bool:
+    """Whether an installed library (``timm`` or ``torchvision``) has a classifier of this name."""
+    if source == "timm":
+        found = importlib.util.find_spec("timm") is not None
+        return found and bool(timm_package("timm").is_model(name))
+    from torchvision import models
+
+    return name in models.list_models(module=models)
+
+
 def timm(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:
     """A model of timm, for any number of classes and channels.
 
     Models that are built for one image size, such as vision transformers, are built for that of the images.
+    ``stem_stride``, beyond timm's own arguments: of XCiT for small images (Debenedetti et al. 2022).
     """
     package = timm_package(f"timm:{name}")
     if not package.is_model(name):
@@ -45,8 +56,22 @@ def timm(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:
     described = package.get_pretrained_cfg(name)
     if described is not None and described.fixed_input_size:
         settings["img_size"] = shape.image_size
-    network: nn.Module = package.create_model(name, pretrained=False, **{**settings, **arguments})
+    settings |= {key: value for key, value in arguments.items() if key != "stem_stride"}
+    network: nn.Module = package.create_model(name, pretrained=False, **settings)
+    if "stem_stride" in arguments:
+        _set_stem_stride(network, arguments["stem_stride"])
     return network
+
+
+def _set_stem_stride(network: nn.Module, stride: int) -> None:
+    """Give the first convolutions of a stem, which have stride 2, stride 1, so that ``stride`` remains."""
+    stem = network.get_submodule("patch_embed.proj")
+    halving = [layer for layer in stem.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
+    kept = int(stride).bit_length() - 1
+    if stride != 2**kept or kept > len(halving):
+        raise UserError(f"stem_stride={stride} must be a power of 2, at most {2 ** len(halving)}.")
+    for layer in halving[: len(halving) - kept]:
+        layer.stride = (1, 1)
 
 
 def torchvision(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:

@@ -22,7 +22,7 @@ from robust_eval.core import user_code
 from robust_eval.core.errors import UserError, unknown
 from robust_eval.core.logits import output_problem
 from robust_eval.models import outputs
-from robust_eval.models.loading.state_dict_diff import State, compare, completed, shapes_of
+from robust_eval.models.loading.state_dict_diff import NoFitError, State, compare, completed, shapes_of
 
 DIGEST = "code_sha256"
 """Argument of a recorded architecture: the SHA-256 of its code."""
@@ -126,7 +126,7 @@ def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str)
     All names must agree, except for a prefix common to all of them.
 
     Raises:
-        UserError: if none fits.
+        NoFitError: if none fits.
     """
     expected: dict[str, Tensor] = network.state_dict()
     differences = []
@@ -139,7 +139,7 @@ def load_into(network: nn.Module, states: Sequence[State], name: str, arch: str)
                 return index, prefix
             differences.append(difference)
     closest = max(differences, key=lambda difference: difference.share)
-    raise UserError(f"{name} does not fit the network of {portable(arch)}: {closest}.")
+    raise NoFitError(f"{name} does not fit the network of {portable(arch)}: {closest}.")
 
 
 def _shared_prefixes(state: State) -> list[str]:

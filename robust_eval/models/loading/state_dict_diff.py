@@ -15,6 +15,10 @@ State = dict[str, Tensor]
 _COUNTER = "num_batches_tracked"
 
 
+class NoFitError(UserError):
+    """No network that was tried has the tensors of the file."""
+
+
 @dataclass(frozen=True)
 class StateDictDifference:
     """Differences in names and shapes; ``str`` gives the text for error messages."""

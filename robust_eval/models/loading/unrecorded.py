@@ -135,7 +135,7 @@ def _by_accuracy(
 ) -> Answer:
     assert question.images is not None
     is_open = question.variants and "activation" not in question.default
-    unknown = ("no BatchNorm layer confirms the activation: relu assumed",) if is_open else ()
+    unknown = ("no BatchNorm layer confirms the activation: default assumed",) if is_open else ()
     if question.requested is not None:
         note = f"input normalisation '{normalisations[0].name}' as requested"
         return Answer(question.default, network, normalisations[0], (note, *unknown))

@@ -9,21 +9,33 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
+from support.known_models import with_batchnorm_statistics
 from torch import nn
 
 from robust_eval.core.discovery import module_ids
 from robust_eval.core.errors import UserError
+from robust_eval.core.types import Architecture
 from robust_eval.models import architectures
 from robust_eval.models.architectures import kaiming_normal
+from robust_eval.models.architectures._residual import PaddedShortcut
+from robust_eval.models.architectures.dm_wrn import SparseMeans, pad_same
+from robust_eval.models.loading import architecture_fit
 from robust_eval.models.loading.state_dict_diff import shapes_of
 
 SMALL = {
+    "densenet": ({"growth": 4}, 3, 32),
     "digits-cnn": ({"width": 4, "hidden": 8}, 1, 8),
+    "dm-preact-resnet": ({"width": 4}, 3, 32),
+    "dm-wrn": ({"depth": 10, "width": 1}, 3, 32),
     "lenet": ({"width": 2}, 1, 28),
+    "mobilenet-v2": ({}, 3, 32),
     "preact-resnet": ({"width": 4}, 3, 32),
     "resnet": ({"width": 4}, 3, 32),
+    "senet": ({"width": 16}, 3, 32),
     "small-cnn": ({"width": 4, "hidden": 8}, 1, 28),
     "vgg": ({"width": 4}, 3, 32),
+    "wong-cnn": ({"width": 4, "hidden": 8}, 1, 28),
     "wrn": ({"depth": 10, "width": 1}, 3, 32),
 }
 FILES = module_ids("robust_eval.models.architectures")
@@ -43,14 +55,127 @@ def parameters(arch_id: str, size: int = 32, channels: int = 3, **arguments: obj
     [
         ("preact-resnet-18", 11_172_170),
         ("resnet-18", 11_173_962),
+        ("resnet-20", 272_474),
+        ("densenet-121", 1_000_618),
+        ("mobilenet-v2", 2_296_922),
+        ("senet-18", 11_260_354),
+        ("resnet-101", 42_512_970),
+        ("preact-resnet-50", 23_513_162),
         ("wrn-34-10", 46_160_474),
         ("wrn-28-10", 36_479_194),
+        ("dm-wrn-28-10", 36_479_194),
+        ("dm-preact-resnet-18", 12_548_426),
         ("vgg-16", 14_728_266),
         ("vgg-19", 20_040_522),
     ],
 )
 def test_parameter_counts_are_those_of_the_public_code(arch_id: str, count: int) -> None:
     assert parameters(arch_id) == count
+
+
+@pytest.mark.parametrize(
+    ("arch_id", "arguments"),
+    [
+        ("wrn", {"blocks": [2, 1, 1], "planes": [16, 40, 24]}),
+        ("wrn-10-1", {"activation": "pssilu"}),
+        ("dm-wrn", {"stem": 24, "blocks": [2, 1, 1], "planes": [16, 40, 24], "squeeze": 0.25}),
+        ("dm-wrn-10-1", {"sparse": True}),
+        ("resnet-101", {"width": 4}),
+        ("resnet-20", {"shortcut": "pad"}),
+        ("resnet-110", {}),
+        ("resnet", {"blocks": [1, 2, 1], "bottleneck": True}),
+        ("resnet-18", {"width": 4, "stem_kernel": 7}),
+        ("resnet-50", {"width": 8, "stem_kernel": 7, "base_width": 128}),
+        ("preact-resnet-101", {"width": 4}),
+        ("vgg-16", {"width": 4, "norm": False}),
+    ],
+)
+def test_networks_of_other_sizes_and_parts_are_inferred(
+    arch_id: str, arguments: dict[str, object], make: Callable[..., nn.Module]
+) -> None:
+    shapes = shapes_of(make(arch_id, **arguments).state_dict())
+    inferred = [found for file in architectures.files().values() if (found := file.infer(shapes))]
+    assert [one.architecture for one in inferred] == [Architecture(arch_id, arguments)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arch_id", "arguments"),
+    [
+        ("resnet18", "resnet-18", {}),
+        ("resnet152", "resnet-152", {}),
+        ("resnext50_32x4d", "resnet-50", {"groups": 32, "base_width": 4}),
+        ("wide_resnet101_2", "resnet-101", {"base_width": 128}),
+    ],
+)
+def test_networks_of_torchvision_by_name(name: str, arch_id: str, arguments: dict[str, object]) -> None:
+    with torch.device("meta"):
+        state = getattr(torchvision.models, name)(num_classes=3).state_dict()
+    found = architecture_fit.fit(state, name).inferred
+    assert found.architecture == Architecture(arch_id, {"stem_kernel": 7, **arguments})
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_networks_of_torchvision_have_the_same_logits(groups: int) -> None:
+    resnet = torchvision.models.resnet
+    theirs = with_batchnorm_statistics(
+        resnet.ResNet(resnet.Bottleneck, [1, 1, 2, 1], 3, groups=groups, width_per_group=8)
+    )
+    found = architecture_fit.fit(theirs.state_dict(), "")
+    own = architecture_fit.meta_network_of(found.inferred, None).eval()
+    own.load_state_dict(found.state, assign=True)
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.allclose(own(x), theirs(x), atol=1e-5)
+
+
+def test_resnext_of_kuangliu() -> None:
+    """Three stages, a 1x1 stem, and 8 or more output channels per plane."""
+    arguments = {"stem_kernel": 1, "groups": 2, "expansion": 8, "width": 8}
+    whole = {"blocks": [2, 2, 2], "bottleneck": True, **arguments}
+    network = architectures.build("resnet", classes=3, channels=3, image_size=(32, 32), **whole)
+    found = architecture_fit.fit(network.state_dict(), "").inferred
+    assert found.architecture == Architecture("resnet", whole)
+
+
+def test_the_example_of_pytorch_is_a_layout_of_lenet() -> None:
+    network = architectures.build("lenet", classes=10, channels=1, image_size=(28, 28), layout="example")
+    found = architecture_fit.fit(network.state_dict(), "").inferred
+    assert found.architecture == Architecture("lenet", {"layout": "example"})
+    assert (found.image_size, found.channels) == ((28, 28), 1)
+    with pytest.raises(UserError, match="Unknown layout 'x'"):
+        parameters("lenet", layout="x")
+
+
+def test_shortcuts_without_tensors_add_channels_of_zeros() -> None:
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    both, end = (PaddedShortcut(1, 3, 2, where)(x) for where in ("pad", "append"))
+    assert both.flatten(2).tolist() == [[[0.0] * 4, [0.0, 2.0, 8.0, 10.0], [0.0] * 4]]
+    assert torch.equal(end[:, 0], both[:, 1])
+    with pytest.raises(UserError, match=re.escape("Unknown shortcut 'none'. Known: append, conv, pad.")):
+        parameters("resnet-20", shortcut="none")
+
+
+def test_sizes_of_stages_have_one_number_per_stage() -> None:
+    with pytest.raises(UserError, match=re.escape("blocks=[2, 1] must be 3 positive numbers")):
+        parameters("wrn", blocks=[2, 1])
+    with pytest.raises(UserError, match=re.escape("blocks=[2, 1] must be three or four positive numbers")):
+        parameters("resnet", blocks=[2, 1])
+
+
+def test_strided_convolutions_of_deepmind_are_padded_below_and_on_the_right() -> None:
+    x = torch.zeros(1, 1, 4, 4)
+    x[..., 0, 0] = 1
+    assert pad_same(x, 2)[..., 0, 0] == pad_same(x, 1)[..., 1, 1] == 1
+    assert pad_same(x, 2).shape[-1] == 5
+
+
+def test_mean_sparse_replaces_values_close_to_the_mean() -> None:
+    layer = SparseMeans(1)
+    x = torch.tensor([0.9, 1.0, 1.3, 3.0]).view(1, 1, 2, 2)
+    assert torch.equal(layer(x), x)
+    layer.running_mean.fill_(1.0)
+    layer.running_var.fill_(4.0)
+    layer.threshold.fill_(0.1)
+    assert layer(x).flatten().tolist() == pytest.approx([1.0, 1.0, 1.3, 3.0])
 
 
 def test_the_unused_block_of_trades_has_the_published_parameter_count() -> None:
@@ -62,6 +187,8 @@ def test_mnist_networks_have_the_published_parameter_counts() -> None:
     assert parameters("small-cnn", 28, 1) == 312_202
     assert parameters("lenet", 28, 1) == 32 * 26 + 64 * (32 * 25 + 1) + 1024 * (64 * 49 + 1) + 10 * 1025
     assert parameters("lenet", 32, 3) == 62_006, "LeNet-5"
+    assert parameters("lenet", 28, 1, layout="example") == 21_840
+    assert parameters("wong-cnn", 28, 1) == 166_406
 
 
 @pytest.mark.parametrize("stem", FILES)
@@ -172,6 +299,8 @@ def test_variants_have_the_same_tensors_and_other_logits(stem: str, make: Callab
             "small-cnn needs images of at least 16x16, got 8x8. Use digits-cnn for smaller images.",
         ),
         ("lenet", 12, "lenet (cifar layout) needs images of at least 16x16, got 12x12."),
+        ("wong-cnn", 3, "wong-cnn needs images of at least 4x4, got 3x3."),
+        ("densenet-121", 7, "densenet-121 needs images of at least 8x8, got 7x7."),
         ("wrn-30-10", 32, "wrn-30-10 does not exist: a Wide ResNet's depth is 6n + 4"),
         ("preact-resnet-81", 32, "Unknown architecture 'preact-resnet-81'. Did you mean preact-resnet-18?"),
     ],

@@ -304,6 +304,18 @@ def test_of_several_prefixes_the_plain_one_is_used_and_any_can_be_chosen(make: M
     assert same(checkpoint.load(f"{path}#teacher", images=None, normalisation="none"), two)
 
 
+def test_the_closest_network_is_found_by_shapes_under_other_names(make: Make, tmp_path: Path) -> None:
+    state = make("preact-resnet-18").state_dict()
+    with pytest.raises(UserError) as raised:
+        load({f"part{i}.weight": value for i, value in enumerate(state.values())}, tmp_path / "c.pt")
+    assert re.match(
+        r"c\.pt fits no known architecture\. preact-resnet-18 is the closest: 9\d% of the shapes agree, "
+        r"under other names\. The file has 20 convolutions \(1x1, 3x3\), 1 linear layers, \d+ normalisation "
+        r"layers; names: part0\.weight, part\d+\.weight, part\d+\.weight and \d+ more\. Name the arch",
+        str(raised.value),
+    )
+
+
 def test_several_state_dicts_without_a_usual_name_are_refused(make: Make, tmp_path: Path) -> None:
     state = make("wrn-10-1").state_dict()
     other = {key: value + 1 for key, value in state.items()}
@@ -340,7 +352,11 @@ def test_several_state_dicts_without_a_usual_name_are_refused(make: Make, tmp_pa
             "c.pt has more tensors than wrn-10-1 under 'model.': criterion.weight. To ignore them, "
             "name the part to use: c.pt#model.",
         ),
-        (lambda s: {"tower.weight": torch.zeros(3), "x": torch.zeros(2)}, "is the closest: 0 tensors agree"),
+        (
+            lambda s: {"tower.weight": torch.zeros(3), "x": torch.zeros(2)},
+            "c.pt fits no known architecture. None has similar tensors. The file has 1 normalisation layers; "
+            "names: tower.weight, x. Name the architecture with --arch (also timm:NAME",
+        ),
         (lambda s: {**s, "block1.layer.0.bn1.bias": torch.full((16,), float("inf"))}, "are infinite."),
         (
             lambda s: {**s, "fc.bias": torch.full((4,), float("nan"))},

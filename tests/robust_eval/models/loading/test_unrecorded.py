@@ -81,7 +81,7 @@ def test_an_activation_is_assumed_unless_it_is_named(arch: str | None, assumed: 
     torch.save(Foreign(F.gelu).state(), tmp_path / "c.pt")
     images = data.load("digits").take(batchnorm_choice.LEAST - 1)
     loaded = checkpoint.load(str(tmp_path / "c.pt"), images=images, arch=arch, normalisation="none")
-    assert ("relu assumed" in " ".join(loaded.ref.notes)) == assumed
+    assert ("default assumed" in " ".join(loaded.ref.notes)) == assumed
     assert loaded.ref.architecture.arguments == ({} if assumed else {"activation": "gelu"})
 
 
