@@ -100,6 +100,8 @@ CALL = 10**9
 
 Calling a network and updating an attack's state cost about a millisecond; a core computes some 5e10 a second.
 """
+UNIT_BYTES = 2**26
+"""Of a unit's images on a CPU, in float32: attacks keep tens of copies. At least 100 images are taken."""
 SMALL_CALL = 10**8
 """Operations that take about as long as the fixed cost: fewer are not worth a unit of their own."""
 LONG_CALL = 4 * 10**8
@@ -140,4 +142,5 @@ def auto_batch_size(shape_CHW: Sequence[int], device_type: str, operations: int 
     if pixels <= 256:
         return 500
     # The attack copy calls the network with slices of a unit: larger units of large networks are not faster.
-    return 100 if operations == 0 else min(max(int(round(CALL / operations, -2)), 100), 1000)
+    most = min(max(UNIT_BYTES // (4 * pixels), 100), 1000)
+    return 100 if operations == 0 else min(max(int(round(CALL / operations, -2)), 100), most)

@@ -72,6 +72,9 @@ def test_automatic_batch_sizes() -> None:
     assert units.auto_batch_size((1, 8, 8), "cpu") == 500
     assert units.auto_batch_size((1, 28, 28), "cpu") == units.auto_batch_size((3, 32, 32), "cpu") == 100
     assert units.auto_batch_size((3, 32, 32), "cuda") == 500
+    # Images of 224x224 of a cheap network: 1,000 would take 600 MB.
+    assert units.auto_batch_size((3, 224, 224), "cpu", 1) == 111
+    assert units.auto_batch_size((3, 64, 64), "cpu", 1) == 1000
     sizes = [units.auto_batch_size((1, 28, 28), "cpu", operations) for operations in (1, 2_500_000, 10**9)]
     assert sizes == [1000, 400, 100], "A small network does not outweigh the cost of calling it."
 
