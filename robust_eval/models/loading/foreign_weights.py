@@ -87,7 +87,7 @@ def weights(value: Any, name: str, choice: str | None = None) -> Weights:
 
 def _find(value: Any, name: str, choice: str | None) -> tuple[str, Mapping[Any, Any], list[str]]:
     """(path, state dict, notes) of the weights; the path is '' for the top level."""
-    found = dict(_state_dicts(value, ""))
+    found = _with_buffers(dict(_state_dicts(value, "")))
     if isinstance(value, Tensor):
         raise UserError(f"{name} contains a single tensor, not the weights of a model.")
     if choice is not None:
@@ -104,6 +104,18 @@ def _find(value: Any, name: str, choice: str | None) -> tuple[str, Mapping[Any, 
         f"{name} contains several sets of weights: {', '.join(found)}. "
         f"Choose one: {name}#{next(iter(found))}."
     )
+
+
+def _with_buffers(found: dict[str, Mapping[Any, Any]]) -> dict[str, Mapping[Any, Any]]:
+    """Join parameters and buffers that are stored side by side, as scripts with torch.func do."""
+    for path in list(found):
+        parent, _, last = path.rpartition(".")
+        buffers = f"{parent}.buffers".lstrip(".")
+        if last in ("params", "parameters") and found.get(buffers, found[path]).keys().isdisjoint(
+            found[path]
+        ):
+            found[path] = {**found[path], **found.pop(buffers)}
+    return found
 
 
 def _likely(found: Iterable[str]) -> str:

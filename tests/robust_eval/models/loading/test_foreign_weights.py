@@ -316,6 +316,22 @@ def test_the_closest_network_is_found_by_shapes_under_other_names(make: Make, tm
     )
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_parameters_and_buffers_side_by_side_are_one_network(
+    inside: bool, make: Make, tmp_path: Path
+) -> None:
+    network = make("wrn-10-1")
+    parts: dict[str, Any] = {
+        "params": {name: p.detach() for name, p in network.named_parameters()},
+        "buffers": dict(network.named_buffers()),
+    }
+    torch.save({"model": parts, "epoch": 3} if inside else parts, tmp_path / "c.pt")
+    loaded = checkpoint.load(str(tmp_path / "c.pt"), images=None, normalisation="none")
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(x), network.eval()(x))
+
+
 def test_several_state_dicts_without_a_usual_name_are_refused(make: Make, tmp_path: Path) -> None:
     state = make("wrn-10-1").state_dict()
     other = {key: value + 1 for key, value in state.items()}
