@@ -31,6 +31,9 @@ from robust_eval.core.parameters import parse_params, to_table
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import AttackSpec, Cost
 
+FILES = (".py", ".npz", ".safetensors")
+"""Endings of files with an attack of the user (code), or with the images that one has made."""
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -73,7 +76,9 @@ def is_own(name: str) -> bool:
 
 
 def add(attack: Path | Callable[..., Tensor]) -> str:
-    """Make a family of a Python file or a function; its name, which :func:`family` knows from then on.
+    """Make a family of a file (code, or images of an attack) or of a function; its name.
+
+    :func:`family` knows it from then on.
 
     Raises:
         UserError: if the file is not an attack.
@@ -93,9 +98,9 @@ def family(name: str) -> Family:
         return cast(Family, found.family)
     if name.startswith("python:"):
         raise UserError(f"{name} was a function given to evaluate(). Call evaluate() again to repeat it.")
-    if name.endswith(".py"):
+    if name.endswith(FILES):
         raise UserError(
-            f"The attack {name} is code of the user. Give the suite file that names it: run --suite "
+            f"The attack {name} is a file of the user. Give the suite file that names it: run --suite "
             "FILE.toml, merge --suite FILE.toml, verify --audit-suite FILE.toml."
         )
     raise unknown("attack family", name, families())

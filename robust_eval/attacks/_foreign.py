@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from robust_eval.core import discovery, local_sources, user_code
+from robust_eval.core import discovery, local_sources, regular_file, user_code
 from robust_eval.core.errors import UserError
 from robust_eval.core.threat import ThreatModel
 from robust_eval.core.types import Cost
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NEEDED = ("VERSION", "CITATION", "Params", "cost", "search")
+_LARGEST = 16 * 2**30
+"""Of a file of images, in bytes."""
 _SHORT = 16
 """Digits of the digest of an installed package's code, whose version is recorded too."""
 
@@ -40,21 +42,30 @@ _named: dict[str, AddedAttack] = {}
 
 
 def add_file(path: Path) -> str:
-    """Import the attack in a file; the name of its family, which is that of the file.
+    """Read the attack, or the images of an attack, in a file; the name of its family, that of the file.
 
     Raises:
-        UserError: if it cannot be imported or lacks a part of an attack, or if another file of this name was
-            imported before.
+        UserError: if it cannot be used or lacks a part of an attack, or if another file of this name was
+            read before.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist. Give the file of the attack, relative to the suite.")
-    library = f"{path.name} sha256:{user_code.digest(path)}"
+    is_code = path.suffix == ".py"
+    digest = user_code.digest(path) if is_code else regular_file.sha256(path, "images", _LARGEST)
+    library = f"{path.name} sha256:{digest}"
     known = _named.get(path.name)
     if known is None:
-        _named[path.name] = AddedAttack(_checked(user_code.import_file(path), str(path)), library)
+        family = _checked(user_code.import_file(path), str(path)) if is_code else _given_images(path)
+        _named[path.name] = AddedAttack(family, library)
     elif known.library != library:
         raise UserError(f"Two different attack files are called {path.name}. Rename one of them.")
     return path.name
+
+
+def _given_images(path: Path) -> Any:
+    from robust_eval.attacks._given_images import GivenImages  # imports torch
+
+    return GivenImages(path)
 
 
 def add_function(function: Callable[..., Tensor]) -> str:

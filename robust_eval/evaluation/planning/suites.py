@@ -1,10 +1,10 @@
 """Columns and suites from TOML files: the meaning of ``--suite``.
 
 A column file has a ``title`` and ``[[attacks]]`` tables, which form a cascade. Each table names a ``family``
-(of this release, of an installed package, or a Python file relative to this one) and its parameters, with an
-optional ``id`` (default: the column's) and ``restarts = r``: r attacks, each on
-the survivors of the one before and each judged separately. A table ``column = "..."`` stands for all attacks
-of another column. A suite file has a ``version`` and ``columns``: ids, or paths of column files relative to
+(of this release, of an installed package, or a file relative to this one: Python code, or images) and its
+parameters, with an optional ``id`` (default: the column's) and ``restarts = r``: r attacks, each on the
+survivors of the one before and each judged separately. A table ``column = "..."`` stands for all attacks of
+another column. A suite file has a ``version`` and ``columns``: ids, or paths of column files relative to
 it. A column file in its place is a suite of this column.
 """
 
@@ -28,7 +28,7 @@ _MOST_LEVELS = 16
 
 
 def load(text: str) -> Suite:
-    """A suite from a name, a comma-separated list of column or suite names, or a path ending in .toml or .py.
+    """A suite from a name, a list of column or suite names, or a path of a column, suite or attack file.
 
     The clean column always comes first, and no column comes twice. A name that is both a suite and a
     column (``union``) is the suite.
@@ -67,7 +67,8 @@ def of_attacks(items: Sequence[str | Callable[..., Any]]) -> Suite:
 
 def _of_family(family: str) -> Column:
     """A column of one attack with its default parameters."""
-    name = family.removeprefix("python:").removesuffix(".py").lower()
+    name = family.removeprefix("python:").lower()
+    name = Path(name).stem if name.endswith(attacks.FILES) else name
     own_id = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "attack"
     return Column(own_id, own_id, (attacks.spec(own_id, family, {}),))
 
@@ -135,7 +136,7 @@ def _expand(name: str) -> Iterable[Column]:
     columns, suites = discovery.config_ids("columns"), discovery.config_ids("suites")
     if name.endswith(".toml") or name in columns:
         return (column(name),)
-    if name.endswith(".py"):
+    if name.endswith(attacks.FILES):
         return (_of_family(attacks.add(Path(name))),)
     if name in suites:
         return _suite(name).columns
@@ -161,7 +162,7 @@ def _attacks(
     if "family" not in params:
         raise UserError(f"{where}: every [[attacks]] table needs a family ({', '.join(attacks.families())}).")
     family = _text(params, "family", "", where)
-    if family.endswith(".py"):
+    if family.endswith(attacks.FILES):
         family = attacks.add(base / family)
     attack_id = _text(params, "id", column_id, where)
     restarts = params.get("restarts", 1)
