@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from robust_eval.models.loading.network_sources import Shape
 
 
+_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+"""Of RobustBench's datasets."""
+
+
 def timm_package(purpose: str) -> Any:
     """Import timm. ``purpose``: what needs it, the start of the message if it is missing.
 
@@ -93,15 +97,20 @@ def torchvision(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Mod
 
 
 def robustbench(name: str, shape: Shape, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network of an entry of RobustBench's zoo, which has its own number of classes."""
+    """The network of an entry of RobustBench's zoo, which has its own number of classes.
+
+    Of entries of this name for several datasets, that for the dataset with as many classes.
+    """
     if arguments:
         raise UserError(f"robustbench:{name} has no arguments: omit what follows the question mark.")
     with robustbench_package.in_use():
+        models = robustbench_package.models()
+        datasets = sorted(models, key=lambda dataset: _CLASSES.get(dataset) != shape.classes)
         entries = [
             (entry_id, entry)
-            for table in robustbench_package.models().values()
-            for entries in table.values()
-            for entry_id, entry in entries.items()
+            for dataset in datasets
+            for table in models[dataset].values()
+            for entry_id, entry in table.items()
         ]
         for entry_id, entry in entries:
             if entry_id == name:

@@ -49,6 +49,10 @@ def test_a_network_of_robustbench() -> None:
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     with pytest.raises(UserError, match="has no arguments"):
         network_sources.build("robustbench:Wong2020Fast?width=3", shape)
+    # The same name for CIFAR-10 and CIFAR-100.
+    for classes in (10, 100):
+        found = network_sources.build("robustbench:Rice2020Overfitting", Shape(classes, 3, (32, 32)))
+        assert found.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, classes)
 
 
 def test_an_importable_function(images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
