@@ -273,7 +273,7 @@ def test_arguments_of_other_types_are_refused(arguments: object, message: str) -
     [
         ({"seed": -1}, "The seed must be 0 or more, got -1"),
         ({"batch_size": 0}, "The batch size must be at least 1, got 0"),
-        ({"suite": ("fgsm", "pgd-20")}, "must be a Suite or text such as 'full' or 'fgsm,pgd-20'"),
+        ({"suite": ("fgsm", 20)}, "must be a Suite, text such as 'full' or 'fgsm,pgd-20', or a list of"),
         ({"threat": "Linf 0"}, "For clean accuracy alone use suite clean"),
         ({"out": Path(__file__).parents[3]}, "Choose a new or empty run folder"),
         ({"out": Path(__file__) / "below"}, r"Cannot write to .*Choose another folder\.$"),

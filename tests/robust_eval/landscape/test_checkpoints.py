@@ -77,5 +77,5 @@ def test_labels_are_distinct() -> None:
 
 
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Unknown split 'val'. Use test or train"):
-        checkpoints.load_comparison([str(tmp_path)], EvaluationOptions(split="val"))
+    with pytest.raises(UserError, match="Unknown split 'valid'. Use test, train or val"):
+        checkpoints.load_comparison([str(tmp_path)], EvaluationOptions(split="valid"))
