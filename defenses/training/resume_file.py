@@ -22,7 +22,13 @@ from robust_eval.models.loading.file_reader import damaged_part, read
 FORMAT = "defenses-resume"
 VERSION = 1
 FILE = "resume.pt"
-DEFAULTS_OF_NEW_FIELDS = {"recipe.training.sync_batch_norm": False}
+DEFAULTS_OF_NEW_FIELDS = {
+    "recipe.training.sync_batch_norm": False,
+    "recipe.objective.passes": "adversarial-natural",
+    "recipe.replicate.unclamped_start": False,
+    "recipe.replicate.ball_around_start": False,
+    "recipe.replicate.wide_start": False,
+}
 """The value that older resume files, which lack the field, correspond to."""
 
 

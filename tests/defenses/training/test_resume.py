@@ -358,3 +358,16 @@ def test_a_resume_file_with_a_damaged_part(part: str, value: object, tmp_path: P
     resume_file.save(tmp_path, context.identity(), saved)
     with pytest.raises(UserError, match=r"resume\.pt does not fit this run \("):
         run(again(job))
+
+
+def test_a_run_of_an_earlier_version_is_continued_if_it_is_the_same(tmp_path: Path) -> None:
+    folder, identity = tmp_path, {"recipe": {"objective": {"name": "trades"}}}
+    resume_file.save(folder, identity, {})
+    new = {"wide_start": False, "ball_around_start": False, "unclamped_start": False}
+    same_run = {
+        "recipe": {"objective": {"name": "trades", "passes": "adversarial-natural"}, "replicate": new}
+    }
+    assert resume_file.load(folder, same_run) == {}
+    other = {"recipe": {"objective": {"name": "trades", "passes": "natural-adversarial-natural"}}}
+    with pytest.raises(UserError, match="objective.passes was None, now natural-adversarial-natural"):
+        resume_file.load(folder, other)

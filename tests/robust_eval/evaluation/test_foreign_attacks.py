@@ -232,7 +232,7 @@ def test_an_attack_that_returns_something_else_stops_the_run(
 # Verification.
 
 
-NEEDS_CODE = r"The attack mine\.py is code of the user\. Give the suite .* verify --audit-suite FILE\.toml"
+NEEDS_CODE = r"The attack mine\.py is a file of the user\. Give the suite .* verify --audit-suite FILE\.toml"
 OTHER_CODE = r"The code of mine\.py is mine\.py sha256:.* in the result\. Give the code of the"
 
 
