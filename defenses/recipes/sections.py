@@ -95,7 +95,8 @@ class Perturbation(Section):
 class Optimiser(Section):
     """The optimiser of the weights."""
 
-    name: Literal["sgd", "adam"]
+    name: Literal["sgd", "adam", "adamw"]
+    """adamw: weight decay apart from the gradient (Loshchilov and Hutter 2019)."""
     lr: float = Field(gt=0, le=1e6)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool
@@ -106,6 +107,8 @@ class Optimiser(Section):
     """constant: parameters without weight decay keep the initial rate (as in Rice et al.'s L2 run)."""
     l1: float = Field(ge=0, le=1000)
     """Factor of the L1 norm of the weights, which is added to the loss."""
+    clip: float = Field(ge=0)
+    """Largest L2 norm of the gradient of all parameters, which is scaled down to it; 0: any."""
 
 
 class Schedule(Section):

@@ -11,7 +11,7 @@ from defenses.recipes import sections
 
 
 def build_optimiser(network: nn.Module, config: sections.Optimiser) -> torch.optim.Optimizer:
-    """SGD or Adam over two groups: multi-dimensional weights, and biases and BatchNorm parameters.
+    """SGD, Adam or AdamW over two groups: multi-dimensional weights, and biases and BatchNorm parameters.
 
     With ``undecayed_lr`` = ``constant`` the learning-rate schedule does not change the second group.
     """
@@ -23,8 +23,9 @@ def build_optimiser(network: nn.Module, config: sections.Optimiser) -> torch.opt
         {"params": others, "weight_decay": others_decay, "scheduled": config.undecayed_lr == "scheduled"},
     ]
     groups = [group for group in groups if group["params"]]
-    if config.name == "adam":
-        return torch.optim.Adam(groups, lr=config.lr)
+    if config.name != "sgd":
+        kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+        return kind(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
@@ -36,7 +37,12 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def weight_decay_of(optimiser: torch.optim.Optimizer) -> Callable[[Tensor], float]:
-    """A function from a parameter to its weight decay; 0 for parameters that are not optimised."""
+    """A function from a parameter to the weight decay that is part of its gradient.
+
+    0 for AdamW, whose decay is apart from the gradient, and for parameters that are not optimised.
+    """
+    if isinstance(optimiser, torch.optim.AdamW):
+        return lambda parameter: 0.0
     table = {id(p): float(g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
     return lambda parameter: table.get(id(parameter), 0.0)
 

@@ -24,6 +24,7 @@ VERSION = 1
 FILE = "resume.pt"
 DEFAULTS_OF_NEW_FIELDS = {
     "recipe.training.sync_batch_norm": False,
+    "recipe.optimiser.clip": 0.0,
     "recipe.objective.passes": "adversarial-natural",
     "recipe.replicate.unclamped_start": False,
     "recipe.replicate.ball_around_start": False,

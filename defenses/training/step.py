@@ -64,6 +64,8 @@ class TrainingStep:
             terms = self._regularise(terms, x_NCHW, adv_NCHW, y, share)
         if self.reduce is not None:
             self.reduce(self._gradients())
+        if self.recipe.optimiser.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.clip)
         self.optimiser.step()
         if self.recipe.training.natural_forward:
             with torch.no_grad():

@@ -120,7 +120,31 @@ def test_the_l1_penalty_adds_its_sign_to_the_gradient() -> None:
     torch.testing.assert_close(l1.fc.bias, plain.fc.bias)
 
 
+def test_gradients_are_clipped_to_the_norm_of_all_parameters() -> None:
+    clipped, plain = (
+        take("at", "optimiser.weight_decay=0.0", f"optimiser.clip={clip}") for clip in (0.001, 0)
+    )
+    start = Recorder()
+    with torch.no_grad():
+        moved, free = (
+            torch.cat([(p - q).flatten() for p, q in zip(net.parameters(), start.parameters(), strict=True)])
+            for net in (clipped, plain)
+        )
+    assert free.norm().item() > 0.001 * 0.1
+    torch.testing.assert_close(moved, free * (0.001 * 0.1 / free.norm()), rtol=1e-2, atol=1e-7)
+
+
+def test_weight_decay_of_adamw_is_apart_from_the_gradient() -> None:
+    sets = ("optimiser.name=adamw", "optimiser.lr=0.01", "optimiser.weight_decay=0.5")
+    without, decayed = take("at", *sets[:2], "optimiser.weight_decay=0.0"), take("at", *sets)
+    torch.testing.assert_close(
+        decayed.fc.weight, without.fc.weight - 0.01 * 0.5 * Recorder().fc.weight, rtol=1e-4, atol=1e-7
+    )
+
+
 def test_l2_does_not_apply_to_biases_and_batch_norm() -> None:
+    made, model = step("at", "optimiser.name=adamw")
+    assert optimiser.weight_decay_of(made.optimiser)(model.conv.weight) == 0
     made, model = step("at-l2")
     decay = optimiser.weight_decay_of(made.optimiser)
     assert (decay(model.conv.weight), decay(model.conv.bias), decay(model.bn.weight)) == (5e-3, 0.0, 0.0)
