@@ -57,7 +57,11 @@ class GivenImages:
     def problem(self, params: Any, threat: ThreatModel, image_size: tuple[int, int]) -> str:
         """Why these images do not fit; '' if they do."""
         found = tuple(self._x.shape[2:])
-        return "" if found == image_size else f"The given images have {found} pixels, the data {image_size}."
+        if found == image_size:
+            return ""
+        turned = tuple(self._x.shape[1:3]) == image_size
+        hint = " They look like (N, H, W, C): save x.transpose(0, 3, 1, 2)." if turned else ""
+        return f"The given images have {found} pixels, the data {image_size}.{hint}"
 
     def search(
         self,

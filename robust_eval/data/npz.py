@@ -71,6 +71,8 @@ def _arrays(
 def _images(x: NDArray[np.generic], file: str) -> tuple[NDArray[np.uint8], bool]:
     """The pixels, and whether they have exactly 8 bits."""
     exact = True
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        raise UserError(f"x in {file} contains NaN or infinity. Save pixels in [0, 1], or uint8.")
     if np.issubdtype(x.dtype, np.floating) and x.size and x.min() >= 0 and x.max() <= 1:
         floats = np.asarray(x, dtype=np.float32) * 255
         rounded = np.rint(floats).astype(np.uint8)

@@ -113,7 +113,9 @@ def images(spec: AttackSpec, threat: ThreatModel) -> str:
         return f"It must return a float32 tensor of shape {tuple(x.shape)}."
     if adv.requires_grad:
         return "The images it returns must not require a gradient: call detach()."
-    if not adv.isfinite().all() or not norms.in_box(adv).all():
+    if not adv.isfinite().all():
+        return "It returns NaN or infinity: check its divisions, and the gradients that it uses."
+    if not norms.in_box(adv).all():
         return "It returns pixels outside [0, 1]: call clamp(0, 1) last."
     if not norms.in_ball(norms.distance(adv, before_x, threat.norm), threat).all():
         return f"It returns images farther than epsilon = {threat.eps_text} in {threat.norm}: project them."

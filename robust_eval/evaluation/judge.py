@@ -78,7 +78,8 @@ def judge(
         distance=distance,
         in_ball=in_ball,
         in_box=in_box,
-        finite=finite,
+        # Of an image that is not finite the logits are not either, which says nothing about the model.
+        finite=finite | ~adv_NCHW.isfinite().flatten(1).all(1),
         robust=is_correct(adv_pred, finite, y_N) | ~(in_ball & in_box),
     )
 

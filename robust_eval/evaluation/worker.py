@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import traceback
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -129,9 +131,11 @@ class Worker:
         except UserError:
             raise
         except Exception as error:
+            advice = "Finished work is kept; robust-eval check may show the cause."
+            if not attacks.is_own(attack.family):
+                advice = f"Correct the attack: {_place(error)}."
             raise UserError(
-                f"{attack.id} failed on a batch of {len(x_NCHW)}: {type(error).__name__}: {error}. "
-                "Finished work is kept; robust-eval check may show the cause."
+                f"{attack.id} failed on a batch of {len(x_NCHW)}: {type(error).__name__}: {error}. {advice}"
             ) from error
         if not isinstance(adv, Tensor) or adv.shape != x_NCHW.shape:
             found = tuple(adv.shape) if isinstance(adv, Tensor) else type(adv).__name__
@@ -139,6 +143,12 @@ class Worker:
                 f"{attack.id} returned {found} for images of shape {tuple(x_NCHW.shape)}. Correct the attack."
             )
         return adv.detach().float()
+
+
+def _place(error: Exception) -> str:
+    """Where an error was raised, as a phrase without folders."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def _sample(positions: Ints, seed: int) -> Ints:

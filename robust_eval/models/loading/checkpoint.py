@@ -77,10 +77,18 @@ def load(
         return _load_native(task, header)
     weights = foreign_weights.weights(task.contents.value, task.name, part)
     weights = replace(weights, notes=(*task.contents.notes, *weights.notes))
-    if one_logit.asked(arch, {} if known is None else known.architecture.arguments):
+    single = weights
+    asked = one_logit.asked(arch, {} if known is None else known.architecture.arguments)
+    if asked:
         weights = one_logit.two_logits(weights, task.name)
     if arch is not None and network_sources.is_external(arch):
-        return external_networks.load(task, arch, weights)
+        try:
+            return external_networks.load(task, arch, weights)
+        except NoFitError:
+            if not asked:
+                raise
+        # Code of the user may build the one logit itself.
+        return external_networks.load(task, arch, single)
     return _load_foreign(task, weights)
 
 

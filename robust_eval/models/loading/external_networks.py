@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from robust_eval.core.errors import UserError
+from robust_eval.models import outputs
 from robust_eval.models.architectures import Arguments
 from robust_eval.models.loading import (
     foreign_weights,
@@ -51,6 +52,9 @@ def load(
         doubts = _other_code(header.architecture.arguments, architecture.arguments)
         return replace(loaded, doubts=doubts) if doubts.findings else loaded
     assert images is not None  # as there is no header
+    recorded_arguments = {} if task.known is None else task.known.architecture.arguments
+    if count == 1 and one_logit.asked(arch, recorded_arguments):
+        network, count = outputs.TwoLogits(network), 2
     one_logit.refuse_single(count, task.name, arch)
     if not images.fits(count):
         raise UserError(f"{arch} gives {count} outputs, but {images.name} has {images.classes} classes.")

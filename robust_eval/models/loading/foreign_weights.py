@@ -23,7 +23,7 @@ from robust_eval.models.loading.state_dict_diff import name_some
 
 State = dict[str, Tensor]
 
-# Usual names of the weights, the most likely first. Averaged weights are only used if chosen by name.
+# The most likely first. Averaged weights are only used if chosen by name.
 _PREFERRED = ("state_dict", "model_state_dict", "model_state", "net", "model", "network", "weights", "params")
 _AVERAGED = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
 _NOT_WEIGHTS = re.compile(r"optim|sched|scaler|amp|sampler|loader|rng|criterion|momentum", re.IGNORECASE)
@@ -196,12 +196,11 @@ def unwrapped(key: str, wrappers: Collection[str] = _WRAPPERS) -> str:
 
 
 def _unwrap(state: State) -> tuple[State, list[str]]:
-    removed = []
+    removed: list[str] = []
     for wrapper in _WRAPPERS:
         renamed = {unwrapped(key, (wrapper,)): value for key, value in state.items()}
         if renamed.keys() != state.keys() and len(renamed) == len(state):
-            removed.append(wrapper)
-            state = renamed
+            removed, state = [*removed, wrapper], renamed
     return state, removed
 
 

@@ -21,7 +21,8 @@ NUMBERS: Mapping[str, Rule] = {
     "outside-ball-or-box": Rule(
         BLOCKS,
         "no image (1e-6 in the norm)",
-        "An attack returned invalid images, which were not counted as broken: report this bug.",
+        "An attack returned invalid images, which were not counted as broken: correct it (robust-eval "
+        "contract), or report it if it is one of this release.",
     ),
     "non-finite-under-attack": Rule(
         BLOCKS,

@@ -94,7 +94,7 @@ def test_real_file(data_root: Path) -> None:
         (X.astype(np.float64), r"x in made.npz is float64, not uint8. Its values lie in 0..255"),
         ((X / 255.0 - 0.5) / 0.25, r"Its values run from -2 to 2: undo the normalisation"),
         (X.astype(np.int64), r"x in made.npz is int64, not uint8"),
-        (np.full((4, 5, 6, 3), np.nan), r"undo the normalisation"),
+        (np.full((4, 5, 6, 3), np.nan), r"x in made.npz contains NaN or infinity"),
         (X > 9, "is bool, not uint8. Save 8-bit pixels"),
         (X[0, 0], r"x in made.npz has shape \(6, 3\); expected \(N, H, W, C\) or \(N, H, W\)"),
         (X[:0], r"none of them 0"),

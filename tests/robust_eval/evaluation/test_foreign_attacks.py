@@ -348,3 +348,27 @@ def test_an_attack_that_keeps_the_contract(tmp_path: Path) -> None:
     outcomes = [*attack_contract.outcomes(attacks.add(tmp_path / "mine.py"))]
     assert [outcome for outcome in outcomes if outcome.problem] == []
     assert len(outcomes) == 9
+
+
+def test_what_an_attack_of_the_user_does_wrong_is_named() -> None:
+    model, x, y = linear_problem(n=60)
+
+    def returns_nan(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: Any) -> Tensor:
+        return x_NCHW * float("nan")
+
+    def raises(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: Any) -> Tensor:
+        raise KeyError("k")
+
+    def does_nothing(model: nn.Module, x_NCHW: Tensor, y_N: Tensor, threat: Any) -> Tensor:
+        return x_NCHW
+
+    found = {flag.id for flag in evaluate(model, x, y, "Linf 0.04", suite=[returns_nan]).flags}
+    assert "outside-ball-or-box" in found
+    assert "non-finite-under-attack" not in found, "the model is finite"
+    with pytest.raises(
+        UserError, match=r"KeyError: 'k'\. Correct the attack: test_foreign_attacks\.py, line"
+    ):
+        evaluate(model, x, y, "Linf 0.04", suite=[raises])
+    idle = evaluate(model, x, y, "Linf 0.04", suite=[does_nothing])
+    assert "attack-without-effect" in {flag.id for flag in idle.flags}
+    assert not idle.rankable
