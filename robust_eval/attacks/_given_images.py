@@ -29,7 +29,7 @@ _ROWS = 256
 
 
 @dataclass(frozen=True)
-class _NoParams:
+class _NoSettings:
     """The images are the only parameter."""
 
 
@@ -42,7 +42,7 @@ class GivenImages:
 
     VERSION = 1
     LIBRARY = "images"
-    Params = _NoParams
+    Params = _NoSettings
 
     def __init__(self, path: Path) -> None:
         """Raises :class:`UserError` if the file cannot be used."""
