@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from robust_eval.core.errors import UserError
+
 
 def contract(
     attack: Annotated[str, typer.Argument(help="A Python file, or the name of an installed attack.")],
@@ -23,10 +25,15 @@ def contract(
     from robust_eval.core.torch_state import standard_state
     from robust_eval.evaluation import attack_contract
 
+    if attack.endswith(".toml"):
+        raise UserError(
+            f"{attack} is a column, suite or recipe. Give the attack itself: FILE.py, or a family."
+        )
     torch.set_num_threads(1)
     console = terminal.console()
     with standard_state():
         family = attacks.add(Path(attack).expanduser()) if attack.endswith(".py") else attack
+        attacks.family(family)  # an unknown one is an error, not an outcome
         outcomes = list(attack_contract.outcomes(family))
     for outcome in outcomes:
         result = f"failed: {outcome.problem}" if outcome.problem else "passed"

@@ -215,7 +215,8 @@ def _path_hint(spec: str) -> str | None:
     path = Path(spec).expanduser()
     if path.is_dir():
         return f"'{spec}' is a folder. Did you mean folder:{spec}?"
-    if path.suffix == ".npz":
+    # A colon, other than of a drive of Windows, follows a prefix that is misspelt.
+    if path.suffix == ".npz" and ":" not in spec[2:]:
         return f"'{spec}' is a file name. Did you mean npz:{spec}?"
     return None
 

@@ -64,7 +64,8 @@ def _arrays(
         missing = [name for name in needed if name not in archive.names]
         if missing:
             present = ", ".join(sorted(archive.names)) or "none"
-            raise UserError(f"{path} lacks the array {' and '.join(missing)} (it has {present}).")
+            named = f"array{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+            raise UserError(f"{path} lacks the {named} (it has {present}). Save them under these names.")
         return {name: archive.read(name) for name in (*needed, "class_names") if name in archive.names}
 
 

@@ -19,15 +19,16 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 def check_model_and_images(model: object, x_NCHW: object, y_N: object, threat: object, suite: object) -> None:
     """Raise :class:`UserError` for other types than those of :func:`robust_eval.evaluate`."""
     if not isinstance(model, nn.Module):
-        raise UserError(
-            f"evaluate() takes a torch.nn.Module, not a {type(model).__name__}. "
-            "For a file use robust-eval run."
-        )
+        given, advice = f"a {type(model).__name__}", "Build the network and load its weights."
+        if isinstance(model, type):
+            given, advice = f"the class {model.__name__}", "Create an instance of it."
+        elif isinstance(model, str | os.PathLike):
+            advice = "For a file use robust-eval run."
+        raise UserError(f"evaluate() takes a torch.nn.Module, not {given}. {advice}")
     for name, value in (("x_NCHW", x_NCHW), ("y_N", y_N)):
         if not isinstance(value, Tensor):
-            raise UserError(
-                f"{name} must be a torch.Tensor, not a {type(value).__name__}; use torch.from_numpy."
-            )
+            convert = "torch.tensor" if isinstance(value, list | tuple) else "torch.from_numpy"
+            raise UserError(f"{name} must be a torch.Tensor, not a {type(value).__name__}; use {convert}.")
         if value.layout != torch.strided or value.is_quantized:
             raise UserError(f"{name} must be a dense tensor, not {value.layout} of {value.dtype}.")
     if not isinstance(threat, ThreatModel | str):

@@ -102,6 +102,7 @@ def test_fingerprint_does_not_depend_on_the_memory_layout() -> None:
         ("folder", "folder needs an argument: write folder:DIR."),
         ("npz:", "npz needs an argument: write npz:FILE."),
         ("images.npz", "'images.npz' is a file name. Did you mean npz:images.npz?"),
+        ("nzp:images.npz", "Unknown dataset 'nzp'. Did you mean npz?"),
     ],
 )
 def test_a_wrong_spec_gives_an_error_message(spec: str, message: str) -> None:

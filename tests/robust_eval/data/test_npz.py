@@ -63,7 +63,7 @@ def test_arrays_of_a_split(tmp_path: Path) -> None:
     assert np.array_equal(test.x_NHWC, X[::-1])
     train = load(f"npz:{tmp_path / 'made.npz'}", split="train")
     assert (train.split, train.y_N.tolist()) == ("train", [0, 2, 1])
-    with pytest.raises(UserError, match=r"lacks the array x_val and y_val \(it has x_test, x_train"):
+    with pytest.raises(UserError, match=r"lacks the arrays x_val and y_val \(it has x_test, x_train"):
         load(f"npz:{tmp_path / 'made.npz'}", split="val")
 
 
@@ -131,7 +131,7 @@ def test_labels_beyond_the_class_names_give_an_error_message(tmp_path: Path) -> 
 
 
 def test_missing_arrays_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"lacks the array x and y \(it has images, labels\)"):
+    with pytest.raises(UserError, match=r"lacks the arrays x and y \(it has images, labels\)"):
         load_arrays(tmp_path, images=X, labels=Y)
     with pytest.raises(UserError, match=r"lacks the array y \(it has x\)"):
         load_arrays(tmp_path, x=X)

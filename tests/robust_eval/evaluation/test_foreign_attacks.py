@@ -309,12 +309,14 @@ def test_the_contract_command(
     code, out, _ = call("contract", "fgsm")
     assert (code, out.splitlines()[-1][-21:]) == (0, "9 of 9 checks passed.")
     refused(call("contract", "none.py"), r"none\.py does not exist")
+    refused(call("contract", "column.toml"), r"column\.toml is a column, suite or recipe\. Give the attack")
     refused(call("contract", "fgms"), r"Unknown attack family 'fgms'\. Did you mean fgsm\?")
 
 
 BROKEN = {
     "images outside the ball": ("return x_NCHW.mul(0.5)", "farther than epsilon"),
     "pixels outside the box": ("return x_NCHW + threat.radius", r"outside \[0, 1\]"),
+    "no numbers": ("return x_NCHW * float('nan')", "returns NaN or infinity"),
     "other type": ("return x_NCHW.double()", "must return a float32 tensor of shape"),
     "gradient": ("return x_NCHW.clone().requires_grad_()", "must not require a gradient"),
     "input": ("x_NCHW.zero_(); return x_NCHW", "changes the images|farther than"),

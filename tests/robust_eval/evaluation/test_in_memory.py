@@ -253,7 +253,12 @@ class ReturnsTuple(Linear):
         (lambda m, x, y: (m, x.numpy(), y, "Linf 0.1"), "x_NCHW must be a torch.Tensor, not a ndarray"),
         (lambda m, x, y: (m, x, y.numpy(), "Linf 0.1"), "y_N must be a torch.Tensor"),
         (lambda m, x, y: ("ckpt.pt", x, y, "Linf 0.1"), "not a str. For a file use robust-eval run"),
-        (lambda m, x, y: (lambda z: z, x, y, "Linf 0.1"), "takes a torch.nn.Module, not a function"),
+        (lambda m, x, y: (lambda z: z, x, y, "Linf 0.1"), "takes a torch.nn.Module, not a function. Build"),
+        (lambda m, x, y: (nn.ReLU, x, y, "Linf 0.1"), "not the class ReLU. Create an instance of it"),
+        (
+            lambda m, x, y: (m, x, y.tolist(), "Linf 0.1"),
+            "y_N must be a torch.Tensor, not a list; use torch.tens",
+        ),
         (lambda m, x, y: (m, x, y, ("Linf", 0.1)), "must be a ThreatModel or text"),
         (
             lambda m, x, y: (ReturnsTuple(), x, y, "Linf 0.1"),
