@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, count_children, non_default
 from robust_eval.models.architectures._activations import SILU, SILU_VARIANTS, Function, activation_function
+from robust_eval.models.architectures._residual_stages import residual_stages
 from robust_eval.models.architectures.dm_wrn import pad_same
 
 IDS = ("dm-preact-resnet-18", "dm-preact-resnet-34")
@@ -50,14 +52,8 @@ class DMPreActResNet(nn.Module):
         super().__init__()
         self.activation = activation
         self.conv_2d = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
-        inputs, stages = width, []
-        for stage, count in enumerate(blocks):
-            outputs, layers = width * 2**stage, []
-            for block in range(count):
-                stride = 2 if block == 0 and stage > 0 else 1
-                layers.append(DMPreActBlock(inputs, outputs, stride, activation))
-                inputs = outputs
-            stages.append(nn.Sequential(*layers))
+        block = partial(DMPreActBlock, activation=activation)
+        stages, inputs = residual_stages(blocks, width, block)
         self.layer_0, self.layer_1, self.layer_2, self.layer_3 = stages
         self.batchnorm = nn.BatchNorm2d(inputs)
         self.logits = nn.Linear(inputs, classes)

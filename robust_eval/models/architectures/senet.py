@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from robust_eval.core.types import Architecture
 from robust_eval.models.architectures import Inferred, Shapes, count_children, non_default
 from robust_eval.models.architectures._activations import RELU, VARIANTS, Function, activation_function
+from robust_eval.models.architectures._residual_stages import residual_stages
 
 IDS = ("senet-18",)
 ALIASES = ((r"^(?:fc|classifier)\.", "linear."),)
@@ -55,14 +57,8 @@ class SENet(nn.Module):
         self.activation = activation
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        inputs, stages = width, []
-        for stage, count in enumerate(blocks):
-            outputs, layers = width * 2**stage, []
-            for number in range(count):
-                stride = 2 if number == 0 and stage > 0 else 1
-                layers.append(SqueezedBlock(inputs, outputs, stride, activation))
-                inputs = outputs
-            stages.append(nn.Sequential(*layers))
+        block = partial(SqueezedBlock, activation=activation)
+        stages, inputs = residual_stages(blocks, width, block)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.linear = nn.Linear(inputs, classes)
 
