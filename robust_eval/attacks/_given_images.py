@@ -1,4 +1,4 @@
-"""Images of somebody else's attack, in a file: judged like those of an attack of this package.
+"""Images of an attack that was run elsewhere, read from a file and judged like those of this package.
 
 The file is an ``.npz`` archive with an array ``x``, or a safetensors file with a tensor ``x``: float
 (N, C, H, W) in [0, 1], or uint8 (N, H, W, C). Texts ``author`` and ``paper``, arrays or metadata, are
@@ -92,8 +92,8 @@ def _nearest(x_NCHW: Tensor, among_NCHW: Tensor) -> Tensor:
     best = torch.full((len(x_NCHW),), float("inf"))
     index = torch.zeros(len(x_NCHW), dtype=torch.int64)
     for start in range(0, len(among_NCHW), _ROWS):
-        squares = torch.cdist(x_NCHW.flatten(1), among_NCHW[start : start + _ROWS].flatten(1))
-        least, where = squares.min(1)
+        distances = torch.cdist(x_NCHW.flatten(1), among_NCHW[start : start + _ROWS].flatten(1))
+        least, where = distances.min(1)
         index = torch.where(least < best, where + start, index)
         best = torch.minimum(least, best)
     return index

@@ -1,4 +1,4 @@
-"""Images of somebody else's attack: judged, filed and verified like those of an attack of this package."""
+"""Images of an attack that was run elsewhere are judged and verified like those of this package."""
 
 from __future__ import annotations
 
